@@ -1,0 +1,2 @@
+//! The sensor's binary, which is also the command line: argv in, exit code out.
+fn main() {}

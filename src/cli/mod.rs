@@ -1,0 +1,2 @@
+//! The command line of `portsentry-rs`: arguments in, exit code out.
+#![forbid(unsafe_code)]

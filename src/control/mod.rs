@@ -1,0 +1,2 @@
+//! The control socket: status, list, block, unblock.
+#![forbid(unsafe_code)]

@@ -1,0 +1,40 @@
+//! portsentry-rs: sees port scans and blocks their sources.
+//!
+//! Two programs are made of this library. The **sensor** (`portsentry-rs`) watches packets and decoys and ends up
+//! with no privilege at all; the **helper** (`portsentry-rs-helper`) changes the firewall and never sees a packet.
+//! Data flows one way: packet → probe → verdict → request → effect → event.
+//!
+//! | room | role | job |
+//! |---|---|---|
+//! | [`packet`] | pure | frame bytes → [`packet::Packet`] or [`packet::Reject`] |
+//! | [`detect`] | pure | packet → [`detect::Probe`] → score → [`detect::Verdict`] |
+//! | [`config`] | pure, sensor | `portsentry.conf` and the ignore file → [`config::Config`] |
+//! | [`networks`] | pure | sets of addresses, looked up by address |
+//! | [`protocol`] | pure, both | what crosses the privilege boundary |
+//! | [`event`] | pure + sinks, sensor | what the outside reads |
+//! | [`netlink`] | pure codec + socket, both | nftables, route and sock_diag messages |
+//! | [`sandbox`] | both | how to give rights up; who gives up what stands in the role |
+//! | [`sensor`] | sensor | rings, decoys, the event loop |
+//! | [`helper`] | helper | authorise a request, apply it, remember it |
+//! | [`control`], [`cli`] | sensor | the control socket and the command line |
+//! | [`sys`] | both | the only unsafe code |
+//!
+//! **The dependency rule**, held by `tests/dependency_rule.rs`: `sensor` and `helper` never import each other; pure
+//! rooms import neither `sys` nor a role; `detect` knows no socket and `packet` knows no config.
+
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod detect;
+pub mod event;
+pub mod helper;
+pub mod netlink;
+pub mod networks;
+pub mod packet;
+pub mod protocol;
+pub mod sandbox;
+pub mod sensor;
+pub mod sys;
+
+/// This build's version, as `-V` and the first line of output show it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

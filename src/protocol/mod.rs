@@ -1,0 +1,19 @@
+//! What crosses the privilege boundary: [`Settings`] once, then fixed 64-byte [`Request`] and [`Reply`] frames.
+//!
+//! Pure but for `channel`, which reads and writes frames on a pipe. Decoding is total: a frame is understood whole
+//! or refused whole, and the helper ends on the first one it refuses.
+#![forbid(unsafe_code)]
+
+pub mod reply;
+pub mod request;
+pub mod settings;
+
+pub use reply::{Outcome, Reply};
+pub use request::Request;
+pub use settings::Settings;
+
+/// Length of every frame on either pipe, bytes.
+pub const FRAME_LENGTH: usize = 64;
+
+/// First byte of every frame; raised when the layout changes.
+pub const FRAME_VERSION: u8 = 1;

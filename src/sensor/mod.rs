@@ -1,0 +1,2 @@
+//! The sensor: rings, decoys and the event loop. Parses what strangers send and ends up with no privilege.
+#![forbid(unsafe_code)]
