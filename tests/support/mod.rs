@@ -1,0 +1,170 @@
+//! The namespace lab: real hosts on this machine, and a real daemon on one of them.
+//!
+//! Every host is a network namespace with a veth pair to the target, IPv4 and IPv6, named with the process id and
+//! removed on drop, also after a panic. Needs root. Waits for conditions, never for time to pass.
+#![allow(dead_code, reason = "each test file uses its own part of the lab")]
+
+pub mod daemon;
+pub mod service;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+static NEXT_LAB: AtomicU32 = AtomicU32::new(0);
+
+/// A target and some peers, each peer on a network of its own with the target.
+pub struct Lab {
+    name: String,
+    peers: Vec<Host>,
+}
+
+/// One namespace and its addresses on the link between it and the target.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Namespace name, as `ip netns` knows it.
+    pub netns: String,
+    /// The peer's own addresses.
+    pub v4: Ipv4Addr,
+    pub v6: Ipv6Addr,
+    /// The target's addresses on the same link.
+    pub target_v4: Ipv4Addr,
+    pub target_v6: Ipv6Addr,
+    /// The target's interface on that link.
+    pub target_interface: String,
+}
+
+impl Host {
+    /// The peer's address of the family of `like`.
+    pub fn address(&self, v6: bool) -> IpAddr {
+        if v6 { self.v6.into() } else { self.v4.into() }
+    }
+
+    /// The target's address on the peer's link.
+    pub fn target(&self, v6: bool) -> IpAddr {
+        if v6 { self.target_v6.into() } else { self.target_v4.into() }
+    }
+
+    /// Runs a program on this host and returns what it printed; panics if it cannot be started.
+    pub fn run(&self, command: &[&str]) -> Output {
+        netns_run(&self.netns, command)
+    }
+
+    /// Runs nmap against the target with the arguments every test shares.
+    pub fn nmap(&self, arguments: &[&str]) -> String {
+        let mut command = vec!["nmap", "-n", "-Pn", "--disable-arp-ping", "--max-retries", "1"];
+        command.extend_from_slice(arguments);
+        let output = self.run(&command);
+        assert!(output.status.success(), "nmap failed: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Lab {
+    /// A target with `peers` peers; peer 0 is the scanner by convention, peer 1 the innocent third host.
+    pub fn new(peers: u8) -> Lab {
+        assert!(nix::unistd::geteuid().is_root(), "these tests make network namespaces: run them with sudo");
+        let name = format!("ps{}x{}", std::process::id(), NEXT_LAB.fetch_add(1, Ordering::Relaxed));
+        let mut lab = Lab { name, peers: Vec::new() };
+        ip(&["netns", "add", &lab.target()]);
+        ip(&["-n", &lab.target(), "link", "set", "lo", "up"]);
+        (0..peers).for_each(|index| lab.add_peer(index));
+        lab
+    }
+
+    /// The target's namespace.
+    pub fn target(&self) -> String {
+        format!("{}t", self.name)
+    }
+
+    /// A peer by number.
+    pub fn peer(&self, index: usize) -> &Host {
+        &self.peers[index]
+    }
+
+    /// Runs a program on the target.
+    pub fn on_target(&self, command: &[&str]) -> Output {
+        netns_run(&self.target(), command)
+    }
+
+    /// What `nft` shows of our table on the target; empty if there is none.
+    pub fn nft_table(&self) -> String {
+        let output = self.on_target(&["nft", "list", "table", "inet", "portsentry"]);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn add_peer(&mut self, index: u8) {
+        let host = Host {
+            netns: format!("{}p{index}", self.name),
+            v4: Ipv4Addr::new(10, 77, index, 2),
+            v6: Ipv6Addr::new(0xfd77, u16::from(index), 0, 0, 0, 0, 0, 2),
+            target_v4: Ipv4Addr::new(10, 77, index, 1),
+            target_v6: Ipv6Addr::new(0xfd77, u16::from(index), 0, 0, 0, 0, 0, 1),
+            target_interface: format!("p{index}"),
+        };
+        let (target, peer, interface) = (self.target(), host.netns.clone(), host.target_interface.clone());
+        // Recorded before anything can fail, so that drop removes what there is.
+        self.peers.push(host.clone());
+        ip(&["netns", "add", &peer]);
+        ip(&["-n", &peer, "link", "set", "lo", "up"]);
+        ip(&["-n", &target, "link", "add", &interface, "type", "veth", "peer", "name", "eth0", "netns", &peer]);
+        for (netns, device, v4, v6) in [
+            (&target, interface.as_str(), host.target_v4, host.target_v6),
+            (&peer, "eth0", host.v4, host.v6),
+        ] {
+            ip(&["-n", netns, "address", "add", &format!("{v4}/24"), "dev", device]);
+            ip(&["-n", netns, "address", "add", &format!("{v6}/64"), "dev", device, "nodad"]);
+            ip(&["-n", netns, "link", "set", device, "up"]);
+        }
+        ip(&["-n", &peer, "route", "add", "default", "via", &host.target_v4.to_string()]);
+        ip(&["-n", &peer, "-6", "route", "add", "default", "via", &host.target_v6.to_string()]);
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for netns in self.peers.iter().map(|peer| peer.netns.clone()).chain([self.target()]) {
+            let _ = Command::new("ip").args(["netns", "delete", &netns]).output();
+        }
+    }
+}
+
+/// Runs `ip` and panics with its words if it fails.
+pub fn ip(arguments: &[&str]) {
+    let output = Command::new("ip").args(arguments).output().expect("iproute2 is installed");
+    assert!(output.status.success(), "ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+}
+
+/// Runs a program in a namespace.
+pub fn netns_run(netns: &str, command: &[&str]) -> Output {
+    Command::new("ip")
+        .args(["netns", "exec", netns])
+        .args(command)
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}", command.join(" ")))
+}
+
+/// Runs `action` on a thread of its own inside a namespace; sockets it returns stay there.
+pub fn inside<T: Send>(netns: &str, action: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                let handle = std::fs::File::open(format!("/run/netns/{netns}")).expect("the namespace exists");
+                nix::sched::setns(handle.as_fd(), nix::sched::CloneFlags::CLONE_NEWNET).expect("root may enter it");
+                action()
+            })
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Waits until `condition` holds, looking every 5 ms; panics with `what` after `limit`.
+pub fn eventually(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(begin.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
