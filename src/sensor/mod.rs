@@ -1,2 +1,4 @@
 //! The sensor: rings, decoys and the event loop. Parses what strangers send and ends up with no privilege.
 #![forbid(unsafe_code)]
+
+pub mod half_open;
