@@ -1,0 +1,282 @@
+//! The decoys: ports where nothing lives, kept open to see who comes. One epoll loop, the main thread's. Run by the sensor.
+//!
+//! Bounded in visitors, bytes and time; a visitor beyond the bounds is still seen, only not talked to. Never lets
+//! anybody in.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use socket2::Socket;
+
+use super::conversation::{Conversation, State, say};
+use super::datagram;
+use super::listener::Listener;
+pub use super::listener::{DecoyError, Skipped};
+use super::services::{Next, Service, Talk};
+use crate::config::PortSet;
+use crate::detect::probe::{Probe, Protocol, ScanType};
+use crate::packet::TcpFlags;
+
+/// Conversations at a time.
+const CONVERSATIONS: usize = 256;
+/// Conversations at a time with one source.
+const CONVERSATIONS_PER_SOURCE: usize = 4;
+/// Visitors taken from one port before the loop looks at anything else.
+const TAKEN_PER_WAKE: usize = 64;
+/// How long a port rests after the kernel had no file or memory for its next visitor.
+const REST: Duration = Duration::from_secs(1);
+
+/// Somebody came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// Who; IPv4-mapped addresses are given as IPv4.
+    pub source: SocketAddr,
+    /// Which of our addresses and ports was asked, likewise.
+    pub destination: SocketAddr,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// A TCP handshake proves that the source receives at its address; a datagram proves nothing.
+    pub verified: bool,
+}
+
+impl Visit {
+    /// The visit as a probe: what the score table counts.
+    pub fn probe(&self) -> Probe {
+        let tcp = self.protocol == Protocol::Tcp;
+        Probe {
+            source: self.source.ip(),
+            destination: self.destination.ip(),
+            source_port: self.source.port(),
+            port: self.destination.port(),
+            protocol: self.protocol,
+            scan_type: if tcp { ScanType::Connect } else { ScanType::Udp },
+            flags: TcpFlags::default(),
+            sequence: 0,
+            ip_options: None,
+            verified: self.verified,
+        }
+    }
+}
+
+/// All decoys and the visitors they talk to.
+#[derive(Debug)]
+pub struct Decoys {
+    listeners: Vec<Listener>,
+    /// PORT_BANNER: said instead of any service's greeting.
+    banner: Option<Vec<u8>>,
+    conversations: Vec<Option<Conversation>>,
+    /// Listeners that rest, and until when.
+    resting: Vec<(usize, Instant)>,
+    token_base: u64,
+}
+
+impl Decoys {
+    /// Binds every port of `tcp` and `udp` that is free; the others are returned.
+    ///
+    /// # Errors
+    /// A port that may not be bound, or too many of them. A port in use is none.
+    pub fn bind(
+        tcp: &PortSet,
+        udp: &PortSet,
+        banner: Option<&str>,
+    ) -> Result<(Decoys, Vec<Skipped>), DecoyError> {
+        let tcp = tcp.iter().map(|port| (port, Protocol::Tcp));
+        let udp = udp.iter().map(|port| (port, Protocol::Udp));
+        let (mut listeners, mut skipped) = (Vec::new(), Vec::new());
+        for (port, protocol) in tcp.chain(udp) {
+            match Listener::bind(port, protocol)? {
+                Some(listener) => listeners.push(listener),
+                None => skipped.push(Skipped { port, protocol }),
+            }
+        }
+        let banner = banner.map(|text| text.as_bytes().to_vec());
+        let (conversations, resting) = (Vec::new(), Vec::new());
+        Ok((Decoys { listeners, banner, conversations, resting, token_base: 0 }, skipped))
+    }
+
+    /// The ports of `protocol` that are ours.
+    pub fn ports(&self, protocol: Protocol) -> PortSet {
+        let ours = self.listeners.iter().filter(|listener| listener.protocol == protocol);
+        ours.map(|listener| listener.port).collect()
+    }
+
+    /// Conversations going on.
+    pub fn conversations(&self) -> usize {
+        self.conversations.iter().flatten().count()
+    }
+
+    /// How many tokens, from the base on, are ours.
+    pub fn token_count(&self) -> u64 {
+        u64::try_from(self.listeners.len() + CONVERSATIONS).unwrap_or(u64::MAX)
+    }
+
+    /// Enters the decoys into the loop, under the tokens `token_base .. token_base + token_count()`.
+    ///
+    /// # Errors
+    /// The kernel would not watch a socket.
+    pub fn register(&mut self, epoll: &Epoll, token_base: u64) -> Result<(), DecoyError> {
+        self.token_base = token_base;
+        for (token, listener) in (token_base..).zip(&self.listeners) {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
+            epoll.add(&listener.socket, event).map_err(DecoyError::Register)?;
+        }
+        Ok(())
+    }
+
+    /// A socket of ours is ready. New visitors are greeted first and then added to `visits`, each exactly once: who
+    /// gets blocked for his visit has seen the greeting. A stale or foreign token does nothing.
+    pub fn on_ready(&mut self, token: u64, now: Instant, epoll: &Epoll, visits: &mut Vec<Visit>) {
+        let Some(index) = token.checked_sub(self.token_base).and_then(|at| usize::try_from(at).ok()) else {
+            return;
+        };
+        match self.listeners.get(index).map(|listener| listener.protocol) {
+            Some(Protocol::Tcp) => self.welcome(index, now, epoll, visits),
+            Some(_) => self.collect(index, visits),
+            None => self.talk(index.saturating_sub(self.listeners.len()), now),
+        }
+    }
+
+    /// When [`Decoys::on_deadline`] is due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let talks = self.conversations.iter().flatten().map(Conversation::deadline);
+        talks.chain(self.resting.iter().map(|&(_, until)| until)).min()
+    }
+
+    /// Ends the conversations whose time is up and wakes the ports that have rested.
+    pub fn on_deadline(&mut self, now: Instant, epoll: &Epoll) {
+        for slot in &mut self.conversations {
+            slot.take_if(|conversation| conversation.deadline() <= now);
+        }
+        let rested: Vec<usize> =
+            self.resting.extract_if(.., |&mut (_, until)| until <= now).map(|(index, _)| index).collect();
+        for index in rested {
+            self.watch(index, EpollFlags::EPOLLIN, epoll);
+        }
+    }
+
+    fn talk(&mut self, slot: usize, now: Instant) {
+        if let Some(slot) = self.conversations.get_mut(slot) {
+            slot.take_if(|conversation| conversation.on_ready(now) == State::Over);
+        }
+    }
+
+    fn welcome(&mut self, index: usize, now: Instant, epoll: &Epoll, visits: &mut Vec<Visit>) {
+        for _ in 0..TAKEN_PER_WAKE {
+            let Some(listener) = self.listeners.get(index) else { return };
+            match listener.socket.accept4(libc::SOCK_CLOEXEC) {
+                Ok((stream, source)) => {
+                    let port = listener.port;
+                    let source = source.as_socket().map(canonical);
+                    visits.extend(source.and_then(|source| self.greet(stream, source, port, now, epoll)));
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => return,
+                    // The visitor stays in the queue and would wake us for ever.
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                        return self.rest(index, now, epoll);
+                    }
+                    // Network errors of a connection that is gone already (accept(2)): the next one may be well.
+                    _ => {}
+                },
+            }
+        }
+    }
+
+    /// `None` only where the kernel no longer knows whom the connection was for.
+    fn greet(
+        &mut self,
+        stream: Socket,
+        source: SocketAddr,
+        port: u16,
+        now: Instant,
+        epoll: &Epoll,
+    ) -> Option<Visit> {
+        let service = if self.banner.is_some() { Service::Silent } else { Service::at(port) };
+        let (text, next) = match &self.banner {
+            Some(banner) => (banner.as_slice(), Next::Close),
+            None => service.greeting(),
+        };
+        let greeted = say(&stream, text);
+        let destination = canonical(stream.local_addr().ok()?.as_socket()?);
+        if greeted && let Some(slot) = self.free_slot(source.ip()) {
+            let talk = Talk::new(service);
+            self.keep(slot, Conversation::begin(stream, source.ip(), talk, next, now), epoll);
+        }
+        Some(Visit { source, destination, protocol: Protocol::Tcp, verified: true })
+    }
+
+    fn free_slot(&self, source: IpAddr) -> Option<usize> {
+        let known = self.conversations.iter().flatten().filter(|other| other.is_with(source)).count();
+        let free = self.conversations.iter().position(Option::is_none).unwrap_or(self.conversations.len());
+        (known < CONVERSATIONS_PER_SOURCE && free < CONVERSATIONS).then_some(free)
+    }
+
+    fn keep(&mut self, slot: usize, conversation: Conversation, epoll: &Epoll) {
+        let token = u64::try_from(self.listeners.len() + slot).ok();
+        let Some(token) = token.and_then(|offset| self.token_base.checked_add(offset)) else { return };
+        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, token);
+        if epoll.add(&conversation, event).is_err() {
+            return;
+        }
+        match self.conversations.get_mut(slot) {
+            Some(free) => *free = Some(conversation),
+            None => self.conversations.push(Some(conversation)),
+        }
+    }
+
+    fn collect(&mut self, index: usize, visits: &mut Vec<Visit>) {
+        let Some(listener) = self.listeners.get(index) else { return };
+        for _ in 0..TAKEN_PER_WAKE {
+            match datagram::receive(&listener.socket) {
+                Ok(datagram) => {
+                    if let Some(banner) = &self.banner {
+                        datagram::answer(&listener.socket, &datagram, banner);
+                    }
+                    let destination = SocketAddr::new(datagram.destination, listener.port);
+                    let source = canonical(datagram.source);
+                    visits.push(Visit { source, destination, protocol: Protocol::Udp, verified: false });
+                }
+                Err(Errno::EAGAIN) => return,
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn rest(&mut self, index: usize, now: Instant, epoll: &Epoll) {
+        self.watch(index, EpollFlags::empty(), epoll);
+        self.resting.push((index, now + REST));
+    }
+
+    fn watch(&self, index: usize, flags: EpollFlags, epoll: &Epoll) {
+        let offset = u64::try_from(index).ok();
+        let token = offset.and_then(|offset| self.token_base.checked_add(offset));
+        if let (Some(listener), Some(token)) = (self.listeners.get(index), token) {
+            // Can only fail for a socket that is not in the loop, and then there is nothing to watch.
+            let _ = epoll.modify(&listener.socket, &mut EpollEvent::new(flags, token));
+        }
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_visit_is_a_verified_connect_or_an_unverified_datagram() {
+        let source: SocketAddr = "[::ffff:192.0.2.1]:40000".parse().unwrap();
+        let destination = "198.51.100.1:21".parse().unwrap();
+        let visit = Visit { source: canonical(source), destination, protocol: Protocol::Tcp, verified: true };
+        let probe = visit.probe();
+        assert_eq!((probe.scan_type, probe.verified, probe.port), (ScanType::Connect, true, 21));
+        assert_eq!(probe.source, "192.0.2.1".parse::<IpAddr>().unwrap());
+        let datagram = Visit { protocol: Protocol::Udp, verified: false, ..visit };
+        assert_eq!((datagram.probe().scan_type, datagram.probe().verified), (ScanType::Udp, false));
+    }
+}
