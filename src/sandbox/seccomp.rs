@@ -1,0 +1,172 @@
+//! Seccomp filters from rules that are data: a system call, its pinned arguments, and the reason it is allowed.
+//!
+//! Both roles; each keeps its own list. An allow-list, and nothing else: a call that no rule allows, an argument that
+//! no pin allows, another architecture's or an x32 number ends the process.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch,
+};
+
+use super::SandboxError;
+use super::syscalls::{Number, number};
+
+/// One allowed system call.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// Its name, as in syscalls(2).
+    pub syscall: &'static str,
+    /// What the role needs it for.
+    pub reason: &'static str,
+    /// What its arguments must be; all of them. Several rules for a call are alternatives.
+    pub pins: &'static [Pin],
+}
+
+/// A condition on one argument.
+#[derive(Clone, Copy, Debug)]
+pub struct Pin {
+    argument: u8,
+    wide: bool,
+    mask: u64,
+    value: u64,
+}
+
+/// Allows `syscall` with any arguments.
+pub const fn rule(syscall: &'static str, reason: &'static str) -> Rule {
+    Rule { syscall, reason, pins: &[] }
+}
+
+impl Rule {
+    /// The same, with arguments pinned.
+    pub const fn with(self, pins: &'static [Pin]) -> Rule {
+        Rule { pins, ..self }
+    }
+}
+
+/// Argument number `argument` (from 0), an `int`, must be `value`. The kernel ignores its upper half, and so does the pin.
+pub const fn pin(argument: u8, value: i32) -> Pin {
+    Pin { argument, wide: false, mask: u32::MAX as u64, value: value as u32 as u64 }
+}
+
+/// Argument number `argument`, of full width, must have none of the bits of `mask`: `mmap` without PROT_EXEC.
+pub const fn without(argument: u8, mask: u64) -> Pin {
+    Pin { argument, wide: true, mask, value: 0 }
+}
+
+/// Argument number `argument`, of full width, must be exactly `value`.
+pub const fn exactly(argument: u8, value: u64) -> Pin {
+    Pin { argument, wide: true, mask: u64::MAX, value }
+}
+
+/// What a call outside the list leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnMismatch {
+    /// The process dies of SIGSYS.
+    Kill,
+    /// The call works, and the kernel's audit log names it. For finding a missing rule, never for production.
+    Log,
+}
+
+/// A compiled filter.
+#[derive(Debug)]
+pub struct Filter(BpfProgram);
+
+impl Filter {
+    /// Compiles lists of rules into one filter for this machine.
+    ///
+    /// # Errors
+    /// An unknown name, a rule without reason, or a pinned call that another rule allows unpinned: the pin would be moot.
+    pub fn compile(lists: &[&[Rule]], mismatch: OnMismatch) -> Result<Filter, SandboxError> {
+        let mut chains: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+        for rule in lists.iter().flat_map(|list| list.iter()) {
+            if rule.reason.is_empty() {
+                return Err(wrong(rule, "it gives no reason"));
+            }
+            match number(rule.syscall) {
+                Number::Known(number) => add(&mut chains, number, rule)?,
+                // Its successor, which every architecture has, stands in the list beside it.
+                Number::NotHere => {}
+                Number::Unknown => return Err(wrong(rule, "no such system call is known")),
+            }
+        }
+        let action = match mismatch {
+            OnMismatch::Kill => SeccompAction::KillProcess,
+            OnMismatch::Log => SeccompAction::Log,
+        };
+        let machine = TargetArch::try_from(std::env::consts::ARCH).map_err(failed)?;
+        let filter = SeccompFilter::new(chains, action, SeccompAction::Allow, machine).map_err(failed)?;
+        BpfProgram::try_from(filter).map(Filter).map_err(failed)
+    }
+
+    /// Enters the filter, with every thread of the process, for good. Sets no_new_privs.
+    pub fn apply(&self) -> Result<(), SandboxError> {
+        seccompiler::apply_filter_all_threads(&self.0).map_err(failed)
+    }
+
+    /// BPF instructions; the kernel takes 4096 at most.
+    pub fn instructions(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// An empty chain means "any arguments" to the compiler, so an unpinned rule and a pinned one must not meet.
+fn add(chains: &mut BTreeMap<i64, Vec<SeccompRule>>, number: i64, rule: &Rule) -> Result<(), SandboxError> {
+    let known = chains.contains_key(&number);
+    let chain = chains.entry(number).or_default();
+    match rule.pins {
+        [] if !chain.is_empty() => Err(wrong(rule, "another rule pins arguments of the same call")),
+        [] => Ok(()),
+        _ if known && chain.is_empty() => Err(wrong(rule, "another rule allows the same call unpinned")),
+        pins => {
+            let conditions = pins.iter().map(condition).collect::<Result<_, _>>()?;
+            chain.push(SeccompRule::new(conditions).map_err(failed)?);
+            Ok(())
+        }
+    }
+}
+
+fn condition(pin: &Pin) -> Result<SeccompCondition, SandboxError> {
+    let width = if pin.wide { SeccompCmpArgLen::Qword } else { SeccompCmpArgLen::Dword };
+    let whole = pin.mask == u64::MAX || !pin.wide;
+    let test = if whole { SeccompCmpOp::Eq } else { SeccompCmpOp::MaskedEq(pin.mask) };
+    SeccompCondition::new(pin.argument, width, test, pin.value).map_err(failed)
+}
+
+fn wrong(rule: &Rule, reason: &'static str) -> SandboxError {
+    SandboxError::Rule { syscall: rule.syscall, reason }
+}
+
+fn failed(error: impl Display) -> SandboxError {
+    SandboxError::Seccomp(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compiled(rules: &[Rule]) -> Result<Filter, SandboxError> {
+        Filter::compile(&[rules], OnMismatch::Kill)
+    }
+
+    #[test]
+    fn a_rule_without_a_reason_or_with_an_unknown_name_does_not_compile() {
+        assert!(compiled(&[rule("read", "")]).is_err());
+        assert!(compiled(&[rule("raed", "main loop")]).is_err());
+        assert!(compiled(&[rule("read", "main loop")]).is_ok());
+    }
+
+    #[test]
+    fn a_pin_that_another_rule_makes_moot_does_not_compile() {
+        const OPEN: Rule = rule("socket", "any");
+        const UNIX: Rule = rule("socket", "unix only").with(&[pin(0, libc::AF_UNIX)]);
+        const NETLINK: Rule = rule("socket", "netlink only").with(&[pin(0, libc::AF_NETLINK)]);
+        assert!(compiled(&[OPEN, UNIX]).is_err());
+        assert!(compiled(&[UNIX, OPEN]).is_err());
+        assert!(compiled(&[UNIX, NETLINK]).is_ok());
+        assert!(compiled(&[OPEN, OPEN]).is_ok());
+    }
+}

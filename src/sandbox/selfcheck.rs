@@ -1,0 +1,73 @@
+//! Proves a confinement by trying to break it. Run by both roles after capabilities, user and Landlock are given up
+//! and *before* seccomp, under which these attempts would be deadly.
+//!
+//! Whatever works here ends the start. Sends no packet and changes nothing.
+#![forbid(unsafe_code)]
+
+use std::fs::{File, OpenOptions};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+
+use caps::CapSet;
+use nix::unistd::{Uid, setresuid};
+use socket2::{Domain, Socket, Type};
+
+use super::{Capability, SandboxError};
+
+/// What must not work any more.
+#[derive(Clone, Debug, Default)]
+pub struct Expectations {
+    /// Files that exist and must not be readable. A folder will do: under Landlock even `/` cannot be opened.
+    pub unreadable: Vec<PathBuf>,
+    /// Files that exist and must not be writable.
+    pub unwritable: Vec<PathBuf>,
+    /// Capabilities that must not come back.
+    pub lost: Vec<Capability>,
+    /// A new packet socket must be refused.
+    pub no_packet_socket: bool,
+    /// Binding a TCP port must be refused (Landlock ABI 4).
+    pub no_tcp: bool,
+    /// uid 0 must not come back.
+    pub no_root: bool,
+}
+
+/// Tries everything in `expectations`.
+///
+/// # Errors
+/// [`SandboxError::Escaped`] names the first attempt that worked, or that proves nothing because its file is missing.
+pub fn prove(expectations: &Expectations) -> Result<(), SandboxError> {
+    for path in &expectations.unreadable {
+        refused(File::open(path), || format!("reading {}", path.display()))?;
+    }
+    for path in &expectations.unwritable {
+        refused(OpenOptions::new().append(true).open(path), || format!("writing {}", path.display()))?;
+    }
+    for &capability in &expectations.lost {
+        failed(regained(capability), || format!("regaining {capability}"))?;
+    }
+    let root = Uid::from_raw(0);
+    failed(expectations.no_root && setresuid(root, root, root).is_ok(), || "setresuid(0)".into())?;
+    let packet = || Socket::new(Domain::PACKET, Type::RAW, None);
+    failed(expectations.no_packet_socket && packet().is_ok(), || "opening a packet socket".into())?;
+    let tcp = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    failed(expectations.no_tcp && tcp().is_ok(), || "binding a TCP port".into())
+}
+
+/// Only a refusal proves anything: a missing file or a full table of files is no cage.
+fn refused(attempt: std::io::Result<File>, what: impl FnOnce() -> String) -> Result<(), SandboxError> {
+    match attempt.err().and_then(|error| error.raw_os_error()) {
+        Some(libc::EACCES | libc::EPERM) => Ok(()),
+        _ => Err(SandboxError::Escaped(what())),
+    }
+}
+
+fn failed(worked: bool, what: impl FnOnce() -> String) -> Result<(), SandboxError> {
+    if worked { Err(SandboxError::Escaped(what())) } else { Ok(()) }
+}
+
+/// Whether it is still there, or can be raised from the permitted set or by an `execve` (the ambient set).
+fn regained(capability: Capability) -> bool {
+    [CapSet::Permitted, CapSet::Effective, CapSet::Inheritable].into_iter().any(|set| {
+        caps::has_cap(None, set, capability).unwrap_or(true) || caps::raise(None, set, capability).is_ok()
+    }) || caps::raise(None, CapSet::Ambient, capability).is_ok()
+}
