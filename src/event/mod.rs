@@ -1,43 +1,69 @@
 //! What the outside reads: one [`Event`] a line, as JSON or as PortSentry's classic text.
 //!
 //! Field names are Suricata EVE's where EVE has one. Whatever bytes the network sent, an event is one line.
+//! Run by the sensor's main thread. The sinks are opened before confinement and never wait: a reader that is slow or
+//! gone costs lines, which are counted, and never detection.
 #![forbid(unsafe_code)]
+
+pub mod classic;
+pub mod emitter;
+pub mod history;
+pub mod journald;
+pub mod json;
+pub mod report;
+pub mod sink;
+pub mod syslog;
+pub mod text;
+pub mod time;
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::Serialize;
+
+pub use emitter::Emitter;
+pub use report::{Confinement, Mode, Start, Stats};
 
 use crate::detect::probe::{Probe, Protocol, ScanType};
 
-/// Something that happened. Fields that do not apply are absent from the JSON.
-#[derive(Clone, Debug, Serialize)]
+/// Something that happened. Fields that do not apply are absent from the JSON, which [`json::line`] writes.
+#[derive(Clone, Debug)]
 pub struct Event {
     /// Microseconds since 1970 UTC; written as `2026-11-22T00:38:01.758123+0000` in local time.
-    #[serde(skip)]
     pub timestamp: u64,
     /// What kind of thing happened.
     pub event_type: EventType,
     /// Who sent what to where.
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub flow: Option<Flow>,
     /// What its source has done so far.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub scan: Option<Scan>,
     /// What we did about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub action: Option<Action>,
     /// `start`: what runs, and how it is confined.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub start: Option<serde_json::Value>,
+    pub start: Option<Start>,
     /// `stats` and `stop`: counters.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stats: Option<serde_json::Value>,
+    pub stats: Option<Stats>,
     /// `error`: what, where, what to do.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// The probe behind it, for the classic line.
-    #[serde(skip)]
     pub probe: Option<Probe>,
+}
+
+impl Event {
+    /// An event with nothing but its time (microseconds since 1970 UTC) and kind.
+    pub fn new(timestamp: u64, event_type: EventType) -> Event {
+        Event {
+            timestamp,
+            event_type,
+            flow: None,
+            scan: None,
+            action: None,
+            start: None,
+            stats: None,
+            error: None,
+            probe: None,
+        }
+    }
 }
 
 /// The `event_type` field.
@@ -82,13 +108,44 @@ pub struct Flow {
     /// Interface it came in by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_iface: Option<String>,
+    /// The source's name, where RESOLVE_HOST asked for it. Whoever owns the address chose it: never trust it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub src_host: Option<String>,
+}
+
+impl Flow {
+    /// A flow of which only the source is known.
+    pub fn from_source(src_ip: IpAddr) -> Flow {
+        Flow {
+            src_ip,
+            src_port: None,
+            dest_ip: None,
+            dest_port: None,
+            proto: None,
+            in_iface: None,
+            src_host: None,
+        }
+    }
+}
+
+impl From<&Probe> for Flow {
+    /// Port 0 means "none" in a probe and is left out, but for [`Protocol::Ip`], whose number 0 is a real one.
+    fn from(probe: &Probe) -> Flow {
+        let real = |port: u16| (port != 0).then_some(port);
+        Flow {
+            src_port: real(probe.source_port),
+            dest_ip: Some(probe.destination),
+            dest_port: if probe.protocol == Protocol::Ip { Some(probe.port) } else { real(probe.port) },
+            proto: Some(probe.protocol),
+            ..Flow::from_source(probe.source)
+        }
+    }
 }
 
 /// The `scan` object.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug)]
 pub struct Scan {
     /// Kind of scan that the latest probe belongs to.
-    #[serde(rename = "type")]
     pub scan_type: ScanType,
     /// Points so far.
     pub score: f32,
@@ -101,7 +158,6 @@ pub struct Scan {
     /// A handshake was completed: the source is not spoofed.
     pub verified: bool,
     /// First probe, microseconds since 1970 UTC; written like `timestamp`.
-    #[serde(skip)]
     pub first_seen: u64,
 }
 
@@ -110,6 +166,9 @@ pub struct Scan {
 pub struct Action {
     /// What became of it.
     pub verdict: ActionVerdict,
+    /// What was blocked or lifted: one address, or the prefix that stands for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<IpNet>,
     /// By which responses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub with: Vec<String>,
@@ -125,6 +184,21 @@ pub struct Action {
     /// Why it failed or was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+impl Action {
+    /// An action of which only the verdict is known.
+    pub fn new(verdict: ActionVerdict) -> Action {
+        Action {
+            verdict,
+            target: None,
+            with: Vec::new(),
+            seconds: None,
+            offence: None,
+            micros: None,
+            error: None,
+        }
+    }
 }
 
 /// The `action.verdict` field.
@@ -143,4 +217,8 @@ pub enum ActionVerdict {
     Suppressed,
     /// It could not be done; `error` says why.
     Failed,
+    /// `unblock`: its time is over.
+    Expired,
+    /// `unblock`: an operator lifted it.
+    Lifted,
 }

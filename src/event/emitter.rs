@@ -1,0 +1,257 @@
+//! One [`Event`] in, its lines out to wherever the configuration says; owned by the sensor's main thread.
+//!
+//! Everything is opened before confinement. Never waits for a reader and never fails: lines that cannot be written
+//! are counted.
+#![forbid(unsafe_code)]
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jiff::tz::TimeZone;
+
+use super::classic::{self, ClassicLine};
+use super::history::{History, HistoryError};
+use super::journald::{JOURNAL_SOCKET, Journald};
+use super::sink::LineWriter;
+use super::syslog::{SYSLOG_SOCKET, Severity, Syslog, UnreachableLog};
+use super::{Event, EventType, json, text, time};
+use crate::config::LogFormat;
+
+/// `-l`: where events go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Standard output.
+    Stdout,
+    /// [`SYSLOG_SOCKET`].
+    Syslog,
+    /// [`JOURNAL_SOCKET`], always JSON with native fields.
+    Journald,
+}
+
+/// How events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// One JSON object a line.
+    Json,
+    /// PortSentry's lines.
+    Classic,
+}
+
+impl Form {
+    /// LOG_FORMAT; `auto` is classic on a terminal, for people, and JSON elsewhere, for programs.
+    pub fn chosen(format: LogFormat, terminal: bool) -> Form {
+        match format {
+            LogFormat::Json => Form::Json,
+            LogFormat::Classic => Form::Classic,
+            LogFormat::Auto if terminal => Form::Classic,
+            LogFormat::Auto => Form::Json,
+        }
+    }
+}
+
+/// Why there is nowhere to write to.
+#[derive(Debug, thiserror::Error)]
+pub enum EmitterError {
+    /// Standard output is closed.
+    #[error("Standard output cannot be written to: {0}; give it a reader or use -l syslog")]
+    Stdout(#[from] io::Error),
+    /// No log daemon.
+    #[error(transparent)]
+    Log(#[from] UnreachableLog),
+    /// No history file.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+}
+
+/// An opened output.
+#[derive(Debug)]
+pub enum Sink {
+    /// Standard output or another descriptor.
+    Stdout(LineWriter),
+    /// The syslog daemon.
+    Syslog(Syslog),
+    /// The journal.
+    Journald(Journald),
+}
+
+/// The open outputs.
+#[derive(Debug)]
+pub struct Emitter {
+    form: Form,
+    sink: Sink,
+    history: Option<History>,
+    zone: TimeZone,
+}
+
+impl Emitter {
+    /// Opens `output` at its usual place, in the form that LOG_FORMAT asks for.
+    pub fn open(
+        output: Output,
+        format: LogFormat,
+        history: Option<History>,
+    ) -> Result<Emitter, EmitterError> {
+        let sink = match output {
+            Output::Stdout => Sink::Stdout(LineWriter::stdout()?),
+            Output::Syslog => Sink::Syslog(Syslog::open(Path::new(SYSLOG_SOCKET))?),
+            Output::Journald => Sink::Journald(Journald::open(Path::new(JOURNAL_SOCKET))?),
+        };
+        let form = Form::chosen(format, io::stdout().is_terminal());
+        Ok(Emitter::new(form, sink, history, time::local_zone()))
+    }
+
+    /// Writes to `sink`, and `Scan from:` lines to `history` too.
+    pub fn new(form: Form, sink: Sink, history: Option<History>, zone: TimeZone) -> Emitter {
+        Emitter { form, sink, history, zone }
+    }
+
+    /// Tells the outside of `event`.
+    pub fn emit(&mut self, event: &Event) {
+        let lines = classic::lines(event);
+        match (&self.sink, self.form) {
+            (Sink::Journald(_), _) | (_, Form::Json) => self.write(event, &json::line(event, &self.zone)),
+            (_, Form::Classic) => lines.iter().for_each(|line| self.write(event, line.text())),
+        }
+        self.remember(event.timestamp, &lines);
+    }
+
+    /// A line that only PortSentry's text has (version, `-v` and `-d`); in JSON it is left out.
+    pub fn note(&mut self, note: &str) {
+        if self.form == Form::Classic {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let event = Event::new(u64::try_from(now.as_micros()).unwrap_or(u64::MAX), EventType::Stats);
+            if !matches!(self.sink, Sink::Journald(_)) {
+                self.write(&event, &text::escaped(note));
+            }
+        }
+    }
+
+    /// Writes what a slow reader left pending; for the main loop's timer.
+    pub fn flush(&mut self) {
+        if let Sink::Stdout(writer) = &mut self.sink {
+            writer.flush();
+        }
+    }
+
+    /// SIGHUP: opens the history file anew. On failure the old one stays in use.
+    pub fn reopen(&mut self) -> Result<(), HistoryError> {
+        self.history.as_mut().map_or(Ok(()), History::reopen)
+    }
+
+    /// Lines that could not be written, everywhere together.
+    pub fn lost_lines(&self) -> u64 {
+        let sink = match &self.sink {
+            Sink::Stdout(writer) => writer.lost(),
+            Sink::Syslog(syslog) => syslog.lost(),
+            Sink::Journald(journald) => journald.lost(),
+        };
+        sink + self.history.as_ref().map_or(0, History::lost)
+    }
+
+    /// The zone that times are written in.
+    pub fn zone(&self) -> &TimeZone {
+        &self.zone
+    }
+
+    fn write(&mut self, event: &Event, line: &str) {
+        let is_error = event.event_type == EventType::Error;
+        let severity = if is_error { Severity::Error } else { Severity::Notice };
+        match &mut self.sink {
+            Sink::Stdout(writer) => writer.push(line),
+            Sink::Syslog(syslog) => syslog.push(severity, &time::syslog(event.timestamp, &self.zone), line),
+            Sink::Journald(journald) => journald.push(event, line),
+        }
+    }
+
+    fn remember(&mut self, timestamp: u64, lines: &[ClassicLine]) {
+        let Some(history) = &mut self.history else { return };
+        for line in lines {
+            match line {
+                ClassicLine::Scan(text) => history.push(&time::history(timestamp, &self.zone), text),
+                ClassicLine::Note(_) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::{BufRead, BufReader, PipeReader};
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+    use crate::detect::probe::{Probe, Protocol, ScanType};
+    use crate::event::{Action, ActionVerdict, Flow};
+    use crate::packet::TcpFlags;
+
+    const MOMENT: u64 = 1_795_307_881_758_123;
+
+    fn blocked() -> Event {
+        let probe = Probe {
+            source: "10.0.0.1".parse().unwrap(),
+            destination: "10.0.0.2".parse().unwrap(),
+            source_port: 40_000,
+            port: 23,
+            protocol: Protocol::Tcp,
+            scan_type: ScanType::Syn,
+            flags: TcpFlags(TcpFlags::SYN),
+            sequence: 1,
+            ip_options: Some(false),
+            verified: false,
+        };
+        let action = Action {
+            with: vec!["nftables".into()],
+            seconds: Some(60),
+            ..Action::new(ActionVerdict::Blocked)
+        };
+        Event {
+            flow: Some(Flow::from(&probe)),
+            action: Some(action),
+            probe: Some(probe),
+            ..Event::new(MOMENT, EventType::Block)
+        }
+    }
+
+    fn piped(form: Form, history: Option<History>) -> (Emitter, impl Iterator<Item = String>) {
+        let (reader, writer) = io::pipe().unwrap();
+        let sink = Sink::Stdout(LineWriter::new(OwnedFd::from(writer)).unwrap());
+        let lines = |reader: PipeReader| BufReader::new(reader).lines().map(Result::unwrap);
+        (Emitter::new(form, sink, history, TimeZone::UTC), lines(reader))
+    }
+
+    #[test]
+    fn classic_output_and_the_history_file_tell_the_same_scan() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("history");
+        let (mut emitter, mut lines) = piped(Form::Classic, Some(History::open(&path, None).unwrap()));
+        emitter.note("portsentry-rs\n1");
+        emitter.emit(&Event::new(MOMENT, EventType::Start));
+        emitter.emit(&blocked());
+        assert_eq!(lines.next().unwrap(), "portsentry-rs\\x0a1");
+        assert_eq!(lines.next().unwrap(), classic::READY);
+        assert!(lines.next().unwrap().starts_with("attackalert: Host 10.0.0.1 has been blocked"));
+        let scan = lines.next().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("2026-11-22T00:38:01.758+0000 {scan}\n"));
+    }
+
+    #[test]
+    fn json_output_is_one_line_and_history_stays_classic() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("history");
+        let (mut emitter, mut lines) = piped(Form::Json, Some(History::open(&path, None).unwrap()));
+        emitter.note("only in classic text");
+        emitter.emit(&blocked());
+        assert_eq!(lines.next().unwrap(), json::line(&blocked(), &TimeZone::UTC));
+        assert!(fs::read_to_string(&path).unwrap().contains("+0000 Scan from: [10.0.0.1]"));
+        assert_eq!(emitter.lost_lines(), 0);
+    }
+
+    #[test]
+    fn auto_is_classic_on_a_terminal_only() {
+        assert_eq!(Form::chosen(LogFormat::Auto, true), Form::Classic);
+        assert_eq!(Form::chosen(LogFormat::Auto, false), Form::Json);
+        assert_eq!(Form::chosen(LogFormat::Json, true), Form::Json);
+        assert_eq!(Form::chosen(LogFormat::Classic, false), Form::Classic);
+    }
+}

@@ -1,0 +1,145 @@
+//! HISTORY_FILE: PortSentry's `Scan from:` lines with their time, appended; run by the sensor's main thread.
+//!
+//! Opened before confinement and again at SIGHUP. Never follows a link at its own name, never truncates.
+#![forbid(unsafe_code)]
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+/// Why the history file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// It cannot be opened.
+    #[error("HISTORY_FILE {path} cannot be opened for appending: {source}; give a writable path, not a link")]
+    Open {
+        /// The configured path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is a device, a pipe or a folder.
+    #[error("HISTORY_FILE {path} is not a regular file; give the path of one, or leave the key out")]
+    NotAFile {
+        /// The configured path.
+        path: PathBuf,
+    },
+}
+
+/// The open history file.
+#[derive(Debug)]
+pub struct History {
+    path: PathBuf,
+    owner: Option<u32>,
+    file: File,
+    torn: bool,
+    lost: u64,
+}
+
+impl History {
+    /// Opens `path` for appending; missing parents (0755) and the file (0640) are created. The file is given to the
+    /// user id `owner` where one is named, so that the sensor can open it again when it is that user.
+    pub fn open(path: &Path, owner: Option<u32>) -> Result<History, HistoryError> {
+        let file = opened(path, owner)?;
+        Ok(History { path: path.to_owned(), owner, file, torn: false, lost: 0 })
+    }
+
+    /// Opens the path anew, after log rotation. On failure the old file stays in use.
+    pub fn reopen(&mut self) -> Result<(), HistoryError> {
+        self.file = opened(&self.path, self.owner)?;
+        self.torn = false;
+        Ok(())
+    }
+
+    /// Appends `time`, a blank, `line` and a newline in one write.
+    pub fn push(&mut self, time: &str, line: &str) {
+        let start = if self.torn { "\n" } else { "" };
+        let record = format!("{start}{time} {line}\n");
+        match self.file.write(record.as_bytes()) {
+            Ok(written) if written == record.len() => self.torn = false,
+            Ok(written) => {
+                // The disk filled up within the record: the next one must not continue its line.
+                self.torn = written > 0 || self.torn;
+                self.lost += 1;
+            }
+            Err(_) => self.lost += 1,
+        }
+    }
+
+    /// Lines that could not be written whole.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+}
+
+fn opened(path: &Path, owner: Option<u32>) -> Result<File, HistoryError> {
+    let failed = |source| HistoryError::Open { path: path.to_owned(), source };
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(failed)?;
+    }
+    // O_NONBLOCK: a pipe planted at the path must not hold up the start.
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+        .map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(HistoryError::NotAFile { path: path.to_owned() });
+    }
+    // At SIGHUP the sensor is that user already and may not give files away; the file is its own then.
+    if let Some(owner) = owner.filter(|_| nix::unistd::geteuid().is_root()) {
+        fchown(&file, Some(owner), None).map_err(failed)?;
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn lines_are_appended_and_parents_are_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log/deep/history");
+        History::open(&path, None).unwrap().push("T1", "Scan from: a");
+        History::open(&path, None).unwrap().push("T2", "Scan from: b");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "T1 Scan from: a\nT2 Scan from: b\n");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o137, 0);
+    }
+
+    #[test]
+    fn after_rotation_lines_go_to_the_new_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, old) = (folder.path().join("history"), folder.path().join("history.1"));
+        let mut history = History::open(&path, None).unwrap();
+        history.push("T1", "a");
+        fs::rename(&path, &old).unwrap();
+        history.push("T2", "b");
+        history.reopen().unwrap();
+        history.push("T3", "c");
+        assert_eq!(fs::read_to_string(&old).unwrap(), "T1 a\nT2 b\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "T3 c\n");
+    }
+
+    #[test]
+    fn links_folders_and_pipes_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (target, link, pipe) =
+            (folder.path().join("target"), folder.path().join("link"), folder.path().join("pipe"));
+        symlink(&target, &link).unwrap();
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(matches!(History::open(&link, None), Err(HistoryError::Open { .. })));
+        assert!(!target.exists());
+        assert!(matches!(History::open(folder.path(), None), Err(HistoryError::Open { .. })));
+        assert!(History::open(&pipe, None).is_err());
+        let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).unwrap();
+        assert!(matches!(History::open(&pipe, None), Err(HistoryError::NotAFile { .. })));
+        drop(reader);
+    }
+}

@@ -1,0 +1,81 @@
+//! What the daemon says of itself: the `start` and `stats` objects, in events and in `status` alike.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The `start` object: what runs, what it watches, and how it is confined.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// [`crate::VERSION`].
+    pub version: String,
+    /// The sensor's process.
+    pub pid: u32,
+    /// The helper's process.
+    pub helper_pid: u32,
+    /// How it watches.
+    pub mode: Mode,
+    /// Interfaces watched, by name.
+    pub interfaces: Vec<String>,
+    /// Watched TCP ports, as `1,7,512-515`.
+    pub tcp_ports: String,
+    /// Watched UDP ports, likewise.
+    pub udp_ports: String,
+    /// TCP ports on which a decoy listens, likewise.
+    pub decoy_tcp_ports: String,
+    /// UDP ports, likewise.
+    pub decoy_udp_ports: String,
+    /// Unexpired blocks that were put back into the kernel.
+    pub restored: u32,
+    /// How both processes are confined.
+    pub confinement: Confinement,
+}
+
+/// The `mode` field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Packet rings watch the ports.
+    Stealth,
+    /// The ports themselves are bound as decoys.
+    Connect,
+}
+
+/// The `confinement` object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Confinement {
+    /// What holds, as `seccomp`, `landlock 7`, `no capabilities`.
+    pub in_force: Vec<String>,
+    /// What was wanted and could not be had (only with SANDBOX="best-effort").
+    pub missing: Vec<String>,
+}
+
+/// The `stats` object: counts since the start, and levels as of now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stats {
+    /// Seconds since the start.
+    pub uptime: u64,
+    /// Packets that passed the kernel's filter and were looked at.
+    pub packets: u64,
+    /// Packets that the kernel dropped because a ring was full.
+    pub drops: u64,
+    /// Probes of watched ports.
+    pub probes: u64,
+    /// Sources that crossed the trigger.
+    pub scans: u64,
+    /// Blocks that were carried out.
+    pub blocks: u64,
+    /// Blocks in force now.
+    pub blocks_in_force: u64,
+    /// Sources in the score table now.
+    pub sources: u64,
+    /// Log lines that could not be written.
+    pub lost_lines: u64,
+    /// Further counters by name, as reasons for which packets were refused.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counters: BTreeMap<String, u64>,
+}
