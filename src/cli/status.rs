@@ -1,0 +1,189 @@
+//! The daemon's answers as people read them (`status`, `list`) and as programs do (`--json`).
+//!
+//! Pure: the clock and the time zone are arguments. Never prints a character that a terminal would obey.
+#![forbid(unsafe_code)]
+
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use crate::control::ControlReply;
+use crate::control::protocol::{Entry, Status, show_target};
+use crate::event::{Confinement, Mode, text, time};
+
+/// The answer to `status` or `list` as text; `now` in seconds since 1970 UTC.
+pub fn rendered(replies: &[ControlReply], now: u64, zone: &TimeZone) -> String {
+    let mut entries = Vec::new();
+    let mut out = String::new();
+    for reply in replies {
+        match reply {
+            ControlReply::Status(status) => out.push_str(&status_text(status, now, zone)),
+            ControlReply::Entry(entry) => entries.push(entry),
+            ControlReply::End { .. } => out.push_str(&list_text(&entries, now, zone)),
+            ControlReply::Done(_) | ControlReply::Error { .. } => {}
+        }
+    }
+    out
+}
+
+/// The answer as JSON, one object a line: the status, or the entries.
+pub fn json_lines(replies: &[ControlReply]) -> Result<String, serde_json::Error> {
+    let mut out = String::new();
+    for reply in replies {
+        match reply {
+            ControlReply::Status(status) => out.push_str(&json_line(status)?),
+            ControlReply::Entry(entry) => out.push_str(&json_line(entry)?),
+            ControlReply::End { .. } | ControlReply::Done(_) | ControlReply::Error { .. } => {}
+        }
+    }
+    Ok(out)
+}
+
+/// `45s`, `3m 20s`, `2h 5m`, `3d 4h`.
+pub fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{minutes}m {}s", seconds % 60),
+        3600..86_400 => format!("{hours}h {}m", minutes % 60),
+        _ => format!("{days}d {}h", hours % 24),
+    }
+}
+
+fn json_line(object: &impl Serialize) -> Result<String, serde_json::Error> {
+    Ok(text::ascii_safe_json(serde_json::to_string(object)?) + "\n")
+}
+
+fn status_text(status: &Status, now: u64, zone: &TimeZone) -> String {
+    let (start, stats) = (&status.start, &status.stats);
+    let mode = match start.mode {
+        Mode::Stealth => "stealth",
+        Mode::Connect => "connect",
+    };
+    let since = format!("{} ({})", local(status.since, zone), duration(now.saturating_sub(status.since)));
+    let rows = [
+        ("running since", since),
+        ("version", format!("{}, {mode} mode", start.version)),
+        ("processes", format!("sensor {}, helper {}", start.pid, start.helper_pid)),
+        ("interfaces", listed(&start.interfaces)),
+        ("watched ports", ports(&start.tcp_ports, &start.udp_ports)),
+        ("decoys", ports(&start.decoy_tcp_ports, &start.decoy_udp_ports)),
+        ("packets", format!("{} seen, {} dropped", stats.packets, stats.drops)),
+        ("sources tracked", stats.sources.to_string()),
+        ("probes", format!("{}, {} scans", stats.probes, stats.scans)),
+        ("blocks in force", format!("{} ({} since the start)", stats.blocks_in_force, stats.blocks)),
+        ("lost log lines", stats.lost_lines.to_string()),
+        ("confinement", confinement(&start.confinement)),
+    ];
+    rows.iter().map(|(name, value)| format!("{name:<17}{}\n", text::escaped(value))).collect()
+}
+
+fn ports(tcp: &str, udp: &str) -> String {
+    match (tcp, udp) {
+        ("", "") => "none".to_owned(),
+        (tcp, "") => format!("tcp {tcp}"),
+        ("", udp) => format!("udp {udp}"),
+        (tcp, udp) => format!("tcp {tcp}; udp {udp}"),
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+fn confinement(confinement: &Confinement) -> String {
+    match confinement.missing.is_empty() {
+        true => listed(&confinement.in_force),
+        false => format!("{}; MISSING: {}", listed(&confinement.in_force), listed(&confinement.missing)),
+    }
+}
+
+/// Sorted by what ends first.
+fn list_text(entries: &[&Entry], now: u64, zone: &TimeZone) -> String {
+    let mut entries: Vec<(String, &Entry)> =
+        entries.iter().map(|&entry| (show_target(&entry.target), entry)).collect();
+    entries.sort_by_key(|(_, entry)| (entry.until, entry.target));
+    let width = entries.iter().map(|(target, _)| target.len()).max().unwrap_or(0).max("ADDRESS".len());
+    let mut out = format!("{:<width$}  {:<30}  OFFENCE\n", "ADDRESS", "UNTIL");
+    for (target, entry) in entries {
+        let left = duration(entry.until.saturating_sub(now));
+        let until = format!("{} ({left})", local(entry.until, zone));
+        out.push_str(&format!("{target:<width$}  {until:<30}  {}\n", entry.offence));
+    }
+    out
+}
+
+fn local(seconds: u64, zone: &TimeZone) -> String {
+    time::plain(seconds.saturating_mul(1_000_000), zone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Start, Stats};
+
+    const NOW: u64 = 1_795_307_881;
+
+    fn status() -> Status {
+        Status {
+            since: NOW - 3_700,
+            start: Start {
+                version: "0.1.0".into(),
+                pid: 10,
+                helper_pid: 11,
+                mode: Mode::Stealth,
+                interfaces: vec!["eth0".into(), "odd\x1b[2J".into()],
+                tcp_ports: "1,7,512-515".into(),
+                udp_ports: String::new(),
+                decoy_tcp_ports: String::new(),
+                decoy_udp_ports: String::new(),
+                restored: 2,
+                confinement: Confinement {
+                    in_force: vec!["seccomp".into()],
+                    missing: vec!["landlock".into()],
+                },
+            },
+            stats: Stats { packets: 12, drops: 1, blocks_in_force: 3, ..Stats::default() },
+        }
+    }
+
+    fn entry(target: &str, until: u64) -> ControlReply {
+        let target = target.parse().unwrap();
+        ControlReply::Entry(Entry { target, since: NOW, until, offence: 2 })
+    }
+
+    #[test]
+    fn status_is_aligned_and_obeys_no_interface_name() {
+        let text = rendered(&[ControlReply::Status(Box::new(status()))], NOW, &TimeZone::UTC);
+        assert!(text.contains("running since    2026-11-21 23:36:21 (1h 1m)\n"), "{text}");
+        assert!(text.contains("interfaces       eth0, odd\\x1b[2J\n"), "{text}");
+        assert!(text.contains("watched ports    tcp 1,7,512-515\n"), "{text}");
+        assert!(text.contains("packets          12 seen, 1 dropped\n"), "{text}");
+        assert!(text.contains("confinement      seccomp; MISSING: landlock\n"), "{text}");
+    }
+
+    #[test]
+    fn the_list_is_a_table_sorted_by_what_ends_first() {
+        let replies =
+            [entry("10.0.0.1/32", NOW + 90), entry("2001:db8::/64", NOW + 5), ControlReply::End { count: 2 }];
+        let text = rendered(&replies, NOW, &TimeZone::UTC);
+        let expected = "\
+ADDRESS        UNTIL                           OFFENCE
+2001:db8::/64  2026-11-22 00:38:06 (5s)        2
+10.0.0.1       2026-11-22 00:39:31 (1m 30s)    2
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn json_is_one_object_for_each_block() {
+        let replies = [entry("10.0.0.1/32", NOW + 90), ControlReply::End { count: 1 }];
+        let expected = format!(r#"{{"target":"10.0.0.1","since":{NOW},"until":{},"offence":2}}"#, NOW + 90);
+        assert_eq!(json_lines(&replies).unwrap(), expected + "\n");
+    }
+
+    #[test]
+    fn durations_read_naturally() {
+        let texts = [0, 59, 60, 3_599, 3_600, 86_400, 90_000].map(duration);
+        assert_eq!(texts, ["0s", "59s", "1m 0s", "59m 59s", "1h 0m", "1d 0h", "1d 1h"]);
+    }
+}

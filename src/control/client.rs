@@ -1,0 +1,202 @@
+//! `portsentry-rs status|list|block|unblock`: asks a running daemon and prints its answer.
+//!
+//! Run in a process of its own by an operator; holds no state and touches nothing but the socket and standard output.
+#![forbid(unsafe_code)]
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::protocol::{
+    ControlReply, ControlRequest, Done, DoneVerdict, TargetError, parse_target, show_target,
+};
+use crate::cli::status;
+use crate::event::{text::escaped, time::local_zone};
+
+/// Longest wait for the next line of an answer: longer than the daemon gives us.
+const ANSWER_TIME: Duration = Duration::from_secs(12);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("No daemon runs at {0}; start portsentry-rs, or name its configuration file with -c")]
+    NoDaemon(PathBuf),
+    /// Not ours to use.
+    #[error("{0} may be used by root only; try sudo")]
+    NotAllowed(PathBuf),
+    /// The socket failed.
+    #[error("The daemon at {path} did not answer: {source}; look into its log")]
+    Socket {
+        /// The socket's path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The answer broke off.
+    #[error("The daemon at {0} broke off its answer; look into its log")]
+    BrokenOff(PathBuf),
+    /// The answer makes no sense to us.
+    #[error("The answer was not understood ({0}); the daemon is of another version, restart it")]
+    Unreadable(#[from] serde_json::Error),
+    /// The daemon would not.
+    #[error("{0}")]
+    Refused(String),
+    /// What was to be blocked is no address.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// Standard output failed.
+    #[error("The answer cannot be printed: {0}")]
+    Print(io::Error),
+}
+
+/// `status [--json]`.
+pub fn status(socket: &Path, json: bool) -> ExitCode {
+    ended(ask(socket, &ControlRequest::Status).and_then(|replies| shown(&replies, json)))
+}
+
+/// `list [--json]`.
+pub fn list(socket: &Path, json: bool) -> ExitCode {
+    ended(ask(socket, &ControlRequest::List).and_then(|replies| shown(&replies, json)))
+}
+
+/// `block ADDRESS [SECONDS]`; without a time the daemon's BLOCK_TIME holds.
+pub fn block(socket: &Path, target: &str, seconds: Option<u32>) -> ExitCode {
+    ended(parse_target(target).map_err(ClientError::from).and_then(|address| {
+        let request = ControlRequest::Block { address, seconds: seconds.unwrap_or(0) };
+        done(socket, &request, &show_target(&address))
+    }))
+}
+
+/// `unblock ADDRESS|all`.
+pub fn unblock(socket: &Path, target: &str) -> ExitCode {
+    if target == "all" {
+        return ended(done(socket, &ControlRequest::UnblockAll, "Every source"));
+    }
+    ended(
+        parse_target(target)
+            .map_err(ClientError::from)
+            .and_then(|address| done(socket, &ControlRequest::Unblock { address }, &show_target(&address))),
+    )
+}
+
+/// Sends `request` and reads the whole answer.
+pub fn ask(path: &Path, request: &ControlRequest) -> Result<Vec<ControlReply>, ClientError> {
+    let failed = |source: io::Error| socket_error(path, source);
+    let mut stream = UnixStream::connect(path).map_err(failed)?;
+    stream.set_read_timeout(Some(ANSWER_TIME)).map_err(failed)?;
+    stream.set_write_timeout(Some(ANSWER_TIME)).map_err(failed)?;
+    // Where the daemon refuses us it hangs up at once, but its reason can be read still.
+    let sent = stream.write_all(format!("{}\n", serde_json::to_string(request)?).as_bytes());
+    answer(path, stream).map_err(|error| match (sent, error) {
+        (Err(source), ClientError::BrokenOff(_)) => failed(source),
+        (_, error) => error,
+    })
+}
+
+fn answer(path: &Path, stream: UnixStream) -> Result<Vec<ControlReply>, ClientError> {
+    let mut replies = Vec::new();
+    for line in BufReader::new(stream).lines() {
+        let reply = serde_json::from_str(&line.map_err(|source| socket_error(path, source))?)?;
+        if let ControlReply::Error { message } = reply {
+            return Err(ClientError::Refused(message));
+        }
+        let last = ControlReply::is_last(&reply);
+        replies.push(reply);
+        if last {
+            return Ok(replies);
+        }
+    }
+    Err(ClientError::BrokenOff(path.to_owned()))
+}
+
+fn socket_error(path: &Path, source: io::Error) -> ClientError {
+    let path = path.to_owned();
+    match source.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => ClientError::NoDaemon(path),
+        ErrorKind::PermissionDenied => ClientError::NotAllowed(path),
+        ErrorKind::ConnectionReset => ClientError::BrokenOff(path),
+        _ => ClientError::Socket { path, source },
+    }
+}
+
+fn shown(replies: &[ControlReply], json: bool) -> Result<(), ClientError> {
+    if json {
+        return print(&status::json_lines(replies)?);
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    print(&status::rendered(replies, now, &local_zone()))
+}
+
+fn done(socket: &Path, request: &ControlRequest, target: &str) -> Result<(), ClientError> {
+    match ask(socket, request)?.pop() {
+        Some(ControlReply::Done(done)) => print(&outcome(target, done)?),
+        Some(_) | None => Err(ClientError::BrokenOff(socket.to_owned())),
+    }
+}
+
+fn outcome(target: &str, done: Done) -> Result<String, ClientError> {
+    let time = status::duration(u64::from(done.seconds));
+    let why = done.error.unwrap_or_default();
+    match done.verdict {
+        DoneVerdict::Blocked => Ok(format!("{target} is blocked for {time}\n")),
+        DoneVerdict::AlreadyBlocked => Ok(format!("{target} was blocked already\n")),
+        DoneVerdict::Lifted => Ok(format!("{target} is no longer blocked\n")),
+        DoneVerdict::NotBlocked => {
+            Err(ClientError::Refused(format!("{target} is not blocked; see portsentry-rs list")))
+        }
+        DoneVerdict::Refused => Err(ClientError::Refused(format!("{target} was not blocked. {why}"))),
+        DoneVerdict::Failed => Err(ClientError::Refused(format!("{target}: nothing was changed. {why}"))),
+    }
+}
+
+/// A reader that has seen enough (`list | head`) is no error.
+fn print(text: &str) -> Result<(), ClientError> {
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(ClientError::Print(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn ended(result: Result<(), ClientError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "portsentry-rs: {}", escaped(&error.to_string()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Outcome;
+
+    #[test]
+    fn a_missing_daemon_and_a_dead_one_are_told_alike() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        let error = ask(&path, &ControlRequest::Status).unwrap_err();
+        assert!(matches!(error, ClientError::NoDaemon(_)), "{error}");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let error = ask(&path, &ControlRequest::Status).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("No daemon runs at {}", path.display())), "{error}");
+    }
+
+    #[test]
+    fn outcomes_read_as_sentences() {
+        let text = |outcome, seconds| outcome_text(Done::new(outcome, seconds, 1));
+        fn outcome_text(done: Done) -> String {
+            outcome("10.0.0.1", done).unwrap_or_else(|error| error.to_string())
+        }
+        assert_eq!(text(Outcome::Blocked, 3600), "10.0.0.1 is blocked for 1h 0m\n");
+        assert_eq!(text(Outcome::Lifted, 0), "10.0.0.1 is no longer blocked\n");
+        assert_eq!(
+            text(Outcome::RefusedNeverBlock, 0),
+            "10.0.0.1 was not blocked. It overlaps the never-block set."
+        );
+    }
+}

@@ -1,0 +1,260 @@
+//! The control socket answers those who may ask, and nobody else can make it do anything or stall it.
+#![forbid(unsafe_code)]
+
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
+use nix::unistd::geteuid;
+use portsentry::control::client::{self, ClientError};
+use portsentry::control::protocol::{Done, DoneVerdict, Entry};
+use portsentry::control::server::{CLIENT_TIME, CLIENTS, ControlServer, Incoming, REPLY_LIMIT};
+use portsentry::control::{ControlReply, ControlRequest};
+use portsentry::protocol::Outcome;
+
+const ENTRIES: u32 = 3_000;
+
+/// A user id that is neither root nor anyone's.
+const STRANGER: u32 = 65_534;
+
+/// A daemon's event loop, reduced to its control socket. Its clock runs `skew` fast once told to.
+struct Daemon {
+    folder: tempfile::TempDir,
+    stop: Arc<AtomicBool>,
+    late: Arc<AtomicBool>,
+    loop_thread: Option<JoinHandle<()>>,
+}
+
+impl Daemon {
+    fn start(admitted: u32) -> Daemon {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = ControlServer::bind(&folder.path().join("control"), admitted).unwrap();
+        let (stop, late) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (stopped, is_late) = (stop.clone(), late.clone());
+        let loop_thread = Some(thread::spawn(move || serve(&mut server, &stopped, &is_late)));
+        Daemon { folder, stop, late, loop_thread }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("control")
+    }
+
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.path()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream
+    }
+
+    fn answers(&self) -> bool {
+        let list = client::ask(&self.path(), &ControlRequest::List).unwrap();
+        list.len() == ENTRIES as usize + 1
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.loop_thread.take().map(JoinHandle::join);
+        assert!(thread::panicking() || matches!(ended, Some(Ok(()))));
+    }
+}
+
+fn serve(server: &mut ControlServer, stop: &AtomicBool, late: &AtomicBool) {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+    server.register(&epoll, 40).unwrap();
+    let mut idle_wakeups = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let mut events = [EpollEvent::empty(); 8];
+        let count = epoll.wait(&mut events, EpollTimeout::from(10u8)).unwrap();
+        let now = Instant::now() + if late.load(Ordering::Relaxed) { CLIENT_TIME } else { Duration::ZERO };
+        for event in &events[..count] {
+            assert!(server.owns(event.data()));
+            let incoming = server.on_ready(&epoll, event.data(), now);
+            idle_wakeups = if incoming.is_empty() { idle_wakeups + 1 } else { 0 };
+            incoming.into_iter().for_each(|incoming| answer(server, &epoll, incoming));
+        }
+        idle_wakeups = if count == 0 { 0 } else { idle_wakeups };
+        assert!(idle_wakeups < 10_000, "the event loop spins");
+        server.sweep(&epoll, now);
+    }
+}
+
+fn answer(server: &mut ControlServer, epoll: &Epoll, incoming: Incoming) {
+    let mut reply = |reply: ControlReply| server.reply(epoll, incoming.client, &reply);
+    match incoming.request {
+        ControlRequest::List => {
+            (0..ENTRIES).for_each(|number| reply(ControlReply::Entry(entry(number))));
+            reply(ControlReply::End { count: ENTRIES.into() });
+        }
+        ControlRequest::Block { seconds, .. } => {
+            reply(ControlReply::Done(Done::new(Outcome::Blocked, seconds, 1)));
+        }
+        // A list longer than is kept for anybody.
+        ControlRequest::UnblockAll => {
+            let line = serde_json::to_string(&ControlReply::Entry(entry(0))).unwrap().len();
+            (0..3 * REPLY_LIMIT / line).for_each(|_| reply(ControlReply::Entry(entry(0))));
+        }
+        // Never answered: as if the helper were slow.
+        ControlRequest::Unblock { .. } => {}
+        ControlRequest::Status => reply(ControlReply::Error { message: "No status in this test.".into() }),
+    }
+}
+
+fn entry(number: u32) -> Entry {
+    let target = IpNet::from(std::net::IpAddr::from(number.to_be_bytes()));
+    Entry { target, since: 1, until: 2, offence: 1 }
+}
+
+fn block(seconds: u32) -> ControlRequest {
+    ControlRequest::Block { address: "10.0.0.1/32".parse().unwrap(), seconds }
+}
+
+/// What the daemon says until it hangs up.
+fn rest(stream: UnixStream) -> String {
+    let mut text = Vec::new();
+    // A reset after the last line is how a hang-up looks to somebody who sent more than was read.
+    let _ = BufReader::new(stream).read_to_end(&mut text);
+    String::from_utf8(text).unwrap()
+}
+
+/// Whether the daemon hung up without a word.
+fn is_dropped(mut stream: UnixStream) -> bool {
+    matches!(stream.read(&mut [0; 1]), Ok(0))
+}
+
+#[test]
+fn a_client_gets_the_answer_to_what_it_asked() {
+    let daemon = Daemon::start(geteuid().as_raw());
+    let reply = client::ask(&daemon.path(), &block(60)).unwrap();
+    let expected = Done { verdict: DoneVerdict::Blocked, seconds: 60, offence: 1, error: None };
+    assert_eq!(reply, [ControlReply::Done(expected)]);
+    let list = client::ask(&daemon.path(), &ControlRequest::List).unwrap();
+    assert_eq!(list.len(), ENTRIES as usize + 1);
+    assert_eq!(list[7], ControlReply::Entry(entry(7)));
+    let error = client::ask(&daemon.path(), &ControlRequest::Status).unwrap_err();
+    assert!(matches!(error, ClientError::Refused(message) if message == "No status in this test."));
+}
+
+#[test]
+fn a_request_may_come_in_pieces_and_half_close_its_end() {
+    let daemon = Daemon::start(geteuid().as_raw());
+    let mut stream = daemon.connect();
+    for byte in b"{\"block\":{\"address\":\"10.0.0.1\"}}\n" {
+        stream.write_all(&[*byte]).unwrap();
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert!(rest(stream).contains("\"blocked\""));
+}
+
+#[test]
+fn garbage_and_endless_lines_are_answered_with_an_error_and_do_no_harm() {
+    let daemon = Daemon::start(geteuid().as_raw());
+    for garbage in
+        [&b"\xff\xfe\0\n"[..], b"\n", b"{\"block\":{\"address\":\"all\"}}\n", &[b'['; 4000], &[b'x'; 100_000]]
+    {
+        let mut stream = daemon.connect();
+        let _ = stream.write_all(garbage);
+        if garbage.len() == 4000 {
+            let _ = stream.write_all(&[b'['; 200]);
+        }
+        let text = rest(stream);
+        assert!(text.starts_with("{\"error\":{\"message\":\"The request "), "{text:?}");
+        assert_eq!(text.lines().count(), 1);
+    }
+    assert!(daemon.answers());
+}
+
+#[test]
+fn clients_that_hang_up_at_any_moment_do_no_harm() {
+    let daemon = Daemon::start(geteuid().as_raw());
+    for said in ["", "\"li", "\"list\"\n", "{\"unblock\":{\"address\":\"10.0.0.1\"}}\n"] {
+        for _ in 0..2 * CLIENTS {
+            daemon.connect().write_all(said.as_bytes()).unwrap();
+        }
+    }
+    assert!(daemon.answers());
+}
+
+#[test]
+fn silent_clients_hold_all_places_only_until_their_time_is_over() {
+    let daemon = Daemon::start(geteuid().as_raw());
+    let mut silent: Vec<UnixStream> = (0..CLIENTS).map(|_| daemon.connect()).collect();
+    // One of them waits for an answer that never comes.
+    silent[0].write_all(b"{\"unblock\":{\"address\":\"10.0.0.1\"}}\n").unwrap();
+    let mut ninth = daemon.connect();
+    ninth.write_all(b"\"list\"\n").unwrap();
+    ninth.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    assert!(ninth.read(&mut [0; 1]).is_err(), "nine clients are served at once");
+    daemon.late.store(true, Ordering::Relaxed);
+    silent.into_iter().for_each(|stream| assert!(is_dropped(stream)));
+    // The clock no longer jumps; the ninth was accepted by then or is now, and asks anew if it was late too.
+    daemon.late.store(false, Ordering::Relaxed);
+    assert!(daemon.answers());
+}
+
+#[test]
+fn a_client_that_does_not_read_is_dropped_when_its_share_is_full() {
+    let daemon = Daemon::start(geteuid().as_raw());
+    let mut stream = daemon.connect();
+    stream.write_all(b"\"unblock_all\"\n").unwrap();
+    let mut lines = BufReader::new(stream).lines();
+    let first = lines.next().unwrap().unwrap();
+    assert!(daemon.answers());
+    let length = first.len() + 1;
+    assert!(lines.count() * length < REPLY_LIMIT, "all of it was kept");
+}
+
+#[test]
+fn a_stranger_is_told_that_he_may_not() {
+    if !geteuid().is_root() {
+        // Without root we are ourselves the stranger: to a daemon that runs as somebody else.
+        let daemon = Daemon::start(geteuid().as_raw() + 1);
+        return assert_refused(&client::ask(&daemon.path(), &block(0)).unwrap_err().to_string());
+    }
+    let daemon = Daemon::start(STRANGER - 1);
+    let folder = daemon.folder.path();
+    // The mode alone would keep him out; here the daemon must.
+    fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(daemon.path(), Permissions::from_mode(0o666)).unwrap();
+    assert_refused(&visit(folder, STRANGER));
+    assert!(visit(folder, STRANGER - 1).contains("Blocked"));
+    assert!(daemon.answers(), "root is admitted");
+}
+
+fn assert_refused(text: &str) {
+    assert!(text.contains("Only root and the daemon's own user may use the control socket"), "{text}");
+}
+
+/// Runs [`visitor`] as `uid`, from a copy of this program that everybody may read.
+fn visit(folder: &Path, uid: u32) -> String {
+    let program = folder.join("visitor");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+    let output = Command::new(&program)
+        .args(["visitor", "--exact", "--ignored", "--nocapture"])
+        .env("CONTROL_SOCKET", folder.join("control"))
+        .current_dir("/")
+        .uid(uid)
+        .gid(uid)
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+#[ignore = "the stranger's part, run by a_stranger_is_told_that_he_may_not as another user"]
+fn visitor() {
+    let path = PathBuf::from(std::env::var("CONTROL_SOCKET").unwrap());
+    println!("{:?}", client::ask(&path, &block(0)));
+}
