@@ -114,11 +114,15 @@ fn answer(path: &Path, stream: UnixStream) -> Result<Vec<ControlReply>, ClientEr
 
 fn socket_error(path: &Path, source: io::Error) -> ClientError {
     let path = path.to_owned();
-    match source.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => ClientError::NoDaemon(path),
-        ErrorKind::PermissionDenied => ClientError::NotAllowed(path),
-        ErrorKind::ConnectionReset => ClientError::BrokenOff(path),
-        _ => ClientError::Socket { path, source },
+    let is = |kinds: &[ErrorKind]| kinds.contains(&source.kind());
+    if is(&[ErrorKind::NotFound, ErrorKind::ConnectionRefused]) {
+        ClientError::NoDaemon(path)
+    } else if is(&[ErrorKind::PermissionDenied]) {
+        ClientError::NotAllowed(path)
+    } else if is(&[ErrorKind::ConnectionReset]) {
+        ClientError::BrokenOff(path)
+    } else {
+        ClientError::Socket { path, source }
     }
 }
 
