@@ -4,7 +4,23 @@
 //! Knows nothing of configuration, sockets or what a scan is.
 #![forbid(unsafe_code)]
 
+mod checksum;
+mod fragment;
+mod ipv4;
+mod ipv6;
+mod link;
+mod reassembly;
+mod reject;
+mod span;
+mod transport;
+
 use std::net::IpAddr;
+
+pub use checksum::Checksums;
+pub use ipv6::MAX_EXTENSIONS;
+pub use link::{LinkType, MAX_VLAN_TAGS, parse, parse_cut};
+pub use reassembly::{REASSEMBLY_ENTRIES, REASSEMBLY_SECONDS, Reassembly};
+pub use reject::Reject;
 
 /// One parsed packet: addresses and the transport header's facts, in host byte order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

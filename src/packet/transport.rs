@@ -1,0 +1,189 @@
+//! TCP, UDP, SCTP and ICMP headers inside an IP payload of known length.
+//!
+//! Pure. Believes lengths and checksums only as far as the receiving host would; of a first fragment it takes what
+//! is there.
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use super::checksum::{self, Checksums, Sum};
+use super::span::Span;
+use super::{Reject, TcpFlags, Transport};
+
+/// IANA protocol numbers.
+pub(super) const TCP: u8 = 6;
+pub(super) const SCTP: u8 = 132;
+const ICMP: u8 = 1;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+
+/// The chunk type that stands for "no chunk" (255 is reserved by RFC 9260 §3.2).
+const NO_CHUNK: u8 = 255;
+
+/// The IP version, which decides what ICMP is and whether UDP may go without a checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    V4,
+    V6,
+}
+
+/// What the IP header says about the payload.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Envelope<'a> {
+    pub(super) version: Version,
+    /// Source and destination as they stand in the header: the pseudo-header's beginning.
+    pub(super) addresses: &'a [u8],
+    pub(super) checksums: Checksums,
+    /// The identification, if this is the first fragment of several.
+    pub(super) first_fragment: Option<u32>,
+}
+
+impl Envelope<'_> {
+    fn is_whole(&self) -> bool {
+        self.first_fragment.is_none()
+    }
+
+    /// The bytes to verify, if they are to be and all of them are at hand.
+    fn verifiable<'a>(&self, payload: Span<'a>) -> Option<&'a [u8]> {
+        match self.checksums {
+            Checksums::Verify if self.is_whole() => payload.whole(),
+            Checksums::Verify | Checksums::Trust => None,
+        }
+    }
+
+    /// Whether the payload is undamaged as far as can be told; the pseudo-header is that of RFC 9293 §3.1 and
+    /// RFC 8200 §8.1, which sum alike.
+    #[inline]
+    fn is_intact(&self, protocol: u8, payload: Span<'_>) -> bool {
+        self.verifiable(payload).is_none_or(|bytes| {
+            let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+            let pseudo = Sum::default().bytes(self.addresses).word(protocol.into()).word(length);
+            pseudo.bytes(bytes).is_valid()
+        })
+    }
+}
+
+/// Reads the header of `protocol` at the beginning of `payload`, which ends where IP says.
+#[inline]
+pub(super) fn parse(protocol: u8, payload: Span<'_>, envelope: &Envelope<'_>) -> Result<Transport, Reject> {
+    match (protocol, envelope.version) {
+        (TCP, _) => tcp(payload, envelope),
+        (UDP, _) => udp(payload, envelope),
+        (SCTP, _) => sctp(payload, envelope),
+        (ICMP, Version::V4) => icmp(payload, envelope),
+        (ICMPV6, Version::V6) => icmpv6(payload, envelope),
+        _ => Ok(Transport::Other { protocol }),
+    }
+}
+
+#[inline]
+fn tcp(segment: Span<'_>, envelope: &Envelope<'_>) -> Result<Transport, Reject> {
+    // The control bits are in byte 13: a first fragment of 16 bytes shows all that is asked for.
+    if let Some(identification) = envelope.first_fragment.filter(|_| segment.length() < 14) {
+        return tiny(TCP, identification, segment, Reject::TcpHeader);
+    }
+    let [s0, s1, d0, d1, q0, q1, q2, q3, _, _, _, _, offset, flags] = *segment.head(Reject::TcpHeader)?;
+    let header_length = usize::from(offset >> 4) << 2;
+    if header_length < 20 || (envelope.is_whole() && header_length > segment.length()) {
+        return Err(Reject::TcpHeader);
+    }
+    if !envelope.is_intact(TCP, segment) {
+        return Err(Reject::TcpChecksum);
+    }
+    Ok(Transport::Tcp {
+        source_port: u16::from_be_bytes([s0, s1]),
+        port: u16::from_be_bytes([d0, d1]),
+        flags: TcpFlags(flags),
+        sequence: u32::from_be_bytes([q0, q1, q2, q3]),
+        payload: beyond(segment.length(), header_length),
+    })
+}
+
+/// The first eight bytes of TCP or SCTP: ports, and TCP's sequence number.
+fn tiny(protocol: u8, identification: u32, segment: Span<'_>, short: Reject) -> Result<Transport, Reject> {
+    let [s0, s1, d0, d1, sequence @ ..] = *segment.head::<8>(short)?;
+    Ok(Transport::TinyFragment {
+        protocol,
+        source_port: u16::from_be_bytes([s0, s1]),
+        port: u16::from_be_bytes([d0, d1]),
+        identification,
+        sequence: if protocol == TCP { u32::from_be_bytes(sequence) } else { 0 },
+    })
+}
+
+#[inline]
+fn udp(datagram: Span<'_>, envelope: &Envelope<'_>) -> Result<Transport, Reject> {
+    let [s0, s1, d0, d1, l0, l1, c0, c1] = *datagram.head(Reject::UdpLength)?;
+    let length = match (u16::from_be_bytes([l0, l1]), envelope.version) {
+        // RFC 2675 §4 lets the length be 0 in jumbograms, and Linux takes it in any IPv6 packet.
+        (0, Version::V6) => datagram.length(),
+        (length, Version::V4 | Version::V6) => length.into(),
+    };
+    if length < 8 || (envelope.is_whole() && length > datagram.length()) {
+        return Err(Reject::UdpLength);
+    }
+    if !udp_is_intact(datagram, length, [c0, c1], envelope) {
+        return Err(Reject::UdpChecksum);
+    }
+    Ok(Transport::Udp {
+        source_port: u16::from_be_bytes([s0, s1]),
+        port: u16::from_be_bytes([d0, d1]),
+        payload: beyond(length, 8),
+    })
+}
+
+/// A checksum of zero is none at all: fine over IPv4 (RFC 768), refused over IPv6 (RFC 8200 §8.1).
+fn udp_is_intact(datagram: Span<'_>, length: usize, checksum: [u8; 2], envelope: &Envelope<'_>) -> bool {
+    match (checksum, envelope.version) {
+        ([0, 0], Version::V4) => true,
+        ([0, 0], Version::V6) => envelope.checksums == Checksums::Trust,
+        ([_, _], Version::V4 | Version::V6) => {
+            datagram.trim(length, Reject::UdpLength).is_ok_and(|bytes| envelope.is_intact(UDP, bytes))
+        }
+    }
+}
+
+fn sctp(packet: Span<'_>, envelope: &Envelope<'_>) -> Result<Transport, Reject> {
+    if let Some(identification) = envelope.first_fragment.filter(|_| packet.length() < 16) {
+        return tiny(SCTP, identification, packet, Reject::SctpHeader);
+    }
+    let [s0, s1, d0, d1, ..] = *packet.head::<12>(Reject::SctpHeader)?;
+    let chunk = match packet.length() {
+        12 => NO_CHUNK,
+        13..16 => return Err(Reject::SctpHeader),
+        _ => {
+            let [.., chunk] = *packet.head::<13>(Reject::SctpHeader)?;
+            chunk
+        }
+    };
+    if envelope.verifiable(packet).is_some_and(|bytes| !checksum::sctp_is_valid(bytes)) {
+        return Err(Reject::SctpChecksum);
+    }
+    Ok(Transport::Sctp {
+        source_port: u16::from_be_bytes([s0, s1]),
+        port: u16::from_be_bytes([d0, d1]),
+        chunk,
+    })
+}
+
+/// RFC 792: summed without a pseudo-header.
+fn icmp(message: Span<'_>, envelope: &Envelope<'_>) -> Result<Transport, Reject> {
+    let [kind, code, ..] = *message.head::<8>(Reject::IcmpHeader)?;
+    if envelope.verifiable(message).is_some_and(|bytes| !Sum::default().bytes(bytes).is_valid()) {
+        return Err(Reject::IcmpChecksum);
+    }
+    Ok(Transport::Icmp { kind, code })
+}
+
+/// RFC 4443 §2.3: summed with the pseudo-header.
+fn icmpv6(message: Span<'_>, envelope: &Envelope<'_>) -> Result<Transport, Reject> {
+    let [kind, code, ..] = *message.head::<8>(Reject::IcmpHeader)?;
+    if !envelope.is_intact(ICMPV6, message) {
+        return Err(Reject::IcmpChecksum);
+    }
+    Ok(Transport::Icmp { kind, code })
+}
+
+/// Payload bytes after a header; of a first fragment, those in it.
+fn beyond(length: usize, header_length: usize) -> u16 {
+    u16::try_from(length.saturating_sub(header_length)).unwrap_or(u16::MAX)
+}
