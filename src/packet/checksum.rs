@@ -87,6 +87,7 @@ pub(super) fn sctp_is_valid(packet: &[u8]) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
 

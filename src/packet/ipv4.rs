@@ -98,3 +98,100 @@ fn whole_units<'a>(fragment: &Fragment, payload: Span<'a>) -> Result<Span<'a>, R
     }
     payload.trim(length, Reject::FragmentLength)
 }
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+mod tests {
+    use super::super::samples::{OPTIONS4, REST4, SYN4, TINY4, changed, syn4};
+    use super::*;
+
+    fn trusted(bytes: &[u8]) -> Result<Packet, Reject> {
+        parse(Span::new(bytes, bytes.len()), Checksums::Trust)
+    }
+
+    fn verified(bytes: &[u8]) -> Result<Packet, Reject> {
+        parse(Span::new(bytes, bytes.len()), Checksums::Verify)
+    }
+
+    fn padded(bytes: &[u8]) -> Vec<u8> {
+        let mut padded = bytes.to_vec();
+        padded.resize(46, 0);
+        padded
+    }
+
+    #[test]
+    fn options_are_skipped_and_reported() {
+        assert_eq!(verified(&OPTIONS4), Ok(Packet { ip_options: Some(true), ..syn4() }));
+    }
+
+    #[test]
+    fn a_wrong_header_checksum_matters_only_when_verified() {
+        let bad = changed(&SYN4, 10, SYN4[10] ^ 1);
+        assert_eq!(verified(&bad), Err(Reject::IpChecksum));
+        assert_eq!(trusted(&bad), Ok(syn4()));
+    }
+
+    #[test]
+    fn impossible_lengths_are_refused() {
+        assert_eq!(trusted(&changed(&SYN4, 0, 0x44)), Err(Reject::IpHeader));
+        assert_eq!(trusted(&changed(&SYN4, 3, 19)), Err(Reject::IpLength));
+        assert_eq!(trusted(&changed(&SYN4, 3, 45)), Err(Reject::IpLength));
+        assert_eq!(trusted(&changed(&SYN4, 0, 0x4c)), Err(Reject::IpLength));
+        assert_eq!(trusted(&SYN4[..19]), Err(Reject::IpHeader));
+    }
+
+    #[test]
+    fn an_8_byte_first_fragment_with_padding_is_no_null_scan() {
+        let tiny = Transport::TinyFragment {
+            protocol: 6,
+            source_port: 40_000,
+            port: 22,
+            identification: 0x1234,
+            sequence: 7,
+        };
+        assert_eq!(verified(&padded(&TINY4)), Ok(Packet { transport: tiny, ..syn4() }));
+    }
+
+    #[test]
+    fn a_later_fragment_shows_its_beginning_without_padding() {
+        let Ok(Packet { transport: Transport::LaterFragment { offset, head, head_length, .. }, .. }) =
+            verified(&padded(&REST4))
+        else {
+            panic!("no later fragment")
+        };
+        assert_eq!((offset, head_length, &head[..8]), (8, 8, &REST4[20..]));
+        assert_eq!(head[8..], [0; 8]);
+    }
+
+    #[test]
+    fn both_halves_of_a_torn_syn_make_the_syn() {
+        let mut table = super::super::Reassembly::new();
+        assert_eq!(table.offer(verified(&padded(&TINY4)).unwrap(), 0), None);
+        assert_eq!(table.offer(verified(&padded(&REST4)).unwrap(), 0), Some(syn4()));
+    }
+
+    #[test]
+    fn a_16_byte_first_fragment_shows_the_flags_at_once() {
+        let mut first = SYN4[..36].to_vec();
+        (first[3], first[6]) = (36, 0x20);
+        assert_eq!(trusted(&first), Ok(syn4()));
+    }
+
+    #[test]
+    fn a_fragment_beyond_the_longest_packet_is_refused() {
+        let mut last = REST4.to_vec();
+        [last[6], last[7]] = [0x1f, 0xff];
+        assert_eq!(trusted(&last), Err(Reject::FragmentRange));
+        // 65,504 + 8 bytes of payload + 20 of header end at 65,532.
+        [last[6], last[7]] = [0x1f, 0xfc];
+        assert!(trusted(&last).is_ok());
+    }
+
+    #[test]
+    fn a_fragment_of_less_than_a_unit_is_refused_unless_it_is_the_last() {
+        let short = changed(&TINY4, 3, 27);
+        assert_eq!(trusted(&short), Err(Reject::FragmentLength));
+        let last = changed(&changed(&REST4, 3, 27), 6, 0);
+        assert!(trusted(&last).is_ok());
+    }
+}

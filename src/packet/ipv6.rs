@@ -126,3 +126,112 @@ fn fragment_header(payload: Span<'_>) -> Result<(u8, Fragment, Span<'_>), Reject
     fragment.fits(rest.length())?;
     Ok((next, fragment, rest))
 }
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+mod tests {
+    use super::super::samples::{SYN6, changed, ipv6, syn6};
+    use super::*;
+
+    /// Eight bytes of an options header: next header, no further units, PadN.
+    const fn pad(next: u8) -> [u8; 8] {
+        [next, 0, 1, 4, 0, 0, 0, 0]
+    }
+
+    fn verified(bytes: &[u8]) -> Result<Packet, Reject> {
+        parse(Span::new(bytes, bytes.len()), Checksums::Verify)
+    }
+
+    /// These extension headers before the SYN's segment.
+    fn chained(first: u8, headers: &[&[u8]]) -> Result<Packet, Reject> {
+        verified(&ipv6(first, &[&headers.concat(), &SYN6[40..]].concat()))
+    }
+
+    #[test]
+    fn every_extension_header_that_may_stand_before_tcp_is_passed() {
+        let routing = [44, 0, 0, 0, 0, 0, 0, 0];
+        let atomic = [51, 0, 0, 0, 0, 0, 0, 9];
+        let authentication = [60, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1];
+        let headers: [&[u8]; 6] = [&pad(60), &pad(43), &routing, &atomic, &authentication, &pad(6)];
+        assert_eq!(chained(HOP_BY_HOP, &headers), Ok(syn6()));
+    }
+
+    #[test]
+    fn the_chain_is_followed_up_to_the_stated_depth() {
+        let deep = |count: usize| {
+            let mut headers = vec![pad(60); count];
+            headers[count - 1] = pad(6);
+            chained(60, &headers.iter().map(<[u8; 8]>::as_slice).collect::<Vec<_>>())
+        };
+        assert_eq!(deep(MAX_EXTENSIONS), Ok(syn6()));
+        assert_eq!(deep(MAX_EXTENSIONS + 1), Err(Reject::ExtensionDepth));
+    }
+
+    #[test]
+    fn a_first_fragment_is_read_and_a_later_one_is_not() {
+        let first = chained(FRAGMENT, &[&[6, 0, 0, 1, 0, 0, 0, 9]]);
+        assert_eq!(first, Ok(syn6()));
+        let tiny = verified(&ipv6(FRAGMENT, &[&[6, 0, 0, 1, 0, 0, 0, 9], &SYN6[40..48]].concat()));
+        let identification = 9;
+        let tiny_transport = Transport::TinyFragment {
+            protocol: 6,
+            source_port: 40_000,
+            port: 22,
+            identification,
+            sequence: 7,
+        };
+        assert_eq!(tiny, Ok(Packet { transport: tiny_transport, ..syn6() }));
+        let later = verified(&ipv6(FRAGMENT, &[&[6, 0, 0, 9, 0, 0, 0, 9], &SYN6[48..56]].concat())).unwrap();
+        assert!(matches!(later.transport, Transport::LaterFragment { offset: 8, head_length: 8, .. }));
+        let mut table = super::super::Reassembly::new();
+        assert_eq!(table.offer(later, 0), None);
+        assert_eq!(table.offer(tiny.unwrap(), 0), Some(syn6()));
+    }
+
+    #[test]
+    fn impossible_fragments_are_refused() {
+        let odd = ipv6(FRAGMENT, &[&[6, 0, 0, 1, 0, 0, 0, 9], &SYN6[40..49]].concat());
+        assert_eq!(verified(&odd), Err(Reject::FragmentLength));
+        let empty = ipv6(FRAGMENT, &[6, 0, 0, 8, 0, 0, 0, 9]);
+        assert_eq!(verified(&empty), Err(Reject::FragmentLength));
+        let beyond = ipv6(FRAGMENT, &[&[6, 0, 0xff, 0xf8, 0, 0, 0, 9], &SYN6[40..48]].concat());
+        assert_eq!(verified(&beyond), Err(Reject::FragmentRange));
+        let twice = chained(FRAGMENT, &[&[44, 0, 0, 0, 0, 0, 0, 9], &[6, 0, 0, 0, 0, 0, 0, 9]]);
+        assert_eq!(twice, Err(Reject::ExtensionHeader));
+    }
+
+    #[test]
+    fn headers_that_a_host_would_not_pass_are_refused() {
+        assert_eq!(chained(60, &[&pad(0), &pad(6)]), Err(Reject::ExtensionHeader));
+        assert_eq!(chained(43, &[&[6, 0, 0, 1, 0, 0, 0, 0]]), Err(Reject::SourceRouted));
+        assert_eq!(chained(51, &[&[6, 0, 0, 0, 0, 0, 0, 1]]), Err(Reject::ExtensionHeader));
+        assert_eq!(verified(&ipv6(60, &[6, 1, 1, 4, 0, 0, 0, 0])), Err(Reject::ExtensionHeader));
+        assert_eq!(verified(&ipv6(NO_NEXT_HEADER, &[])), Err(Reject::NoNextHeader));
+        assert_eq!(verified(&ipv6(HOP_BY_HOP, &[])), Err(Reject::Jumbogram));
+        assert_eq!(verified(&ipv6(60, &[])), Err(Reject::ExtensionHeader));
+    }
+
+    #[test]
+    fn mobility_esp_and_tunnels_are_other_protocols() {
+        for protocol in [135, 50, 4, 41, 47, 1] {
+            let other = Transport::Other { protocol };
+            assert_eq!(verified(&ipv6(protocol, &[0; 8])).map(|packet| packet.transport), Ok(other));
+        }
+    }
+
+    #[test]
+    fn the_payload_length_is_held_against_the_frame() {
+        assert_eq!(verified(&changed(&SYN6, 5, 25)), Err(Reject::IpLength));
+        assert_eq!(verified(&SYN6[..39]), Err(Reject::IpHeader));
+        assert_eq!(verified(&changed(&SYN6, 0, 0x50)), Err(Reject::IpVersion));
+    }
+
+    #[test]
+    fn mapped_addresses_are_given_as_ipv4() {
+        let mut mapped = SYN6.to_vec();
+        mapped[8..20].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
+        mapped[20..24].copy_from_slice(&[192, 0, 2, 1]);
+        let packet = parse(Span::new(&mapped, mapped.len()), Checksums::Trust).unwrap();
+        assert_eq!((packet.source, packet.ip_options), (IpAddr::from([192, 0, 2, 1]), None));
+    }
+}

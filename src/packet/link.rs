@@ -161,3 +161,105 @@ fn tagged(ethertype: u16, payload: Span<'_>, checksums: Checksums) -> Result<Pac
 const fn is_vlan(ethertype: u16) -> bool {
     matches!(ethertype, 0x8100 | 0x88a8 | 0x9100)
 }
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+mod tests {
+    use super::super::samples::{ETHERNET4, SYN4, SYN6, syn4, syn6};
+    use super::*;
+
+    fn verified(link: LinkType, parts: &[&[u8]]) -> Result<Packet, Reject> {
+        parse(link, &parts.concat(), Checksums::Verify)
+    }
+
+    fn tags(count: usize) -> Vec<u8> {
+        let mut frame = ETHERNET4[..12].to_vec();
+        for ethertype in [[0x88, 0xa8], [0x91, 0x00], [0x81, 0x00]].iter().cycle().take(count) {
+            frame.extend_from_slice(ethertype);
+            frame.extend_from_slice(&[0, 42]);
+        }
+        frame.extend_from_slice(&[8, 0]);
+        frame
+    }
+
+    #[test]
+    fn an_ethernet_frame_with_padding_yields_its_packet() {
+        assert_eq!(verified(LinkType::Ethernet, &[&ETHERNET4, &SYN4, &[0; 6]]), Ok(syn4()));
+    }
+
+    #[test]
+    fn vlan_tags_are_followed_up_to_the_stated_depth() {
+        for count in 0..=MAX_VLAN_TAGS {
+            assert_eq!(verified(LinkType::Ethernet, &[&tags(count), &SYN4]), Ok(syn4()));
+        }
+        let deep = tags(MAX_VLAN_TAGS + 1);
+        assert_eq!(verified(LinkType::Ethernet, &[&deep, &SYN4]), Err(Reject::VlanDepth));
+    }
+
+    #[test]
+    fn a_cooked_ring_delivers_ip_at_once_or_after_inner_tags() {
+        let cooked = |ethertype| LinkType::Cooked { ethertype };
+        assert_eq!(verified(cooked(0x0800), &[&SYN4]), Ok(syn4()));
+        assert_eq!(verified(cooked(0x86dd), &[&SYN6]), Ok(syn6()));
+        assert_eq!(verified(cooked(0x8100), &[&[0, 42, 8, 0], &SYN4]), Ok(syn4()));
+        assert_eq!(verified(cooked(0x0806), &[&SYN4]), Err(Reject::NotIp));
+        assert_eq!(verified(cooked(0x0800), &[&SYN6]), Err(Reject::IpVersion));
+    }
+
+    #[test]
+    fn a_raw_packet_is_told_by_its_version() {
+        assert_eq!(verified(LinkType::Raw, &[&SYN4]), Ok(syn4()));
+        assert_eq!(verified(LinkType::Raw, &[&SYN6]), Ok(syn6()));
+        assert_eq!(verified(LinkType::Raw, &[&[0x50; 60]]), Err(Reject::IpVersion));
+        assert_eq!(verified(LinkType::Raw, &[]), Err(Reject::IpHeader));
+    }
+
+    #[test]
+    fn a_loopback_family_is_read_in_either_byte_order() {
+        for family in [[2, 0, 0, 0], [0, 0, 0, 2]] {
+            assert_eq!(verified(LinkType::Loopback, &[&family, &SYN4]), Ok(syn4()));
+        }
+        for family in [[10, 0, 0, 0], [0, 0, 0, 24], [28, 0, 0, 0], [0, 0, 0, 30]] {
+            assert_eq!(verified(LinkType::Loopback, &[&family, &SYN6]), Ok(syn6()));
+        }
+        assert_eq!(verified(LinkType::Loopback, &[&[7, 0, 0, 0], &SYN4]), Err(Reject::NotIp));
+    }
+
+    #[test]
+    fn cooked_captures_name_their_ethertype() {
+        let mut sll = [0_u8; 16];
+        (sll[3], sll[14]) = (1, 8);
+        assert_eq!(verified(LinkType::LinuxSll, &[&sll, &SYN4]), Ok(syn4()));
+        let mut sll2 = [0_u8; 20];
+        (sll2[0], sll2[1], sll2[9]) = (0x86, 0xdd, 1);
+        assert_eq!(verified(LinkType::LinuxSll2, &[&sll2, &SYN6]), Ok(syn6()));
+        [sll[2], sll[3]] = ARPHRD_NETLINK.to_be_bytes();
+        assert_eq!(verified(LinkType::LinuxSll, &[&sll, &SYN4]), Err(Reject::NotIp));
+    }
+
+    #[test]
+    fn a_frame_without_its_link_header_is_told_from_a_cut_capture() {
+        assert_eq!(verified(LinkType::Ethernet, &[&ETHERNET4[..13]]), Err(Reject::LinkHeader));
+        let cut = parse_cut(LinkType::Ethernet, &ETHERNET4[..13], 60, Checksums::Verify);
+        assert_eq!(cut, Err(Reject::CutShort));
+    }
+
+    #[test]
+    fn a_capture_cut_after_the_flags_yields_the_whole_packet() {
+        for length in 34..SYN4.len() {
+            let cut = parse_cut(LinkType::Raw, &SYN4[..length], SYN4.len(), Checksums::Verify);
+            assert_eq!(cut, Ok(syn4()), "cut to {length}");
+        }
+        for length in 0..34 {
+            let cut = parse_cut(LinkType::Raw, &SYN4[..length], SYN4.len(), Checksums::Verify);
+            assert_eq!(cut, Err(Reject::CutShort), "cut to {length}");
+        }
+    }
+
+    #[test]
+    fn link_types_are_known_by_their_capture_numbers() {
+        assert_eq!(LinkType::from_capture(1), Some(LinkType::Ethernet));
+        assert_eq!(LinkType::from_capture(276), Some(LinkType::LinuxSll2));
+        assert_eq!(LinkType::from_capture(105), None);
+    }
+}

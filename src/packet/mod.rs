@@ -11,6 +11,8 @@ mod ipv6;
 mod link;
 mod reassembly;
 mod reject;
+#[cfg(test)]
+mod samples;
 mod span;
 mod transport;
 

@@ -187,3 +187,107 @@ fn icmpv6(message: Span<'_>, envelope: &Envelope<'_>) -> Result<Transport, Rejec
 fn beyond(length: usize, header_length: usize) -> u16 {
     u16::try_from(length.saturating_sub(header_length)).unwrap_or(u16::MAX)
 }
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+mod tests {
+    use super::super::samples::{ICMP4, ICMP6, SCTP4, SYN4, SYN6, UDP4, UDP6, changed, syn4, syn6};
+    use super::super::{LinkType, Packet};
+    use super::*;
+
+    fn trusted(bytes: &[u8]) -> Result<Transport, Reject> {
+        super::super::parse(LinkType::Raw, bytes, Checksums::Trust).map(|packet| packet.transport)
+    }
+
+    fn verified(bytes: &[u8]) -> Result<Transport, Reject> {
+        super::super::parse(LinkType::Raw, bytes, Checksums::Verify).map(|packet| packet.transport)
+    }
+
+    #[test]
+    fn right_checksums_pass() {
+        let Packet { transport: syn, .. } = syn4();
+        let udp = Transport::Udp { source_port: 40_000, port: 53, payload: 3 };
+        assert_eq!((verified(&SYN4), verified(&SYN6)), (Ok(syn), Ok(syn6().transport)));
+        assert_eq!((verified(&UDP4), verified(&UDP6)), (Ok(udp), Ok(udp)));
+        assert_eq!(verified(&SCTP4), Ok(Transport::Sctp { source_port: 40_000, port: 2905, chunk: 1 }));
+        assert_eq!(verified(&ICMP4), Ok(Transport::Icmp { kind: 8, code: 0 }));
+        assert_eq!(verified(&ICMP6), Ok(Transport::Icmp { kind: 128, code: 0 }));
+    }
+
+    #[test]
+    fn a_damaged_last_byte_is_refused_when_verified_and_believed_when_trusted() {
+        let damaged: [(&[u8], Reject); 7] = [
+            (&SYN4, Reject::TcpChecksum),
+            (&SYN6, Reject::TcpChecksum),
+            (&UDP4, Reject::UdpChecksum),
+            (&UDP6, Reject::UdpChecksum),
+            (&SCTP4, Reject::SctpChecksum),
+            (&ICMP4, Reject::IcmpChecksum),
+            (&ICMP6, Reject::IcmpChecksum),
+        ];
+        for (sample, reject) in damaged {
+            let last = sample.len() - 1;
+            let bad = changed(sample, last, sample[last] ^ 0x10);
+            assert_eq!(verified(&bad), Err(reject));
+            assert_eq!(trusted(&bad), verified(sample));
+        }
+    }
+
+    #[test]
+    fn the_pseudo_header_is_summed() {
+        // The IPv4 header's own sum is kept right, so that only UDP's is wrong.
+        let udp4 = changed(&changed(&UDP4, 19, UDP4[19] + 1), 11, UDP4[11] - 1);
+        let udp6 = changed(&UDP6, 39, UDP6[39] + 1);
+        assert_eq!(verified(&udp4), Err(Reject::UdpChecksum));
+        assert_eq!(verified(&udp6), Err(Reject::UdpChecksum));
+    }
+
+    #[test]
+    fn udp_may_go_without_a_checksum_over_ipv4_only() {
+        let bare = |sample: &[u8], at| changed(&changed(sample, at, 0), at + 1, 0);
+        assert_eq!(verified(&bare(&UDP4, 26)), verified(&UDP4));
+        assert_eq!(verified(&bare(&UDP6, 46)), Err(Reject::UdpChecksum));
+        assert_eq!(trusted(&bare(&UDP6, 46)), verified(&UDP6));
+    }
+
+    #[test]
+    fn a_udp_length_may_be_shorter_than_the_payload_and_never_longer() {
+        let shorter = Transport::Udp { source_port: 40_000, port: 53, payload: 1 };
+        assert_eq!(trusted(&changed(&UDP4, 25, 9)), Ok(shorter));
+        assert_eq!(trusted(&changed(&UDP4, 25, 12)), Err(Reject::UdpLength));
+        assert_eq!(trusted(&changed(&UDP4, 25, 7)), Err(Reject::UdpLength));
+        assert_eq!(trusted(&changed(&UDP4, 25, 0)), Err(Reject::UdpLength));
+        assert_eq!(trusted(&changed(&UDP6, 45, 0)), verified(&UDP6));
+    }
+
+    #[test]
+    fn a_tcp_data_offset_must_lie_within_the_segment() {
+        assert_eq!(trusted(&changed(&SYN4, 32, 0x40)), Err(Reject::TcpHeader));
+        assert_eq!(trusted(&changed(&SYN4, 32, 0x70)), Err(Reject::TcpHeader));
+        let Ok(Transport::Tcp { payload, .. }) = trusted(&changed(&SYN4, 32, 0x50)) else {
+            panic!("no TCP packet")
+        };
+        assert_eq!(payload, 4);
+    }
+
+    #[test]
+    fn a_header_that_ip_leaves_no_room_for_is_refused() {
+        assert_eq!(trusted(&changed(&SYN4, 3, 39)), Err(Reject::TcpHeader));
+        assert_eq!(trusted(&changed(&UDP4, 3, 27)), Err(Reject::UdpLength));
+        assert_eq!(trusted(&changed(&SCTP4, 3, 31)), Err(Reject::SctpHeader));
+        assert_eq!(trusted(&changed(&SCTP4, 3, 35)), Err(Reject::SctpHeader));
+        assert_eq!(trusted(&changed(&ICMP4, 3, 27)), Err(Reject::IcmpHeader));
+    }
+
+    #[test]
+    fn an_sctp_packet_without_chunks_says_so() {
+        let bare = trusted(&changed(&SCTP4, 3, 32));
+        assert_eq!(bare, Ok(Transport::Sctp { source_port: 40_000, port: 2905, chunk: NO_CHUNK }));
+    }
+
+    #[test]
+    fn icmp_of_the_other_version_is_another_protocol() {
+        assert_eq!(trusted(&changed(&ICMP4, 9, 58)), Ok(Transport::Other { protocol: 58 }));
+        assert_eq!(trusted(&changed(&ICMP6, 6, 1)), Ok(Transport::Other { protocol: 1 }));
+    }
+}
