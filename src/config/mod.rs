@@ -1,15 +1,30 @@
 //! `portsentry.conf` and the ignore file → one typed [`Config`].
 //!
-//! Pure: text in, values or a list of errors out; reading files is the caller's. `keys` is THE table: name, type,
-//! default and range of every key stand there and nowhere else.
+//! Pure but for [`load`], which reads the two files: text in, values or a list of errors out. `keys` is THE table:
+//! name, type, default and range of every key stand there and nowhere else.
 #![forbid(unsafe_code)]
 
+pub mod build;
+mod combine;
+pub mod duration;
+pub mod effective;
+pub mod error;
+pub mod ignore;
+pub mod keys;
+pub mod kind;
+mod list;
+pub mod networks;
+mod not_yet;
+pub mod parse;
 pub mod ports;
 
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+pub use build::{Loaded, Override, Overrides, Setting, control_socket, load, parse};
+pub use duration::FOREVER;
+pub use error::{ConfigError, Origin, Position};
 pub use ports::PortSet;
 
 use crate::protocol::settings::Response;
@@ -63,6 +78,140 @@ pub struct Config {
     pub table_size: usize,
     /// FLUSH_ON_STOP.
     pub flush_on_stop: bool,
+    /// BLOCKED_FILE.
+    pub blocked_file: Option<PathBuf>,
+    /// RESOLVE_HOST.
+    pub resolve_host: bool,
+    /// KILL_ROUTE, `$TARGET$` not yet replaced.
+    pub kill_route: Option<String>,
+    /// KILL_HOSTS_DENY, likewise.
+    pub kill_hosts_deny: Option<String>,
+    /// KILL_RUN_CMD, `$TARGET$`, `$PORT$` and `$MODE$` not yet replaced.
+    pub kill_run_cmd: Option<String>,
+    /// KILL_RUN_CMD_FIRST.
+    pub kill_run_cmd_first: bool,
+    /// ADVANCED_PORTS_TCP: `-atcp` watches every port below; already in `tcp_ports` then.
+    pub advanced_ports_tcp: u32,
+    /// ADVANCED_PORTS_UDP, likewise.
+    pub advanced_ports_udp: u32,
+    /// ADVANCED_EXCLUDE_TCP: left out by `-atcp`.
+    pub advanced_exclude_tcp: PortSet,
+    /// ADVANCED_EXCLUDE_UDP, likewise.
+    pub advanced_exclude_udp: PortSet,
+    /// What only the command line says.
+    pub flags: Flags,
+}
+
+/// The run flags that have no key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// `--stealth`, `--connect`.
+    pub mode: Mode,
+    /// What `-tcp -udp -stcp -sudp -atcp -audp` make of TCP.
+    pub tcp: Watch,
+    /// And of UDP.
+    pub udp: Watch,
+    /// `-l`.
+    pub log_output: LogOutput,
+    /// `-L`: packets whose source is their destination count too.
+    pub disable_local_check: bool,
+    /// `-S`: ports with a service count too.
+    pub disable_service_check: bool,
+    /// `-D`.
+    pub daemonize: bool,
+    /// `-d`.
+    pub debug: bool,
+    /// `-v`.
+    pub verbose: bool,
+}
+
+/// How probes are met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Packet rings watch the ports; only DECOY_* ports are bound.
+    #[default]
+    Stealth,
+    /// The watched ports themselves are bound, and nothing is sniffed.
+    Connect,
+}
+
+/// Which ports of one protocol are watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Watch {
+    /// TCP_PORTS or UDP_PORTS, and the decoys.
+    #[default]
+    Listed,
+    /// Every port below ADVANCED_PORTS_* less ADVANCED_EXCLUDE_*, and the decoys.
+    Advanced,
+    /// None: a flag of 1.2 asked for the other protocol alone.
+    Nothing,
+}
+
+/// Where events go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogOutput {
+    /// Standard output, in the form that LOG_FORMAT says.
+    #[default]
+    Stdout,
+    /// The system log.
+    Syslog,
+    /// The journal, with native fields.
+    Journald,
+}
+
+impl Config {
+    /// A configuration in which nothing is set, not even the defaults: those stand in [`keys::KEYS`].
+    fn blank() -> Config {
+        Config {
+            tcp_ports: PortSet::new(),
+            udp_ports: PortSet::new(),
+            decoy_tcp_ports: PortSet::new(),
+            decoy_udp_ports: PortSet::new(),
+            ignore_file: None,
+            history_file: None,
+            block_tcp: BlockMode::Log,
+            block_udp: BlockMode::Log,
+            scan_trigger: 0,
+            port_banner: None,
+            interfaces: Interfaces::AllButLoopback,
+            block_with: Vec::new(),
+            block_time: 0,
+            block_time_max: 0,
+            block_time_factor: 0,
+            never_block: Vec::new(),
+            state_dir: PathBuf::new(),
+            control_socket: PathBuf::new(),
+            log_format: LogFormat::Auto,
+            run_as: None,
+            workers: None,
+            table_size: 0,
+            flush_on_stop: false,
+            blocked_file: None,
+            resolve_host: false,
+            kill_route: None,
+            kill_hosts_deny: None,
+            kill_run_cmd: None,
+            kill_run_cmd_first: false,
+            advanced_ports_tcp: 0,
+            advanced_ports_udp: 0,
+            advanced_exclude_tcp: PortSet::new(),
+            advanced_exclude_udp: PortSet::new(),
+            flags: Flags::default(),
+        }
+    }
+}
+
+/// The table's defaults: nothing is watched and nothing is blocked.
+impl Default for Config {
+    fn default() -> Config {
+        let mut config = Config::blank();
+        for key in keys::KEYS.iter().filter(|key| !key.default.is_empty()) {
+            // A test holds every default to be an allowed value.
+            let _ = key.kind.set(&mut config, key.default);
+        }
+        config.block_with = combine::responses_in_force(&config);
+        config
+    }
 }
 
 /// BLOCK_TCP and BLOCK_UDP.

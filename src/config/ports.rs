@@ -3,6 +3,9 @@
 
 use std::fmt;
 
+use super::error::Fault;
+use super::list::items;
+
 /// A set of TCP or UDP ports; membership is one load.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PortSet(Box<[u64; 1024]>);
@@ -11,6 +14,18 @@ impl PortSet {
     /// No port.
     pub fn new() -> PortSet {
         PortSet(Box::new([0; 1024]))
+    }
+
+    /// Every port from 1 to below `end`.
+    pub fn below(end: u32) -> PortSet {
+        (1..=u16::MAX).take_while(|&port| u32::from(port) < end).collect()
+    }
+
+    /// The ports that are not in `other`.
+    pub fn without(&self, other: &PortSet) -> PortSet {
+        let mut out = self.clone();
+        out.0.iter_mut().zip(other.0.iter()).for_each(|(mine, theirs)| *mine &= !theirs);
+        out
     }
 
     /// Adds `port`.
@@ -55,6 +70,16 @@ impl PortSet {
         out
     }
 
+    /// Reads `1,7,20-25`. Port 0, ports above 65535 and reversed ranges are refused where they stand.
+    pub fn parse(text: &str) -> Result<PortSet, Fault> {
+        let mut out = PortSet::new();
+        for (at, item) in items(text, &[',']) {
+            let (first, last) = range(item).map_err(|fault| fault.shifted(at))?;
+            (first..=last).for_each(|port| out.insert(port));
+        }
+        Ok(out)
+    }
+
     /// Ports of either set.
     pub fn union(&self, other: &PortSet) -> PortSet {
         let mut out = self.clone();
@@ -77,6 +102,29 @@ impl FromIterator<u16> for PortSet {
     }
 }
 
+fn range(item: &str) -> Result<(u16, u16), Fault> {
+    let Some((left, right)) = item.split_once('-') else {
+        return port(item).map(|port| (port, port));
+    };
+    let first = port(left.trim_end())?;
+    let second_at = item.len() - right.trim_start().len();
+    let last = port(right.trim_start()).map_err(|fault| fault.shifted(second_at))?;
+    if first > last {
+        return Err(Fault::new(0, format!("range {item} runs backwards; write {last}-{first}")));
+    }
+    Ok((first, last))
+}
+
+fn port(text: &str) -> Result<u16, Fault> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse::<u16>() {
+        Ok(0) => Err(Fault::new(0, "port 0 cannot be watched; ports are 1 to 65535")),
+        Ok(port) if digits => Ok(port),
+        _ if digits => Err(Fault::new(0, format!("port {text} is above 65535"))),
+        _ => Err(Fault::new(0, format!("`{text}` is not a port; write ports and ranges like 1,7,20-25"))),
+    }
+}
+
 /// The canonical text form: ascending, ranges joined, `1,20-25`.
 impl fmt::Display for PortSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,5 +142,66 @@ impl fmt::Display for PortSet {
 impl fmt::Debug for PortSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PortSet({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lists_and_ranges_are_read_in_canonical_form() {
+        for (text, canonical) in [
+            ("1,7,20-25", "1,7,20-25"),
+            ("25-20000,1, 7 , 7 - 9,,", "1,7-9,25-20000"),
+            ("1-65535", "1-65535"),
+            ("", ""),
+        ] {
+            assert_eq!(PortSet::parse(text).unwrap().to_string(), canonical, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bad_port_is_refused_where_it_stands() {
+        for (text, offset) in [
+            ("1,0", 2),
+            ("0-5", 0),
+            ("1,70000", 2),
+            ("1, 5-70000", 5),
+            ("9-5", 0),
+            ("1,http", 2),
+            ("1,-5", 2),
+            ("5-", 2),
+            ("1,+5", 2),
+            ("1-2-3", 2),
+            ("1 2", 0),
+            ("99999999999999999999", 0),
+        ] {
+            assert_eq!(PortSet::parse(text).unwrap_err().offset, offset, "{text}");
+        }
+    }
+
+    #[test]
+    fn below_and_without_make_the_advanced_range() {
+        let watched = PortSet::below(10).without(&PortSet::parse("1,3-4,99").unwrap());
+        assert_eq!(watched.to_string(), "2,5-9");
+        assert_eq!((PortSet::below(65536).len(), PortSet::below(0).len()), (65535, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_reads_back_the_same(ports in proptest::collection::vec(1u16.., 0..60)) {
+            let set: PortSet = ports.into_iter().collect();
+            prop_assert_eq!(PortSet::parse(&set.to_string()).unwrap(), set);
+        }
+
+        #[test]
+        fn no_text_makes_it_panic_and_faults_lie_inside(text in "\\PC{0,30}|[0-9, -]{0,30}") {
+            if let Err(fault) = PortSet::parse(&text) {
+                prop_assert!(fault.offset <= text.len());
+            }
+        }
     }
 }

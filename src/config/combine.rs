@@ -1,0 +1,91 @@
+//! What follows from several keys together, and what contradicts itself.
+//!
+//! Pure; works on values that are right one by one.
+#![forbid(unsafe_code)]
+
+use super::duration::show_duration;
+use super::error::{ConfigError, Origin};
+use super::{BlockMode, Config, Loaded, PortSet, Watch};
+use crate::protocol::settings::Response;
+
+/// Completes `loaded.config`; `faults` are those of single values.
+pub(super) fn finish(loaded: &mut Loaded, faults: &[ConfigError]) -> Vec<ConfigError> {
+    let mut errors = Vec::new();
+    watched_protocols(&mut loaded.config);
+    if loaded.config.block_with.is_empty() {
+        loaded.config.block_with = responses_in_force(&loaded.config);
+    }
+    errors.extend(longest_block(loaded));
+    // With a fault among the values "nothing is set" may be untrue.
+    if faults.is_empty() {
+        errors.extend(nothing_to_watch(loaded));
+    }
+    errors.extend(command_missing(loaded));
+    errors
+}
+
+/// Native nftables unless something else was chosen.
+pub(super) fn responses_in_force(config: &Config) -> Vec<Response> {
+    match config.kill_route.is_some() || config.kill_hosts_deny.is_some() {
+        true => Vec::new(),
+        false => vec![Response::Nftables],
+    }
+}
+
+/// `-tcp`, `-audp` and their like.
+fn watched_protocols(config: &mut Config) {
+    let tcp_advanced = PortSet::below(config.advanced_ports_tcp).without(&config.advanced_exclude_tcp);
+    let udp_advanced = PortSet::below(config.advanced_ports_udp).without(&config.advanced_exclude_udp);
+    watched(config.flags.tcp, &mut config.tcp_ports, &mut config.decoy_tcp_ports, tcp_advanced);
+    watched(config.flags.udp, &mut config.udp_ports, &mut config.decoy_udp_ports, udp_advanced);
+}
+
+fn watched(watch: Watch, ports: &mut PortSet, decoys: &mut PortSet, advanced: PortSet) {
+    match watch {
+        Watch::Listed => {}
+        Watch::Advanced => *ports = advanced,
+        Watch::Nothing => (*ports, *decoys) = (PortSet::new(), PortSet::new()),
+    }
+}
+
+fn longest_block(loaded: &mut Loaded) -> Option<ConfigError> {
+    let config = &mut loaded.config;
+    if config.block_time <= config.block_time_max {
+        return None;
+    }
+    let shortest = config.block_time;
+    let origin = loaded.origin("BLOCK_TIME_MAX");
+    // Only BLOCK_TIME was set: the default of the other follows.
+    if origin == Origin::Default {
+        loaded.config.block_time_max = shortest;
+        return None;
+    }
+    let what = format!("BLOCK_TIME_MAX is less than BLOCK_TIME ({})", show_duration(shortest));
+    Some(ConfigError::new(origin, format!("{what}; raise it or lower BLOCK_TIME")))
+}
+
+fn nothing_to_watch(loaded: &Loaded) -> Option<ConfigError> {
+    let config = &loaded.config;
+    let sets = [&config.tcp_ports, &config.udp_ports, &config.decoy_tcp_ports, &config.decoy_udp_ports];
+    if sets.iter().any(|ports| !ports.is_empty()) {
+        return None;
+    }
+    let which = match (config.flags.tcp, config.flags.udp) {
+        (Watch::Nothing, _) => "UDP_PORTS or DECOY_UDP_PORTS",
+        (_, Watch::Nothing) => "TCP_PORTS or DECOY_TCP_PORTS",
+        _ => "at least one of TCP_PORTS, UDP_PORTS, DECOY_TCP_PORTS and DECOY_UDP_PORTS",
+    };
+    let origin = Origin::WholeFile(loaded.name.clone());
+    Some(ConfigError::new(origin, format!("there is no port to watch; set {which}")))
+}
+
+fn command_missing(loaded: &Loaded) -> Option<ConfigError> {
+    let config = &loaded.config;
+    let modes = [("BLOCK_TCP", config.block_tcp), ("BLOCK_UDP", config.block_udp)];
+    let asks = modes.iter().find(|(_, mode)| *mode == BlockMode::RunCommand);
+    let (key, _) = asks.filter(|_| config.kill_run_cmd.is_none())?;
+    Some(ConfigError::new(
+        loaded.origin(key),
+        format!("{key}=2 needs KILL_RUN_CMD; set it, or {key} to 0 or 1"),
+    ))
+}

@@ -1,0 +1,173 @@
+//! THE table of keys: name, kind and range, default, origin, help and place in [`Config`]. Everything else (reading,
+//! `check`, the nearest key, documentation) is derived from it.
+//!
+//! Pure. A key that is not here does not exist.
+#![forbid(unsafe_code)]
+
+use super::Config;
+use super::kind::Kind;
+
+/// One key of `portsentry.conf`.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// As written in the file.
+    pub name: &'static str,
+    /// What its value may be, and where it goes.
+    pub kind: Kind,
+    /// Text that is in force when the key is not set; empty means unset.
+    pub default: &'static str,
+    /// Who brought it.
+    pub since: Since,
+    /// One line.
+    pub help: &'static str,
+}
+
+/// Which program brought a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// PortSentry 1.2; 2.x has it too.
+    Classic,
+    /// PortSentry 1.2 alone.
+    OnlyPortSentry1,
+    /// portsentry-rs.
+    Ours,
+}
+
+/// The key called exactly `name`.
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The key that somebody who wrote `name` most likely meant, if any is near: at most a third of the letters wrong.
+pub fn nearest(name: &str) -> Option<&'static Key> {
+    // Far longer than any key: not worth comparing, and comparing costs length times length.
+    if name.len() > 64 {
+        return None;
+    }
+    let name = name.to_ascii_uppercase().replace(['-', '.'], "_");
+    let distance = |key: &&Key| strsim::damerau_levenshtein(&name, key.name);
+    KEYS.iter().min_by_key(distance).filter(|key| distance(key) <= (key.name.len() / 3).max(1))
+}
+
+const fn key(name: &'static str, since: Since, kind: Kind, default: &'static str, help: &'static str) -> Key {
+    Key { name, kind, default, since, help }
+}
+
+use Kind::{
+    Duration, Format, Interfaces, Mode, Networks, Number, Path, Ports, Responses, Socket, Switch, Target,
+    Text, User,
+};
+use Since::{Classic, OnlyPortSentry1, Ours};
+
+/// Every key, in the order in which they are shown.
+#[rustfmt::skip]
+pub static KEYS: &[Key] = &[
+    key("TCP_PORTS", Classic, Ports(|c: &mut Config, v| c.tcp_ports = v), "",
+        "TCP ports that nobody has any business with: a probe of one counts toward the alarm"),
+    key("UDP_PORTS", Classic, Ports(|c, v| c.udp_ports = v), "",
+        "UDP ports, likewise"),
+    key("DECOY_TCP_PORTS", Ours, Ports(|c, v| c.decoy_tcp_ports = v), "",
+        "TCP ports on which we ourselves answer where no service does, to learn who is real"),
+    key("DECOY_UDP_PORTS", Ours, Ports(|c, v| c.decoy_udp_ports = v), "",
+        "UDP ports, likewise"),
+    key("ADVANCED_PORTS_TCP", OnlyPortSentry1, Number(1..=65536, |c, v| c.advanced_ports_tcp = v), "1024",
+        "with -atcp: every TCP port below this number is watched"),
+    key("ADVANCED_PORTS_UDP", OnlyPortSentry1, Number(1..=65536, |c, v| c.advanced_ports_udp = v), "1024",
+        "with -audp: every UDP port below this number is watched"),
+    key("ADVANCED_EXCLUDE_TCP", OnlyPortSentry1, Ports(|c, v| c.advanced_exclude_tcp = v), "",
+        "with -atcp: ports that are left out"),
+    key("ADVANCED_EXCLUDE_UDP", OnlyPortSentry1, Ports(|c, v| c.advanced_exclude_udp = v), "",
+        "with -audp: ports that are left out"),
+    key("INTERFACES", Ours, Interfaces(|c, v| c.interfaces = v), "ALL_NLO",
+        "interfaces to watch; ALL_NLO is all but loopback, ALL or any is all; -i goes before it"),
+    key("SCAN_TRIGGER", Classic, Number(0..=65535, |c, v| c.scan_trigger = v), "0",
+        "probes of watched ports before the alarm; 0 and 1 both mean the first"),
+    key("PORT_BANNER", Classic, Text(|c, v| c.port_banner = Some(v)), "",
+        "what decoys say, in place of the greeting of the service they stand for"),
+    key("BLOCK_TCP", Classic, Mode(|c, v| c.block_tcp = v), "0",
+        "on a TCP alarm: 0 log only, 1 block the source, 2 run KILL_RUN_CMD only"),
+    key("BLOCK_UDP", Classic, Mode(|c, v| c.block_udp = v), "0",
+        "on a UDP alarm, likewise"),
+    key("BLOCK_WITH", Ours, Responses(|c, v| c.block_with = v), "",
+        "ways to block, in order; unset: nftables, unless a KILL_ key says otherwise"),
+    key("BLOCK_TIME", Ours, Duration(|c, v| c.block_time = v), "1h",
+        "length of a first block"),
+    key("BLOCK_TIME_MAX", Ours, Duration(|c, v| c.block_time_max = v), "7d",
+        "longest block of a repeat offender"),
+    key("BLOCK_TIME_FACTOR", Ours, Number(1..=1000, |c, v| c.block_time_factor = v), "2",
+        "each further offence makes the block this many times longer; 1 keeps it the same"),
+    key("NEVER_BLOCK", Ours, Networks(|c, v| c.never_block = v), "",
+        "addresses and networks that are never blocked, besides those in IGNORE_FILE and this host's own surroundings"),
+    key("IGNORE_FILE", Classic, Path(|c, v| c.ignore_file = Some(v)), "",
+        "file with one address or network a line that is never blocked"),
+    key("KILL_ROUTE", Classic, Target(|c, v| c.kill_route = Some(v)), "",
+        "command that blocks $TARGET$"),
+    key("KILL_HOSTS_DENY", Classic, Target(|c, v| c.kill_hosts_deny = Some(v)), "",
+        "line for /etc/hosts.deny that blocks $TARGET$"),
+    key("KILL_RUN_CMD", Classic, Text(|c, v| c.kill_run_cmd = Some(v)), "",
+        "command to run on an alarm; knows $TARGET$, $PORT$ and $MODE$"),
+    key("KILL_RUN_CMD_FIRST", Classic, Switch(|c, v| c.kill_run_cmd_first = v), "0",
+        "1 runs KILL_RUN_CMD before the other responses, 0 after them"),
+    key("RESOLVE_HOST", Classic, Switch(|c, v| c.resolve_host = v), "0",
+        "1 shows the names of sources; a block never waits for one"),
+    key("HISTORY_FILE", Classic, Path(|c, v| c.history_file = Some(v)), "",
+        "file to which every alarm is appended, in PortSentry's classic text"),
+    key("BLOCKED_FILE", Classic, Path(|c, v| c.blocked_file = Some(v)), "",
+        "file with the addresses that are blocked, in PortSentry's format"),
+    key("LOG_FORMAT", Ours, Format(|c, v| c.log_format = v), "auto",
+        "json, classic, or auto: classic on a terminal and else json; PORTSENTRY_LOG_FORMAT goes before it"),
+    key("STATE_DIR", Ours, Path(|c, v| c.state_dir = v), "/var/lib/portsentry-rs",
+        "folder in which blocks are remembered over a restart"),
+    key("CONTROL_SOCKET", Ours, Socket(|c, v| c.control_socket = v), "/run/portsentry-rs/control.sock",
+        "socket by which status, list, block and unblock reach the daemon"),
+    key("RUN_AS", Ours, User(|c, v| c.run_as = Some(v)), "",
+        "user to become; unset: portsentry if there is one, else nobody"),
+    key("WORKERS", Ours, Number(1..=64, |c, v| c.workers = Some(v as usize)), "",
+        "threads that read packets; unset: one for each core, at most 4"),
+    key("TABLE_SIZE", Ours, Number(256..=4_194_304, |c, v| c.table_size = v as usize), "16384",
+        "sources that are remembered at once; memory is fixed by it"),
+    key("FLUSH_ON_STOP", Ours, Switch(|c, v| c.flush_on_stop = v), "0",
+        "1 lifts every block when the daemon stops, 0 lets them run their time"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_written_as_the_grammar_wants() {
+        for (at, key) in KEYS.iter().enumerate() {
+            assert!(key.name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'), "{}", key.name);
+            assert!(!KEYS[..at].iter().any(|other| other.name == key.name), "{} twice", key.name);
+            assert!(!key.help.is_empty() && !key.help.contains('\n'), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn every_default_is_an_allowed_value() {
+        for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
+            assert_eq!(key.kind.set(&mut Config::blank(), key.default), Ok(()), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn the_nearest_key_of_a_typo_is_the_one_meant() {
+        for (typo, meant) in [
+            ("TCP_PORT", "TCP_PORTS"),
+            ("tcp_ports", "TCP_PORTS"),
+            ("TPC_PORTS", "TCP_PORTS"),
+            ("UPD_PORTS", "UDP_PORTS"),
+            ("BLOCKTCP", "BLOCK_TCP"),
+            ("IGNOREFILE", "IGNORE_FILE"),
+            ("HISTROY_FILE", "HISTORY_FILE"),
+            ("KILL_ROUTES", "KILL_ROUTE"),
+            ("NEVERBLOCK", "NEVER_BLOCK"),
+            ("BLOCK-TIME", "BLOCK_TIME"),
+        ] {
+            assert_eq!(nearest(typo).map(|key| key.name), Some(meant), "{typo}");
+        }
+        for far in ["", "X", "COLOUR", "LISTEN_ADDRESS", &"A".repeat(100_000)] {
+            assert!(nearest(far).is_none(), "{far:.20}");
+        }
+    }
+}

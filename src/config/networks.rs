@@ -1,0 +1,117 @@
+//! Addresses and networks in the forms that people write them.
+//!
+//! Pure. Host bits are masked: `10.0.0.1/8` is `10.0.0.0/8`. IPv4-mapped IPv6 addresses become IPv4.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::error::Fault;
+
+/// Reads `address`, `address/length`, or for IPv4 `address/netmask`.
+pub fn parse_network(text: &str) -> Result<IpNet, Fault> {
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    let network = match address.parse() {
+        Ok(IpAddr::V4(v4)) => {
+            IpNet::V4(v4_network(v4, length).map_err(|fault| fault.shifted(address.len() + 1))?)
+        }
+        Ok(IpAddr::V6(v6)) => v6_network(v6, length).map_err(|fault| fault.shifted(address.len() + 1))?,
+        Err(_) => {
+            return Err(Fault::new(
+                0,
+                format!("`{address}` is not an IPv4 or IPv6 address; names are not looked up"),
+            ));
+        }
+    };
+    Ok(network.trunc())
+}
+
+/// Reads networks with commas or blanks between them.
+pub fn parse_networks(text: &str) -> Result<Vec<IpNet>, Fault> {
+    super::list::items(text, &[',', ' ', '\t'])
+        .map(|(at, item)| parse_network(item).map_err(|fault| fault.shifted(at)))
+        .collect()
+}
+
+fn v4_network(address: Ipv4Addr, length: Option<&str>) -> Result<Ipv4Net, Fault> {
+    let wrong =
+        |text: &str| Fault::new(0, format!("`{text}` is neither a prefix length from 0 to 32 nor a netmask"));
+    match length {
+        None => Ok(Ipv4Net::from(address)),
+        Some(text) => match (number(text), text.parse::<Ipv4Addr>()) {
+            (Some(length), _) => Ipv4Net::new(address, length).map_err(|_| wrong(text)),
+            (None, Ok(mask)) => Ipv4Net::with_netmask(address, mask)
+                .map_err(|_| Fault::new(0, format!("netmask {mask} is not ones followed by zeros"))),
+            (None, Err(_)) => Err(wrong(text)),
+        },
+    }
+}
+
+fn v6_network(address: Ipv6Addr, length: Option<&str>) -> Result<IpNet, Fault> {
+    let wrong = |text: &str| Fault::new(0, format!("`{text}` is not a prefix length from 0 to 128"));
+    let length = match length {
+        None => 128,
+        Some(text) => number(text).filter(|&length| length <= 128).ok_or_else(|| wrong(text))?,
+    };
+    let mapped = address.to_ipv4_mapped().zip(length.checked_sub(96));
+    let network = match mapped {
+        Some((v4, length)) => Ipv4Net::new(v4, length).map(IpNet::V4),
+        None => Ipv6Net::new(address, length).map(IpNet::V6),
+    };
+    network.map_err(|_| wrong(&length.to_string()))
+}
+
+/// Digits only: `parse` alone would take `+8`.
+fn number(text: &str) -> Option<u8> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_a_network_is_read_and_masked() {
+        for (text, network) in [
+            ("10.0.0.1", "10.0.0.1/32"),
+            ("10.0.0.1/8", "10.0.0.0/8"),
+            ("10.1.2.3/255.0.0.0", "10.0.0.0/8"),
+            ("10.1.2.3/0.0.0.0", "0.0.0.0/0"),
+            ("2001:DB8::FF/32", "2001:db8::/32"),
+            ("::1", "::1/128"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+        ] {
+            assert_eq!(parse_network(text).unwrap(), network.parse().unwrap(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_network_is_refused_where_it_goes_wrong() {
+        for (text, offset) in [
+            ("", 0),
+            ("localhost", 0),
+            ("10.0.0", 0),
+            ("10.0.0.1/33", 9),
+            ("10.0.0.1/", 9),
+            ("10.0.0.1/+8", 9),
+            ("10.0.0.1/255.0.255.0", 9),
+            ("::1/129", 4),
+            ("::1/255.0.0.0", 4),
+            ("fe80::1%eth0", 0),
+        ] {
+            assert_eq!(parse_network(text).unwrap_err().offset, offset, "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_take_commas_and_blanks_and_point_at_the_bad_entry() {
+        assert_eq!(parse_networks(" 10.0.0.0/8, ::1 192.0.2.1,").unwrap().len(), 3);
+        assert_eq!(parse_networks("10.0.0.0/8, bad").unwrap_err().offset, 12);
+        assert_eq!(parse_networks("10.0.0.0/8,::1/200").unwrap_err().offset, 15);
+    }
+}

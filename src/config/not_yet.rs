@@ -1,0 +1,68 @@
+//! What is read but not done by this version, in one place: asked for, it is refused (or, where nobody is protected
+//! less without it, warned of), because a block that is silently not made is worse than no daemon.
+//!
+//! Pure. Each line goes when the thing is built; the file goes with the last one.
+#![forbid(unsafe_code)]
+
+use super::{BlockMode, Config, ConfigError, Flags, Loaded, LogOutput, Mode, Origin};
+
+const BLOCKING: &str = "is not supported yet by this version; take the key out, and nftables will block";
+
+type Asked<T> = fn(&T) -> bool;
+
+const REFUSED_KEYS: &[(&str, Asked<Config>, &str)] = &[
+    ("KILL_ROUTE", |c| c.kill_route.is_some(), BLOCKING),
+    ("KILL_HOSTS_DENY", |c| c.kill_hosts_deny.is_some(), BLOCKING),
+    ("KILL_RUN_CMD", |c| c.kill_run_cmd.is_some(), "is not supported yet by this version; take the key out"),
+    (
+        "BLOCK_TCP",
+        |c| c.block_tcp == BlockMode::RunCommand,
+        "2 is not supported yet by this version; set it to 0 or 1",
+    ),
+    (
+        "BLOCK_UDP",
+        |c| c.block_udp == BlockMode::RunCommand,
+        "2 is not supported yet by this version; set it to 0 or 1",
+    ),
+];
+
+const WARNED_KEYS: &[(&str, Asked<Config>, &str)] = &[
+    (
+        "BLOCKED_FILE",
+        |c| c.blocked_file.is_some(),
+        "is not written yet by this version; blocks are kept in STATE_DIR",
+    ),
+    ("RESOLVE_HOST", |c| c.resolve_host, "has no effect yet in this version; sources are shown by address"),
+];
+
+const REFUSED_FLAGS: &[(&str, Asked<Flags>)] = &[
+    ("--connect", |f| f.mode == Mode::Connect),
+    ("-l syslog", |f| f.log_output == LogOutput::Syslog),
+    ("-l journald", |f| f.log_output == LogOutput::Journald),
+    ("-D", |f| f.daemonize),
+    ("-L", |f| f.disable_local_check),
+    ("-S", |f| f.disable_service_check),
+    ("-d", |f| f.debug),
+    ("-v", |f| f.verbose),
+];
+
+/// What `loaded` asks for and this version would not do.
+pub(super) fn refusals(loaded: &Loaded) -> Vec<ConfigError> {
+    let flags = REFUSED_FLAGS.iter().filter(|(_, asked)| asked(&loaded.config.flags)).map(|(flag, _)| {
+        ConfigError::new(Origin::CommandLine(flag), "not supported yet by this version; leave it out")
+    });
+    named(loaded, REFUSED_KEYS).chain(flags).collect()
+}
+
+/// What `loaded` asks for and this version leaves out without harm.
+pub(super) fn warnings(loaded: &Loaded) -> Vec<ConfigError> {
+    named(loaded, WARNED_KEYS).collect()
+}
+
+fn named(
+    loaded: &Loaded,
+    table: &'static [(&str, Asked<Config>, &str)],
+) -> impl Iterator<Item = ConfigError> {
+    let asked = table.iter().filter(|(_, asked, _)| asked(&loaded.config));
+    asked.map(|(key, _, why)| ConfigError::new(loaded.origin(key), format!("{key} {why}")))
+}
