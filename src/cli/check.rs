@@ -1,0 +1,44 @@
+//! `portsentry-rs check`: what the configuration would do, or everything that is wrong with it. Starts nothing.
+#![forbid(unsafe_code)]
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use super::run_flags::{LOG_FORMAT_VARIABLE, RunFlags};
+use crate::config::effective::render_effective;
+use crate::config::{ConfigError, Loaded, load};
+
+/// Loads the configuration that `run` names, with everything the daemon itself would load it with. On errors all of
+/// them are on stderr already, one a line, and the exit code is given.
+pub fn configured(run: &RunFlags) -> Result<Loaded, ExitCode> {
+    let log_format = std::env::var_os(LOG_FORMAT_VARIABLE).map(|text| text.to_string_lossy().into_owned());
+    let loaded = load(&run.configfile, &run.overrides(log_format)).map_err(|errors| {
+        complain("", &errors);
+        ExitCode::FAILURE
+    })?;
+    complain("warning: ", &loaded.warnings);
+    Ok(loaded)
+}
+
+/// Shows what is in force and what would be done: exit code 0; or what is wrong: 1.
+pub fn check(run: &RunFlags) -> ExitCode {
+    let shown = configured(run).map(|loaded| {
+        // A reader that hangs up early (`| head`) has seen what it wanted.
+        let _ = std::io::stdout().write_all(render_effective(&loaded).as_bytes());
+        ExitCode::SUCCESS
+    });
+    shown.unwrap_or_else(|failure| failure)
+}
+
+/// More than anybody mends in one go; only a file that is no configuration at all has as many.
+const MOST_SHOWN: usize = 200;
+
+fn complain(kind: &str, errors: &[ConfigError]) {
+    let mut stderr = std::io::stderr().lock();
+    for error in errors.iter().take(MOST_SHOWN) {
+        let _ = writeln!(stderr, "{kind}{error}");
+    }
+    if let Some(more) = errors.len().checked_sub(MOST_SHOWN).filter(|&more| more > 0) {
+        let _ = writeln!(stderr, "{kind}and {more} more; is this a configuration file?");
+    }
+}

@@ -1,0 +1,113 @@
+//! `portsentry-rs check` shows what is in force, or everything that is wrong at once, with line and column.
+
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+struct Lab {
+    folder: TempDir,
+}
+
+impl Lab {
+    fn with(conf: &str) -> Lab {
+        let lab = Lab { folder: tempfile::tempdir().unwrap() };
+        std::fs::write(lab.conf(), conf).unwrap();
+        lab
+    }
+
+    fn conf(&self) -> PathBuf {
+        self.folder.path().join("portsentry.conf")
+    }
+
+    fn check(&self, more: &[&str]) -> (Option<i32>, String, String) {
+        self.check_in(more, &[])
+    }
+
+    fn check_in(&self, more: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portsentry-rs"));
+        command.env_remove("PORTSENTRY_LOG_FORMAT").envs(environment.iter().copied());
+        let Output { status, stdout, stderr } =
+            command.arg("check").arg("-c").arg(self.conf()).args(more).output().unwrap();
+        (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    }
+
+    /// `stderr` lines without the file's name: `line:column: message`.
+    fn places(&self, stderr: &str) -> Vec<String> {
+        let name = format!("{}:", self.conf().display());
+        stderr.lines().map(|line| line.strip_prefix(&name).unwrap_or(line).to_string()).collect()
+    }
+}
+
+#[test]
+fn five_different_errors_are_all_listed_with_line_and_column() {
+    let lab = Lab::with(concat!(
+        "# five errors, each of another kind\n",
+        "TCP_PORTS=\"1,7,70000\"\n",
+        "UPD_PORTS=\"7,9\"\n",
+        "BLOCK_TCP = \"yes\"\n",
+        "HISTORY_FILE=\"/var/log/x\n",
+        "IGNORE_FILE=\"/nonexistent/portsentry.ignore\"\n",
+    ));
+    let (code, stdout, stderr) = lab.check(&[]);
+    let places = lab.places(&stderr);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    for (line, (start, words)) in places.iter().zip([
+        ("2:16: ", "70000"),
+        ("3:1: ", "did you mean UDP_PORTS?"),
+        ("4:14: ", "`yes`"),
+        ("5:14: ", "not closed"),
+        ("6:14: ", "cannot read IGNORE_FILE /nonexistent/portsentry.ignore"),
+    ]) {
+        assert!(line.starts_with(start) && line.contains(words), "{line}\nexpected {start}{words}");
+    }
+    assert_eq!(places.len(), 5, "{stderr}");
+}
+
+#[test]
+fn a_misspelt_key_is_answered_with_the_right_one() {
+    for (typo, right) in
+        [("TCP_PROTS", "TCP_PORTS"), ("ignore_file", "IGNORE_FILE"), ("BLOCK_TIMEMAX", "BLOCK_TIME_MAX")]
+    {
+        let (code, _, stderr) = Lab::with(&format!("UDP_PORTS=\"7\"\n{typo}=\"1\"\n")).check(&[]);
+        assert_eq!(code, Some(1));
+        assert!(stderr.contains(&format!(":2:1: unknown key {typo}; did you mean {right}?")), "{stderr}");
+    }
+}
+
+#[test]
+fn a_right_file_is_shown_with_origins_and_intentions() {
+    let lab = Lab::with("TCP_PORTS=\"1,7,20-25\"\nBLOCK_TCP=\"1\"\nLOG_FORMAT=\"auto\"\n");
+    let (code, stdout, stderr) = lab.check_in(&["-i", "lo"], &[("PORTSENTRY_LOG_FORMAT", "json")]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let line = |key: &str| stdout.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_string();
+    assert!(line("TCP_PORTS ").ends_with("line 1"), "{stdout}");
+    assert!(line("INTERFACES ").contains("\"lo\"") && line("INTERFACES ").ends_with("command line -i"));
+    assert!(line("LOG_FORMAT ").contains("\"json\"") && line("LOG_FORMAT ").contains("environment"));
+    assert!(
+        stdout.contains("8 ports: 1,7,20-25") && stdout.contains("block with nftables for 1h"),
+        "{stdout}"
+    );
+}
+
+#[test]
+fn a_response_that_this_version_does_not_make_is_refused_not_skipped() {
+    let lab = Lab::with(
+        "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nKILL_ROUTE=\"/sbin/iptables -I INPUT -s $TARGET$ -j DROP\"\n",
+    );
+    let (code, _, stderr) = lab.check(&[]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains(":3:13: KILL_ROUTE is not supported yet"), "{stderr}");
+}
+
+#[test]
+fn wrong_usage_leaves_with_2_and_a_missing_file_with_1() {
+    let lab = Lab::with("TCP_PORTS=1");
+    assert_eq!(lab.check(&["--no-such-flag"]).0, Some(2));
+    std::fs::remove_file(lab.conf()).unwrap();
+    let (code, _, stderr) = lab.check(&[]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("cannot read the configuration: No such file"), "{stderr}");
+}
