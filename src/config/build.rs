@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
-use super::error::{ConfigError, Origin};
+use super::error::{ConfigError, Origin, Position};
 use super::ignore::parse_ignore;
 use super::keys::{KEYS, Key, find, nearest};
 use super::parse::{Assignment, assignments};
@@ -179,12 +179,14 @@ fn apply(setting: &Setting, config: &mut Config) -> Option<ConfigError> {
 }
 
 /// Lines that a later one makes void.
-fn repeated(found: &[Assignment<'_>]) -> Vec<(super::Position, String)> {
-    let later = |at: usize, key: &str| found.iter().skip(at + 1).rev().find(|a| a.key == key);
-    let void =
-        found.iter().enumerate().filter_map(|(at, a)| later(at, a.key).map(|last| (a, last.key_at.line)));
-    void.map(|(a, line)| (a.key_at, format!("{} is set again in line {line}, and that one counts", a.key)))
-        .collect()
+fn repeated(found: &[Assignment<'_>]) -> Vec<(Position, String)> {
+    let void = |key: &Key| {
+        let mut all: Vec<&Assignment<'_>> = found.iter().filter(|a| a.key == key.name).collect();
+        let last = all.pop().map_or(0, |last| last.key_at.line);
+        let message = format!("{} is set again in line {last}, and that one counts", key.name);
+        all.into_iter().map(move |a| (a.key_at, message.clone())).collect::<Vec<_>>()
+    };
+    KEYS.iter().flat_map(void).collect()
 }
 
 #[cfg(test)]
