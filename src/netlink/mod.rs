@@ -1,2 +1,10 @@
 //! Netlink: message codec (pure) and one socket, shared by nftables, route and sock_diag.
+//!
+//! Both roles use it. Bytes that come from the kernel are parsed totally: whatever they are, there is no panic.
 #![forbid(unsafe_code)]
+
+pub mod message;
+pub mod socket;
+
+pub use message::{Encoder, Message};
+pub use socket::Socket;
