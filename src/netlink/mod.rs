@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod message;
+pub mod nftables;
 pub mod socket;
 
 pub use message::{Encoder, Message};

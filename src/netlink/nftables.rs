@@ -1,0 +1,252 @@
+//! The nf_tables messages we need, as `nft` would send them (`linux/netfilter/nf_tables.h`).
+//!
+//! Pure; the helper sends them. Numbers are in network order. Which table, sets and rules there are is not decided here.
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod element;
+pub mod expression;
+
+use super::message::{Attributes, Encoder, Message};
+pub use batch::Command;
+pub use element::Element;
+pub use expression::{Expression, Verdict};
+
+const SUBSYSTEM: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
+/// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`: all between them comes true at once or not at all.
+pub const BATCH_BEGIN: u16 = libc::NFNL_MSG_BATCH_BEGIN as u16;
+/// See [`BATCH_BEGIN`].
+pub const BATCH_END: u16 = libc::NFNL_MSG_BATCH_END as u16;
+/// `NFPROTO_INET`: IPv4 and IPv6 in one table.
+pub const FAMILY_INET: u8 = libc::NFPROTO_INET as u8;
+/// Length of `struct nfgenmsg`.
+const FAMILY_HEADER_LENGTH: usize = 4;
+
+/// What a message is about: `NFT_MSG_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "the kernel's names")]
+pub enum Kind {
+    NewTable = 0,
+    GetTable = 1,
+    DeleteTable = 2,
+    NewChain = 3,
+    NewRule = 6,
+    GetRule = 7,
+    NewSet = 9,
+    GetSet = 10,
+    NewElements = 12,
+    GetElements = 13,
+    DeleteElements = 14,
+    GetGeneration = 16,
+}
+
+impl Kind {
+    /// `nlmsg_type`.
+    pub const fn number(self) -> u16 {
+        SUBSYSTEM << 8 | self as u16
+    }
+
+    /// `nlmsg_flags` besides NLM_F_REQUEST: what makes, makes what is missing; rules go to the end of their chain.
+    pub const fn flags(self) -> u16 {
+        match self {
+            Kind::NewTable | Kind::NewChain | Kind::NewSet | Kind::NewElements => libc::NLM_F_CREATE as u16,
+            Kind::NewRule => (libc::NLM_F_CREATE | libc::NLM_F_APPEND) as u16,
+            Kind::GetTable | Kind::DeleteTable | Kind::GetRule | Kind::GetSet => 0,
+            Kind::GetElements | Kind::DeleteElements | Kind::GetGeneration => 0,
+        }
+    }
+}
+
+/// Writes the `struct nfgenmsg` of a table message.
+pub fn family_header(message: &mut Encoder) {
+    message.put(&[FAMILY_INET, 0, 0, 0]);
+}
+
+/// Writes the `struct nfgenmsg` of [`BATCH_BEGIN`] and [`BATCH_END`].
+pub fn batch_header(message: &mut Encoder) {
+    let [high, low] = SUBSYSTEM.to_be_bytes();
+    message.put(&[0, 0, high, low]);
+}
+
+/// The attributes of a received table message.
+pub fn attributes<'a>(message: &Message<'a>) -> Option<Attributes<'a>> {
+    message.split::<FAMILY_HEADER_LENGTH>().map(|(_, attributes)| attributes)
+}
+
+/// `NFT_MSG_NEWTABLE`, `GETTABLE`, `DELTABLE`: `NFTA_TABLE_NAME`.
+pub fn table(message: &mut Encoder, table: &str) {
+    family_header(message);
+    message.text(1, table);
+}
+
+/// Where a base chain sits: `NF_INET_PRE_ROUTING`.
+pub const HOOK_PREROUTING: u32 = 0;
+/// `NF_IP_PRI_RAW`: before connection tracking, so that a dropped packet costs none.
+pub const PRIORITY_RAW: i32 = -300;
+
+/// `NFT_MSG_NEWCHAIN`: a chain that other chains jump to, or with `hook` (number, priority) a base filter chain whose policy is accept.
+pub fn chain(message: &mut Encoder, table: &str, name: &str, hook: Option<(u32, i32)>) {
+    family_header(message);
+    message.text(1, table);
+    message.text(3, name);
+    if let Some((number, priority)) = hook {
+        message.nest(4, |hook| {
+            hook.be32(1, number);
+            hook.attribute(2, &priority.to_be_bytes());
+        });
+        message.be32(5, libc::NF_ACCEPT as u32);
+        message.text(7, "filter");
+    }
+}
+
+/// `NFT_MSG_NEWRULE`.
+pub fn rule(message: &mut Encoder, table: &str, chain: &str, expressions: &[Expression]) {
+    family_header(message);
+    message.text(1, table);
+    message.text(2, chain);
+    message.nest(4, |list| expressions.iter().for_each(|expression| expression.encode(list)));
+}
+
+/// `NFT_MSG_GETRULE`: the rules of a table.
+pub fn rules_of(message: &mut Encoder, table: &str) {
+    family_header(message);
+    message.text(1, table);
+}
+
+/// Sums up the counters of a received rule: (packets, bytes).
+pub fn rule_counters(message: &Message<'_>) -> (u64, u64) {
+    let expressions = attributes(message).and_then(|attributes| attributes.find(4));
+    let expressions = expressions.map_or(Attributes(&[]), |list| list.nested());
+    let counters = expressions.filter_map(|expression| expression::counter(expression.nested()));
+    counters.fold((0, 0), |(packets, bytes): (u64, u64), (p, b)| {
+        (packets.saturating_add(p), bytes.saturating_add(b))
+    })
+}
+
+/// What a set holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// `ipv4_addr`.
+    Ipv4,
+    /// `ipv6_addr`.
+    Ipv6,
+}
+
+impl Key {
+    /// Bytes of one key.
+    pub const fn length(self) -> u8 {
+        match self {
+            Key::Ipv4 => 4,
+            Key::Ipv6 => 16,
+        }
+    }
+
+    /// The number by which `nft` knows how to print it (`enum datatypes` in nftables' datatype.h); the kernel keeps it only.
+    const fn datatype(self) -> u32 {
+        match self {
+            Key::Ipv4 => 7,
+            Key::Ipv6 => 8,
+        }
+    }
+}
+
+/// A set to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    /// Its name.
+    pub name: String,
+    /// What it holds.
+    pub key: Key,
+    /// What its elements are.
+    pub elements: Elements,
+}
+
+/// What a set's elements are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elements {
+    /// Single keys that may expire, at most `capacity` of them: a hash table.
+    Timed {
+        /// The kernel refuses more with ENFILE.
+        capacity: u32,
+    },
+    /// Ranges that stay: a tree.
+    Ranges,
+}
+
+const SET_INTERVAL: u32 = libc::NFT_SET_INTERVAL as u32;
+const SET_TIMEOUT: u32 = libc::NFT_SET_TIMEOUT as u32;
+
+/// `NFT_MSG_NEWSET`. `id` tells the new sets of one batch apart.
+pub fn set(message: &mut Encoder, table: &str, set: &Set, id: u32) {
+    family_header(message);
+    message.text(1, table);
+    message.text(2, &set.name);
+    let (flags, capacity) = match set.elements {
+        Elements::Timed { capacity } => (SET_TIMEOUT, Some(capacity)),
+        Elements::Ranges => (SET_INTERVAL, None),
+    };
+    message.be32(3, flags);
+    message.be32(4, set.key.datatype());
+    message.be32(5, u32::from(set.key.length()));
+    message.be32(10, id);
+    if let Some(capacity) = capacity {
+        message.nest(9, |description| description.be32(1, capacity));
+    }
+}
+
+/// `NFT_MSG_GETSET`: the sets of a table.
+pub fn sets_of(message: &mut Encoder, table: &str) {
+    family_header(message);
+    message.text(1, table);
+}
+
+/// The name of a received set.
+pub fn set_name(message: &Message<'_>) -> Option<String> {
+    Some(attributes(message)?.find(2)?.text())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::message::Messages;
+
+    fn encoded(kind: Kind, fill: impl FnOnce(&mut Encoder)) -> Vec<u8> {
+        let mut encoder = Encoder::default();
+        encoder.message(kind.number(), kind.flags(), 1, fill);
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn a_set_is_encoded_as_the_kernel_reads_it() {
+        let blocked =
+            Set { name: "blocked6".to_owned(), key: Key::Ipv6, elements: Elements::Timed { capacity: 100 } };
+        let bytes = encoded(Kind::NewSet, |message| set(message, "t", &blocked, 3));
+        let message = Messages(&bytes).next().unwrap().unwrap();
+        assert_eq!(message.kind, 0x0a09);
+        assert_eq!(set_name(&message).as_deref(), Some("blocked6"));
+        let attributes = attributes(&message).unwrap();
+        let number = |kind| attributes.find(kind).and_then(|attribute| attribute.be32());
+        assert_eq!([number(3), number(4), number(5), number(10)], [Some(0x10), Some(8), Some(16), Some(3)]);
+        assert_eq!(attributes.find(9).unwrap().nested().find(1).unwrap().be32(), Some(100));
+    }
+
+    #[test]
+    fn the_counters_of_a_rule_are_summed() {
+        let rule_bytes = encoded(Kind::NewRule, |message| {
+            family_header(message);
+            message.nest(4, |list| {
+                for (bytes, packets) in [(100, 1), (60, 2)] {
+                    list.nest(1, |expression| {
+                        expression.text(1, "counter");
+                        expression.nest(2, |counter| {
+                            counter.be64(1, bytes);
+                            counter.be64(2, packets);
+                        });
+                    });
+                }
+            });
+        });
+        assert_eq!(rule_counters(&Messages(&rule_bytes).next().unwrap().unwrap()), (3, 160));
+    }
+}

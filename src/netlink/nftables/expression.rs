@@ -1,0 +1,175 @@
+//! The expressions that rules are made of. Each works on one register, as `nft` writes them.
+//!
+//! Pure; the helper builds its rules of them. A rule reads: load something, compare or look it up, decide.
+#![forbid(unsafe_code)]
+
+use crate::netlink::message::{Attributes, Encoder};
+
+/// `NFT_REG_1`: 16 bytes, wide enough for an IPv6 address.
+const REGISTER: u32 = 1;
+/// `NFT_REG_VERDICT`.
+const VERDICT_REGISTER: u32 = 0;
+/// `NFT_PAYLOAD_NETWORK_HEADER`.
+const NETWORK_HEADER: u32 = 1;
+
+/// One step of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expression {
+    /// Load what the kernel knows about the packet: an `NFT_META_*` key.
+    Meta(u32),
+    /// Load bytes of the network header.
+    Network {
+        /// Where they begin.
+        offset: u32,
+        /// How many, at most 16.
+        length: u32,
+    },
+    /// Keep the bits of this mask.
+    Mask(Vec<u8>),
+    /// Go on only if the loaded bytes are these.
+    Equals(Vec<u8>),
+    /// Go on only if the loaded key is in this set.
+    Lookup(String),
+    /// Count packets and bytes that come this far.
+    Counter,
+    /// Decide.
+    Verdict(Verdict),
+}
+
+/// What becomes of the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is gone.
+    Drop,
+    /// Back to the chain we came from; from a base chain: its policy, accept.
+    Return,
+    /// On to a chain, and back here if that returns.
+    Jump(&'static str),
+}
+
+/// `NFT_META_NFPROTO`: [`libc::NFPROTO_IPV4`] or [`libc::NFPROTO_IPV6`], one byte.
+pub const META_PROTOCOL: u32 = libc::NFT_META_NFPROTO as u32;
+/// `NFT_META_IIF`: the input interface's index, 4 bytes in host order.
+pub const META_INPUT: u32 = libc::NFT_META_IIF as u32;
+
+impl Expression {
+    /// Appends the expression to a rule's list.
+    pub fn encode(&self, list: &mut Encoder) {
+        list.nest(1, |expression| {
+            expression.text(1, self.name());
+            expression.nest(2, |fields| self.encode_fields(fields));
+        });
+    }
+
+    const fn name(&self) -> &'static str {
+        match self {
+            Expression::Meta(_) => "meta",
+            Expression::Network { .. } => "payload",
+            Expression::Mask(_) => "bitwise",
+            Expression::Equals(_) => "cmp",
+            Expression::Lookup(_) => "lookup",
+            Expression::Counter => "counter",
+            Expression::Verdict(_) => "immediate",
+        }
+    }
+
+    fn encode_fields(&self, fields: &mut Encoder) {
+        match self {
+            Expression::Meta(key) => numbers(fields, &[(1, REGISTER), (2, *key)]),
+            Expression::Network { offset, length } => {
+                numbers(fields, &[(1, REGISTER), (2, NETWORK_HEADER), (3, *offset), (4, *length)]);
+            }
+            Expression::Mask(mask) => encode_mask(fields, mask),
+            Expression::Equals(bytes) => {
+                numbers(fields, &[(1, REGISTER), (2, libc::NFT_CMP_EQ as u32)]);
+                value(fields, 3, bytes);
+            }
+            Expression::Lookup(set) => {
+                fields.text(1, set);
+                fields.be32(2, REGISTER);
+            }
+            Expression::Counter => {}
+            Expression::Verdict(verdict) => encode_verdict(fields, *verdict),
+        }
+    }
+}
+
+fn numbers(fields: &mut Encoder, pairs: &[(u16, u32)]) {
+    pairs.iter().for_each(|(kind, number)| fields.be32(*kind, *number));
+}
+
+/// `NFTA_DATA_VALUE` in a nest of its own.
+fn value(fields: &mut Encoder, kind: u16, bytes: &[u8]) {
+    fields.nest(kind, |data| data.attribute(1, bytes));
+}
+
+/// `register = register & mask ^ 0`: the kernel has no plain "and".
+fn encode_mask(fields: &mut Encoder, mask: &[u8]) {
+    let length = u32::try_from(mask.len()).unwrap_or(u32::MAX);
+    numbers(fields, &[(1, REGISTER), (2, REGISTER), (3, length)]);
+    value(fields, 4, mask);
+    value(fields, 5, &vec![0; mask.len()]);
+}
+
+fn encode_verdict(fields: &mut Encoder, verdict: Verdict) {
+    let (code, chain) = match verdict {
+        Verdict::Drop => (libc::NF_DROP, None),
+        Verdict::Return => (libc::NFT_RETURN, None),
+        Verdict::Jump(chain) => (libc::NFT_JUMP, Some(chain)),
+    };
+    fields.be32(1, VERDICT_REGISTER);
+    fields.nest(2, |data| {
+        data.nest(2, |verdict| {
+            verdict.attribute(1, &code.to_be_bytes());
+            if let Some(chain) = chain {
+                verdict.text(2, chain);
+            }
+        });
+    });
+}
+
+/// The numbers of a received expression if it is a counter: (packets, bytes).
+pub fn counter(expression: Attributes<'_>) -> Option<(u64, u64)> {
+    if expression.find(1)?.text() != "counter" {
+        return None;
+    }
+    let fields = expression.find(2)?.nested();
+    Some((fields.find(2)?.be64()?, fields.find(1)?.be64()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(expression: &Expression) -> (String, Vec<u8>) {
+        let mut encoder = Encoder::default();
+        expression.encode(&mut encoder);
+        let bytes = encoder.finish().unwrap();
+        let inner = Attributes(&bytes).next().unwrap().nested();
+        (inner.find(1).unwrap().text(), inner.find(2).unwrap().payload.to_vec())
+    }
+
+    #[test]
+    fn a_lookup_names_its_set_and_source_register() {
+        let (name, bytes) = fields(&Expression::Lookup("blocked4".to_owned()));
+        assert_eq!(name, "lookup");
+        assert_eq!(Attributes(&bytes).find(1).unwrap().text(), "blocked4");
+        assert_eq!(Attributes(&bytes).find(2).unwrap().be32(), Some(1));
+    }
+
+    #[test]
+    fn a_jump_carries_its_code_and_chain() {
+        let (name, bytes) = fields(&Expression::Verdict(Verdict::Jump("prefixes")));
+        let verdict = Attributes(&bytes).find(2).unwrap().nested().find(2).unwrap().nested();
+        assert_eq!(name, "immediate");
+        assert_eq!(verdict.find(1).unwrap().be32(), Some(-3_i32 as u32));
+        assert_eq!(verdict.find(2).unwrap().text(), "prefixes");
+    }
+
+    #[test]
+    fn a_mask_changes_only_the_bits_it_clears() {
+        let (_, bytes) = fields(&Expression::Mask(vec![0xff, 0xff, 0, 0]));
+        let data = |kind| Attributes(&bytes).find(kind).unwrap().nested().find(1).unwrap().payload.to_vec();
+        assert_eq!((data(4), data(5)), (vec![0xff, 0xff, 0, 0], vec![0; 4]));
+    }
+}
