@@ -5,6 +5,7 @@
 
 pub mod message;
 pub mod nftables;
+pub mod sock_diag;
 pub mod socket;
 
 pub use message::{Encoder, Message};
