@@ -5,8 +5,11 @@
 
 pub mod message;
 pub mod nftables;
+pub mod route;
 pub mod sock_diag;
 pub mod socket;
+pub mod surroundings;
 
 pub use message::{Encoder, Message};
 pub use socket::Socket;
+pub use surroundings::Surroundings;

@@ -1,0 +1,221 @@
+//! What route netlink tells of addresses, links and default routes (rtnetlink(7)), as typed values.
+//!
+//! Pure; both roles. Only reads: nothing here changes the host's network.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+
+use super::message::{self, Attribute, Attributes, Encoder, Message};
+
+/// Notifications of links, addresses and routes of both families: `RTMGRP_*` of linux/rtnetlink.h.
+pub const GROUPS: u32 = (libc::RTMGRP_LINK
+    | libc::RTMGRP_IPV4_IFADDR
+    | libc::RTMGRP_IPV6_IFADDR
+    | libc::RTMGRP_IPV4_ROUTE
+    | libc::RTMGRP_IPV6_ROUTE) as u32;
+
+/// `struct rtnexthop`.
+const NEXT_HOP_LENGTH: usize = 8;
+
+/// One address of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Its interface.
+    pub interface: u32,
+    /// The address itself, not a point-to-point link's far end.
+    pub local: IpAddr,
+    /// Length of its on-link prefix.
+    pub prefix_len: u8,
+    /// The configured broadcast address, IPv4 only.
+    pub broadcast: Option<IpAddr>,
+}
+
+/// One interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// `ARPHRD_*` of linux/if_arp.h: 1 Ethernet, 772 loopback, 65534 none (tun).
+    pub hardware: u16,
+    /// `IFF_*` flags, 0x1 up, 0x8 loopback.
+    pub flags: u32,
+}
+
+/// What a message, of a dump or of a notification, is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// An address came, changed or went.
+    Address(Address),
+    /// An interface came, changed or went.
+    Link(Link),
+    /// A default route, with its gateways, came, changed or went.
+    DefaultRoute(Vec<IpAddr>),
+}
+
+/// What is asked for in a dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    /// All interfaces.
+    Links,
+    /// All addresses.
+    Addresses,
+    /// All routes.
+    Routes,
+}
+
+impl List {
+    /// `nlmsg_type` of the request.
+    pub const fn number(self) -> u16 {
+        match self {
+            List::Links => libc::RTM_GETLINK,
+            List::Addresses => libc::RTM_GETADDR,
+            List::Routes => libc::RTM_GETROUTE,
+        }
+    }
+
+    /// The family header: all zero asks for every family. `ifinfomsg` has 16 bytes, `rtmsg` 12, `ifaddrmsg` 8.
+    pub fn fill(self, message: &mut Encoder) {
+        match self {
+            List::Links => message.put(&[0; 16]),
+            List::Addresses => message.put(&[0; 8]),
+            List::Routes => message.put(&[0; 12]),
+        }
+    }
+}
+
+/// Understands a message; `None` if it tells nothing that we want to know.
+pub fn decode(message: &Message<'_>) -> Option<News> {
+    match message.kind {
+        libc::RTM_NEWADDR | libc::RTM_DELADDR => decode_address(message).map(News::Address),
+        libc::RTM_NEWLINK | libc::RTM_DELLINK => decode_link(message).map(News::Link),
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => decode_default_route(message).map(News::DefaultRoute),
+        _ => None,
+    }
+}
+
+/// `struct ifaddrmsg`: family, prefix length, flags, scope, interface (4).
+fn decode_address(message: &Message<'_>) -> Option<Address> {
+    let (&[_, prefix_len, _, _, a, b, c, d], attributes) = message.split::<8>()?;
+    let find = |kind| attributes.find(kind).and_then(|attribute| attribute.address());
+    Some(Address {
+        interface: u32::from_ne_bytes([a, b, c, d]),
+        local: find(libc::IFA_LOCAL).or_else(|| find(libc::IFA_ADDRESS))?,
+        prefix_len,
+        broadcast: find(libc::IFA_BROADCAST),
+    })
+}
+
+/// `struct ifinfomsg`: family, pad, hardware type (2), index (4), flags (4), change mask (4). Messages of AF_BRIDGE
+/// about the same interface say nothing new.
+fn decode_link(message: &Message<'_>) -> Option<Link> {
+    let (&[family, _, h0, h1, i0, i1, i2, i3, f0, f1, f2, f3, ..], attributes) = message.split::<16>()?;
+    (i32::from(family) == libc::AF_UNSPEC).then_some(())?;
+    Some(Link {
+        index: u32::from_ne_bytes([i0, i1, i2, i3]),
+        name: attributes.find(libc::IFLA_IFNAME)?.text(),
+        hardware: u16::from_ne_bytes([h0, h1]),
+        flags: u32::from_ne_bytes([f0, f1, f2, f3]),
+    })
+}
+
+/// `struct rtmsg`: family, destination length, source length, tos, table, protocol, scope, type, flags (4).
+/// Two routes of length 1 are the old way to outdo a default route without touching it (VPN clients do): they count.
+fn decode_default_route(message: &Message<'_>) -> Option<Vec<IpAddr>> {
+    let (&[_, length, _, _, _, _, _, kind, ..], attributes) = message.split::<12>()?;
+    let is_default = length <= 1 && kind == libc::RTN_UNICAST;
+    is_default.then(|| gateways(attributes))
+}
+
+/// The gateway of a route, and those of its next hops (`RTA_MULTIPATH`).
+fn gateways(attributes: Attributes<'_>) -> Vec<IpAddr> {
+    let mut found: Vec<IpAddr> = attributes.filter_map(gateway).collect();
+    let hops = attributes.find(libc::RTA_MULTIPATH).map_or(&[][..], |hops| hops.payload);
+    found.extend(NextHops(hops).flat_map(|hop| hop.filter_map(gateway)));
+    found
+}
+
+/// `RTA_GATEWAY`, or `RTA_VIA` (a family of two bytes, then the address): an IPv6 gateway of an IPv4 route.
+fn gateway(attribute: Attribute<'_>) -> Option<IpAddr> {
+    match attribute.kind {
+        libc::RTA_GATEWAY => attribute.address(),
+        libc::RTA_VIA => message::address(attribute.payload.get(2..)?),
+        _ => None,
+    }
+}
+
+/// The attributes of each `struct rtnexthop` (length (2), flags, hops, interface (4)).
+struct NextHops<'a>(&'a [u8]);
+
+impl<'a> Iterator for NextHops<'a> {
+    type Item = Attributes<'a>;
+
+    fn next(&mut self) -> Option<Attributes<'a>> {
+        let length = usize::from(u16::from_ne_bytes(*self.0.first_chunk()?));
+        let attributes = self.0.get(NEXT_HOP_LENGTH..length)?;
+        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(Attributes(attributes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::netlink::message::Messages;
+
+    fn route(length: u8, fill: impl FnOnce(&mut Encoder)) -> Option<News> {
+        let mut encoder = Encoder::default();
+        encoder.message(libc::RTM_NEWROUTE, 0, 0, |message| {
+            message.put(&[2, length, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0]);
+            fill(message);
+        });
+        decode(&Messages(&encoder.finish().unwrap()).next().unwrap().unwrap())
+    }
+
+    fn default_via(gateways: &[&str]) -> Option<News> {
+        Some(News::DefaultRoute(gateways.iter().map(|text| text.parse().unwrap()).collect()))
+    }
+
+    #[test]
+    fn a_default_route_tells_its_gateway_and_other_routes_nothing() {
+        let via = |message: &mut Encoder| message.attribute(libc::RTA_GATEWAY, &[192, 0, 2, 1]);
+        assert_eq!(route(0, via), default_via(&["192.0.2.1"]));
+        assert_eq!(route(1, via), default_via(&["192.0.2.1"]));
+        assert_eq!(route(8, via), None);
+    }
+
+    #[test]
+    fn every_next_hop_of_a_multipath_route_is_a_gateway() {
+        let mut hops = Vec::new();
+        for last in [1, 2] {
+            hops.extend([16, 0, 0, 0, 1, 0, 0, 0].map(|byte: u8| byte));
+            hops.extend([8, 0, libc::RTA_GATEWAY as u8, 0, 192, 0, 2, last]);
+        }
+        let multipath = route(0, |message| message.attribute(libc::RTA_MULTIPATH, &hops));
+        if cfg!(target_endian = "little") {
+            assert_eq!(multipath, default_via(&["192.0.2.1", "192.0.2.2"]));
+        }
+    }
+
+    #[test]
+    fn an_ipv4_route_may_have_an_ipv6_gateway() {
+        let mut via = vec![10, 0];
+        via.extend("fe80::1".parse::<std::net::Ipv6Addr>().unwrap().octets());
+        assert_eq!(route(0, |message| message.attribute(libc::RTA_VIA, &via)), default_via(&["fe80::1"]));
+    }
+
+    proptest! {
+        #[test]
+        fn any_news_is_read_without_a_panic(kind in 16_u16..28, payload in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let _ = decode(&Message { kind, flags: 0, sequence: 0, payload: &payload });
+        }
+
+        #[test]
+        fn any_next_hops_are_read_without_a_panic(hops in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let _ = route(0, |message| message.attribute(libc::RTA_MULTIPATH, &hops));
+        }
+    }
+}

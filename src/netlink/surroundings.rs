@@ -1,0 +1,218 @@
+//! The host's own place in the network: its addresses, broadcast addresses, default gateways and interfaces, kept current.
+//!
+//! Both roles have one each: the helper does not take the sensor's word for which addresses must never be blocked.
+//! Two sockets, both opened before confinement; reading them needs no right.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::message::Malformed;
+use super::route::{self, Address, Link, List, News};
+use super::socket::Socket;
+
+/// What is known of the network around us.
+#[derive(Debug)]
+pub struct Surroundings {
+    notifications: Socket,
+    lists: Socket,
+    addresses: BTreeSet<IpAddr>,
+    broadcasts: BTreeSet<IpAddr>,
+    gateways: BTreeSet<IpAddr>,
+    links: BTreeMap<u32, Link>,
+}
+
+/// Which lists must be read again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stale {
+    addresses: bool,
+    links: bool,
+    routes: bool,
+}
+
+impl Stale {
+    const ALL: Stale = Stale { addresses: true, links: true, routes: true };
+
+    fn note(&mut self, news: &News) {
+        match news {
+            News::Address(_) => self.addresses = true,
+            News::Link(_) => self.links = true,
+            News::DefaultRoute(_) => self.routes = true,
+        }
+        // A link that goes down takes its routes along without a word for each (IPv4).
+        self.routes |= self.links;
+    }
+}
+
+impl Surroundings {
+    /// Opens both sockets and reads everything. Notifications are joined first, so that no change falls in between.
+    pub fn open() -> io::Result<Surroundings> {
+        let mut surroundings = Surroundings {
+            notifications: Socket::open(libc::NETLINK_ROUTE, route::GROUPS)?,
+            lists: Socket::open(libc::NETLINK_ROUTE, 0)?,
+            addresses: BTreeSet::new(),
+            broadcasts: BTreeSet::new(),
+            gateways: BTreeSet::new(),
+            links: BTreeMap::new(),
+        };
+        surroundings.read_again(Stale::ALL)?;
+        Ok(surroundings)
+    }
+
+    /// Takes in every notification that waits; `true` if anything is different now. Call it when [`AsFd::as_fd`] is readable.
+    /// A notification only says which list to read again: order, replacement and loss of notifications then do not matter.
+    pub fn drain(&mut self) -> io::Result<bool> {
+        let mut stale = Stale::default();
+        loop {
+            match self.notifications.notifications() {
+                Ok(Some(mut messages)) => messages.try_for_each(|message| {
+                    route::decode(&message?).iter().for_each(|news| stale.note(news));
+                    Ok(())
+                }),
+                Ok(None) => break,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    stale = Stale::ALL;
+                    Ok(())
+                }
+                Err(error) => return Err(error),
+            }
+            .map_err(|malformed: Malformed| io::Error::other(malformed))?;
+        }
+        self.read_again(stale)
+    }
+
+    /// The host's own addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.addresses.iter().copied()
+    }
+
+    /// Gateways of all default routes, of every table.
+    pub fn gateways(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.gateways.iter().copied()
+    }
+
+    /// Directed broadcast addresses of the networks we are in (IPv4).
+    pub fn broadcasts(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.broadcasts.iter().copied()
+    }
+
+    /// All interfaces, in the order of their indices.
+    pub fn links(&self) -> impl Iterator<Item = &Link> + '_ {
+        self.links.values()
+    }
+
+    /// The name of an interface.
+    pub fn interface_name(&self, index: u32) -> Option<&str> {
+        self.links.get(&index).map(|link| link.name.as_str())
+    }
+
+    /// Whether `address` is this host's: assigned, or in the loopback networks. IPv4-mapped addresses count as IPv4.
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        address.is_loopback() || self.addresses.contains(&address)
+    }
+
+    /// What the network tells us never to block: own addresses, gateways, broadcast addresses.
+    pub fn never_block(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.addresses().chain(self.gateways()).chain(self.broadcasts()).map(IpNet::from)
+    }
+
+    fn read_again(&mut self, stale: Stale) -> io::Result<bool> {
+        let addresses = stale.addresses && self.read_addresses()?;
+        let links = stale.links && self.read_links()?;
+        let routes = stale.routes && self.read_gateways()?;
+        Ok(addresses | links | routes)
+    }
+
+    fn read_addresses(&mut self) -> io::Result<bool> {
+        let list = self.read(List::Addresses, |news| match news {
+            News::Address(address) => Some(address),
+            News::Link(_) | News::DefaultRoute(_) => None,
+        })?;
+        let broadcasts = replace(&mut self.broadcasts, list.iter().flat_map(broadcasts_of).collect());
+        let addresses = replace(&mut self.addresses, list.iter().map(|address| address.local).collect());
+        Ok(broadcasts | addresses)
+    }
+
+    fn read_links(&mut self) -> io::Result<bool> {
+        let list = self.read(List::Links, |news| match news {
+            News::Link(link) => Some((link.index, link)),
+            News::Address(_) | News::DefaultRoute(_) => None,
+        })?;
+        Ok(replace(&mut self.links, list.into_iter().collect()))
+    }
+
+    fn read_gateways(&mut self) -> io::Result<bool> {
+        let list = self.read(List::Routes, |news| match news {
+            News::DefaultRoute(gateways) => Some(gateways),
+            News::Link(_) | News::Address(_) => None,
+        })?;
+        Ok(replace(&mut self.gateways, list.into_iter().flatten().collect()))
+    }
+
+    fn read<T>(&mut self, list: List, want: impl Fn(News) -> Option<T>) -> io::Result<Vec<T>> {
+        self.lists.dump(
+            list.number(),
+            |message| list.fill(message),
+            |message, found| {
+                found.extend(route::decode(message).and_then(&want));
+            },
+        )
+    }
+}
+
+impl AsFd for Surroundings {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.notifications.as_fd()
+    }
+}
+
+fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
+    let changed = *old != new;
+    *old = new;
+    changed
+}
+
+/// The configured broadcast address, and the one that the kernel gives every network shorter than /31 besides
+/// (`fib_add_ifaddr` in net/ipv4/fib_frontend.c).
+fn broadcasts_of(address: &Address) -> impl Iterator<Item = IpAddr> + use<> {
+    let derived = match address.local {
+        IpAddr::V4(local) if address.prefix_len < 31 => Ipv4Net::new(local, address.prefix_len).ok(),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    };
+    derived.map(|network| IpAddr::V4(network.broadcast())).into_iter().chain(address.broadcast)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(local: &str, prefix_len: u8, broadcast: Option<&str>) -> Address {
+        let broadcast = broadcast.map(|text| text.parse().unwrap());
+        Address { interface: 1, local: local.parse().unwrap(), prefix_len, broadcast }
+    }
+
+    #[test]
+    fn a_network_has_its_last_address_for_broadcast_and_the_configured_one() {
+        let found = |address: &Address| broadcasts_of(address).map(|ip| ip.to_string()).collect::<Vec<_>>();
+        assert_eq!(found(&address("192.0.2.7", 24, None)), ["192.0.2.255"]);
+        assert_eq!(found(&address("192.0.2.7", 24, Some("192.0.2.0"))), ["192.0.2.255", "192.0.2.0"]);
+        assert_eq!(found(&address("192.0.2.7", 31, None)), Vec::<String>::new());
+        assert_eq!(found(&address("2001:db8::1", 64, None)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn loopback_is_own_and_named_and_a_stranger_is_not() {
+        let mut surroundings = Surroundings::open().unwrap();
+        assert_eq!(surroundings.interface_name(1), Some("lo"));
+        assert_eq!(surroundings.interface_name(u32::MAX), None);
+        assert!(surroundings.is_own("127.3.2.1".parse().unwrap()));
+        assert!(surroundings.is_own("::ffff:127.0.0.1".parse().unwrap()));
+        assert!(!surroundings.is_own("203.0.113.9".parse().unwrap()));
+        surroundings.drain().unwrap();
+    }
+}
