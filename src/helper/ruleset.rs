@@ -1,0 +1,292 @@
+//! What stands in the table `inet portsentry`: sets, chains and rules, as commands to make them.
+//!
+//! Pure; the helper's. Single addresses live in the hash sets `blocked4` and `blocked6`. Prefixes of each length have
+//! a hash set of masked addresses of their own (`blocked6_64`), made when first needed: lookups stay O(1), and prefixes
+//! that lie within each other are listed, refreshed and lifted one by one, which a kernel interval set cannot do.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::netlink::nftables::element::ELEMENTS_PER_MESSAGE;
+use crate::netlink::nftables::expression::{META_INPUT, META_PROTOCOL};
+use crate::netlink::nftables::{
+    Command, Element, Elements, Expression, HOOK_PREROUTING, Key, PRIORITY_RAW, Set, Verdict,
+};
+use crate::networks::Networks;
+
+/// Our table, of the family `inet`. Nobody else's is ever touched.
+pub const TABLE: &str = "portsentry";
+/// The kernel refuses more elements in one set of blocks.
+pub const SET_CAPACITY: u32 = 1 << 17;
+/// The base chain.
+const PROBE: &str = "probe";
+/// Where each prefix length in use has its rule.
+const PREFIXES: &str = "prefixes";
+/// `LOOPBACK_IFINDEX` of net/flow.h: `lo` is the first interface of every network namespace.
+const LOOPBACK_INDEX: u32 = 1;
+
+/// A source in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// One address or a prefix; host bits do not count.
+    pub target: IpNet,
+    /// How long it stays; `None`: until it is lifted.
+    pub remaining: Option<Duration>,
+}
+
+/// The set for blocks of one family and prefix length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BlockSet {
+    ipv6: bool,
+    length: u8,
+}
+
+impl BlockSet {
+    /// The two sets that always stand.
+    pub const SINGLES: [BlockSet; 2] =
+        [BlockSet { ipv6: false, length: 32 }, BlockSet { ipv6: true, length: 128 }];
+
+    /// Where `target` belongs.
+    pub fn of(target: &IpNet) -> BlockSet {
+        BlockSet { ipv6: target.addr().is_ipv6(), length: target.prefix_len() }
+    }
+
+    /// The set with this name, if it is one of ours.
+    pub fn named(name: &str) -> Option<BlockSet> {
+        let of_family = |ipv6, widest| (1..=widest).map(move |length| BlockSet { ipv6, length });
+        of_family(false, 32).chain(of_family(true, 128)).find(|set| set.name() == name)
+    }
+
+    /// `blocked4`, `blocked6`, or with the prefix length `blocked6_64`.
+    pub fn name(self) -> String {
+        let family = if self.ipv6 { 6 } else { 4 };
+        match self.is_single() {
+            true => format!("blocked{family}"),
+            false => format!("blocked{family}_{}", self.length),
+        }
+    }
+
+    /// What an element with this key blocks.
+    pub fn target(self, key: IpAddr) -> Option<IpNet> {
+        IpNet::new(key, self.length).ok()
+    }
+
+    fn is_single(self) -> bool {
+        BlockSet::SINGLES.contains(&self)
+    }
+
+    const fn key(self) -> Key {
+        if self.ipv6 { Key::Ipv6 } else { Key::Ipv4 }
+    }
+
+    fn mask(self) -> Vec<u8> {
+        let ones = |width: u8| u32::from(width.saturating_sub(self.length));
+        match self.ipv6 {
+            false => u32::MAX.checked_shl(ones(32)).unwrap_or(0).to_be_bytes().to_vec(),
+            true => u128::MAX.checked_shl(ones(128)).unwrap_or(0).to_be_bytes().to_vec(),
+        }
+    }
+
+    /// Makes the set.
+    fn make(self) -> Command {
+        let elements = Elements::Timed { capacity: SET_CAPACITY };
+        Command::NewSet(Set { name: self.name(), key: self.key(), elements })
+    }
+
+    /// Drops, and counts, what comes from it.
+    fn rule(self) -> Command {
+        let mut rule = source(self.key());
+        if !self.is_single() {
+            rule.push(Expression::Mask(self.mask()));
+        }
+        rule.push(Expression::Lookup(self.name()));
+        rule.extend([Expression::Counter, Expression::Verdict(Verdict::Drop)]);
+        Command::NewRule(if self.is_single() { PROBE } else { PREFIXES }, rule)
+    }
+}
+
+/// Loads the source address of a packet of this family.
+fn source(key: Key) -> Vec<Expression> {
+    let (protocol, offset) = match key {
+        Key::Ipv4 => (libc::NFPROTO_IPV4, 12),
+        Key::Ipv6 => (libc::NFPROTO_IPV6, 8),
+    };
+    let protocol = u8::try_from(protocol).unwrap_or_default();
+    let length = u32::from(key.length());
+    vec![
+        Expression::Meta(META_PROTOCOL),
+        Expression::Equals(vec![protocol]),
+        Expression::Network { offset, length },
+    ]
+}
+
+/// Makes the whole table anew: an old one goes in the same moment. Then come the elements, with [`add_blocks`].
+pub fn table(never: &Networks) -> Vec<Command> {
+    // A table must be there to be deleted, and "make" is content with one that is.
+    let mut commands = vec![Command::NewTable, Command::DeleteTable, Command::NewTable];
+    commands.extend([never_set(Key::Ipv4), never_set(Key::Ipv6)]);
+    commands.extend(BlockSet::SINGLES.map(BlockSet::make));
+    commands.push(Command::NewChain(PREFIXES, None));
+    commands.push(Command::NewChain(PROBE, Some((HOOK_PREROUTING, PRIORITY_RAW))));
+    commands.extend(probe_rules());
+    commands.extend(never_elements(never));
+    commands
+}
+
+fn probe_rules() -> Vec<Command> {
+    let rule = |expressions| Command::NewRule(PROBE, expressions);
+    let to_prefixes = rule(vec![Expression::Verdict(Verdict::Jump(PREFIXES))]);
+    let mut rules = vec![rule(from_loopback())];
+    rules.extend([Key::Ipv4, Key::Ipv6].map(|key| rule(from_never(key))));
+    rules.extend(BlockSet::SINGLES.map(BlockSet::rule));
+    rules.push(to_prefixes);
+    rules
+}
+
+/// The host talking to itself is never cut off, not even in the moment in which an address becomes its own.
+fn from_loopback() -> Vec<Expression> {
+    let index = LOOPBACK_INDEX.to_ne_bytes().to_vec();
+    vec![Expression::Meta(META_INPUT), Expression::Equals(index), Expression::Verdict(Verdict::Return)]
+}
+
+fn from_never(key: Key) -> Vec<Expression> {
+    let mut rule = source(key);
+    rule.extend([Expression::Lookup(never_name(key)), Expression::Verdict(Verdict::Return)]);
+    rule
+}
+
+fn never_name(key: Key) -> String {
+    match key {
+        Key::Ipv4 => "never4".to_owned(),
+        Key::Ipv6 => "never6".to_owned(),
+    }
+}
+
+fn never_set(key: Key) -> Command {
+    Command::NewSet(Set { name: never_name(key), key, elements: Elements::Ranges })
+}
+
+/// Puts `never` in the place of what the never sets hold.
+pub fn replace_never(never: &Networks) -> Vec<Command> {
+    let mut commands = [Key::Ipv4, Key::Ipv6].map(|key| Command::EmptySet(never_name(key))).to_vec();
+    commands.extend(never_elements(never));
+    commands
+}
+
+fn never_elements(never: &Networks) -> impl Iterator<Item = Command> {
+    let v4 = never.ranges_v4().map(|(first, last)| {
+        range(first.into(), u32::from(last).checked_add(1).map(|end| IpAddr::V4(end.into())))
+    });
+    let v6 = never.ranges_v6().map(|(first, last)| {
+        range(first.into(), u128::from(last).checked_add(1).map(|end| IpAddr::V6(end.into())))
+    });
+    let v4 = add(never_name(Key::Ipv4), &v4.flatten().collect::<Vec<_>>());
+    v4.into_iter().chain(add(never_name(Key::Ipv6), &v6.flatten().collect::<Vec<_>>()))
+}
+
+/// A range up to the last address there is has no end element.
+fn range(first: IpAddr, end: Option<IpAddr>) -> impl Iterator<Item = Element> {
+    [Some(Element::RangeFirst(first)), end.map(Element::RangeEnd)].into_iter().flatten()
+}
+
+fn add(set: String, elements: &[Element]) -> Vec<Command> {
+    let chunks = elements.chunks(ELEMENTS_PER_MESSAGE);
+    chunks.map(|chunk| Command::AddElements(set.clone(), chunk.to_vec())).collect()
+}
+
+fn delete(set: String, elements: &[Element]) -> Vec<Command> {
+    let chunks = elements.chunks(ELEMENTS_PER_MESSAGE);
+    chunks.map(|chunk| Command::DeleteElements(set.clone(), chunk.to_vec())).collect()
+}
+
+/// Makes the set for a prefix length and its rule. The order of the rules there does not matter: all of them drop.
+pub fn new_set(set: BlockSet) -> [Command; 2] {
+    [set.make(), set.rule()]
+}
+
+/// The elements of `blocks`, each set's together and each target once; of two times for one target the later counts.
+fn by_set(blocks: &[Block]) -> BTreeMap<BlockSet, Vec<Element>> {
+    let times: BTreeMap<IpNet, Option<Duration>> =
+        blocks.iter().map(|block| (block.target.trunc(), block.remaining)).collect();
+    let mut sets: BTreeMap<BlockSet, Vec<Element>> = BTreeMap::new();
+    for (target, time) in times {
+        sets.entry(BlockSet::of(&target)).or_default().push(Element::Timed(target.addr(), time));
+    }
+    sets
+}
+
+/// Adds blocks to sets that hold none of them.
+pub fn add_blocks(blocks: &[Block]) -> Vec<Command> {
+    by_set(blocks).into_iter().flat_map(|(set, elements)| add(set.name(), &elements)).collect()
+}
+
+/// Adds blocks, or sets the time anew of those that are there. Only kernels since 6.12 change the time of an element
+/// that is added again, and "delete" fails where there is none: add, delete and add is right on all of them.
+pub fn refresh_blocks(blocks: &[Block]) -> Vec<Command> {
+    let refresh = |(set, elements): (BlockSet, Vec<Element>)| {
+        let add = add(set.name(), &elements);
+        [add.clone(), delete(set.name(), &elements), add].concat()
+    };
+    by_set(blocks).into_iter().flat_map(refresh).collect()
+}
+
+/// Deletes one block, which must be there.
+pub fn delete_block(target: &IpNet) -> Vec<Command> {
+    delete(BlockSet::of(target).name(), &[Element::Timed(target.network(), None)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(target: &str, seconds: u64) -> Block {
+        Block { target: target.parse().unwrap(), remaining: Some(Duration::from_secs(seconds)) }
+    }
+
+    #[test]
+    fn a_set_is_found_again_by_its_name() {
+        for text in ["192.0.2.1/32", "192.0.2.0/24", "2001:db8::1/128", "2001:db8::/64"] {
+            let set = BlockSet::of(&text.parse().unwrap());
+            assert_eq!(BlockSet::named(&set.name()), Some(set), "{text}");
+        }
+        assert_eq!(BlockSet::of(&"2001:db8::/64".parse().unwrap()).name(), "blocked6_64");
+        for foreign in ["blocked4_33", "blocked4_0", "blocked4_024", "blocked4_32", "never4", "blocked", ""] {
+            assert_eq!(BlockSet::named(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_mask_has_as_many_ones_as_the_prefix_is_long() {
+        for (text, ones) in [("10.0.0.0/25", 25), ("10.0.0.0/0", 0), ("2001:db8::/48", 48), ("::1/128", 128)]
+        {
+            let mask = BlockSet::of(&text.parse().unwrap()).mask();
+            assert_eq!(mask.iter().map(|byte| byte.count_ones()).sum::<u32>(), ones, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_target_that_is_given_twice_is_one_element_with_the_later_time() {
+        let blocks = [block("192.0.2.1/32", 1), block("192.0.2.1/32", 2)];
+        let element = Element::Timed("192.0.2.1".parse().unwrap(), Some(Duration::from_secs(2)));
+        assert_eq!(add_blocks(&blocks), [Command::AddElements("blocked4".to_owned(), vec![element])]);
+        assert_eq!(refresh_blocks(&blocks).len(), 3);
+    }
+
+    #[test]
+    fn a_range_up_to_the_last_address_stays_open() {
+        let all: Networks = ["240.0.0.0/4".parse().unwrap()].into_iter().collect();
+        let first = Element::RangeFirst("240.0.0.0".parse().unwrap());
+        let commands: Vec<Command> = never_elements(&all).collect();
+        assert_eq!(commands, [Command::AddElements("never4".to_owned(), vec![first])]);
+    }
+
+    #[test]
+    fn never_comes_before_blocked() {
+        let text = format!("{:?}", probe_rules());
+        assert!(text.find("never6").unwrap() < text.find("blocked4").unwrap(), "{text}");
+    }
+}
