@@ -1,0 +1,473 @@
+//! The helper's nftables response and the netlink readings do in a real kernel what they say.
+//!
+//! Needs root, ip, nft and ping. Every test has namespaces of its own, which end with it.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "clippy's leave for tests does not reach their helper functions")]
+
+use std::fs::File;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns, unshare};
+use portsentry::helper::nftables::{Nftables, NftablesError};
+use portsentry::helper::ruleset::{Block, SET_CAPACITY};
+use portsentry::netlink::Surroundings;
+use portsentry::netlink::sock_diag::SocketTables;
+use portsentry::networks::Networks;
+use portsentry::protocol::Outcome;
+
+/// The protected host's and the scanner's namespace, joined by a veth pair. This thread is in the host's.
+struct Lab {
+    host: String,
+    scanner: String,
+}
+
+impl Lab {
+    fn new() -> Lab {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let id = format!("{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let lab = Lab { host: format!("codec_host_{id}"), scanner: format!("codec_scan_{id}") };
+        for name in [&lab.host, &lab.scanner] {
+            run(&format!("ip netns add {name}"));
+            run(&format!("ip -n {name} link set lo up"));
+        }
+        run(&format!("ip -n {} link add wire type veth peer name wire netns {}", lab.host, lab.scanner));
+        for (name, last) in [(&lab.host, 1), (&lab.scanner, 2), (&lab.scanner, 3)] {
+            run(&format!("ip -n {name} address add 192.0.2.{last}/24 dev wire"));
+            run(&format!("ip -n {name} address add 2001:db8::{last}/64 dev wire nodad"));
+            run(&format!("ip -n {name} link set wire up"));
+        }
+        run(&format!("ip -n {} address add 2001:db8:0:1::2/64 dev wire nodad", lab.scanner));
+        run(&format!("ip -n {} route add 2001:db8:0:1::/64 dev wire", lab.host));
+        let host = File::open(format!("/run/netns/{}", lab.host)).unwrap();
+        setns(host, CloneFlags::CLONE_NEWNET).unwrap();
+        lab.until_reachable();
+        lab
+    }
+
+    /// The link needs a moment to come up.
+    fn until_reachable(&self) {
+        for (source, target) in [("192.0.2.2", "192.0.2.1"), ("2001:db8::2", "2001:db8::1")] {
+            wait_until(|| self.pings(source, target));
+        }
+    }
+
+    fn pings(&self, source: &str, target: &str) -> bool {
+        let command = format!("ip netns exec {} ping -n -q -c 1 -W 1 -I {source} {target}", self.scanner);
+        output(&command).status.success()
+    }
+
+    /// Whether the host answers each of these sources.
+    fn answers(&self, sources: &[&str]) -> Vec<bool> {
+        let target = |source: &str| if source.contains(':') { "2001:db8::1" } else { "192.0.2.1" };
+        sources.iter().map(|source| self.pings(source, target(source))).collect()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // Out of the namespace, so that it ends now.
+        let _ = unshare(CloneFlags::CLONE_NEWNET);
+        for name in [&self.host, &self.scanner] {
+            let _ = output(&format!("ip netns delete {name}"));
+        }
+    }
+}
+
+fn output(command: &str) -> Output {
+    let mut words = command.split_whitespace();
+    Command::new(words.next().unwrap()).args(words).output().unwrap()
+}
+
+fn run(command: &str) -> String {
+    let output = output(command);
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn wait_until(mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(10), "waited in vain");
+        std::thread::yield_now();
+    }
+}
+
+fn networks(texts: &[&str]) -> Networks {
+    texts.iter().map(|text| net(text)).collect()
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).unwrap()
+}
+
+fn seconds(target: &str, seconds: u64) -> Block {
+    Block { target: net(target), remaining: Some(Duration::from_secs(seconds)) }
+}
+
+fn block(nftables: &mut Nftables, blocks: &[Block]) {
+    nftables.block(blocks).into_iter().for_each(|result| result.unwrap());
+}
+
+fn installed(never: &[&str], blocks: &[Block]) -> Nftables {
+    let mut nftables = Nftables::open().unwrap();
+    nftables.install(&networks(never), blocks).unwrap();
+    nftables
+}
+
+fn ruleset() -> String {
+    run("nft list ruleset")
+}
+
+fn targets(nftables: &mut Nftables) -> Vec<String> {
+    let mut targets: Vec<String> =
+        nftables.list().unwrap().iter().map(|block| block.target.to_string()).collect();
+    targets.sort();
+    targets
+}
+
+#[test]
+fn a_blocked_source_is_dropped_and_counted_and_an_innocent_one_is_answered() {
+    let lab = Lab::new();
+    let mut nftables = installed(&[], &[]);
+    let sources = ["192.0.2.2", "192.0.2.3", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::2"];
+    assert_eq!(lab.answers(&sources), [true; 5]);
+    block(
+        &mut nftables,
+        &[seconds("192.0.2.2", 60), seconds("2001:db8::2", 60), seconds("2001:db8:0:1::/64", 60)],
+    );
+    assert_eq!(nftables.counters().unwrap(), (0, 0));
+    assert_eq!(lab.answers(&sources), [false, true, false, true, false]);
+    let (packets, bytes) = nftables.counters().unwrap();
+    assert!((3..20).contains(&packets) && bytes >= packets * 84, "{packets} packets, {bytes} bytes");
+    assert_eq!(nftables.unblock(&net("192.0.2.2")).unwrap(), Outcome::Lifted);
+    assert_eq!(nftables.unblock(&net("192.0.2.2")).unwrap(), Outcome::NotBlocked);
+    assert_eq!(nftables.unblock(&net("198.51.100.0/25")).unwrap(), Outcome::NotBlocked);
+    nftables.flush().unwrap();
+    assert_eq!(lab.answers(&sources), [true; 5]);
+}
+
+#[test]
+fn nft_reads_our_table_as_we_mean_it() {
+    let _lab = Lab::new();
+    let mut nftables =
+        installed(&["192.0.2.0/25", "192.0.2.128/25", "192.0.2.7/32", "240.0.0.0/4", "fe80::/10"], &[]);
+    block(&mut nftables, &[seconds("198.51.100.1", 60), seconds("2001:db8:0:1::/64", 60)]);
+    block(&mut nftables, &[Block { target: net("198.51.100.0/24"), remaining: None }]);
+    let text = ruleset();
+    for line in [
+        "iif \"lo\" return",
+        "ip saddr @never4 return",
+        "ip6 saddr @never6 return",
+        "ip saddr @blocked4 counter packets 0 bytes 0 drop",
+        "ip6 saddr @blocked6 counter packets 0 bytes 0 drop",
+        "ip6 saddr & ffff:ffff:ffff:ffff:: == @blocked6_64 counter packets 0 bytes 0 drop",
+        "ip saddr & 255.255.255.0 == @blocked4_24 counter packets 0 bytes 0 drop",
+        "type filter hook prerouting priority raw; policy accept;",
+        "elements = { 192.0.2.0/24, 240.0.0.0/4 }",
+        "elements = { fe80::/10 }",
+        "elements = { 198.51.100.0 }",
+        "198.51.100.1 timeout 1m expires",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&run("nft -j list table inet portsentry")).unwrap();
+    assert!(json["nftables"].as_array().unwrap().len() > 10);
+}
+
+#[test]
+fn a_never_block_source_is_answered_though_it_is_blocked() {
+    let lab = Lab::new();
+    let mut nftables =
+        installed(&["192.0.2.2/32"], &[seconds("192.0.2.0/24", 60), seconds("2001:db8::/64", 60)]);
+    assert_eq!(lab.answers(&["192.0.2.2", "192.0.2.3", "2001:db8::2"]), [true, false, false]);
+    nftables.set_never(&networks(&["192.0.2.3/32", "2001:db8::/64"])).unwrap();
+    assert_eq!(lab.answers(&["192.0.2.2", "192.0.2.3", "2001:db8::2"]), [false, true, true]);
+    nftables.set_never(&Networks::default()).unwrap();
+    assert_eq!(lab.answers(&["192.0.2.2", "192.0.2.3"]), [false, false]);
+    nftables.set_never(&networks(&["0.0.0.0/0", "::/0"])).unwrap();
+    assert_eq!(lab.answers(&["192.0.2.2", "192.0.2.3", "2001:db8::2"]), [true, true, true]);
+}
+
+#[test]
+fn the_host_reaches_itself_even_if_its_own_address_is_blocked() {
+    let _lab = Lab::new();
+    let _nftables = installed(&[], &[seconds("192.0.2.1", 60)]);
+    let listener = TcpListener::bind("192.0.2.1:0").unwrap();
+    TcpStream::connect_timeout(&listener.local_addr().unwrap(), Duration::from_secs(5)).unwrap();
+}
+
+#[test]
+fn a_block_ends_by_itself_and_blocking_again_sets_its_time_anew() {
+    let lab = Lab::new();
+    let mut nftables = installed(&[], &[]);
+    let short = |target: &str| Block { target: net(target), remaining: Some(Duration::from_millis(1500)) };
+    block(&mut nftables, &[short("192.0.2.2"), short("192.0.2.3"), short("2001:db8::/64")]);
+    block(&mut nftables, &[seconds("192.0.2.2", 600), seconds("2001:db8::/64", 600)]);
+    assert_eq!(targets(&mut nftables), ["192.0.2.2/32", "192.0.2.3/32", "2001:db8::/64"]);
+    wait_until(|| nftables.list().unwrap().len() == 2);
+    assert_eq!(lab.answers(&["192.0.2.2", "192.0.2.3", "2001:db8::2"]), [false, true, false]);
+    let left = nftables.list().unwrap();
+    assert!(left.iter().all(|block| block.remaining > Some(Duration::from_secs(590))), "{left:?}");
+    block(&mut nftables, &[seconds("192.0.2.2", 5)]);
+    let left = nftables.list().unwrap().into_iter().find(|block| block.target == net("192.0.2.2")).unwrap();
+    assert!(left.remaining <= Some(Duration::from_secs(5)), "shorter as well: {left:?}");
+    block(&mut nftables, &[Block { target: net("192.0.2.2"), remaining: None }]);
+    let left = nftables.list().unwrap().into_iter().find(|block| block.target == net("192.0.2.2")).unwrap();
+    assert_eq!(left.remaining, None);
+}
+
+#[test]
+fn prefixes_within_each_other_are_blocked_and_lifted_one_by_one() {
+    let lab = Lab::new();
+    let mut nftables = installed(&[], &[]);
+    let nested = ["192.0.2.0/24", "192.0.2.0/30", "192.0.2.2/31", "192.0.2.2/32"];
+    block(&mut nftables, &nested.map(|target| seconds(target, 60)));
+    assert_eq!(targets(&mut nftables), nested);
+    for (number, target) in nested.iter().enumerate() {
+        assert_eq!(lab.answers(&["192.0.2.2"]), [false]);
+        assert_eq!(nftables.unblock(&net(target)).unwrap(), Outcome::Lifted);
+        assert_eq!(targets(&mut nftables).len(), 3 - number);
+    }
+    assert_eq!(lab.answers(&["192.0.2.2"]), [true]);
+}
+
+#[test]
+fn a_new_run_finds_the_old_runs_blocks_and_installs_over_them() {
+    let lab = Lab::new();
+    drop(installed(&[], &[seconds("192.0.2.2", 60), seconds("2001:db8:0:1::/64", 60)]));
+    assert_eq!(lab.answers(&["192.0.2.2"]), [false], "blocks outlive the process");
+    let mut nftables = Nftables::open().unwrap();
+    let found = nftables.list().unwrap();
+    assert_eq!(targets(&mut nftables), ["192.0.2.2/32", "2001:db8:0:1::/64"]);
+    nftables.install(&Networks::default(), &found).unwrap();
+    assert_eq!(targets(&mut nftables), ["192.0.2.2/32", "2001:db8:0:1::/64"]);
+    assert_eq!(lab.answers(&["192.0.2.2", "2001:db8:0:1::2", "192.0.2.3"]), [false, false, true]);
+}
+
+#[test]
+fn other_tables_are_left_as_they_are() {
+    let _lab = Lab::new();
+    run("nft add table inet other");
+    run("nft add set inet other blocked4 { type ipv4_addr; }");
+    run("nft add element inet other blocked4 { 203.0.113.1 }");
+    let before = ruleset();
+    let mut nftables = installed(&["192.0.2.1/32"], &[seconds("192.0.2.2", 60)]);
+    nftables.install(&Networks::default(), &[]).unwrap();
+    nftables.flush().unwrap();
+    assert_ne!(ruleset(), before);
+    nftables.remove_table().unwrap();
+    assert_eq!(ruleset(), before);
+    nftables.remove_table().unwrap();
+    assert_eq!(targets(&mut nftables), Vec::<String>::new());
+}
+
+#[test]
+fn a_flushed_ruleset_is_told_as_such_and_can_be_installed_again() {
+    let lab = Lab::new();
+    let mut nftables = installed(&[], &[]);
+    assert!(nftables.is_installed().unwrap());
+    run("nft flush ruleset");
+    assert!(!nftables.is_installed().unwrap());
+    let results = nftables.block(&[seconds("192.0.2.2", 60), seconds("2001:db8::/64", 60)]);
+    assert!(
+        results.iter().all(|result| matches!(result, Err(NftablesError::TableGone { .. }))),
+        "{results:?}"
+    );
+    assert!(matches!(nftables.list(), Err(NftablesError::TableGone { .. })));
+    nftables.install(&Networks::default(), &[seconds("192.0.2.2", 60)]).unwrap();
+    assert_eq!(lab.answers(&["192.0.2.2"]), [false]);
+}
+
+#[test]
+fn one_block_that_the_kernel_refuses_does_not_keep_out_its_neighbours() {
+    let _lab = Lab::new();
+    let mut nftables = installed(&[], &[]);
+    // A set of the wrong kind stands where the one for /25 should.
+    run("nft add set inet portsentry blocked4_25 { type ipv6_addr; }");
+    let results =
+        nftables.block(&[seconds("192.0.2.2", 60), seconds("192.0.2.0/25", 60), seconds("192.0.2.3", 60)]);
+    assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(targets(&mut nftables), ["192.0.2.2/32", "192.0.2.3/32"]);
+}
+
+#[test]
+fn ten_thousand_blocks_go_in_and_stay_in_over_a_new_install() {
+    let _lab = Lab::new();
+    let mut nftables = installed(&[], &[]);
+    let address = |number: u32| IpAddr::from((0x0a00_0000 + number).to_be_bytes());
+    let of =
+        |number: u32| Block { target: address(number).into(), remaining: Some(Duration::from_secs(3600)) };
+    let all: Vec<Block> = (0..10_000).map(of).collect();
+    for chunk in all.chunks(100) {
+        block(&mut nftables, chunk);
+    }
+    assert_eq!(nftables.list().unwrap().len(), 10_000);
+    let found = nftables.list().unwrap();
+    nftables.install(&networks(&["192.0.2.1/32"]), &found).unwrap();
+    assert_eq!(nftables.list().unwrap().len(), 10_000);
+    let never: Vec<IpNet> = (0..3_000).map(|number| address(2 * number).into()).collect();
+    nftables.set_never(&never.into_iter().collect()).unwrap();
+    assert_eq!(run("nft list set inet portsentry never4").matches("10.0.").count(), 3_000);
+}
+
+#[test]
+fn a_full_set_says_so_and_keeps_what_it_has() {
+    let _lab = Lab::new();
+    let of = |number: u32| Block { target: IpAddr::from(number.to_be_bytes()).into(), remaining: None };
+    let full: Vec<Block> = (0..SET_CAPACITY).map(|number| of(0x0a00_0000 + number)).collect();
+    let mut nftables = installed(&[], &full);
+    let results = nftables.block(&[seconds("192.0.2.2", 60), seconds("2001:db8::2", 60)]);
+    assert!(matches!(results[..], [Err(NftablesError::Full { .. }), Ok(())]), "{results:?}");
+    assert_eq!(nftables.list().unwrap().len(), full.len() + 1);
+}
+
+#[test]
+fn root_of_a_user_namespace_may_not_send_long_batches_and_installs_in_short_ones() {
+    let test = "install_two_full_sets";
+    let own = std::env::current_exe().unwrap();
+    run(&format!("unshare --user --map-root-user {} --exact --ignored {test}", own.display()));
+}
+
+#[test]
+#[ignore = "run by the test above, in a user namespace"]
+fn install_two_full_sets() {
+    // Never in the machine's own namespace, however this test is started.
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    // 11 MiB: more than such a root may send at once where wmem_max is 4 MiB; the default is 208 KiB.
+    let v4 = |number: u32| IpNet::from(IpAddr::from((0x0a00_0000 + number).to_be_bytes()));
+    let v6 = |number: u32| IpNet::from(IpAddr::from(u128::from(number).to_be_bytes()));
+    let targets = (0..SET_CAPACITY).flat_map(|number| [v4(number), v6(number)]);
+    let blocks: Vec<Block> =
+        targets.map(|target| Block { target, remaining: Some(Duration::from_secs(600)) }).collect();
+    for _ in 0..2 {
+        assert_eq!(installed(&["192.0.2.1/32"], &blocks).list().unwrap().len(), blocks.len());
+    }
+}
+
+#[test]
+fn without_the_right_the_error_names_the_capability() {
+    let _lab = Lab::new();
+    caps::drop(None, caps::CapSet::Effective, caps::Capability::CAP_NET_ADMIN).unwrap();
+    let error = Nftables::open().unwrap_err();
+    caps::raise(None, caps::CapSet::Effective, caps::Capability::CAP_NET_ADMIN).unwrap();
+    assert!(error.to_string().contains("CAP_NET_ADMIN"), "{error}");
+    assert_eq!(error.errno(), libc_eperm());
+}
+
+fn libc_eperm() -> i32 {
+    nix::Error::EPERM as i32
+}
+
+#[test]
+fn a_listener_is_noticed_and_so_is_its_end() {
+    let _lab = Lab::new();
+    let mut tables = SocketTables::open().unwrap();
+    assert_eq!(tables.read().unwrap(), []);
+    let listener = TcpListener::bind("[2001:db8::1]:0").unwrap();
+    let local: Vec<SocketAddr> = tables.read().unwrap().iter().map(|socket| socket.local).collect();
+    assert_eq!(local, [listener.local_addr().unwrap()]);
+    drop(listener);
+    assert_eq!(tables.read().unwrap(), []);
+}
+
+#[test]
+fn addresses_routes_and_links_are_noticed_when_they_come_and_go() {
+    let _lab = Lab::new();
+    let mut around = Surroundings::open().unwrap();
+    let has = |around: &Surroundings, text: &str| around.is_own(text.parse().unwrap());
+    assert!(has(&around, "192.0.2.1") && has(&around, "2001:db8::1") && !has(&around, "192.0.2.9"));
+    assert_eq!(
+        around.broadcasts().map(|ip| ip.to_string()).collect::<Vec<_>>(),
+        ["127.255.255.255", "192.0.2.255"]
+    );
+    assert_eq!(around.gateways().count(), 0);
+
+    assert!(after(&mut around, "ip address add 192.0.2.9/24 dev wire"));
+    assert!(has(&around, "192.0.2.9"));
+    assert!(after(&mut around, "ip address delete 192.0.2.9/24 dev wire"));
+    assert!(!has(&around, "192.0.2.9"));
+
+    let gateways = |around: &Surroundings| around.gateways().map(|ip| ip.to_string()).collect::<Vec<_>>();
+    assert!(after(&mut around, "ip route add default via 192.0.2.2"));
+    assert_eq!(gateways(&around), ["192.0.2.2"]);
+    assert!(after(&mut around, "ip route replace default via 192.0.2.3"));
+    assert_eq!(gateways(&around), ["192.0.2.3"]);
+    assert!(after(&mut around, "ip -6 route add default nexthop via 2001:db8::2 nexthop via 2001:db8::3"));
+    assert_eq!(gateways(&around), ["192.0.2.3", "2001:db8::2", "2001:db8::3"]);
+    assert!(after(&mut around, "ip route replace default nexthop via 192.0.2.2 nexthop via 192.0.2.3"));
+    assert_eq!(gateways(&around), ["192.0.2.2", "192.0.2.3", "2001:db8::2", "2001:db8::3"]);
+    assert!(after(&mut around, "ip -4 route replace default via inet6 2001:db8::7 dev wire"));
+    assert_eq!(gateways(&around), ["2001:db8::2", "2001:db8::3", "2001:db8::7"]);
+
+    assert!(after(&mut around, "ip link set wire down"));
+    assert_eq!(gateways(&around), Vec::<String>::new());
+    assert!(after(&mut around, "ip link set wire name cable"));
+    let link = around.links().find(|link| link.name == "cable").unwrap();
+    assert_eq!((link.hardware, around.interface_name(link.index)), (1, Some("cable")));
+    assert!(after(&mut around, "ip link delete cable"));
+    assert_eq!(around.links().map(|link| link.name.as_str()).collect::<Vec<_>>(), ["lo"]);
+    assert!(!has(&around, "192.0.2.1"));
+}
+
+#[test]
+fn lost_notifications_do_no_harm() {
+    let _lab = Lab::new();
+    let mut around = Surroundings::open().unwrap();
+    // Far more than the socket's buffer holds.
+    for number in 0..4 {
+        let lines: String = (0..1000)
+            .map(|n| format!("address add 10.{number}.{}.{}/32 dev wire\n", n / 250, n % 250))
+            .collect();
+        let path = std::env::temp_dir().join(format!("codec_{}_{number}", std::process::id()));
+        std::fs::write(&path, lines).unwrap();
+        run(&format!("ip -batch {}", path.display()));
+        std::fs::remove_file(&path).unwrap();
+    }
+    assert!(around.drain().unwrap());
+    assert_eq!(around.addresses().filter(|address| address.to_string().starts_with("10.")).count(), 4000);
+    assert!(!around.drain().unwrap());
+}
+
+/// Runs a command and says whether the notification made a difference.
+fn after(around: &mut Surroundings, command: &str) -> bool {
+    run(command);
+    poll(&mut [PollFd::new(around.as_fd(), PollFlags::POLLIN)], PollTimeout::from(5000_u16)).unwrap();
+    around.drain().unwrap()
+}
+
+/// How long one block takes: `cargo test --release --test nftables_codec -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures, proves nothing"]
+fn measure_microseconds_per_block() {
+    let _lab = Lab::new();
+    let mut nftables = installed(&[], &[]);
+    let of = |number: u32| Block {
+        target: IpAddr::from((0x0a00_0000 + number).to_be_bytes()).into(),
+        remaining: Some(Duration::from_secs(3600)),
+    };
+    for size in [1_usize, 10, 100, 1000] {
+        for round in ["new", "again"] {
+            let mut took: Vec<f64> = Vec::new();
+            let all: Vec<Block> = (0..10_000).map(|number| of(number + size as u32 * 100_000)).collect();
+            for chunk in all.chunks(size) {
+                let start = Instant::now();
+                block(&mut nftables, chunk);
+                took.push(start.elapsed().as_secs_f64() * 1e6 / size as f64);
+            }
+            took.sort_by(f64::total_cmp);
+            let at = |part: usize| took[took.len() * part / 100];
+            println!("batches of {size:4}, {round:5}: median {:.2} p99 {:.2} µs a block", at(50), at(99));
+        }
+        nftables.flush().unwrap();
+    }
+    let all: Vec<Block> = (0..10_000).map(of).collect();
+    let start = Instant::now();
+    nftables.install(&Networks::default(), &all).unwrap();
+    println!("installing with 10,000 blocks: {:.2} µs a block", start.elapsed().as_secs_f64() * 1e6 / 1e4);
+}
