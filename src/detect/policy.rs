@@ -1,0 +1,277 @@
+//! From a probe to a verdict: which probes count, and how much.
+//!
+//! Run by the ring threads, once for each probe. Changes nothing but the score table; what is done about a verdict
+//! (log, block, stay silent) is the main thread's.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::probe::{Probe, Protocol};
+use super::table::{Evidence, ScoreTable, SourceKey, Standing};
+use super::weights::{self, Points};
+use crate::config::{BlockMode, PortSet};
+
+/// What is watched, and what a source may do before it counts as a scanner. Immutable: a reload makes a new one.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// Watched TCP ports, decoys among them.
+    pub tcp_ports: PortSet,
+    /// Watched UDP ports, decoys among them.
+    pub udp_ports: PortSet,
+    /// SCAN_TRIGGER: probes of watched ports before the alarm; 0 and 1 both mean the first.
+    pub scan_trigger: u32,
+    /// IPv6 sources are one if they share this many bits.
+    pub ipv6_prefix: u8,
+    /// BLOCK_TCP.
+    pub block_tcp: BlockMode,
+    /// BLOCK_UDP.
+    pub block_udp: BlockMode,
+}
+
+/// What a probe means.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Verdict {
+    /// Its port is not watched: it does not count.
+    NotWatched,
+    /// A service runs on its port: it does not count.
+    ServiceInUse,
+    /// Its source address cannot be anybody's: it does not count.
+    Martian,
+    /// The same packet once more: it does not count twice.
+    Retransmission,
+    /// It counts, and its source is still below the trigger.
+    Probe(Standing),
+    /// It counts, and its source is over the trigger; [`Standing::crossed`] on the one probe that took it there.
+    Scan(Standing),
+}
+
+impl Watch {
+    /// Judges `probe` at `now` microseconds. `in_use` tells whether a local socket holds a port: a service, or our own
+    /// end of a connection, whose peer's segments are no probes. For a visit to a decoy, whose socket is ours, it says no.
+    pub fn judge(
+        &self,
+        probe: &Probe,
+        table: &ScoreTable,
+        in_use: impl Fn(Protocol, u16) -> bool,
+        now: u64,
+    ) -> Verdict {
+        if !self.is_watched(probe.protocol, probe.port) {
+            return Verdict::NotWatched;
+        }
+        if is_martian(probe.source, probe.destination) {
+            return Verdict::Martian;
+        }
+        if in_use(probe.protocol, probe.port) {
+            return Verdict::ServiceInUse;
+        }
+        let source = SourceKey::of(probe.source, self.ipv6_prefix);
+        let standing = table.record(source, probe, self.evidence(probe), now);
+        match (standing.retransmission, standing.triggered) {
+            (true, _) => Verdict::Retransmission,
+            (false, true) => Verdict::Scan(standing),
+            (false, false) => Verdict::Probe(standing),
+        }
+    }
+
+    /// Whether a probe of this port counts.
+    pub fn is_watched(&self, protocol: Protocol, port: u16) -> bool {
+        match protocol {
+            Protocol::Tcp => self.tcp_ports.contains(port),
+            Protocol::Udp => self.udp_ports.contains(port),
+            Protocol::Sctp | Protocol::Icmp | Protocol::Ip => false,
+        }
+    }
+
+    /// What is to be done about a scan over `protocol`; only TCP and UDP have a key, the others go with TCP.
+    pub fn block_mode(&self, protocol: Protocol) -> BlockMode {
+        match protocol {
+            Protocol::Udp => self.block_udp,
+            Protocol::Tcp | Protocol::Sctp | Protocol::Icmp | Protocol::Ip => self.block_tcp,
+        }
+    }
+
+    /// The probes that a quick scan has to its name when it triggers: what events show as `threshold`.
+    pub fn threshold(&self) -> f32 {
+        self.scan_trigger.clamp(1, weights::TRIGGER_MAX) as f32
+    }
+
+    fn evidence(&self, probe: &Probe) -> Evidence {
+        let threshold = weights::trigger_threshold(self.scan_trigger);
+        match probe.scan_type.may_be_stray() {
+            true => Evidence { new_port: weights::STRAY, known_port: Points::NONE, threshold },
+            false => {
+                Evidence { new_port: weights::WATCHED_PORT, known_port: weights::WATCHED_PORT, threshold }
+            }
+        }
+    }
+}
+
+/// Sources that no host may have (RFC 6890): this network, loopback from elsewhere, multicast, broadcast, unspecified.
+fn is_martian(source: IpAddr, destination: IpAddr) -> bool {
+    match source {
+        IpAddr::V4(address) => {
+            address.octets().first() == Some(&0)
+                || address.is_multicast()
+                || address == Ipv4Addr::BROADCAST
+                || address.is_loopback() && !destination.is_loopback()
+        }
+        IpAddr::V6(address) => {
+            address.is_unspecified()
+                || address.is_multicast()
+                || address.is_loopback() && !destination.is_loopback()
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::detect::ScanType;
+    use crate::packet::TcpFlags;
+
+    const NOBODY: fn(Protocol, u16) -> bool = |_, _| false;
+    const HOUR: u64 = 3_600_000_000;
+
+    fn watch(scan_trigger: u32) -> Watch {
+        Watch {
+            tcp_ports: (1..=1024).collect(),
+            udp_ports: [7, 9].into_iter().collect(),
+            scan_trigger,
+            ipv6_prefix: 64,
+            block_tcp: BlockMode::Block,
+            block_udp: BlockMode::Log,
+        }
+    }
+
+    fn table() -> ScoreTable {
+        ScoreTable::new(64, &[7; 16], Some(weights::HALF_LIFE))
+    }
+
+    /// A SYN; its sequence number is its port's, so that each port is a contact of its own.
+    fn probe(source: &str, port: u16) -> Probe {
+        Probe {
+            source: source.parse().unwrap(),
+            destination: "192.0.2.1".parse().unwrap(),
+            source_port: 40_000,
+            port,
+            protocol: Protocol::Tcp,
+            scan_type: ScanType::Syn,
+            flags: TcpFlags(TcpFlags::SYN),
+            sequence: u32::from(port),
+            ip_options: Some(false),
+            verified: false,
+        }
+    }
+
+    /// At which of `probes`, `gap` apart, the trigger fires (the first is 1).
+    fn fires_at(trigger: u32, gap: u64, probes: impl IntoIterator<Item = Probe>) -> Option<usize> {
+        let (watch, table) = (watch(trigger), table());
+        let scans = |(at, probe): (usize, Probe)| {
+            matches!(watch.judge(&probe, &table, NOBODY, HOUR + at as u64 * gap), Verdict::Scan(_))
+        };
+        probes.into_iter().enumerate().map(scans).position(|fired| fired).map(|at| at + 1)
+    }
+
+    #[test]
+    fn a_quick_scan_triggers_at_exactly_the_nth_probe() {
+        for (trigger, expected) in [(0, 1), (1, 1), (2, 2), (3, 3), (10, 10), (500, 500)] {
+            let probes = (1..=600).map(|port| probe("10.0.0.1", port));
+            assert_eq!(fires_at(trigger, 1_000, probes), Some(expected), "{trigger}");
+        }
+    }
+
+    #[test]
+    fn probes_of_the_same_port_count_like_those_of_another_and_tcp_with_udp() {
+        let same = (1..9).map(|sequence| Probe { sequence, ..probe("10.0.0.1", 7) });
+        assert_eq!(fires_at(3, 1_000, same), Some(3));
+        let udp =
+            Probe { protocol: Protocol::Udp, scan_type: ScanType::Udp, sequence: 0, ..probe("10.0.0.1", 7) };
+        assert_eq!(fires_at(2, 1_000, [probe("10.0.0.1", 7), udp]), Some(2));
+    }
+
+    #[test]
+    fn two_probes_count_as_two_within_a_half_life_and_a_weekly_stray_never_does() {
+        let two = || [probe("10.0.0.1", 1), probe("10.0.0.1", 2)];
+        assert_eq!(fires_at(2, 3 * HOUR, two()), Some(2));
+        assert_eq!(fires_at(2, 7 * HOUR, two()), None);
+        let weekly = (1..500).map(|port| probe("10.0.0.1", port));
+        assert_eq!(fires_at(2, 7 * 24 * HOUR, weekly), None);
+    }
+
+    #[test]
+    fn one_probe_crosses_and_every_later_one_stays_triggered_until_forgiven() {
+        let (watch, table) = (watch(2), table());
+        let source = SourceKey::of("10.0.0.1".parse().unwrap(), 64);
+        let mut crossings = 0;
+        for port in 1..50 {
+            match watch.judge(&probe("10.0.0.1", port), &table, NOBODY, u64::from(port) * HOUR / 10) {
+                Verdict::Scan(standing) => crossings += u32::from(standing.crossed),
+                verdict => assert!(port == 1 && matches!(verdict, Verdict::Probe(_)), "{port} {verdict:?}"),
+            }
+        }
+        assert_eq!(crossings, 1);
+        assert!(table.forgive(source) && !table.forgive(source));
+        let after = watch.judge(&probe("10.0.0.1", 60), &table, NOBODY, 5 * HOUR);
+        let Verdict::Probe(standing) = after else { panic!("{after:?}") };
+        assert_eq!((standing.probes, standing.distinct_ports, standing.first_seen), (1, 1, 5 * HOUR));
+    }
+
+    #[test]
+    fn a_retransmission_is_the_same_probe_but_not_ten_minutes_later() {
+        let (watch, table, once) = (watch(2), table(), probe("10.0.0.1", 7));
+        assert!(matches!(watch.judge(&once, &table, NOBODY, HOUR), Verdict::Probe(_)));
+        for second in [1, 3, 7, 15, 31, 63, 127] {
+            let again = watch.judge(&once, &table, NOBODY, HOUR + second * 1_000_000);
+            assert_eq!(again, Verdict::Retransmission, "{second}");
+        }
+        assert!(matches!(watch.judge(&once, &table, NOBODY, HOUR + HOUR / 6), Verdict::Scan(_)));
+    }
+
+    #[test]
+    fn what_is_not_watched_or_in_use_or_martian_never_counts() {
+        let (watch, table) = (watch(0), table());
+        let judge = |probe: Probe, in_use| watch.judge(&probe, &table, |_, _| in_use, HOUR);
+        assert_eq!(judge(probe("10.0.0.1", 1025), false), Verdict::NotWatched);
+        assert_eq!(
+            judge(Probe { protocol: Protocol::Sctp, ..probe("10.0.0.1", 7) }, false),
+            Verdict::NotWatched
+        );
+        assert_eq!(judge(probe("10.0.0.1", 7), true), Verdict::ServiceInUse);
+        for martian in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "127.0.0.1",
+            "224.0.0.1",
+            "239.1.1.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "ff02::1",
+        ] {
+            assert_eq!(judge(probe(martian, 7), false), Verdict::Martian, "{martian}");
+        }
+        assert_eq!(table.occupancy().occupied, 0);
+        let loopback = Probe { destination: "127.0.0.1".parse().unwrap(), ..probe("127.0.0.1", 7) };
+        assert!(matches!(judge(loopback, false), Verdict::Scan(_)));
+    }
+
+    #[test]
+    fn stray_acks_of_one_forgotten_connection_never_trigger_but_an_ack_scan_does() {
+        let ack = |port, sequence| Probe { scan_type: ScanType::Ack, sequence, ..probe("10.0.0.1", port) };
+        assert_eq!(fires_at(0, 1_000_000, (0..1_000).map(|sequence| ack(7, sequence))), None);
+        assert_eq!(fires_at(0, 1_000, (1..9).map(|port| ack(port, 1))), Some(2));
+    }
+
+    #[test]
+    fn a_slash_64_is_one_source_and_two_are_two() {
+        let from = |prefix: &str| {
+            let source = prefix.to_owned();
+            (1..=3_u16).map(move |host| probe(&format!("{source}::{host}"), host))
+        };
+        assert_eq!(fires_at(3, 1_000, from("2001:db8:0:1")), Some(3));
+        let two = from("2001:db8:0:1").take(2).chain(from("2001:db8:0:2").take(2));
+        assert_eq!(fires_at(3, 1_000, two), None);
+        let mapped = [probe("10.0.0.1", 1), probe("::ffff:10.0.0.1", 2)];
+        assert_eq!(fires_at(2, 1_000, mapped), Some(2));
+    }
+}

@@ -1,0 +1,246 @@
+//! The score table: who has earned what. Shared by all ring threads and the main thread; atomics only, no lock.
+//!
+//! Memory is given once and touched at once. It is told what a probe is worth; it never decides what to do about one.
+//!
+//! **What it holds.** `SipHash-1-3(key, source)` chooses a bucket of seven ways. A way is one *head* word (fingerprint,
+//! verified, triggered, score, tick) and one line of *details* (counts, times, recent ports and contacts).
+//!
+//! **What a race cannot do.** A score changes by one compare-and-swap of a word that names its owner: no point is lost
+//! between threads, none lands on another source, and one probe alone is told that it crossed the threshold. Two accounts
+//! opened at once for one source are merged. (`races` proves these under loom.)
+//!
+//! **What a race can lose.** Details are words of their own, each marked with its owner. When threads meet on one new
+//! source within nanoseconds, or a source is evicted while it is being counted, `probes`, `distinct_ports` and
+//! `first_seen` may begin again, a retransmission may count as a probe, or a quiet source may be heard once more. A
+//! crossing may be told twice when three threads open one account at once. Never is one source's told of another's.
+//!
+//! **Collisions.** Fingerprints have 28 bits: a newcomer meets an account not its own with a chance of 7 in 268 million
+//! and then shares it. A port is taken for a known one with 12 in 65,536, a probe for a retransmission with 4 in 16 million.
+//!
+//! **Time** is in microseconds of any clock that the caller keeps to (the packets' own). A tick is a 256th to a 512th of
+//! the half-life and has 16 bits; it wraps after 128 half-lives (32 days for 6 hours). [`ScoreTable::sweep`] must come by
+//! at least every 64, so that no old account passes for a new one.
+#![forbid(unsafe_code)]
+
+mod bucket;
+mod details;
+mod head;
+mod source;
+
+#[cfg(all(test, not(loom)))]
+mod laws;
+#[cfg(all(test, loom))]
+mod races;
+
+/// Loom's atomics where loom checks this room, the machine's everywhere else.
+mod atomic {
+    #[cfg(loom)]
+    pub(super) use loom::sync::atomic::{AtomicU64, Ordering, fence};
+    #[cfg(not(loom))]
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering, fence};
+}
+
+use std::time::Duration;
+
+use siphasher::sip128::SipHasher13;
+
+pub use source::SourceKey;
+
+use self::bucket::{Bucket, Moment, WAYS};
+use self::details::Details;
+use self::head::{Decay, Gain, Head};
+use self::source::Place;
+use super::probe::Probe;
+use super::weights::Points;
+
+/// What a probe is worth, and at which score its source has crossed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// For a port that this source has not probed lately.
+    pub new_port: Points,
+    /// For one of the last twelve ports it probed. Negative points forgive, never below zero.
+    pub known_port: Points,
+    /// The score at which the source counts as a scanner.
+    pub threshold: Points,
+}
+
+/// How a source stands after a probe.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// Points, as they are worth now.
+    pub score: f32,
+    /// Different ports probed, saturating at 65,535; a port is forgotten after twelve others.
+    pub distinct_ports: u32,
+    /// Probes, retransmissions not among them.
+    pub probes: u32,
+    /// Its first probe, microseconds, to 16 µs.
+    pub first_seen: u64,
+    /// It proved that it receives at its address.
+    pub verified: bool,
+    /// This probe took it over the threshold.
+    pub crossed: bool,
+    /// It is over the threshold, by this probe or an earlier one, and stays so until its score has faded to nothing.
+    pub triggered: bool,
+    /// This was no new probe: nothing was counted.
+    pub retransmission: bool,
+    /// [`ScoreTable::quiet`] asked to say nothing more of it for now.
+    pub quiet: bool,
+}
+
+/// How full the table is and whom it turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Ways that hold an account.
+    pub occupied: usize,
+    /// Ways in all.
+    pub capacity: usize,
+    /// Accounts put out for a newcomer since start.
+    pub evicted: u64,
+    /// Probes judged alone, since every account in their place was worth more.
+    pub refused: u64,
+}
+
+/// Scores of sources, in fixed memory.
+#[derive(Debug)]
+pub struct ScoreTable {
+    buckets: Box<[Bucket]>,
+    hasher: SipHasher13,
+    decay: Decay,
+}
+
+impl ScoreTable {
+    /// Room for at least `capacity` sources (rounded up to 7 times a power of two; at most 7 × 2^20), keyed with random
+    /// bytes. Points are worth half after each `half_life`; `None` keeps them whole.
+    pub fn new(capacity: usize, key: &[u8; 16], half_life: Option<Duration>) -> ScoreTable {
+        let buckets = capacity.div_ceil(WAYS).clamp(1, 1 << 20).next_power_of_two();
+        ScoreTable {
+            buckets: (0..buckets).map(|_| Bucket::new()).collect(),
+            hasher: SipHasher13::new_with_key(key),
+            decay: Decay::new(half_life),
+        }
+    }
+
+    /// Takes note of `probe` by `key` at `now` microseconds, and tells how its source stands with it.
+    ///
+    /// A source that finds no room is judged on this one probe.
+    pub fn record(&self, key: SourceKey, probe: &Probe, evidence: Evidence, now: u64) -> Standing {
+        let (place, moment) = (Place::of(&self.hasher, key), self.moment(now));
+        let Some(bucket) = self.bucket(place) else { return alone(probe, evidence, now) };
+        let known = bucket.find(place, moment).and_then(|(way, head)| Some((bucket.details(way)?, head)));
+        let (contact, port) = (place.contact_mark(probe), place.port_mark(probe));
+        if let Some((details, head)) = known
+            && details.knows_contact(contact, now)
+        {
+            let counts = details.counts(place);
+            return Standing { retransmission: true, ..standing(details, place, counts, head, moment) };
+        }
+        let is_new = !known.is_some_and(|(details, _)| details.knows_port(port));
+        let gain = Gain {
+            points: if is_new { evidence.new_port } else { evidence.known_port },
+            threshold: evidence.threshold,
+            verified: probe.verified,
+            triggered: false,
+        };
+        let Some(credited) = bucket.credit(place, gain, moment) else { return alone(probe, evidence, now) };
+        let Some(details) = bucket.details(credited.way) else { return alone(probe, evidence, now) };
+        let counts = details.count(place, is_new);
+        details.note_contact(contact, now, counts.probes);
+        if is_new {
+            details.note_port(port, counts.distinct_ports);
+        }
+        Standing { crossed: credited.crossed, ..standing(details, place, counts, credited.head, moment) }
+    }
+
+    /// Says nothing more of `key` until `until` microseconds: [`Standing::quiet`]. Gives whether it has an account.
+    pub fn quiet(&self, key: SourceKey, until: u64) -> bool {
+        let place = Place::of(&self.hasher, key);
+        let bucket = self.bucket(place);
+        let details = bucket.and_then(|bucket| bucket.details(bucket.holding(place)?));
+        details.inspect(|details| details.quiet(place, until)).is_some()
+    }
+
+    /// Forgets `key`: its next probe is its first, and it can cross again. Gives whether it had an account.
+    pub fn forgive(&self, key: SourceKey) -> bool {
+        let place = Place::of(&self.hasher, key);
+        self.bucket(place).is_some_and(|bucket| bucket.close(place))
+    }
+
+    /// How `key` stands at `now`, if it has an account; changes nothing.
+    pub fn standing(&self, key: SourceKey, now: u64) -> Option<Standing> {
+        let (place, moment) = (Place::of(&self.hasher, key), self.moment(now));
+        let bucket = self.bucket(place)?;
+        let (way, head) = bucket.find(place, moment)?;
+        let details = bucket.details(way)?;
+        Some(standing(details, place, details.counts(place), head, moment))
+    }
+
+    /// Empties accounts that have faded to nothing; gives how many are left. Call it about every half-life.
+    pub fn sweep(&self, now: u64) -> usize {
+        let moment = self.moment(now);
+        self.buckets.iter().map(|bucket| bucket.sweep(moment)).sum()
+    }
+
+    /// Counts the accounts: reads one line a bucket, so for statistics, not for the packet path.
+    pub fn occupancy(&self) -> Occupancy {
+        let none = Occupancy { occupied: 0, capacity: self.buckets.len() * WAYS, evicted: 0, refused: 0 };
+        self.buckets.iter().fold(none, |sum, bucket| {
+            let (evicted, refused) = bucket.turned_out();
+            Occupancy {
+                occupied: sum.occupied + bucket.occupied(),
+                evicted: sum.evicted + evicted,
+                refused: sum.refused + refused,
+                ..sum
+            }
+        })
+    }
+
+    /// Bytes held, from the start to the end: the table never grows.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<ScoreTable>() + size_of_val::<[Bucket]>(&self.buckets)
+    }
+
+    fn moment(&self, now: u64) -> Moment<'_> {
+        Moment { decay: &self.decay, now, tick: self.decay.tick(now) }
+    }
+
+    fn bucket(&self, place: Place) -> Option<&Bucket> {
+        // The number of buckets is a power of two.
+        self.buckets.get(place.bucket as usize & (self.buckets.len() - 1))
+    }
+}
+
+fn standing(
+    details: &Details,
+    place: Place,
+    counts: details::Counts,
+    head: Head,
+    moment: Moment,
+) -> Standing {
+    Standing {
+        score: Points(moment.worth(head) as i32).as_f32(),
+        distinct_ports: u32::from(counts.distinct_ports),
+        probes: counts.probes,
+        first_seen: details.first_seen(place).unwrap_or(moment.now),
+        verified: head.verified(),
+        crossed: false,
+        triggered: head.triggered(),
+        retransmission: false,
+        quiet: details.is_quiet(place, moment.now),
+    }
+}
+
+/// The standing of a source of which nothing else is or can be known.
+fn alone(probe: &Probe, evidence: Evidence, now: u64) -> Standing {
+    let crossed = evidence.new_port > Points::NONE && evidence.new_port >= evidence.threshold;
+    Standing {
+        score: evidence.new_port.max(Points::NONE).as_f32(),
+        distinct_ports: 1,
+        probes: 1,
+        first_seen: now,
+        verified: probe.verified,
+        crossed,
+        triggered: crossed,
+        retransmission: false,
+        quiet: false,
+    }
+}

@@ -1,0 +1,211 @@
+//! Seven accounts that share a place, and the rules of getting in, staying in and being put out.
+//!
+//! Run by the ring threads, all at once, without a lock. A head word is the only truth about who holds a way; see
+//! [`super`] for what a race may lose.
+#![forbid(unsafe_code)]
+
+use super::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
+use super::details::Details;
+use super::head::{Decay, Gain, Head};
+use super::source::Place;
+
+/// Accounts in a bucket. With the ledger word their heads fill one cache line. Loom explores two.
+pub(super) const WAYS: usize = if cfg!(loom) { 2 } else { 7 };
+
+/// One line of heads, one line of details for each.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(super) struct Bucket {
+    /// The way that was claimed last 8 bits, newcomers refused 28, accounts evicted 28 (both wrap).
+    ledger: AtomicU64,
+    heads: [AtomicU64; WAYS],
+    details: [Details; WAYS],
+}
+
+/// What became of a gain.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Credited {
+    pub way: usize,
+    pub head: Head,
+    /// This very gain set the triggered bit.
+    pub crossed: bool,
+}
+
+/// The time and the decay that a whole operation goes by.
+#[derive(Clone, Copy)]
+pub(super) struct Moment<'a> {
+    pub decay: &'a Decay,
+    /// Microseconds.
+    pub now: u64,
+    pub tick: u16,
+}
+
+type Heads = [Head; WAYS];
+
+impl Bucket {
+    pub fn new() -> Bucket {
+        Bucket {
+            ledger: AtomicU64::new(0),
+            heads: std::array::from_fn(|_| AtomicU64::new(0)),
+            details: std::array::from_fn(|_| Details::new()),
+        }
+    }
+
+    pub fn details(&self, way: usize) -> Option<&Details> {
+        self.details.get(way)
+    }
+
+    /// Where `place` has its account, if it has one that has not faded to nothing.
+    pub fn find(&self, place: Place, moment: Moment) -> Option<(usize, Head)> {
+        let (way, head) = holder(&self.load(), place)?;
+        (moment.worth(head) > 0).then_some((way, head))
+    }
+
+    /// The way that holds the account of `place`, faded or not.
+    pub fn holding(&self, place: Place) -> Option<usize> {
+        holder(&self.load(), place).map(|(way, _)| way)
+    }
+
+    /// Adds `gain` to the account of `place`, which is opened if need be; `None` where nobody worth less could go.
+    pub fn credit(&self, place: Place, gain: Gain, moment: Moment) -> Option<Credited> {
+        loop {
+            let heads = self.load();
+            let known = holder(&heads, place);
+            let (way, before) = match known {
+                Some(found) => found,
+                None => match self.victim(&heads, gain, moment) {
+                    Some(victim) => victim,
+                    None => {
+                        self.ledger.fetch_add(1 << 8, Relaxed);
+                        return None;
+                    }
+                },
+            };
+            // An account that faded to nothing is begun anew, its trigger forgotten.
+            let begun = known.is_none() || moment.worth(before) == 0;
+            let base = if begun { Head::new(place.fingerprint, moment.tick) } else { before };
+            let head = base.with(gain, moment.decay, moment.tick);
+            if !self.swap(way, before, head) {
+                continue;
+            }
+            let crossed = head.triggered() && !base.triggered() && !gain.triggered;
+            let credited = Credited { way, head, crossed };
+            if !begun {
+                return Some(credited);
+            }
+            self.begin(place, way, moment);
+            if known.is_some() {
+                return Some(credited);
+            }
+            self.note_claim(way, moment.worth(before) > 0);
+            return Some(self.settle(place, credited, gain, moment));
+        }
+    }
+
+    /// Closes the account of `place`: the next probe is its first. Gives whether there was one.
+    pub fn close(&self, place: Place) -> bool {
+        let mut closed = false;
+        while let Some((way, head)) = holder(&self.load(), place) {
+            if let Some(details) = self.details.get(way) {
+                details.quiet(place, 0);
+            }
+            closed |= self.swap(way, head, Head::EMPTY);
+        }
+        closed
+    }
+
+    /// Empties the ways whose score has faded to nothing, before their ticks can wrap. Gives how many hold an account.
+    pub fn sweep(&self, moment: Moment) -> usize {
+        let heads = self.load();
+        let tenants = heads.into_iter().enumerate().filter(|(_, head)| *head != Head::EMPTY);
+        tenants.filter(|&(way, head)| moment.worth(head) > 0 || !self.swap(way, head, Head::EMPTY)).count()
+    }
+
+    /// Accounts held, whatever they are worth.
+    pub fn occupied(&self) -> usize {
+        self.load().into_iter().filter(|head| *head != Head::EMPTY).count()
+    }
+
+    /// (accounts put out for a newcomer, newcomers that found no room).
+    pub fn turned_out(&self) -> (u64, u64) {
+        let ledger = self.ledger.load(Relaxed);
+        (ledger >> 36, ledger >> 8 & 0xfff_ffff)
+    }
+
+    fn load(&self) -> Heads {
+        std::array::from_fn(|way| self.heads.get(way).map_or(Head::EMPTY, |head| Head(head.load(Relaxed))))
+    }
+
+    fn swap(&self, way: usize, before: Head, after: Head) -> bool {
+        let swap = |head: &AtomicU64| head.compare_exchange(before.0, after.0, Relaxed, Relaxed).is_ok();
+        self.heads.get(way).is_some_and(swap)
+    }
+
+    fn begin(&self, place: Place, way: usize, moment: Moment) {
+        if let Some(details) = self.details.get(way) {
+            details.begin(place, moment.now);
+        }
+    }
+
+    /// The way for a newcomer that brings `gain`: the one worth least, spoofable before verified, and of equals the one
+    /// claimed longest ago. Nobody who is worth more than the newcomer goes.
+    fn victim(&self, heads: &Heads, gain: Gain, moment: Moment) -> Option<(usize, Head)> {
+        let last = (self.ledger.load(Relaxed) & 0xff) as usize;
+        let in_turn = (1..=WAYS).map(|step| (last + step) % WAYS);
+        let rank = |head: Head| (moment.worth(head), head.verified());
+        let ways = in_turn.filter_map(|way| heads.get(way).map(|&head| (way, head)));
+        let (way, head) = ways.min_by_key(|&(_, head)| rank(head))?;
+        let mine = (u64::try_from(gain.points.0).unwrap_or(0), gain.verified);
+        (rank(head) <= mine && gain.points.0 > 0).then_some((way, head))
+    }
+
+    fn note_claim(&self, way: usize, evicted: bool) {
+        let mut before = self.ledger.load(Relaxed);
+        loop {
+            let after = (before & !0xff | way as u64).wrapping_add(u64::from(evicted) << 36);
+            match self.ledger.compare_exchange(before, after, Relaxed, Relaxed) {
+                Ok(_) => return,
+                Err(other) => before = other,
+            }
+        }
+    }
+
+    /// Two threads that meet a new source at once may each open an account for it. Each looks again after its claim (the
+    /// fences make sure that at least one sees both) and moves the upper account's points into the lower one.
+    fn settle(&self, place: Place, mut mine: Credited, gain: Gain, moment: Moment) -> Credited {
+        fence(SeqCst);
+        while let Some((upper, spare)) = duplicate(&self.load(), place) {
+            if !self.swap(upper, spare, Head::EMPTY) {
+                continue;
+            }
+            let is_mine = upper == mine.way;
+            let points = crate::detect::weights::Points(spare.score() as i32);
+            // Whose account was taken over by another thread has told its crossing; who gives its own up tells it here.
+            let triggered = !is_mine && spare.triggered();
+            let moved = Gain { points, verified: spare.verified(), triggered, ..gain };
+            let Some(merged) = self.credit(place, moved, moment) else { continue };
+            let crossed = merged.crossed || !is_mine && !triggered && mine.crossed;
+            mine = Credited { crossed, ..merged };
+        }
+        mine
+    }
+}
+
+impl Moment<'_> {
+    /// What an account is worth now, in 256ths of a point.
+    pub fn worth(&self, head: Head) -> u64 {
+        self.decay.faded(head.score(), head.tick(), self.tick)
+    }
+}
+
+fn holder(heads: &Heads, place: Place) -> Option<(usize, Head)> {
+    let is_mine = |head: &Head| head.fingerprint() == place.fingerprint;
+    heads.iter().position(is_mine).and_then(|way| heads.get(way).map(|&head| (way, head)))
+}
+
+/// The upper of two accounts of one source.
+fn duplicate(heads: &Heads, place: Place) -> Option<(usize, Head)> {
+    let (first, _) = holder(heads, place)?;
+    let mut others = heads.iter().enumerate().skip(first + 1);
+    others.find(|(_, head)| head.fingerprint() == place.fingerprint).map(|(way, &head)| (way, head))
+}

@@ -1,0 +1,160 @@
+//! What is known of a source besides its score: counts, times, the ports and contacts it showed lately. One cache line.
+//!
+//! Run by the ring threads. Nothing here decides whose a point is: each word is changed by itself and carries a mark of
+//! its source, so that a race with an eviction can lose what is told of a source but never tell it of another one.
+#![forbid(unsafe_code)]
+
+// Lanes are hints: they decide no account's owner, so loom need not try every order of their eight words.
+use std::sync::atomic::AtomicU64 as Lanes;
+
+use super::atomic::{AtomicU64, Ordering::Relaxed};
+use super::source::Place;
+
+/// Ports remembered as probed.
+pub(super) const PORT_LANES: u64 = 12;
+/// Contacts remembered, to know a retransmission by.
+const CONTACT_LANES: u64 = 4;
+/// A repetition counts as a retransmission for one to two of these, 2^28 µs = 268 s: Linux sends a SYN again for 127 s.
+const EPOCH_SHIFT: u32 = 28;
+
+/// Eight words.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(super) struct Details {
+    /// Tag 16 bits, distinct ports 16, probes 32; the two saturate.
+    counts: AtomicU64,
+    /// Tag 16 bits, time 48 (16 µs, until the year 2112).
+    first_seen: AtomicU64,
+    /// The same form: nothing more is to be said of this source until then.
+    quiet_until: AtomicU64,
+    /// 2 lanes of 32 bits a word: contact mark 24, epoch 8.
+    contacts: [Lanes; 2],
+    /// 4 lanes of 16 bits a word: port marks.
+    ports: [Lanes; 3],
+}
+
+/// Counts of one source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub distinct_ports: u16,
+    pub probes: u32,
+}
+
+impl Details {
+    /// Filled with ones, not zeros: the allocator then cannot put off giving the memory until a flood comes.
+    pub fn new() -> Details {
+        let word = || AtomicU64::new(u64::MAX);
+        Details {
+            counts: word(),
+            first_seen: word(),
+            quiet_until: word(),
+            contacts: std::array::from_fn(|_| Lanes::new(u64::MAX)),
+            ports: std::array::from_fn(|_| Lanes::new(u64::MAX)),
+        }
+    }
+
+    /// Begins the account of `place`, whose first probe came at `now` microseconds.
+    pub fn begin(&self, place: Place, now: u64) {
+        self.counts.store(place.tag() << 48, Relaxed);
+        self.first_seen.store(timed(place, now), Relaxed);
+        self.quiet_until.store(0, Relaxed);
+        self.contacts.iter().chain(&self.ports).for_each(|lanes| lanes.store(0, Relaxed));
+    }
+
+    /// The counts as they stand; zero if the words are another source's.
+    pub fn counts(&self, place: Place) -> Counts {
+        let word = self.counts.load(Relaxed);
+        match word >> 48 == place.tag() {
+            true => Counts { distinct_ports: (word >> 32) as u16, probes: word as u32 },
+            false => Counts::default(),
+        }
+    }
+
+    /// Counts a probe, of a port not seen before if `new_port`; gives the counts with it.
+    pub fn count(&self, place: Place, new_port: bool) -> Counts {
+        loop {
+            let before = self.counts.load(Relaxed);
+            let mut counts = match before >> 48 == place.tag() {
+                true => Counts { distinct_ports: (before >> 32) as u16, probes: before as u32 },
+                false => Counts::default(),
+            };
+            counts.probes = counts.probes.saturating_add(1);
+            counts.distinct_ports = counts.distinct_ports.saturating_add(u16::from(new_port));
+            let after = place.tag() << 48 | u64::from(counts.distinct_ports) << 32 | u64::from(counts.probes);
+            if self.counts.compare_exchange(before, after, Relaxed, Relaxed).is_ok() {
+                return counts;
+            }
+        }
+    }
+
+    /// When this source was first seen, microseconds (to 16 µs).
+    pub fn first_seen(&self, place: Place) -> Option<u64> {
+        time(place, self.first_seen.load(Relaxed))
+    }
+
+    /// Whether nothing is to be said of this source at `now`.
+    pub fn is_quiet(&self, place: Place, now: u64) -> bool {
+        time(place, self.quiet_until.load(Relaxed)).is_some_and(|until| now < until)
+    }
+
+    /// Says nothing of this source until `until` microseconds.
+    pub fn quiet(&self, place: Place, until: u64) {
+        self.quiet_until.store(timed(place, until), Relaxed);
+    }
+
+    /// Whether this port was seen lately.
+    pub fn knows_port(&self, mark: u64) -> bool {
+        self.ports.iter().any(|lanes| {
+            let word = lanes.load(Relaxed);
+            (0..4).any(|lane| word >> (16 * lane) & 0xffff == mark)
+        })
+    }
+
+    /// Remembers a port in place of the one remembered longest; it is this source's `ordinal`-th.
+    pub fn note_port(&self, mark: u64, ordinal: u16) {
+        let lane = u64::from(ordinal) % PORT_LANES;
+        if let Some(lanes) = self.ports.get((lane / 4) as usize) {
+            set_lane(lanes, 16 * (lane % 4) as u32, 0xffff, mark);
+        }
+    }
+
+    /// Whether this contact was made less than about five minutes before `now`.
+    pub fn knows_contact(&self, mark: u64, now: u64) -> bool {
+        let epoch = (now >> EPOCH_SHIFT) as u8;
+        self.contacts.iter().any(|lanes| {
+            let word = lanes.load(Relaxed);
+            [word as u32, (word >> 32) as u32]
+                .into_iter()
+                .any(|lane| u64::from(lane >> 8) == mark && epoch.wrapping_sub(lane as u8) <= 1)
+        })
+    }
+
+    /// Remembers a contact in place of the one remembered longest; it is this source's `ordinal`-th.
+    pub fn note_contact(&self, mark: u64, now: u64, ordinal: u32) {
+        let lane = u64::from(ordinal) % CONTACT_LANES;
+        let value = mark << 8 | u64::from((now >> EPOCH_SHIFT) as u8);
+        if let Some(lanes) = self.contacts.get((lane / 2) as usize) {
+            set_lane(lanes, 32 * (lane % 2) as u32, 0xffff_ffff, value);
+        }
+    }
+}
+
+/// Changes one lane and leaves its neighbours, which other threads may be changing, alone.
+fn set_lane(lanes: &Lanes, shift: u32, mask: u64, value: u64) {
+    let mut before = lanes.load(Relaxed);
+    loop {
+        let after = before & !(mask << shift) | value << shift;
+        match lanes.compare_exchange(before, after, Relaxed, Relaxed) {
+            Ok(_) => return,
+            Err(other) => before = other,
+        }
+    }
+}
+
+fn timed(place: Place, micros: u64) -> u64 {
+    place.tag() << 48 | (micros >> 4).min((1 << 48) - 1)
+}
+
+fn time(place: Place, word: u64) -> Option<u64> {
+    (word >> 48 == place.tag()).then_some((word & ((1 << 48) - 1)) << 4)
+}

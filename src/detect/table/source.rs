@@ -1,0 +1,89 @@
+//! Who is kept account of, and where in the table that account may stand.
+//!
+//! Pure. An attacker chooses the addresses, so everything here is keyed with 128 random bits that never leave the process.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use siphasher::sip128::SipHasher13;
+
+use crate::detect::Probe;
+
+/// One account: an IPv4 address, or an IPv6 prefix (whoever holds a /64 holds all its addresses).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SourceKey(IpAddr);
+
+impl SourceKey {
+    /// The account of `source`; IPv6 addresses are cut to `ipv6_prefix` bits (more than 128 act as 128), IPv4-mapped
+    /// ones are IPv4.
+    pub fn of(source: IpAddr, ipv6_prefix: u8) -> SourceKey {
+        match source.to_canonical() {
+            IpAddr::V4(address) => SourceKey(IpAddr::V4(address)),
+            IpAddr::V6(address) => {
+                let host_bits = 128_u32.saturating_sub(u32::from(ipv6_prefix));
+                let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+                SourceKey(IpAddr::V6(Ipv6Addr::from(u128::from(address) & mask)))
+            }
+        }
+    }
+
+    /// The address, or the first address of the prefix.
+    pub fn address(self) -> IpAddr {
+        self.0
+    }
+}
+
+/// What the keyed hash makes of a source.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// Chooses the bucket.
+    pub bucket: u64,
+    /// Tells the tenants of a bucket apart: 28 bits, never 0.
+    pub fingerprint: u64,
+    /// A secret of this source: keys its lanes, and its upper 16 bits tag its details.
+    pub secret: u64,
+}
+
+impl Place {
+    pub fn of(hasher: &SipHasher13, key: SourceKey) -> Place {
+        let hash = match key.0 {
+            IpAddr::V4(address) => hasher.hash(&address.octets()),
+            IpAddr::V6(address) => hasher.hash(&address.octets()),
+        };
+        Place { bucket: hash.h1, fingerprint: (hash.h1 >> 36).max(1), secret: hash.h2 }
+    }
+
+    /// Marks words of this source: 16 bits.
+    pub fn tag(self) -> u64 {
+        self.secret >> 48
+    }
+
+    /// A protocol and port as 16 bits, never 0, different for each source.
+    pub fn port_mark(self, probe: &Probe) -> u64 {
+        let port = u64::from(probe.port) | (probe.protocol as u64) << 16;
+        (mix(self.secret, port) & 0xffff).max(1)
+    }
+
+    /// What is the same in a packet and its retransmission, as 24 bits, never 0.
+    pub fn contact_mark(self, probe: &Probe) -> u64 {
+        let ports = u64::from(probe.source_port) << 16 | u64::from(probe.port);
+        let kind = (probe.protocol as u64) << 8 | probe.scan_type as u64;
+        let to = match probe.destination {
+            IpAddr::V4(address) => u64::from(u32::from(address)),
+            IpAddr::V6(address) => {
+                let bits = u128::from(address);
+                (bits >> 64) as u64 ^ (bits as u64).rotate_left(32)
+            }
+        };
+        let told = mix(self.secret, ports << 32 | u64::from(probe.sequence));
+        (mix(told, to ^ kind << 40) & 0xff_ffff).max(1)
+    }
+}
+
+/// A folded multiplication: strong enough under a secret that is SipHash's output and that nobody ever sees.
+fn mix(secret: u64, value: u64) -> u64 {
+    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+    let product = u128::from(secret ^ value.wrapping_mul(GOLDEN)) * u128::from(secret.rotate_left(32) | 1);
+    let folded = (product >> 64) as u64 ^ product as u64;
+    folded ^ folded >> 29
+}
