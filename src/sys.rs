@@ -1,2 +1,197 @@
 //! The only unsafe code of the crate: system calls that no safe crate wraps. Everything here has a safe face.
+//!
+//! The sensor's packet rings live on it. It decides nothing and parses nothing: which packets, how many rings and
+//! what a slot means are the caller's.
 #![allow(unsafe_code)]
+
+use std::io;
+use std::marker::PhantomData;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+/// Bytes of one ring slot: header, link address and packet. A divisor of [`BLOCK_BYTES`], so no slot straddles two.
+pub const SLOT_BYTES: usize = 256;
+/// The kernel allocates rings in blocks; a page each never fails for want of contiguous memory.
+const BLOCK_BYTES: usize = 4096;
+const SLOTS_PER_BLOCK: usize = BLOCK_BYTES / SLOT_BYTES;
+/// if_ether.h: every ethertype. The field is big-endian.
+const EVERY_PROTOCOL: u16 = (libc::ETH_P_ALL as u16).to_be();
+
+/// A "cooked" packet socket: packets start at their network header, whatever the link. Hears nothing until bound.
+/// Errors with `EPERM` without CAP_NET_RAW in the user namespace that owns the network namespace.
+pub fn packet_socket() -> io::Result<OwnedFd> {
+    // Protocol 0: a socket that hears before its filter stands would hand up packets nobody asked for.
+    Ok(socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?)
+}
+
+/// Whether `socket` leaves out what this host sends. Since Linux 4.20.
+pub fn ignore_outgoing(socket: BorrowedFd<'_>, yes: bool) -> io::Result<()> {
+    set_packet_option(socket, libc::PACKET_IGNORE_OUTGOING, &libc::c_int::from(yes))
+}
+
+/// Starts hearing every ethertype on the interface `index`, or on every one, also later ones, if it is 0.
+pub fn bind_packet_socket(socket: BorrowedFd<'_>, index: u32) -> io::Result<()> {
+    let address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: EVERY_PROTOCOL,
+        sll_ifindex: libc::c_int::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: `address` outlives the call and `length` is its size; bind only reads it. socket2 and nix offer no
+    // way to make such an address.
+    let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Founds a fanout group with an identifier that is free in this network namespace and returns the group's
+/// description for [`join_fanout`]. `mode` is a PACKET_FANOUT_* type with flags. The socket must be bound.
+pub fn found_fanout(socket: BorrowedFd<'_>, mode: u32) -> io::Result<u32> {
+    join_fanout(socket, (mode | libc::PACKET_FANOUT_FLAG_UNIQUEID) << 16)?;
+    get_packet_option(socket, libc::PACKET_FANOUT, 0u32)
+}
+
+/// Adds a bound socket to the group that `found_fanout` described: from now on each packet goes to one member.
+pub fn join_fanout(socket: BorrowedFd<'_>, group: u32) -> io::Result<()> {
+    set_packet_option(socket, libc::PACKET_FANOUT, &group)
+}
+
+/// Packets that found no free slot since the last call: the kernel's count restarts with each.
+pub fn take_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let none = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+    Ok(get_packet_option(socket, libc::PACKET_STATISTICS, none)?.tp_drops)
+}
+
+fn set_packet_option<T: Copy>(socket: BorrowedFd<'_>, name: libc::c_int, value: &T) -> io::Result<()> {
+    let length = size_of::<T>() as libc::socklen_t;
+    let value: *const T = value;
+    // SAFETY: the pointer is to a live `T` of `length` bytes, which the kernel reads during the call only. No safe
+    // crate knows the SOL_PACKET options.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, name, value.cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `T` is a plain kernel struct of integers here, for which every bit pattern is a value.
+fn get_packet_option<T: Copy>(socket: BorrowedFd<'_>, name: libc::c_int, mut value: T) -> io::Result<T> {
+    let mut length = size_of::<T>() as libc::socklen_t;
+    let place: *mut T = &mut value;
+    // SAFETY: the kernel writes at most `length` bytes to `place`, a live `T` that any bytes may fill; bytes it
+    // leaves alone were initialised. No safe crate knows the SOL_PACKET options.
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_PACKET, name, place.cast(), &mut length) };
+    if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A TPACKET_V2 receive ring: memory that the kernel fills and this process reads without a system call a packet.
+///
+/// Each slot belongs to one side at a time, as its status word says; the other side does not touch it meanwhile.
+pub struct PacketRing {
+    socket: OwnedFd,
+    memory: NonNull<u8>,
+    slots: usize,
+    next: usize,
+}
+
+// SAFETY: the mapping belongs to this value alone, is reached through `&mut self` alone and is tied to no thread.
+// The compiler cannot know that of a raw pointer.
+unsafe impl Send for PacketRing {}
+
+impl PacketRing {
+    /// Gives `socket`, made by [`packet_socket`], a ring of at least `bytes` and maps it.
+    pub fn new(socket: OwnedFd, bytes: usize) -> io::Result<PacketRing> {
+        let blocks = bytes.div_ceil(BLOCK_BYTES).clamp(1, 1 << 16);
+        let version = libc::tpacket_versions::TPACKET_V2 as libc::c_int;
+        set_packet_option(socket.as_fd(), libc::PACKET_VERSION, &version)?;
+        let request = libc::tpacket_req {
+            tp_block_size: BLOCK_BYTES as u32,
+            tp_block_nr: blocks as u32,
+            tp_frame_size: SLOT_BYTES as u32,
+            tp_frame_nr: (blocks * SLOTS_PER_BLOCK) as u32,
+        };
+        set_packet_option(socket.as_fd(), libc::PACKET_RX_RING, &request)?;
+        let memory = map_shared(socket.as_fd(), blocks * BLOCK_BYTES)?;
+        Ok(PacketRing { socket, memory, slots: blocks * SLOTS_PER_BLOCK, next: 0 })
+    }
+
+    /// The next filled slot in order of arrival, if there is one. Dropping it hands it back to the kernel.
+    pub fn next_slot(&mut self) -> Option<Slot<'_>> {
+        // SAFETY: `next < slots` always, so the slot lies inside the mapping, which lives as long as `self`.
+        let base = unsafe { self.memory.add(self.next * SLOT_BYTES) };
+        let slot = Slot { base, ring: PhantomData };
+        if slot.status().load(Ordering::Acquire) & libc::TP_STATUS_USER == 0 {
+            // Not ours: it must not be "handed back" either.
+            std::mem::forget(slot);
+            return None;
+        }
+        self.next = if self.next + 1 == self.slots { 0 } else { self.next + 1 };
+        Some(slot)
+    }
+
+    /// How many packets the ring holds at most.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+}
+
+fn map_shared(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<NonNull<u8>> {
+    let length = NonZeroUsize::new(bytes).ok_or(io::ErrorKind::InvalidInput)?;
+    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: a new mapping at an address of the kernel's choice aliases no Rust object. Safe Rust has no shared
+    // memory.
+    let memory = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, socket, 0) }?;
+    Ok(memory.cast())
+}
+
+impl AsFd for PacketRing {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for PacketRing {
+    fn drop(&mut self) {
+        // SAFETY: this is the mapping made in `new`, unmapped once; every slot borrowed `self` and is gone.
+        // An error would mean that it was no mapping: nothing is left to do about it.
+        let _ = unsafe { munmap(self.memory.cast(), self.slots * SLOT_BYTES) };
+    }
+}
+
+/// One filled slot, ours until dropped.
+pub struct Slot<'ring> {
+    base: NonNull<u8>,
+    ring: PhantomData<&'ring mut PacketRing>,
+}
+
+impl Slot<'_> {
+    /// The whole slot: `struct tpacket2_hdr` (linux/if_packet.h), `struct sockaddr_ll` at 32, then the packet.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the slot is SLOT_BYTES of the mapping and initialised by the kernel, which writes no slot whose
+        // status is TP_STATUS_USER; ours leaves that state in `drop` only, when this borrow has ended.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), SLOT_BYTES) }
+    }
+
+    fn status(&self) -> &AtomicU32 {
+        // SAFETY: slots are 256-aligned in a page-aligned mapping, so the first word is aligned and in bounds; both
+        // sides touch it while the other may, and the kernel uses whole-word stores with barriers.
+        unsafe { AtomicU32::from_ptr(self.base.as_ptr().cast()) }
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        // Release: our reads of the packet end before the kernel may overwrite it.
+        self.status().store(libc::TP_STATUS_KERNEL, Ordering::Release);
+    }
+}
+
+const _: () = assert!(BLOCK_BYTES.is_multiple_of(SLOT_BYTES));
+const _: () = assert!(SLOT_BYTES.is_multiple_of(libc::TPACKET_ALIGNMENT));

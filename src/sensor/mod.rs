@@ -4,6 +4,9 @@
 pub mod conversation;
 pub mod datagram;
 pub mod decoy;
+pub mod filter;
+pub mod frame;
 pub mod half_open;
 pub mod listener;
+pub mod ring;
 pub mod services;

@@ -1,0 +1,296 @@
+//! What the rings are to see → the kernel filter that lets nothing else wake us (classic BPF).
+//!
+//! Pure: the sensor compiles it at start, on reload and when interfaces or services change. It may let too much
+//! through (the parser judges for itself), never too little; traffic of established connections stays below.
+#![forbid(unsafe_code)]
+
+pub mod assembler;
+#[cfg(test)]
+mod machine;
+#[cfg(test)]
+mod promises;
+
+use assembler::{Assembler, Mark, code};
+
+pub use assembler::Instruction;
+
+use super::frame::CAPTURED_BYTES;
+use crate::config::PortSet;
+use crate::packet::TcpFlags;
+
+/// What is wanted. Ports of live services should be in none of the sets: their traffic is no probe.
+#[derive(Clone, Debug, Default)]
+pub struct Interest {
+    /// Where.
+    pub interfaces: Watched,
+    /// TCP ports whose opening segments (SYN alone) go up. Impossible flags go up on any port.
+    pub tcp: PortSet,
+    /// TCP ports where an ACK without payload goes up (ACK, window and Maimon scans). Ports that this host itself
+    /// connects from must not be here, or each of its downloads' peers wakes us.
+    pub tcp_acks: PortSet,
+    /// UDP ports.
+    pub udp: PortSet,
+    /// ICMP and ICMPv6.
+    pub icmp: bool,
+    /// IP protocols other than TCP, UDP, SCTP and ICMP.
+    pub other_protocols: bool,
+    /// Also broadcast, multicast and what this host itself sends, in so far as the above wants it.
+    pub packet_types: PacketTypes,
+}
+
+/// The interfaces of an [`Interest`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Watched {
+    /// Every one, loopback too, also those that come later.
+    All,
+    /// The same without loopback.
+    #[default]
+    AllButLoopback,
+    /// These, by index.
+    Indexes(Vec<u32>),
+}
+
+/// The packet types of linux/if_packet.h that an [`Interest`] includes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PacketTypes {
+    /// PACKET_HOST: what is addressed to this host.
+    #[default]
+    ToUs,
+    /// And PACKET_OUTGOING: what this host sends.
+    ToUsAndFromUs,
+}
+
+/// A filter ready for the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// In running order.
+    pub instructions: Vec<Instruction>,
+    /// The interest was too ragged for a filter of bounded size: more goes up than was asked for.
+    pub widened: bool,
+}
+
+/// Ranges a port set may have: three full sets fit, twice over, into 20,480 bytes, the `net.core.optmem_max` of
+/// kernels before 6.8 (old and new filter count together during a swap).
+const MOST_RANGES: usize = 128;
+/// Interfaces that may be told apart.
+const MOST_INTERFACES: usize = 64;
+/// if_arp.h: ARPHRD_LOOPBACK.
+const LOOPBACK: u32 = 772;
+
+const TCP: u32 = 6;
+const UDP: u32 = 17;
+const SCTP: u32 = 132;
+/// ICMP and ICMPv6.
+const ICMP: [u32; 2] = [1, 58];
+/// IPv6 extension headers that a loop would have to walk: hop-by-hop, routing, ESP, AH, destination options.
+const EXTENSIONS: [u32; 5] = [0, 43, 50, 51, 60];
+const FRAGMENT: u32 = 44;
+/// 802.1Q, 802.1ad, and QinQ before the standard.
+const VLANS: [u32; 3] = [0x8100, 0x88a8, 0x9100];
+
+/// Scratch word: bytes after the IP header, as that header states them.
+const SEGMENT: u32 = 0;
+
+const SYN: u32 = TcpFlags::SYN as u32;
+const ACK: u32 = TcpFlags::ACK as u32;
+const RST: u32 = TcpFlags::RST as u32;
+const FIN: u32 = TcpFlags::FIN as u32;
+
+/// The program for `interest`.
+pub fn compile(interest: &Interest) -> Program {
+    let mut assembler = Assembler::default();
+    let reject = assembler.accept(0);
+    let accept = assembler.accept(CAPTURED_BYTES as u32);
+    let mut writer = Writer { assembler, accept, reject, widened: false };
+    let transport = writer.transport(interest);
+    let ipv4 = writer.ipv4(transport);
+    let ipv6 = writer.ipv6(transport);
+    let network = writer.network(ipv4, ipv6);
+    let interfaces = writer.interfaces(&interest.interfaces, network);
+    writer.packet_types(interest.packet_types, interfaces);
+    Program { widened: writer.widened, instructions: writer.assembler.finish() }
+}
+
+/// A filter that lets nothing up.
+pub fn nothing() -> Program {
+    let mut assembler = Assembler::default();
+    assembler.accept(0);
+    Program { instructions: assembler.finish(), widened: false }
+}
+
+/// Each part is written after what it goes on to; see [`Assembler`].
+struct Writer {
+    assembler: Assembler,
+    accept: Mark,
+    reject: Mark,
+    widened: bool,
+}
+
+impl Writer {
+    fn packet_types(&mut self, types: PacketTypes, next: Mark) -> Mark {
+        let outgoing = u32::from(libc::PACKET_OUTGOING);
+        let wanted: &[u32] = match types {
+            PacketTypes::ToUs => &[0],
+            PacketTypes::ToUsAndFromUs => &[0, outgoing],
+        };
+        let test = self.assembler.any_of(wanted, next, self.reject);
+        self.about(libc::SKF_AD_PKTTYPE, test)
+    }
+
+    fn interfaces(&mut self, watched: &Watched, next: Mark) -> Mark {
+        match watched {
+            Watched::All => next,
+            Watched::AllButLoopback => {
+                let test = self.assembler.test(code::IF_EQUAL, LOOPBACK, self.reject, next);
+                self.about(libc::SKF_AD_HATYPE, test)
+            }
+            Watched::Indexes(indexes) if indexes.len() <= MOST_INTERFACES => {
+                let test = self.assembler.any_of(indexes, next, self.reject);
+                self.about(libc::SKF_AD_IFINDEX, test)
+            }
+            Watched::Indexes(_) => {
+                self.widened = true;
+                next
+            }
+        }
+    }
+
+    fn network(&mut self, ipv4: Mark, ipv6: Mark) -> Mark {
+        let vlan = self.assembler.any_of(&VLANS, self.accept, self.reject);
+        let six = self.assembler.test(code::IF_EQUAL, libc::ETH_P_IPV6 as u32, ipv6, vlan);
+        let four = self.assembler.test(code::IF_EQUAL, libc::ETH_P_IP as u32, ipv4, six);
+        self.about(libc::SKF_AD_PROTOCOL, four)
+    }
+
+    fn ipv4(&mut self, transport: Mark) -> Mark {
+        let protocol = self.assembler.operation(code::LOAD_BYTE, 9, transport);
+        let later = self.ipv4_later_fragment();
+        let first = self.first_fragment(protocol);
+        let more = self.assembler.test(code::IF_ANY, 0x2000, first, protocol);
+        let fragment = self.assembler.test(code::IF_ANY, 0x1fff, later, more);
+        let fragment = self.assembler.operation(code::LOAD_HALF, 6, fragment);
+        let segment = self.assembler.operation(code::STORE, SEGMENT, fragment);
+        let segment = self.assembler.operation(code::SUBTRACT_X, 0, segment);
+        let segment = self.assembler.operation(code::LOAD_HALF, 2, segment);
+        self.assembler.operation(code::X_HEADER_LENGTH, 0, segment)
+    }
+
+    /// A TCP segment's flags stand in its 14th byte. The shortest first fragment has 8, so besides that one only the
+    /// fragment at 8 bytes (1 unit) can bring them: the rest of a fragmented stream stays below.
+    fn ipv4_later_fragment(&mut self) -> Mark {
+        let tcp = self.assembler.test(code::IF_EQUAL, TCP, self.accept, self.reject);
+        let tcp = self.assembler.operation(code::LOAD_BYTE, 9, tcp);
+        let second = self.assembler.test(code::IF_EQUAL, 1, tcp, self.reject);
+        self.assembler.operation(code::AND, 0x1fff, second)
+    }
+
+    /// One too short for a TCP header goes up whatever it is; any other says all that a whole packet says.
+    fn first_fragment(&mut self, whole: Mark) -> Mark {
+        let long = self.assembler.test(code::IF_AT_LEAST, 20, whole, self.accept);
+        self.assembler.operation(code::LOAD_MEMORY, SEGMENT, long)
+    }
+
+    fn ipv6(&mut self, transport: Mark) -> Mark {
+        let fragment = self.ipv6_fragment();
+        let plain = self.assembler.operation(code::X_IS, 40, transport);
+        let extension = self.assembler.any_of(&EXTENSIONS, self.accept, plain);
+        let next_header = self.assembler.test(code::IF_EQUAL, FRAGMENT, fragment, extension);
+        let next_header = self.assembler.operation(code::LOAD_BYTE, 6, next_header);
+        let segment = self.assembler.operation(code::STORE, SEGMENT, next_header);
+        self.assembler.operation(code::LOAD_HALF, 4, segment)
+    }
+
+    /// Whole packets in a fragment header, first fragments, and those at 8 bytes.
+    fn ipv6_fragment(&mut self) -> Mark {
+        let offset = self.assembler.any_of(&[0, 8], self.accept, self.reject);
+        let offset = self.assembler.operation(code::AND, 0xfff8, offset);
+        self.assembler.operation(code::LOAD_HALF, 42, offset)
+    }
+
+    /// With the protocol in A and the transport header's place in X.
+    fn transport(&mut self, interest: &Interest) -> Mark {
+        let tcp = self.tcp(interest);
+        let udp = self.destination_port(&interest.udp, self.accept);
+        let sctp = self.sctp();
+        let icmp = self.verdict(interest.icmp);
+        let other = self.verdict(interest.other_protocols);
+        let known = self.assembler.any_of(&ICMP, icmp, other);
+        let known = self.assembler.test(code::IF_EQUAL, SCTP, sctp, known);
+        let known = self.assembler.test(code::IF_EQUAL, UDP, udp, known);
+        self.assembler.test(code::IF_EQUAL, TCP, tcp, known)
+    }
+
+    fn tcp(&mut self, interest: &Interest) -> Mark {
+        let opening = self.destination_port(&interest.tcp, self.accept);
+        let bare = self.without_payload();
+        let bare = self.destination_port(&interest.tcp_acks, bare);
+        let unanswered = self.without_ack(opening);
+        // With ACK: SYN+ACK and RST answer somebody, so a spoofed stranger's scan or ours: no probe.
+        let acknowledged = self.assembler.test(code::IF_ANY, SYN | RST, self.reject, bare);
+        let answered = self.assembler.test(code::IF_ANY, ACK, acknowledged, unanswered);
+        let with_syn = self.assembler.test(code::IF_ANY, FIN | RST, self.accept, answered);
+        let flags = self.assembler.test(code::IF_ANY, SYN, with_syn, answered);
+        self.assembler.operation(code::LOAD_BYTE_X, 13, flags)
+    }
+
+    /// A lone RST is an answer, a lone SYN a request; everything else without ACK is impossible.
+    fn without_ack(&mut self, opening: Mark) -> Mark {
+        let syn = self.assembler.test(code::IF_EQUAL, SYN, opening, self.accept);
+        let classic = self.assembler.operation(code::AND, 0x3f, syn);
+        self.assembler.test(code::IF_ANY, RST, self.reject, classic)
+    }
+
+    fn without_payload(&mut self) -> Mark {
+        let compare = self.assembler.test(code::IF_EQUAL_X, 0, self.accept, self.reject);
+        let compare = self.assembler.operation(code::X_FROM_MEMORY, SEGMENT, compare);
+        let header = self.assembler.operation(code::SHIFT_RIGHT, 2, compare);
+        let header = self.assembler.operation(code::AND, 0xf0, header);
+        self.assembler.operation(code::LOAD_BYTE_X, 12, header)
+    }
+
+    /// INIT and COOKIE ECHO (RFC 9260 §3.2) open an association.
+    fn sctp(&mut self) -> Mark {
+        let chunk = self.assembler.any_of(&[1, 10], self.accept, self.reject);
+        self.assembler.operation(code::LOAD_BYTE_X, 12, chunk)
+    }
+
+    fn destination_port(&mut self, ports: &PortSet, next: Mark) -> Mark {
+        let (ranges, widened) = coarsened(ports.ranges());
+        self.widened |= widened;
+        let search = self.assembler.in_ranges(&ranges, next, self.reject);
+        self.assembler.operation(code::LOAD_HALF_X, 2, search)
+    }
+
+    fn verdict(&self, wanted: bool) -> Mark {
+        if wanted { self.accept } else { self.reject }
+    }
+
+    /// Loads what the kernel knows about the packet: `what` is one of SKF_AD_*.
+    fn about(&mut self, what: libc::c_int, next: Mark) -> Mark {
+        self.assembler.operation(code::LOAD_WORD, (libc::SKF_AD_OFF + what).cast_unsigned(), next)
+    }
+}
+
+/// At most [`MOST_RANGES`], by closing the narrowest gaps first.
+fn coarsened(ranges: Vec<(u16, u16)>) -> (Vec<(u16, u16)>, bool) {
+    let surplus = ranges.len().saturating_sub(MOST_RANGES);
+    if surplus == 0 {
+        return (ranges, false);
+    }
+    let gap = |pair: &[(u16, u16)]| match pair {
+        [before, after] => after.0.saturating_sub(before.1),
+        _ => 0,
+    };
+    let mut narrowest: Vec<(u16, usize)> = ranges.windows(2).map(gap).zip(1..).collect();
+    narrowest.sort_unstable();
+    let closed: std::collections::BTreeSet<usize> =
+        narrowest.iter().take(surplus).map(|&(_, at)| at).collect();
+    let mut out: Vec<(u16, u16)> = Vec::with_capacity(MOST_RANGES);
+    for (at, range) in ranges.into_iter().enumerate() {
+        match out.last_mut() {
+            Some(before) if closed.contains(&at) => before.1 = range.1,
+            _ => out.push(range),
+        }
+    }
+    (out, true)
+}

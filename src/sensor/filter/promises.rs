@@ -1,0 +1,261 @@
+//! What every generated filter keeps: it is one the kernel takes, and it says what the plain specification says.
+#![forbid(unsafe_code)]
+
+use proptest::prelude::*;
+
+use super::machine::{Sight, check, run};
+use super::*;
+
+/// The specification, written without a thought of the machine. `None`: a field lies outside the packet.
+fn wanted(interest: &Interest, sight: &Sight) -> Option<bool> {
+    let type_fits = match interest.packet_types {
+        PacketTypes::ToUs => sight.packet_type == 0,
+        PacketTypes::ToUsAndFromUs => [0, 4].contains(&sight.packet_type),
+    };
+    let interface_fits = match &interest.interfaces {
+        Watched::All => true,
+        Watched::AllButLoopback => sight.hardware != 772,
+        Watched::Indexes(indexes) => indexes.contains(&sight.interface),
+    };
+    Some(
+        type_fits
+            && interface_fits
+            && match sight.ethertype {
+                0x0800 => ipv4(interest, &sight.bytes)?,
+                0x86dd => ipv6(interest, &sight.bytes)?,
+                ethertype => [0x8100, 0x88a8, 0x9100].contains(&ethertype),
+            },
+    )
+}
+
+fn half(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]))
+}
+
+fn ipv4(interest: &Interest, packet: &[u8]) -> Option<bool> {
+    let header = usize::from(packet.first()? & 15) * 4;
+    let segment = i32::from(half(packet, 2)?) - header as i32;
+    let fragment = half(packet, 6)?;
+    let (offset, more) = (fragment & 0x1fff, fragment & 0x2000 != 0);
+    if offset > 0 {
+        return Some(offset == 1 && *packet.get(9)? == 6);
+    }
+    if more && (0..20).contains(&segment) {
+        return Some(true);
+    }
+    transport(interest, *packet.get(9)?, packet.get(header..).unwrap_or(&[]), segment)
+}
+
+fn ipv6(interest: &Interest, packet: &[u8]) -> Option<bool> {
+    let segment = i32::from(half(packet, 4)?);
+    match *packet.get(6)? {
+        0 | 43 | 50 | 51 | 60 => Some(true),
+        44 => Some(half(packet, 42)? >> 3 <= 1),
+        protocol => transport(interest, protocol, packet.get(40..).unwrap_or(&[]), segment),
+    }
+}
+
+fn transport(interest: &Interest, protocol: u8, bytes: &[u8], segment: i32) -> Option<bool> {
+    match protocol {
+        6 => tcp(interest, bytes, segment),
+        17 => Some(interest.udp.contains(half(bytes, 2)?)),
+        132 => Some([1, 10].contains(bytes.get(12)?)),
+        1 | 58 => Some(interest.icmp),
+        _ => Some(interest.other_protocols),
+    }
+}
+
+fn tcp(interest: &Interest, bytes: &[u8], segment: i32) -> Option<bool> {
+    let flags = TcpFlags(*bytes.get(13)?);
+    let [fin, syn, rst, ack] = [0x01, 0x02, 0x04, 0x10].map(|bit| flags.has(bit));
+    if syn && (fin || rst) {
+        return Some(true);
+    }
+    match (ack, syn || rst) {
+        (true, true) => Some(false),
+        (true, false) => {
+            let header = i32::from(*bytes.get(12)? >> 4) * 4;
+            Some(interest.tcp_acks.contains(half(bytes, 2)?) && segment == header)
+        }
+        (false, _) if rst => Some(false),
+        (false, _) if flags.classic() == TcpFlags::SYN => Some(interest.tcp.contains(half(bytes, 2)?)),
+        (false, _) => Some(true),
+    }
+}
+
+fn agrees(interest: &Interest, program: &Program, sight: &Sight) -> bool {
+    let answer = run(&program.instructions, sight);
+    let wanted = wanted(interest, sight).unwrap_or(false);
+    [0, CAPTURED_BYTES as u32].contains(&answer) && (wanted == (answer > 0) || (program.widened && !wanted))
+}
+
+fn ports() -> impl Strategy<Value = PortSet> {
+    prop_oneof![
+        Just(PortSet::new()),
+        Just((0..=u16::MAX).collect::<PortSet>()),
+        proptest::collection::vec(any::<u16>(), 1..20).prop_map(PortSet::from_iter),
+        proptest::collection::vec(0u16..40, 1..20).prop_map(PortSet::from_iter),
+        (1u16..500, 1usize..300).prop_map(|(first, step)| (first..=u16::MAX).step_by(step).collect()),
+    ]
+}
+
+fn interest() -> impl Strategy<Value = Interest> {
+    let watched = prop_oneof![
+        Just(Watched::All),
+        Just(Watched::AllButLoopback),
+        proptest::collection::vec(0u32..80, 0..70).prop_map(Watched::Indexes),
+    ];
+    let types = prop_oneof![Just(PacketTypes::ToUs), Just(PacketTypes::ToUsAndFromUs)];
+    (watched, ports(), ports(), ports(), any::<bool>(), any::<bool>(), types).prop_map(
+        |(interfaces, tcp, tcp_acks, udp, icmp, other_protocols, packet_types)| Interest {
+            interfaces,
+            tcp,
+            tcp_acks,
+            udp,
+            icmp,
+            other_protocols,
+            packet_types,
+        },
+    )
+}
+
+/// Packets near the truth: random bytes whose decisive fields are likely to be meaningful.
+fn sight() -> impl Strategy<Value = Sight> {
+    let about = (
+        prop_oneof![6 => Just(0x0800u16), 6 => Just(0x86dd), 1 => Just(0x8100), 1 => any::<u16>()],
+        prop_oneof![6 => Just(0u8), 1 => 0u8..6],
+        0u32..80,
+        prop_oneof![6 => Just(1u16), 1 => Just(772)],
+    );
+    let network = (
+        prop_oneof![6 => Just(0x45u8), 1 => any::<u8>()],
+        prop_oneof![3 => Just(6u8), 1 => Just(17), 1 => Just(132), 2 => Just(44), 1 => any::<u8>()],
+        prop_oneof![5 => Just(0u16), 1 => Just(0x2000), 1 => Just(1), 1 => Just(0x2001), 1 => any::<u16>()],
+        0u16..70,
+    );
+    let transport = (prop_oneof![1 => 0u16..40, 1 => any::<u16>()], any::<u8>(), 0u8..16);
+    let bytes = proptest::collection::vec(any::<u8>(), 0..80);
+    (about, network, transport, bytes).prop_map(|(about, network, transport, mut bytes)| {
+        let (ethertype, packet_type, interface, hardware) = about;
+        shape(&mut bytes, ethertype, network, transport);
+        Sight { bytes, ethertype, packet_type, interface, hardware }
+    })
+}
+
+fn shape(bytes: &mut [u8], ethertype: u16, network: (u8, u8, u16, u16), transport: (u16, u8, u8)) {
+    let (first, protocol, fragment, length) = network;
+    let (port, flags, offset) = transport;
+    let mut put = |at: usize, value: &[u8]| {
+        for (to, from) in bytes.iter_mut().skip(at).zip(value) {
+            *to = *from;
+        }
+    };
+    let header = if ethertype == 0x86dd {
+        put(4, &length.to_be_bytes());
+        put(6, &[protocol]);
+        put(42, &fragment.rotate_left(3).to_be_bytes());
+        40
+    } else {
+        put(0, &[first]);
+        put(2, &length.to_be_bytes());
+        put(6, &fragment.to_be_bytes());
+        put(9, &[protocol]);
+        usize::from(first & 15) * 4
+    };
+    if protocol != 44 {
+        put(header + 2, &port.to_be_bytes());
+        put(header + 12, &[if protocol == 132 { offset } else { offset << 4 }, flags]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn the_filter_says_what_the_specification_says(
+        interest in interest(),
+        sights in proptest::collection::vec(sight(), 64),
+    ) {
+        let program = compile(&interest);
+        check(&program.instructions);
+        for sight in sights {
+            prop_assert!(agrees(&interest, &program, &sight), "{sight:?}");
+        }
+    }
+}
+
+fn segment(flags: u8, port: u16, payload: usize) -> Sight {
+    let mut bytes = vec![0; 40 + payload];
+    bytes[0] = 0x45;
+    bytes[2..4].copy_from_slice(&(40 + payload as u16).to_be_bytes());
+    bytes[9] = 6;
+    bytes[22..24].copy_from_slice(&port.to_be_bytes());
+    bytes[32] = 0x50;
+    bytes[33] = flags;
+    Sight { bytes, ethertype: 0x0800, packet_type: 0, interface: 2, hardware: 1 }
+}
+
+fn goes_up(interest: &Interest, sight: &Sight) -> bool {
+    run(&compile(interest).instructions, sight) > 0
+}
+
+#[test]
+fn probes_of_a_watched_port_go_up_and_traffic_stays_below() {
+    let ports: PortSet = [23].into_iter().collect();
+    let interest = Interest { tcp: ports.clone(), tcp_acks: ports, ..Interest::default() };
+    for (flags, payload, up) in [
+        (0x02, 0, true),   // SYN
+        (0xc2, 0, true),   // SYN with ECN
+        (0x02, 99, true),  // SYN with data
+        (0x00, 0, true),   // NULL
+        (0x01, 0, true),   // FIN
+        (0x29, 0, true),   // XMAS
+        (0x03, 0, true),   // SYN+FIN
+        (0x10, 0, true),   // ACK scan
+        (0x11, 0, true),   // Maimon
+        (0x10, 99, false), // established
+        (0x18, 99, false),
+        (0x11, 99, false),
+        (0x12, 0, false), // SYN+ACK
+        (0x04, 0, false), // RST
+        (0x14, 0, false),
+    ] {
+        assert_eq!(goes_up(&interest, &segment(flags, 23, payload)), up, "{flags:#x} {payload}");
+    }
+}
+
+#[test]
+fn elsewhere_only_impossible_flags_go_up() {
+    let interest = Interest { tcp: [23].into_iter().collect(), ..Interest::default() };
+    for (flags, up) in [(0x02, false), (0x10, false), (0x11, false), (0, true), (0x29, true), (0x03, true)] {
+        assert_eq!(goes_up(&interest, &segment(flags, 80, 0)), up, "{flags:#x}");
+    }
+}
+
+#[test]
+fn a_ragged_port_set_is_widened_and_says_so() {
+    let interest = Interest { tcp: (1..=u16::MAX).step_by(2).collect(), ..Interest::default() };
+    let program = compile(&interest);
+    check(&program.instructions);
+    assert!(program.widened && program.instructions.len() < 500, "{}", program.instructions.len());
+    for port in interest.tcp.iter() {
+        assert!(run(&program.instructions, &segment(0x02, port, 0)) > 0, "{port}");
+    }
+}
+
+#[test]
+fn a_fitting_port_set_is_kept_to_the_letter() {
+    let interest = Interest { tcp: (100..=u16::MAX).step_by(600).collect(), ..Interest::default() };
+    let program = compile(&interest);
+    assert!(!program.widened);
+    for port in 0..=u16::MAX {
+        let up = run(&program.instructions, &segment(0x02, port, 0)) > 0;
+        assert_eq!(up, interest.tcp.contains(port), "{port}");
+    }
+}
+
+#[test]
+fn nothing_lets_nothing_up() {
+    check(&nothing().instructions);
+    assert_eq!(run(&nothing().instructions, &segment(0x02, 23, 0)), 0);
+}

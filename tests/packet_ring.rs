@@ -1,0 +1,354 @@
+//! The packet rings against a real kernel: what the filter promises holds on a wire, and nothing is lost uncounted.
+//!
+//! Needs root. Two namespaces joined by a veth pair are made for each test and removed with it.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::eventfd::EventFd;
+use portsentry::config::{Interfaces, PortSet};
+use portsentry::sensor::filter::{Interest, Watched, compile};
+use portsentry::sensor::ring::{self, Ring, RingControl, RingError};
+
+/// Longer than anything here takes: a wait that reaches it has failed.
+const LONG: Duration = Duration::from_secs(10);
+
+/// Two namespaces, `us` (10.77.0.1, fd77::1) and `them` (.2), joined by the interfaces `wire`.
+struct Lab {
+    us: String,
+    them: String,
+}
+
+impl Lab {
+    fn new() -> Lab {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let id = format!("{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let lab = Lab { us: format!("ring_us_{id}"), them: format!("ring_them_{id}") };
+        for namespace in [&lab.us, &lab.them] {
+            ip(&format!("netns add {namespace}"));
+            ip(&format!("-n {namespace} link set lo up"));
+        }
+        lab.join("wire", 77);
+        lab
+    }
+
+    fn join(&self, name: &str, net: u8) {
+        let (us, them) = (&self.us, &self.them);
+        ip(&format!("-n {us} link add {name} type veth peer name {name} netns {them}"));
+        for (namespace, host) in [(us, 1), (them, 2)] {
+            ip(&format!("-n {namespace} addr add 10.{net}.0.{host}/24 dev {name}"));
+            ip(&format!("-n {namespace} addr add fd{net}::{host}/64 dev {name} nodad"));
+            ip(&format!("-n {namespace} link set {name} up"));
+        }
+    }
+
+    fn on_us(&self) {
+        enter(&self.us);
+    }
+
+    /// Runs a command on the other host.
+    fn they(&self, command: &str) {
+        run("ip", &format!("netns exec {} {command}", self.them));
+    }
+
+    /// One UDP datagram from the other host: what shows that a ring is awake and everything before it is through.
+    fn they_knock(&self, to: &str, times: usize) {
+        let (them, to) = (self.them.clone(), to.parse::<SocketAddr>().unwrap());
+        let knock = move || {
+            enter(&them);
+            let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            let socket = UdpSocket::bind(any).unwrap();
+            (0..times).for_each(|_| drop(socket.send_to(b"knock", to).unwrap()));
+        };
+        std::thread::spawn(knock).join().unwrap();
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for namespace in [&self.us, &self.them] {
+            let _ = Command::new("ip").args(["netns", "del", namespace]).status();
+        }
+    }
+}
+
+fn enter(namespace: &str) {
+    let file = File::open(format!("/run/netns/{namespace}")).unwrap();
+    setns(file, CloneFlags::CLONE_NEWNET).unwrap();
+}
+
+fn ip(arguments: &str) {
+    run("ip", arguments);
+}
+
+fn run(program: &str, arguments: &str) {
+    let mut command = Command::new(program);
+    let status =
+        command.args(arguments.split(' ')).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+    assert!(status.success(), "{program} {arguments}");
+}
+
+/// What a test keeps of a frame.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    ring: usize,
+    ethertype: u16,
+    interface: u32,
+    bytes: Vec<u8>,
+}
+
+impl Seen {
+    fn udp_port(&self) -> u16 {
+        let at = if self.ethertype == 0x0800 { 22 } else { 42 };
+        u16::from_be_bytes([self.bytes[at], self.bytes[at + 1]])
+    }
+}
+
+/// Ring threads that send what they see to the test, stopped on drop.
+struct Readers {
+    seen: Receiver<Seen>,
+    stop: std::sync::Arc<EventFd>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Readers {
+    fn start(rings: Vec<Ring>) -> Readers {
+        let (sender, seen) = channel();
+        let stop = std::sync::Arc::new(EventFd::new().unwrap());
+        let threads =
+            rings.into_iter().enumerate().map(|(at, ring)| read(at, ring, &stop, &sender)).collect();
+        Readers { seen, stop, threads }
+    }
+
+    fn next(&self) -> Seen {
+        self.seen.recv_timeout(LONG).expect("a packet within ten seconds")
+    }
+
+    /// Everything up to and with the first packet to UDP port `port`.
+    fn until_knock(&self, port: u16) -> Vec<Seen> {
+        let mut all = vec![self.next()];
+        while all.last().unwrap().udp_port() != port {
+            all.push(self.next());
+        }
+        all
+    }
+}
+
+fn read(at: usize, ring: Ring, stop: &std::sync::Arc<EventFd>, sender: &Sender<Seen>) -> JoinHandle<()> {
+    let (stop, sender) = (stop.clone(), sender.clone());
+    std::thread::spawn(move || {
+        ring.run(stop.as_fd(), |frame| {
+            let (ethertype, interface) = (frame.ethertype, frame.interface);
+            let _ = sender.send(Seen { ring: at, ethertype, interface, bytes: frame.bytes.to_vec() });
+        })
+        .unwrap()
+    })
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.stop.write(1).unwrap();
+        self.threads.drain(..).for_each(|thread| thread.join().unwrap());
+    }
+}
+
+fn ports(ports: &[u16]) -> PortSet {
+    ports.iter().copied().collect()
+}
+
+/// Watches TCP 23 and UDP 9 and 10: the latter are knocked on.
+fn interest() -> Interest {
+    Interest { tcp: ports(&[23]), udp: ports(&[9, 10]), ..Interest::default() }
+}
+
+fn open(workers: usize, interest: &Interest) -> (Readers, RingControl) {
+    let (rings, control) = ring::open(workers, interest).unwrap();
+    (Readers::start(rings), control)
+}
+
+#[test]
+fn a_syn_is_seen_with_its_ethertype_and_interface() {
+    let lab = Lab::new();
+    lab.on_us();
+    let (readers, _control) = open(1, &interest());
+    lab.they("nmap -sS -Pn -n -p 23 --max-retries 0 10.77.0.1");
+    let seen = readers.next();
+    assert_eq!((seen.ethertype, &seen.bytes[12..16]), (0x0800, &[10, 77, 0, 2][..]));
+    assert_eq!(Watched::Indexes(vec![seen.interface]), resolve("wire").unwrap());
+    assert_eq!((u16::from_be_bytes([seen.bytes[22], seen.bytes[23]]), seen.bytes[33] & 0x3f), (23, 0x02));
+}
+
+#[test]
+fn over_ipv6_too() {
+    let lab = Lab::new();
+    lab.on_us();
+    let (readers, _control) = open(1, &interest());
+    lab.they("nmap -6 -sS -Pn -n -p 23 --max-retries 0 fd77::1");
+    let seen = readers.next();
+    assert_eq!((seen.ethertype, seen.bytes[6], seen.bytes[53] & 0x3f), (0x86dd, 6, 0x02));
+}
+
+#[test]
+fn every_kind_of_scan_is_seen_also_in_tiny_fragments() {
+    let lab = Lab::new();
+    lab.on_us();
+    let interest = Interest { tcp_acks: ports(&[23]), ..interest() };
+    let (readers, _control) = open(1, &interest);
+    for (scan, flags) in [("-sN", 0), ("-sF", 0x01), ("-sX", 0x29), ("-sA", 0x10), ("-sM", 0x11)] {
+        lab.they(&format!("nmap {scan} -Pn -n -p 23 --max-retries 0 10.77.0.1"));
+        lab.they_knock("10.77.0.1:9", 1);
+        let seen = readers.until_knock(9);
+        assert!(
+            seen.iter().any(|one| one.bytes[9] == 6 && one.bytes[33] & 0x3f == flags),
+            "{scan}: {seen:?}"
+        );
+    }
+    lab.they("nmap -sS -f -Pn -n -p 23 --max-retries 0 10.77.0.1");
+    let (first, second) = (readers.next(), readers.next());
+    assert_eq!((&first.bytes[6..8], first.bytes.len()), (&[0x20, 0x00][..], 28));
+    assert_eq!((&second.bytes[6..8], second.bytes[25] & 0x3f), (&[0x20, 0x01][..], 0x02));
+}
+
+#[test]
+fn an_established_stream_never_wakes_the_ring() {
+    let lab = Lab::new();
+    lab.on_us();
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (readers, control) = open(1, &Interest { tcp: ports(&[port]), ..interest() });
+    let them = lab.them.clone();
+    let client = std::thread::spawn(move || {
+        enter(&them);
+        let mut stream = TcpStream::connect((Ipv4Addr::new(10, 77, 0, 1), port)).unwrap();
+        stream.write_all(&vec![1; 20 << 20]).unwrap();
+    });
+    let mut received = Vec::new();
+    listener.accept().unwrap().0.read_to_end(&mut received).unwrap();
+    client.join().unwrap();
+    lab.they_knock("10.77.0.1:9", 1);
+    let seen = readers.until_knock(9);
+    assert_eq!(
+        (received.len(), seen.len(), seen[0].bytes[33]),
+        (20 << 20, 2, 0xc2 & seen[0].bytes[33] | 0x02)
+    );
+    assert_eq!(control.counters().seen.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn the_filter_is_replaced_under_a_running_ring() {
+    let lab = Lab::new();
+    lab.on_us();
+    let (readers, control) = open(2, &interest());
+    lab.they_knock("10.77.0.1:9", 1);
+    assert_eq!(readers.next().udp_port(), 9);
+    control.set_filter(&compile(&Interest { udp: ports(&[11]), ..interest() })).unwrap();
+    lab.they_knock("10.77.0.1:9", 1);
+    lab.they_knock("10.77.0.1:11", 1);
+    assert_eq!(readers.next().udp_port(), 11);
+}
+
+#[test]
+fn the_largest_filters_fit_twice_into_the_smallest_option_memory() {
+    let lab = Lab::new();
+    lab.on_us();
+    // Per namespace since Linux 6.8, which also raised the default from this value.
+    std::fs::write("/proc/sys/net/core/optmem_max", "20480").unwrap();
+    let ragged: PortSet = (1..=u16::MAX).step_by(2).collect();
+    let interest = Interest {
+        interfaces: Watched::Indexes((1..=64).collect()),
+        tcp: ragged.clone(),
+        tcp_acks: ragged.clone(),
+        udp: ragged,
+        ..Interest::default()
+    };
+    let (_rings, control) = ring::open(1, &interest).unwrap();
+    control.set_filter(&compile(&interest)).unwrap();
+}
+
+#[test]
+fn loopback_is_left_out_unless_wanted() {
+    let lab = Lab::new();
+    lab.on_us();
+    let (readers, control) = open(1, &interest());
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.send_to(b"to ourselves", "127.0.0.1:9").unwrap();
+    lab.they_knock("10.77.0.1:10", 1);
+    assert_eq!(readers.next().udp_port(), 10);
+    control.set_filter(&compile(&Interest { interfaces: Watched::All, ..interest() })).unwrap();
+    socket.send_to(b"to ourselves", "127.0.0.1:9").unwrap();
+    assert_eq!(readers.next().udp_port(), 9);
+}
+
+#[test]
+fn an_interface_that_comes_later_is_seen_and_a_named_one_alone_if_named() {
+    let lab = Lab::new();
+    lab.on_us();
+    let (readers, control) = open(1, &interest());
+    lab.join("later", 78);
+    lab.they_knock("10.78.0.1:9", 1);
+    assert_eq!(Watched::Indexes(vec![readers.next().interface]), resolve("later").unwrap());
+    let interest = Interest { interfaces: resolve("wire").unwrap(), ..interest() };
+    control.set_filter(&compile(&interest)).unwrap();
+    lab.they_knock("10.78.0.1:9", 1);
+    lab.they_knock("10.77.0.1:10", 1);
+    assert_eq!(readers.next().udp_port(), 10);
+}
+
+#[test]
+fn two_rings_see_every_packet_once_between_them() {
+    let lab = Lab::new();
+    lab.on_us();
+    let (readers, control) = open(2, &Interest { udp: (1..=4000).collect(), ..interest() });
+    lab.they("nmap -sU -Pn -n -p 1-1000 --max-retries 0 --min-rate 5000 10.77.0.1");
+    lab.they_knock("10.77.0.1:4000", 1);
+    let all: Vec<Seen> = (0..1001).map(|_| readers.next()).collect();
+    let distinct: PortSet = all.iter().map(Seen::udp_port).collect();
+    assert_eq!((distinct.len(), control.counters().seen.load(Ordering::Relaxed)), (1001, 1001));
+    assert!(all.iter().any(|one| one.ring == 0) && all.iter().any(|one| one.ring == 1), "one ring does all");
+}
+
+#[test]
+fn what_a_full_ring_loses_is_counted_and_the_rest_is_read() {
+    let lab = Lab::new();
+    lab.on_us();
+    let (rings, control) = ring::open(1, &interest()).unwrap();
+    lab.they_knock("10.77.0.1:9", 10_000);
+    let dropped = control.count_drops().unwrap();
+    assert_eq!(dropped, 10_000 - 8_192);
+    assert_eq!(control.count_drops().unwrap(), dropped);
+    let readers = Readers::start(rings);
+    (0..8_192).for_each(|_| assert_eq!(readers.next().udp_port(), 9));
+    lab.they_knock("10.77.0.1:10", 1);
+    assert_eq!(readers.next().udp_port(), 10);
+}
+
+#[test]
+fn a_missing_interface_is_named_with_those_there_are() {
+    let lab = Lab::new();
+    lab.on_us();
+    let error = resolve("eth9").unwrap_err().to_string();
+    assert_eq!(error, r#"there is no interface "eth9" here, only lo, wire; correct INTERFACES"#);
+}
+
+#[test]
+fn without_the_capability_the_error_names_it() {
+    let lab = Lab::new();
+    lab.on_us();
+    // Capabilities belong to threads, and this one ends with the test.
+    caps::drop(None, caps::CapSet::Effective, caps::Capability::CAP_NET_RAW).unwrap();
+    let error = ring::open(1, &interest()).map(drop).unwrap_err();
+    assert!(matches!(error, RingError::NoCapability) && error.to_string().contains("CAP_NET_RAW"));
+}
+
+fn resolve(name: &str) -> Result<Watched, RingError> {
+    ring::resolve(&Interfaces::Named(vec![name.to_owned()]))
+}
