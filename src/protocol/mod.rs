@@ -4,10 +4,13 @@
 //! or refused whole, and the helper ends on the first one it refuses.
 #![forbid(unsafe_code)]
 
+pub mod channel;
+pub mod frame;
 pub mod reply;
 pub mod request;
 pub mod settings;
 
+pub use frame::{Frame, FrameError};
 pub use reply::{Outcome, Reply};
 pub use request::Request;
 pub use settings::Settings;

@@ -1,6 +1,7 @@
 //! What the helper is told once, before the sensor sees any packet: one JSON document, length-prefixed.
 #![forbid(unsafe_code)]
 
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -34,4 +35,137 @@ pub struct Settings {
 pub enum Response {
     /// Timed sets in the table `inet portsentry`.
     Nftables,
+}
+
+/// Longest settings document, bytes.
+pub const MAX_SETTINGS: u32 = 1 << 20;
+
+/// Why settings were not sent or not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The pipe was closed before the first byte: the sensor gave its start up.
+    #[error("the sensor closed the pipe before sending any settings")]
+    Absent,
+    /// The pipe failed or ended within the document.
+    #[error("the settings could not be passed over the pipe: {0}")]
+    Pipe(#[source] io::Error),
+    /// The document is longer than [`MAX_SETTINGS`].
+    #[error("settings of {0} bytes, more than {MAX_SETTINGS}: shorten the never-block list", MAX_SETTINGS = MAX_SETTINGS)]
+    TooLong(u64),
+    /// The document is not of our form.
+    #[error("the settings are not in the form of this build: {0}")]
+    Form(#[source] serde_json::Error),
+    /// A value has no meaning.
+    #[error("the settings hold a meaningless {0}")]
+    Value(&'static str),
+}
+
+impl Settings {
+    /// Writes the document with its length (u32, big-endian) before it. Blocks until the reader has taken it.
+    pub fn write_to(&self, pipe: &mut impl Write) -> Result<(), SettingsError> {
+        let text = serde_json::to_vec(self).map_err(SettingsError::Form)?;
+        let length = u32::try_from(text.len()).ok().filter(|&length| length <= MAX_SETTINGS);
+        let length = length.ok_or(SettingsError::TooLong(text.len() as u64))?;
+        pipe.write_all(&length.to_be_bytes()).and_then(|()| pipe.write_all(&text)).map_err(SettingsError::Pipe)
+    }
+
+    /// Reads one document, blocking, and takes not a byte more.
+    pub fn read_from(pipe: &mut impl Read) -> Result<Settings, SettingsError> {
+        let mut length = [0; 4];
+        if pipe.read(&mut length[..1]).map_err(SettingsError::Pipe)? == 0 {
+            return Err(SettingsError::Absent);
+        }
+        pipe.read_exact(&mut length[1..]).map_err(SettingsError::Pipe)?;
+        let length = u32::from_be_bytes(length);
+        if length > MAX_SETTINGS {
+            return Err(SettingsError::TooLong(length.into()));
+        }
+        let mut text = vec![0; length as usize];
+        pipe.read_exact(&mut text).map_err(SettingsError::Pipe)?;
+        serde_json::from_slice::<Settings>(&text).map_err(SettingsError::Form)?.checked()
+    }
+
+    fn checked(self) -> Result<Settings, SettingsError> {
+        match &self {
+            Settings { block_time: 0, .. } => Err(SettingsError::Value("block_time of 0 seconds")),
+            Settings { block_time_factor: 0, .. } => Err(SettingsError::Value("block_time_factor of 0")),
+            Settings { state_dir, .. } if !state_dir.is_absolute() => {
+                Err(SettingsError::Value("state_dir: its path must be absolute"))
+            }
+            Settings { .. } => Ok(self),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            never_block: vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+            block_with: vec![Response::Nftables],
+            block_time: 3600,
+            block_time_max: 86_400,
+            block_time_factor: 2,
+            state_dir: "/var/lib/portsentry-rs".into(),
+            flush_on_stop: false,
+            run_as: Some((65534, 65534)),
+        }
+    }
+
+    fn sent(settings: &Settings) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        settings.write_to(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn settings_survive_the_pipe_and_leave_the_next_byte_there() {
+        let mut bytes = sent(&settings());
+        bytes.push(7);
+        let mut pipe = bytes.as_slice();
+        assert_eq!(Settings::read_from(&mut pipe).unwrap(), settings());
+        assert_eq!(pipe, [7]);
+    }
+
+    #[test]
+    fn a_length_over_the_bound_is_refused_before_anything_is_read() {
+        let error = Settings::read_from(&mut [0xff_u8, 0xff, 0xff, 0xff].as_slice()).unwrap_err();
+        assert!(matches!(error, SettingsError::TooLong(_)));
+    }
+
+    #[test]
+    fn settings_that_end_early_are_refused() {
+        let bytes = sent(&settings());
+        for length in 1..bytes.len() {
+            assert!(matches!(Settings::read_from(&mut &bytes[..length]), Err(SettingsError::Pipe(_))));
+        }
+        assert!(matches!(Settings::read_from(&mut [].as_slice()), Err(SettingsError::Absent)));
+    }
+
+    #[test]
+    fn meaningless_values_are_refused() {
+        for wrong in [
+            Settings { block_time: 0, ..settings() },
+            Settings { block_time_factor: 0, ..settings() },
+            Settings { state_dir: "state".into(), ..settings() },
+        ] {
+            assert!(matches!(
+                Settings::read_from(&mut sent(&wrong).as_slice()),
+                Err(SettingsError::Value(_))
+            ));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_document_is_settings_or_an_error(text in prop::collection::vec(any::<u8>(), 0..300)) {
+            let mut bytes = u32::try_from(text.len()).unwrap().to_be_bytes().to_vec();
+            bytes.extend(text);
+            let _ = Settings::read_from(&mut bytes.as_slice());
+        }
+    }
 }
