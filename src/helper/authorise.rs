@@ -1,0 +1,211 @@
+//! The helper's own judgement of a request: it believes nothing that the sensor has concluded. Pure; helper.
+//!
+//! Never protected here: link-local sources. They are neighbours that can scan like any other, and the routers among
+//! them are known as gateways.
+#![forbid(unsafe_code)]
+
+use ipnet::IpNet;
+
+use super::budget::Budget;
+use crate::networks::Networks;
+use crate::protocol::Outcome;
+
+/// Widest IPv4 prefix that may be blocked.
+pub const WIDEST_V4: u8 = 24;
+/// Widest IPv6 prefix that may be blocked: what a site is given (RFC 6177).
+pub const WIDEST_V6: u8 = 48;
+/// Blocks that may be in force at once; 45 bytes each in the record.
+pub const MAX_BLOCKS: usize = 32_768;
+/// Networks that `Protect` may add.
+pub const MAX_PROTECTED: usize = 4_096;
+
+/// New blocks a minute, and at once. The sensor's own budget is tighter; this one is for a captured sensor.
+const BLOCKS_A_MINUTE: u32 = 3_000;
+const BLOCKS_AT_ONCE: u32 = 1_000;
+/// The operator's requests have a budget of their own, so that a flood cannot lock the operator out.
+const OTHERS_A_MINUTE: u32 = 6_000;
+const OTHERS_AT_ONCE: u32 = 2_000;
+
+/// This host, this network, loopback, multicast, broadcast; unspecified, loopback, IPv4-mapped, multicast
+/// (RFC 6890, RFC 4291). None of them can be a scanner's real address.
+const NEVER: [&str; 8] = [
+    "0.0.0.0/8",
+    "127.0.0.0/8",
+    "224.0.0.0/4",
+    "255.255.255.255/32",
+    "::/128",
+    "::1/128",
+    "::ffff:0:0/96",
+    "ff00::/8",
+];
+
+/// Who may not be blocked, and how much may be asked.
+pub struct Authority {
+    configured: Vec<IpNet>,
+    surroundings: Vec<IpNet>,
+    protected: Vec<IpNet>,
+    never: Networks,
+    blocks: Budget,
+    others: Budget,
+}
+
+impl Authority {
+    /// Judges by the `configured` never-block set; `uptime` in milliseconds.
+    pub fn new(configured: Vec<IpNet>, uptime: u64) -> Authority {
+        let mut authority = Authority {
+            configured,
+            surroundings: Vec::new(),
+            protected: Vec::new(),
+            never: Networks::default(),
+            blocks: Budget::new(BLOCKS_A_MINUTE, BLOCKS_AT_ONCE, uptime),
+            others: Budget::new(OTHERS_A_MINUTE, OTHERS_AT_ONCE, uptime),
+        };
+        authority.join();
+        authority
+    }
+
+    /// Puts the host's present own addresses, gateways and broadcasts in place of the former. True if the set changed.
+    pub fn surround(&mut self, networks: Vec<IpNet>) -> bool {
+        self.surroundings = networks;
+        self.join()
+    }
+
+    /// Adds `network` for good.
+    pub fn protect(&mut self, network: IpNet, uptime: u64) -> Result<(), Outcome> {
+        if self.protected.contains(&network) {
+            return Ok(());
+        }
+        if self.protected.len() >= MAX_PROTECTED {
+            return Err(Outcome::RefusedFull);
+        }
+        self.permit(uptime)?;
+        self.protected.push(network);
+        self.join();
+        Ok(())
+    }
+
+    /// Everything that may not be blocked.
+    pub fn never(&self) -> &Networks {
+        &self.never
+    }
+
+    /// Whether `target` may be blocked at all, now and whoever asks.
+    pub fn check_target(&self, target: &IpNet) -> Result<(), Outcome> {
+        let widest = match target {
+            IpNet::V4(_) => WIDEST_V4,
+            IpNet::V6(_) => WIDEST_V6,
+        };
+        // The set first: 0.0.0.0/0 holds us, and that is the graver reason.
+        if self.never.overlaps(target) {
+            return Err(Outcome::RefusedNeverBlock);
+        }
+        if target.prefix_len() < widest { Err(Outcome::RefusedPrefix) } else { Ok(()) }
+    }
+
+    /// Whether there is room and budget for one more block beside the `held` ones; pays for it.
+    pub fn grant(&mut self, held: usize, uptime: u64) -> Result<(), Outcome> {
+        if held >= MAX_BLOCKS {
+            return Err(Outcome::RefusedFull);
+        }
+        if self.blocks.spend(uptime) { Ok(()) } else { Err(Outcome::RefusedRate) }
+    }
+
+    /// Whether there is budget for a request that blocks nothing; pays for it.
+    pub fn permit(&mut self, uptime: u64) -> Result<(), Outcome> {
+        if self.others.spend(uptime) { Ok(()) } else { Err(Outcome::RefusedRate) }
+    }
+
+    fn join(&mut self) -> bool {
+        let always = NEVER.iter().filter_map(|text| text.parse().ok());
+        let parts = [&self.configured, &self.surroundings, &self.protected];
+        let never = Networks::new(parts.into_iter().flatten().copied().chain(always));
+        let changed = never != self.never;
+        self.never = never;
+        changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    fn authority() -> Authority {
+        let mut authority = Authority::new(vec![net("10.0.0.0/8"), net("2001:db8:1::/48")], 0);
+        authority.surround(vec![net("192.0.2.1/32"), net("fe80::1/128")]);
+        authority
+    }
+
+    #[test]
+    fn every_builtin_network_is_understood() {
+        assert!(NEVER.iter().all(|text| text.parse::<IpNet>().is_ok_and(|net| net == net.trunc())));
+    }
+
+    #[test]
+    fn nothing_that_touches_the_never_block_set_may_be_blocked() {
+        for target in [
+            "10.1.2.3/32",
+            "192.0.2.1/32",
+            "192.0.2.0/24",
+            "0.0.0.0/0",
+            "::/0",
+            "0.0.0.0/32",
+            "127.0.0.1/32",
+            "224.0.0.1/32",
+            "255.255.255.255/32",
+            "::/128",
+            "::1/128",
+            "::ffff:198.51.100.1/128",
+            "ff02::1/128",
+            "fe80::1/128",
+            "2001:db8:1:2::/64",
+        ] {
+            assert_eq!(authority().check_target(&net(target)), Err(Outcome::RefusedNeverBlock), "{target}");
+        }
+    }
+
+    #[test]
+    fn wide_prefixes_are_refused_and_the_widest_allowed_is_not() {
+        for target in ["198.51.100.0/23", "2001:db8:8000::/47"] {
+            assert_eq!(authority().check_target(&net(target)), Err(Outcome::RefusedPrefix), "{target}");
+        }
+        for target in ["198.51.100.0/24", "198.51.100.1/32", "2001:db8:8000::/48", "fe80::2/128"] {
+            assert_eq!(authority().check_target(&net(target)), Ok(()), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_full_table_refuses_without_charging() {
+        let mut authority = authority();
+        for _ in 0..BLOCKS_AT_ONCE * 2 {
+            assert_eq!(authority.grant(MAX_BLOCKS, 0), Err(Outcome::RefusedFull));
+        }
+        assert_eq!(authority.grant(MAX_BLOCKS - 1, 0), Ok(()));
+    }
+
+    #[test]
+    fn a_million_requests_in_a_minute_get_the_minutes_allowance() {
+        let mut authority = authority();
+        let granted = (0..1_000_000).filter(|at| authority.grant(0, at * 60_000 / 1_000_000).is_ok()).count();
+        assert_eq!(granted, (BLOCKS_AT_ONCE + BLOCKS_A_MINUTE) as usize - 1);
+        assert_eq!(authority.permit(60_000), Ok(()));
+    }
+
+    #[test]
+    fn protection_is_added_bounded_and_never_lost_with_the_surroundings() {
+        let mut authority = authority();
+        assert_eq!(authority.protect(net("198.51.100.7/32"), 0), Ok(()));
+        assert!(authority.surround(Vec::new()));
+        assert!(!authority.surround(Vec::new()));
+        assert!(authority.never().contains("198.51.100.7".parse().unwrap()));
+        assert!(!authority.never().contains("192.0.2.1".parse().unwrap()));
+        let mut added = 1;
+        while authority.protect(IpNet::from(std::net::IpAddr::from([198, 18, (added >> 8) as u8, added as u8])), 60_000 * added).is_ok() {
+            added += 1;
+        }
+        assert_eq!(added as usize, MAX_PROTECTED);
+    }
+}

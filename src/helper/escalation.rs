@@ -1,0 +1,320 @@
+//! What is blocked until when, and how often each source has earned it. Pure, the time is passed in; helper.
+//!
+//! Mirrors the kernel's sets: an entry is entered only after the kernel took it, and ends on the same clock.
+//! Times are milliseconds since 1970 UTC.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::networks::Networks;
+
+/// How long an offence is remembered after its block has ended.
+pub const MEMORY: u64 = 7 * 24 * 3600 * 1000;
+/// Offenders remembered beside those that are blocked; past it the oldest eighth is forgotten.
+pub const MAX_OFFENDERS: usize = 32_768;
+/// Longest block, also for an operator: a year.
+pub const LONGEST: u64 = 365 * 24 * 3600 * 1000;
+
+/// The lengths of blocks, milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// BLOCK_TIME: for a first offence.
+    pub first: u64,
+    /// BLOCK_TIME_MAX: however many there were.
+    pub longest: u64,
+    /// BLOCK_TIME_FACTOR: from each offence to the next.
+    pub factor: u64,
+}
+
+impl Terms {
+    /// BLOCK_TIME × FACTOR^(offence − 1), at most BLOCK_TIME_MAX.
+    pub fn length(&self, offence: u16) -> u64 {
+        let growth = self.factor.saturating_pow(u32::from(offence.saturating_sub(1)));
+        self.first.saturating_mul(growth).min(self.longest.max(self.first)).min(LONGEST)
+    }
+}
+
+/// A block: in force while `since <= now < until`. It is also a line of the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    /// When it began.
+    pub since: u64,
+    /// When it ends.
+    pub until: u64,
+    /// Which offence of this source it answers, from 1.
+    pub offence: u16,
+}
+
+impl Block {
+    /// Milliseconds left at `now`.
+    pub fn left(&self, now: u64) -> u64 {
+        self.until.saturating_sub(now)
+    }
+}
+
+/// All blocks in force and all offences remembered.
+pub struct Escalation {
+    terms: Terms,
+    blocks: BTreeMap<IpNet, Block>,
+    offenders: BTreeMap<IpNet, Block>,
+    next_end: u64,
+}
+
+impl Escalation {
+    /// Nothing blocked, nobody known.
+    pub fn new(terms: Terms) -> Escalation {
+        Escalation { terms, blocks: BTreeMap::new(), offenders: BTreeMap::new(), next_end: u64::MAX }
+    }
+
+    /// The block that a new offence of `target` earns at `now`; enters nothing. `seconds` other than 0 is an
+    /// operator's own length: it is an offence too, unless it renews a block in force.
+    pub fn sentence(&self, target: &IpNet, seconds: u32, now: u64) -> Block {
+        let current = self.blocks.get(target).filter(|block| block.until > now);
+        let past = self.blocks.get(target).or_else(|| self.offenders.get(target));
+        let past = past.filter(|block| now < block.until.saturating_add(MEMORY));
+        let offence = match current {
+            Some(block) => block.offence,
+            None => past.map_or(0, |block| block.offence).saturating_add(1),
+        };
+        let length = match seconds {
+            0 => self.terms.length(offence),
+            given => (u64::from(given) * 1000).min(LONGEST),
+        };
+        Block { since: current.map_or(now, |block| block.since), until: now.saturating_add(length), offence }
+    }
+
+    /// Enters a block that the kernel has taken.
+    pub fn enter(&mut self, target: IpNet, block: Block) {
+        self.offenders.remove(&target);
+        self.blocks.insert(target, block);
+        self.next_end = self.next_end.min(block.until);
+    }
+
+    /// Remembers an offence whose block has ended.
+    pub fn remember(&mut self, target: IpNet, block: Block) {
+        if self.offenders.len() >= MAX_OFFENDERS {
+            self.forget_oldest();
+        }
+        self.offenders.insert(target, block);
+    }
+
+    /// Lifts a block and forgives what led to it. Returns whether it was in the record.
+    pub fn lift(&mut self, target: &IpNet) -> bool {
+        self.offenders.remove(target);
+        self.blocks.remove(target).is_some()
+    }
+
+    /// Lifts and forgives everything. Returns how many blocks there were.
+    pub fn lift_all(&mut self) -> usize {
+        self.offenders.clear();
+        std::mem::take(&mut self.blocks).len()
+    }
+
+    /// Ends every block at `now`, and remembers why. Returns how many there were.
+    pub fn end_all(&mut self, now: u64) -> usize {
+        self.blocks.values_mut().for_each(|block| block.until = block.until.min(now));
+        self.expire(now)
+    }
+
+    /// Takes what has ended out of the list, and forgets what is too long ago. Returns how many blocks ended.
+    pub fn expire(&mut self, now: u64) -> usize {
+        let ended: Vec<_> = self.blocks.extract_if(.., |_, block| block.until <= now).collect();
+        self.offenders.retain(|_, block| now < block.until.saturating_add(MEMORY));
+        let count = ended.len();
+        ended.into_iter().for_each(|(target, block)| self.remember(target, block));
+        self.next_end = self.blocks.values().map(|block| block.until).min().unwrap_or(u64::MAX);
+        count
+    }
+
+    /// When [`expire`](Self::expire) will next have something to do.
+    pub fn next_end(&self) -> Option<u64> {
+        Some(self.next_end).filter(|&end| end != u64::MAX)
+    }
+
+    /// Blocks in the record.
+    pub fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Whether nothing is blocked.
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// The block in force at `now` that holds all of `target`, be it wider.
+    pub fn covering(&self, target: &IpNet, now: u64) -> Option<(IpNet, Block)> {
+        let narrowest = target.prefix_len();
+        let widest = if target.addr().is_ipv4() { super::authorise::WIDEST_V4 } else { super::authorise::WIDEST_V6 };
+        (widest..=narrowest).rev().find_map(|prefix| {
+            let network = IpNet::new(target.addr(), prefix).ok()?.trunc();
+            let block = self.blocks.get(&network).filter(|block| block.until > now)?;
+            Some((network, *block))
+        })
+    }
+
+    /// What of the record lies inside `network` and is narrower. The kernel's interval sets take no overlap.
+    pub fn inside(&self, network: &IpNet) -> Vec<IpNet> {
+        if network.prefix_len() == network.max_prefix_len() {
+            return Vec::new();
+        }
+        let first = Bound::Excluded(*network);
+        let last = Bound::Included(IpNet::from(network.broadcast()));
+        let nearby = self.blocks.range((first, last)).map(|(target, _)| *target);
+        nearby.filter(|target| network.contains(target)).collect()
+    }
+
+    /// Blocks that touch `never`.
+    pub fn covered_by(&self, never: &Networks) -> Vec<IpNet> {
+        self.blocks.keys().filter(|target| never.overlaps(target)).copied().collect()
+    }
+
+    /// The first block in force after `last` in the order of addresses: a list that needs no copy.
+    pub fn after(&self, last: Option<IpNet>, now: u64) -> Option<(IpNet, Block)> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = self.blocks.range((from, Bound::Unbounded));
+        rest.find(|(_, block)| block.until > now).map(|(target, block)| (*target, *block))
+    }
+
+    /// Moves every time by `step` milliseconds: the wall clock was set, the time that is left was not.
+    pub fn shift(&mut self, step: i64) {
+        for block in self.blocks.values_mut().chain(self.offenders.values_mut()) {
+            block.since = block.since.saturating_add_signed(step);
+            block.until = block.until.saturating_add_signed(step);
+        }
+        self.next_end = self.blocks.values().map(|block| block.until).min().unwrap_or(u64::MAX);
+    }
+
+    /// Everything worth keeping: blocks in force and offences remembered.
+    pub fn entries(&self) -> impl Iterator<Item = (IpNet, Block)> + '_ {
+        self.blocks.iter().chain(&self.offenders).map(|(target, block)| (*target, *block))
+    }
+
+    fn forget_oldest(&mut self) {
+        let mut ends: Vec<u64> = self.offenders.values().map(|block| block.until).collect();
+        let eighth = ends.len() / 8;
+        let (_, &mut limit, _) = ends.select_nth_unstable(eighth);
+        self.offenders.retain(|_, block| block.until > limit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TERMS: Terms = Terms { first: 1_000, longest: 10_000, factor: 3 };
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    fn offend(record: &mut Escalation, target: &str, seconds: u32, now: u64) -> Block {
+        let block = record.sentence(&net(target), seconds, now);
+        record.enter(net(target), block);
+        block
+    }
+
+    #[test]
+    fn each_offence_lasts_longer_up_to_the_longest() {
+        let lengths: Vec<_> = (1..=5).chain([u16::MAX]).map(|offence| TERMS.length(offence)).collect();
+        assert_eq!(lengths, [1_000, 3_000, 9_000, 10_000, 10_000, 10_000]);
+        assert_eq!(Terms { longest: 5, ..TERMS }.length(9), 1_000);
+        assert_eq!(Terms { first: u64::MAX, longest: u64::MAX, factor: 1 }.length(1), LONGEST);
+    }
+
+    #[test]
+    fn a_second_offence_after_expiry_counts_and_one_after_a_week_does_not() {
+        let mut record = Escalation::new(TERMS);
+        assert_eq!(offend(&mut record, "192.0.2.1/32", 0, 0), Block { since: 0, until: 1_000, offence: 1 });
+        assert_eq!(record.next_end(), Some(1_000));
+        assert_eq!(record.expire(999), 0);
+        assert_eq!(record.expire(1_000), 1);
+        assert!(record.is_empty());
+        let second = offend(&mut record, "192.0.2.1/32", 0, 5_000);
+        assert_eq!(second, Block { since: 5_000, until: 8_000, offence: 2 });
+        assert_eq!(record.sentence(&net("192.0.2.1/32"), 0, 8_000 + MEMORY).offence, 1);
+    }
+
+    #[test]
+    fn an_operators_length_overrides_counts_once_and_renews_without_counting() {
+        let mut record = Escalation::new(TERMS);
+        assert_eq!(offend(&mut record, "192.0.2.1/32", 60, 0), Block { since: 0, until: 60_000, offence: 1 });
+        assert_eq!(offend(&mut record, "192.0.2.1/32", 90, 10), Block { since: 0, until: 90_010, offence: 1 });
+        assert_eq!(record.sentence(&net("192.0.2.1/32"), u32::MAX, 20).until, LONGEST + 20);
+    }
+
+    #[test]
+    fn lifting_forgives_and_ending_remembers() {
+        let mut record = Escalation::new(TERMS);
+        offend(&mut record, "192.0.2.1/32", 0, 0);
+        assert!(record.lift(&net("192.0.2.1/32")) && !record.lift(&net("192.0.2.1/32")));
+        assert_eq!(offend(&mut record, "192.0.2.1/32", 0, 10).offence, 1);
+        assert_eq!(record.end_all(20), 1);
+        assert_eq!(record.sentence(&net("192.0.2.1/32"), 0, 30).offence, 2);
+        assert_eq!(record.lift_all(), 0);
+        assert_eq!(record.sentence(&net("192.0.2.1/32"), 0, 30).offence, 1);
+    }
+
+    #[test]
+    fn a_wider_block_covers_and_narrower_ones_lie_inside() {
+        let mut record = Escalation::new(TERMS);
+        for target in ["2001:db8::/64", "2001:db8:0:1::1/128", "192.0.2.0/32", "192.0.2.255/32", "192.0.3.0/32"] {
+            offend(&mut record, target, 0, 0);
+        }
+        let covering = |text: &str| record.covering(&net(text), 10).map(|(network, _)| network);
+        assert_eq!(covering("2001:db8::7/128"), Some(net("2001:db8::/64")));
+        assert_eq!(covering("2001:db8::/64"), Some(net("2001:db8::/64")));
+        assert_eq!(covering("2001:db8::/48"), None);
+        assert_eq!(record.covering(&net("2001:db8::7/128"), 1_000), None);
+        assert_eq!(record.inside(&net("192.0.2.0/24")), [net("192.0.2.0/32"), net("192.0.2.255/32")]);
+        assert_eq!(record.inside(&net("2001:db8::/48")).len(), 2);
+        assert!(record.inside(&net("192.0.2.0/32")).is_empty());
+    }
+
+    #[test]
+    fn offenders_are_bounded_and_the_oldest_are_forgotten() {
+        let mut record = Escalation::new(TERMS);
+        let target = |at: u32| IpNet::from(IpAddr::V4(Ipv4Addr::from(at)));
+        let count = u32::try_from(MAX_OFFENDERS).unwrap() + 10;
+        for at in 0..count {
+            record.remember(target(at), Block { since: 0, until: u64::from(at), offence: 1 });
+        }
+        assert!(record.offenders.len() <= MAX_OFFENDERS);
+        assert!(!record.offenders.contains_key(&target(0)));
+        assert!(record.offenders.contains_key(&target(count - 1)));
+    }
+
+    #[test]
+    fn a_set_clock_leaves_the_time_that_is_left() {
+        let mut record = Escalation::new(TERMS);
+        let block = offend(&mut record, "192.0.2.1/32", 0, 1_000_000);
+        record.shift(-900_000);
+        let (_, shifted) = record.after(None, 100_000).unwrap();
+        assert_eq!(shifted.left(100_000), block.left(1_000_000));
+        assert_eq!(record.next_end(), Some(101_000));
+    }
+
+    proptest! {
+        #[test]
+        fn the_list_walks_every_block_in_force_once(ends in prop::collection::btree_map(any::<u32>(), 0u64..100, 0..50), now in 0u64..100) {
+            let mut record = Escalation::new(TERMS);
+            for (address, until) in &ends {
+                record.enter(IpNet::from(IpAddr::V4(Ipv4Addr::from(*address))), Block { since: 0, until: *until, offence: 1 });
+            }
+            let (mut last, mut seen) = (None, 0);
+            while let Some((target, block)) = record.after(last, now) {
+                prop_assert!(block.until > now && last < Some(target));
+                (last, seen) = (Some(target), seen + 1);
+            }
+            prop_assert_eq!(seen, ends.values().filter(|&&until| until > now).count());
+            prop_assert_eq!(record.expire(now) + seen, ends.len());
+        }
+    }
+}
