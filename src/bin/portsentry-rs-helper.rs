@@ -1,2 +1,8 @@
 //! The helper's binary: argv in, exit code out. Linked without a packet, config or command-line parser.
-fn main() {}
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    portsentry::helper::start::main()
+}

@@ -203,7 +203,13 @@ mod tests {
         assert!(authority.never().contains("198.51.100.7".parse().unwrap()));
         assert!(!authority.never().contains("192.0.2.1".parse().unwrap()));
         let mut added = 1;
-        while authority.protect(IpNet::from(std::net::IpAddr::from([198, 18, (added >> 8) as u8, added as u8])), 60_000 * added).is_ok() {
+        while authority
+            .protect(
+                IpNet::from(std::net::IpAddr::from([198, 18, (added >> 8) as u8, added as u8])),
+                60_000 * added,
+            )
+            .is_ok()
+        {
             added += 1;
         }
         assert_eq!(added as usize, MAX_PROTECTED);

@@ -10,6 +10,7 @@ use std::ops::Bound;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::authorise::{WIDEST_V4, WIDEST_V6};
 use crate::networks::Networks;
 
 /// How long an offence is remembered after its block has ended.
@@ -122,7 +123,14 @@ impl Escalation {
 
     /// Takes what has ended out of the list, and forgets what is too long ago. Returns how many blocks ended.
     pub fn expire(&mut self, now: u64) -> usize {
-        let ended: Vec<_> = self.blocks.extract_if(.., |_, block| block.until <= now).collect();
+        let mut ended = Vec::new();
+        self.blocks.retain(|target, block| {
+            let lasts = block.until > now;
+            if !lasts {
+                ended.push((*target, *block));
+            }
+            lasts
+        });
         self.offenders.retain(|_, block| now < block.until.saturating_add(MEMORY));
         let count = ended.len();
         ended.into_iter().for_each(|(target, block)| self.remember(target, block));
@@ -145,26 +153,13 @@ impl Escalation {
         self.blocks.is_empty()
     }
 
-    /// The block in force at `now` that holds all of `target`, be it wider.
-    pub fn covering(&self, target: &IpNet, now: u64) -> Option<(IpNet, Block)> {
-        let narrowest = target.prefix_len();
-        let widest = if target.addr().is_ipv4() { super::authorise::WIDEST_V4 } else { super::authorise::WIDEST_V6 };
-        (widest..=narrowest).rev().find_map(|prefix| {
+    /// The block in force at `now` that holds all of `target`, the narrowest if there are several.
+    pub fn covering(&self, target: &IpNet, now: u64) -> Option<Block> {
+        let widest = if target.addr().is_ipv4() { WIDEST_V4 } else { WIDEST_V6 };
+        (widest..=target.prefix_len()).rev().find_map(|prefix| {
             let network = IpNet::new(target.addr(), prefix).ok()?.trunc();
-            let block = self.blocks.get(&network).filter(|block| block.until > now)?;
-            Some((network, *block))
+            self.blocks.get(&network).filter(|block| block.until > now).copied()
         })
-    }
-
-    /// What of the record lies inside `network` and is narrower. The kernel's interval sets take no overlap.
-    pub fn inside(&self, network: &IpNet) -> Vec<IpNet> {
-        if network.prefix_len() == network.max_prefix_len() {
-            return Vec::new();
-        }
-        let first = Bound::Excluded(*network);
-        let last = Bound::Included(IpNet::from(network.broadcast()));
-        let nearby = self.blocks.range((first, last)).map(|(target, _)| *target);
-        nearby.filter(|target| network.contains(target)).collect()
     }
 
     /// Blocks that touch `never`.
@@ -186,6 +181,11 @@ impl Escalation {
             block.until = block.until.saturating_add_signed(step);
         }
         self.next_end = self.blocks.values().map(|block| block.until).min().unwrap_or(u64::MAX);
+    }
+
+    /// How many [`entries`](Self::entries) there are.
+    pub fn known(&self) -> usize {
+        self.blocks.len() + self.offenders.len()
     }
 
     /// Everything worth keeping: blocks in force and offences remembered.
@@ -246,7 +246,10 @@ mod tests {
     fn an_operators_length_overrides_counts_once_and_renews_without_counting() {
         let mut record = Escalation::new(TERMS);
         assert_eq!(offend(&mut record, "192.0.2.1/32", 60, 0), Block { since: 0, until: 60_000, offence: 1 });
-        assert_eq!(offend(&mut record, "192.0.2.1/32", 90, 10), Block { since: 0, until: 90_010, offence: 1 });
+        assert_eq!(
+            offend(&mut record, "192.0.2.1/32", 90, 10),
+            Block { since: 0, until: 90_010, offence: 1 }
+        );
         assert_eq!(record.sentence(&net("192.0.2.1/32"), u32::MAX, 20).until, LONGEST + 20);
     }
 
@@ -263,19 +266,18 @@ mod tests {
     }
 
     #[test]
-    fn a_wider_block_covers_and_narrower_ones_lie_inside() {
+    fn a_block_covers_itself_and_what_lies_inside_until_it_ends() {
         let mut record = Escalation::new(TERMS);
-        for target in ["2001:db8::/64", "2001:db8:0:1::1/128", "192.0.2.0/32", "192.0.2.255/32", "192.0.3.0/32"] {
+        for target in ["2001:db8::/64", "2001:db8:0:1::1/128", "192.0.2.0/32"] {
             offend(&mut record, target, 0, 0);
         }
-        let covering = |text: &str| record.covering(&net(text), 10).map(|(network, _)| network);
-        assert_eq!(covering("2001:db8::7/128"), Some(net("2001:db8::/64")));
-        assert_eq!(covering("2001:db8::/64"), Some(net("2001:db8::/64")));
-        assert_eq!(covering("2001:db8::/48"), None);
-        assert_eq!(record.covering(&net("2001:db8::7/128"), 1_000), None);
-        assert_eq!(record.inside(&net("192.0.2.0/24")), [net("192.0.2.0/32"), net("192.0.2.255/32")]);
-        assert_eq!(record.inside(&net("2001:db8::/48")).len(), 2);
-        assert!(record.inside(&net("192.0.2.0/32")).is_empty());
+        let covered = |text: &str, now: u64| record.covering(&net(text), now).is_some();
+        assert!(
+            covered("2001:db8::7/128", 999) && covered("2001:db8::/64", 999) && covered("192.0.2.0/32", 0)
+        );
+        assert!(
+            !covered("2001:db8::7/128", 1_000) && !covered("2001:db8::/48", 0) && !covered("192.0.2.0/24", 0)
+        );
     }
 
     #[test]

@@ -1,10 +1,19 @@
 //! The helper: authorise a request, apply it, remember it. Never sees a packet, never parses a string from the sensor.
+//!
+//! `start` opens everything, `run` waits, `decide` judges, `service` acts. A block goes: frame → authorise → escalation
+//! → kernel → record → reply → ledger.
 #![forbid(unsafe_code)]
 
 pub mod authorise;
 pub mod budget;
 pub mod clock;
+pub mod decide;
+pub mod error;
 pub mod escalation;
 pub mod ledger;
 pub mod nftables;
+pub mod respond;
 pub mod ruleset;
+pub mod run;
+pub mod service;
+pub mod start;

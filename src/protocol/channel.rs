@@ -60,7 +60,9 @@ impl FrameReader {
             return Ok(Intake::Some);
         };
         match pipe.read(room) {
-            Ok(0) if self.filled % FRAME_LENGTH != 0 => Err(ChannelError::Torn(self.filled % FRAME_LENGTH)),
+            Ok(0) if !self.filled.is_multiple_of(FRAME_LENGTH) => {
+                Err(ChannelError::Torn(self.filled % FRAME_LENGTH))
+            }
             Ok(0) => Ok(Intake::End),
             Ok(count) => {
                 self.filled = (self.filled + count).min(BURST);

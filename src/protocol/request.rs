@@ -183,17 +183,15 @@ mod tests {
 
     fn any_request() -> impl Strategy<Value = Request> {
         let id = 1..=u64::MAX;
-        let block =
-            (id.clone(), any_network(), any::<u32>(), any::<u16>(), any_protocol(), any::<bool>()).prop_map(
-                |(id, target, seconds, port, protocol, verified)| Request::Block {
-                    id,
-                    target,
-                    seconds,
-                    port,
-                    protocol,
-                    verified,
-                },
-            );
+        let block = (id.clone(), any_network(), any::<u32>(), any::<u16>(), any_protocol(), any::<bool>())
+            .prop_map(|(id, target, seconds, port, protocol, verified)| Request::Block {
+                id,
+                target,
+                seconds,
+                port,
+                protocol,
+                verified,
+            });
         prop_oneof![
             block,
             (id.clone(), any_network()).prop_map(|(id, target)| Request::Unblock { id, target }),

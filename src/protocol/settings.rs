@@ -66,7 +66,9 @@ impl Settings {
         let text = serde_json::to_vec(self).map_err(SettingsError::Form)?;
         let length = u32::try_from(text.len()).ok().filter(|&length| length <= MAX_SETTINGS);
         let length = length.ok_or(SettingsError::TooLong(text.len() as u64))?;
-        pipe.write_all(&length.to_be_bytes()).and_then(|()| pipe.write_all(&text)).map_err(SettingsError::Pipe)
+        pipe.write_all(&length.to_be_bytes())
+            .and_then(|()| pipe.write_all(&text))
+            .map_err(SettingsError::Pipe)
     }
 
     /// Reads one document, blocking, and takes not a byte more.
@@ -89,6 +91,9 @@ impl Settings {
         match &self {
             Settings { block_time: 0, .. } => Err(SettingsError::Value("block_time of 0 seconds")),
             Settings { block_time_factor: 0, .. } => Err(SettingsError::Value("block_time_factor of 0")),
+            Settings { block_with, .. } if block_with.as_slice() != [Response::Nftables] => {
+                Err(SettingsError::Value("block_with: nftables, once, is the response of this build"))
+            }
             Settings { state_dir, .. } if !state_dir.is_absolute() => {
                 Err(SettingsError::Value("state_dir: its path must be absolute"))
             }
@@ -150,6 +155,7 @@ mod tests {
     fn meaningless_values_are_refused() {
         for wrong in [
             Settings { block_time: 0, ..settings() },
+            Settings { block_with: vec![], ..settings() },
             Settings { block_time_factor: 0, ..settings() },
             Settings { state_dir: "state".into(), ..settings() },
         ] {

@@ -1,0 +1,249 @@
+//! What becomes of a request: the whole judgement in one place, as actions that `service` carries out. Pure; helper.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use super::authorise::Authority;
+use super::clock::Now;
+use super::escalation::{Block, Escalation};
+use crate::protocol::{Outcome, Reply, Request};
+
+/// A block that was granted and that the kernel does not have yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The request's number.
+    pub id: u64,
+    /// What to block.
+    pub target: IpNet,
+    /// From when, until when, for which offence.
+    pub block: Block,
+}
+
+/// What is to be done about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing but this reply.
+    Answer(Reply),
+    /// Block it; grants that follow each other go to the kernel together.
+    Block(Grant),
+    /// Lift one block.
+    Unblock {
+        /// The request's number.
+        id: u64,
+        /// What was blocked.
+        target: IpNet,
+    },
+    /// Stream the list.
+    List {
+        /// The request's number.
+        id: u64,
+    },
+    /// Lift every block.
+    Flush {
+        /// The request's number.
+        id: u64,
+    },
+    /// The never-block set has grown: tell the kernel, and lift what it now covers.
+    Protect {
+        /// The request's number.
+        id: u64,
+    },
+    /// End.
+    Stop {
+        /// The request's number.
+        id: u64,
+    },
+}
+
+/// All that the helper knows.
+pub struct Core {
+    /// Who may not be blocked, and how much may be asked.
+    pub authority: Authority,
+    /// What is blocked, and who has offended.
+    pub escalation: Escalation,
+}
+
+impl Core {
+    /// Judges `request`; `pending` grants are on their way to the kernel.
+    pub fn decide(&mut self, request: &Request, pending: usize, now: Now) -> Action {
+        let id = request.id();
+        let decided = match *request {
+            Request::Block { target, seconds, .. } => {
+                return self.decide_block(id, target, seconds, pending, now);
+            }
+            // Neither costs more than its frame, and an end must never be refused.
+            Request::Ping { .. } => return Action::Answer(Reply::Pong { id }),
+            Request::Stop { .. } => return Action::Stop { id },
+            Request::Protect { network, .. } => {
+                self.authority.protect(network, now.uptime).map(|()| Action::Protect { id })
+            }
+            Request::Unblock { target, .. } => self.permit(Action::Unblock { id, target }, now),
+            Request::List { .. } => self.permit(Action::List { id }, now),
+            Request::Flush { .. } => self.permit(Action::Flush { id }, now),
+        };
+        decided.unwrap_or_else(|outcome| Action::Answer(done(id, outcome)))
+    }
+
+    fn permit(&mut self, action: Action, now: Now) -> Result<Action, Outcome> {
+        self.authority.permit(now.uptime).map(|()| action)
+    }
+
+    fn decide_block(&mut self, id: u64, target: IpNet, seconds: u32, pending: usize, now: Now) -> Action {
+        if let Err(outcome) = self.authority.check_target(&target) {
+            return Action::Answer(done(id, outcome));
+        }
+        // An operator's own length is always granted: it renews the same block, or outlasts a wider one.
+        let current = self.escalation.covering(&target, now.utc).filter(|_| seconds == 0);
+        if let Some(block) = current {
+            return Action::Answer(in_force(id, Outcome::AlreadyBlocked, block, now.utc, 0));
+        }
+        match self.authority.grant(self.escalation.len() + pending, now.uptime) {
+            Ok(()) => Action::Block(Grant {
+                id,
+                target,
+                block: self.escalation.sentence(&target, seconds, now.utc),
+            }),
+            Err(outcome) => Action::Answer(done(id, outcome)),
+        }
+    }
+
+    /// Takes over what a ledger held. A block lasts no longer than it was granted for, wherever the clock stands now;
+    /// what may no longer be blocked is dropped. Returns how many were dropped for that.
+    pub fn restore(&mut self, entries: BTreeMap<IpNet, Block>, now: Now) -> usize {
+        let mut dropped = 0;
+        for (target, mut block) in entries {
+            block.until = block.until.min(now.utc.saturating_add(block.until.saturating_sub(block.since)));
+            block.since = block.since.min(now.utc);
+            if self.authority.check_target(&target).is_err() {
+                dropped += 1;
+            } else if block.until <= now.utc {
+                self.escalation.remember(target, block);
+            } else {
+                self.escalation.enter(target, block);
+            }
+        }
+        self.escalation.expire(now.utc);
+        dropped
+    }
+}
+
+/// The reply about something that is not in force.
+pub fn done(id: u64, outcome: Outcome) -> Reply {
+    Reply::Done { id, outcome, seconds: 0, offence: 0, micros: 0 }
+}
+
+/// The reply about a block in force at `now`.
+pub fn in_force(id: u64, outcome: Outcome, block: Block, now: u64, micros: u32) -> Reply {
+    let seconds = u32::try_from(block.left(now).div_ceil(1000)).unwrap_or(u32::MAX);
+    Reply::Done { id, outcome, seconds, offence: block.offence, micros }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::escalation::Terms;
+    use super::*;
+    use crate::detect::probe::Protocol;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    fn core() -> Core {
+        let terms = Terms { first: 60_000, longest: 600_000, factor: 2 };
+        Core { authority: Authority::new(vec![net("10.0.0.0/8")], 0), escalation: Escalation::new(terms) }
+    }
+
+    fn at(seconds: u64) -> Now {
+        Now { utc: 1_000_000 + seconds * 1000, uptime: seconds * 1000 }
+    }
+
+    fn ask(target: &str, seconds: u32) -> Request {
+        let (target, protocol) = (net(target), Protocol::Tcp);
+        Request::Block { id: 1, target, seconds, port: 22, protocol, verified: true }
+    }
+
+    /// Decides and, like the kernel that takes everything, enters what was granted.
+    fn block(core: &mut Core, target: &str, seconds: u32, now: Now) -> Result<Grant, Outcome> {
+        match core.decide(&ask(target, seconds), 0, now) {
+            Action::Block(grant) => {
+                core.escalation.enter(grant.target, grant.block);
+                Ok(grant)
+            }
+            Action::Answer(Reply::Done { outcome, .. }) => Err(outcome),
+            other @ (Action::Answer(_)
+            | Action::Unblock { .. }
+            | Action::List { .. }
+            | Action::Flush { .. }
+            | Action::Protect { .. }
+            | Action::Stop { .. }) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_source_is_blocked_once_and_a_repeat_is_told_what_is_left() {
+        let mut core = core();
+        let grant = block(&mut core, "192.0.2.1/32", 0, at(0)).unwrap();
+        assert_eq!(grant.block.until - grant.block.since, 60_000);
+        let again = core.decide(&ask("192.0.2.1/32", 0), 0, at(20));
+        let reply =
+            Reply::Done { id: 1, outcome: Outcome::AlreadyBlocked, seconds: 40, offence: 1, micros: 0 };
+        assert_eq!(again, Action::Answer(reply));
+        assert_eq!(block(&mut core, "192.0.2.1/32", 0, at(60)).unwrap().block.offence, 2);
+    }
+
+    #[test]
+    fn an_operator_renews_a_block_and_outlasts_a_wider_one() {
+        let mut core = core();
+        block(&mut core, "2001:db8::/64", 0, at(0)).unwrap();
+        assert_eq!(block(&mut core, "2001:db8::/64", 5, at(1)).unwrap().block.until, at(6).utc);
+        assert_eq!(block(&mut core, "2001:db8::1/128", 0, at(2)), Err(Outcome::AlreadyBlocked));
+        assert_eq!(block(&mut core, "2001:db8::1/128", 900, at(2)).unwrap().block.until, at(902).utc);
+    }
+
+    #[test]
+    fn the_never_block_set_holds_whatever_the_sensor_claims() {
+        let mut core = core();
+        for target in ["10.0.0.1/32", "127.0.0.1/32", "0.0.0.0/0", "::/0"] {
+            assert_eq!(block(&mut core, target, 3600, at(0)), Err(Outcome::RefusedNeverBlock));
+        }
+        let protect = Request::Protect { id: 1, network: net("192.0.2.0/24") };
+        assert_eq!(core.decide(&protect, 0, at(0)), Action::Protect { id: 1 });
+        assert_eq!(block(&mut core, "192.0.2.9/32", 0, at(0)), Err(Outcome::RefusedNeverBlock));
+    }
+
+    #[test]
+    fn a_flood_of_blocks_leaves_the_operator_a_way_in() {
+        let mut core = core();
+        let refused = (0..100_000u32).filter(|at_number| {
+            let target = IpNet::from(std::net::IpAddr::from((0xc000_0000 + at_number).to_be_bytes()));
+            block(&mut core, &target.to_string(), 0, at(0)) == Err(Outcome::RefusedRate)
+        });
+        assert!(refused.count() > 90_000);
+        assert_eq!(core.decide(&Request::List { id: 2 }, 0, at(0)), Action::List { id: 2 });
+        assert_eq!(core.decide(&Request::Flush { id: 3 }, 0, at(0)), Action::Flush { id: 3 });
+    }
+
+    #[test]
+    fn a_restored_block_never_outlasts_its_grant() {
+        let granted = Block { since: at(0).utc, until: at(60).utc, offence: 3 };
+        let entries = BTreeMap::from([(net("192.0.2.1/32"), granted), (net("10.1.1.1/32"), granted)]);
+        let left = |now: Now| {
+            let mut core = core();
+            assert_eq!(core.restore(entries.clone(), now), 1);
+            core.escalation.after(None, now.utc).map(|(_, block)| block.left(now.utc))
+        };
+        assert_eq!(left(at(20)), Some(40_000));
+        assert_eq!(left(Now { utc: 5, uptime: 0 }), Some(60_000));
+        assert_eq!(left(at(61)), None);
+    }
+
+    #[test]
+    fn a_restored_offender_is_remembered() {
+        let mut core = core();
+        let past = Block { since: at(0).utc, until: at(60).utc, offence: 3 };
+        core.restore(BTreeMap::from([(net("192.0.2.1/32"), past)]), at(3600));
+        assert_eq!(block(&mut core, "192.0.2.1/32", 0, at(3601)).unwrap().block.offence, 4);
+    }
+}

@@ -1,0 +1,148 @@
+//! The helper's loop: requests, replies, changed surroundings, ends of blocks, on one thread. Helper.
+//!
+//! Never waits for the sensor without a limit, and reads no request while a reply waits: so a sensor that floods or
+//! does not listen costs neither memory nor time beyond [`PATIENCE`].
+#![forbid(unsafe_code)]
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::error::HelperError;
+use super::respond::Respond;
+use super::service::Service;
+use crate::protocol::Request;
+use crate::protocol::channel::{FrameReader, Intake, set_nonblocking};
+use crate::protocol::request::Order;
+
+/// How long replies may wait for the sensor to read any.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// Ends of blocks are looked for no more often than this, milliseconds; what has ended is not listed meanwhile.
+const SWEEP: u64 = 1_000;
+
+/// The pipes and what is on its way in them.
+pub struct Loop<I, O> {
+    requests: I,
+    replies: O,
+    reader: FrameReader,
+    order: Order,
+    progress: Instant,
+}
+
+/// What woke the loop.
+#[derive(Default)]
+struct Woken {
+    requests: bool,
+    surroundings: bool,
+    sensor_deaf: bool,
+}
+
+impl<I: Read + AsFd, O: Write + AsFd> Loop<I, O> {
+    /// Takes the pipes over.
+    pub fn new(requests: I, replies: O) -> io::Result<Loop<I, O>> {
+        set_nonblocking(&requests)?;
+        set_nonblocking(&replies)?;
+        let (reader, order) = (FrameReader::default(), Order::default());
+        Ok(Loop { requests, replies, reader, order, progress: Instant::now() })
+    }
+
+    /// Serves until the sensor asks for the end, is gone or is not to be trusted.
+    pub fn run<R: Respond>(&mut self, service: &mut Service<R>) -> Result<(), HelperError> {
+        loop {
+            service.tick();
+            let served = self.serve(service);
+            let flushed = self.flush(service);
+            // What the kernel has is recorded even if the sensor is already gone.
+            service.commit();
+            match served.and(flushed) {
+                // After Stop the sensor need not wait for its answer.
+                Err(HelperError::SensorGone) if service.is_stopped() => return Ok(()),
+                Ok(()) if service.is_stopped() && service.replies.is_empty() => return Ok(()),
+                result => result?,
+            }
+            let woken = self.wait(service)?;
+            if woken.sensor_deaf {
+                return Err(HelperError::SensorGone);
+            }
+            if woken.surroundings {
+                service.learn()?;
+            }
+            if woken.requests && self.reader.fill(&mut self.requests)? == Intake::End {
+                return Err(HelperError::SensorGone);
+            }
+        }
+    }
+
+    /// Carries out what has come, as far as replies find room. The blocks before a bad frame are still carried out.
+    fn serve<R: Respond>(&mut self, service: &mut Service<R>) -> Result<(), HelperError> {
+        let mut result = Ok(());
+        while result.is_ok() && service.is_free() {
+            let Some(frame) = self.reader.take() else { break };
+            result = match Request::decode(&frame).and_then(|it| self.order.check(it.id()).map(|()| it)) {
+                Ok(request) => {
+                    service.carry_out(&request);
+                    Ok(())
+                }
+                Err(error) => Err(error.into()),
+            };
+        }
+        service.finish();
+        service.list();
+        result
+    }
+
+    fn flush<R: Respond>(&mut self, service: &mut Service<R>) -> Result<(), HelperError> {
+        let sent = match service.replies.flush(&mut self.replies) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(HelperError::SensorGone),
+            sent => sent.map_err(|error| HelperError::System("write replies", error))?,
+        };
+        if sent > 0 || service.replies.is_empty() {
+            self.progress = Instant::now();
+        }
+        match self.progress.elapsed() > PATIENCE || service.replies.refused() > 0 {
+            true => Err(HelperError::SensorStuck(PATIENCE.as_secs())),
+            false => Ok(()),
+        }
+    }
+
+    fn wait<R: Respond>(&self, service: &Service<R>) -> Result<Woken, HelperError> {
+        let unsent = !service.replies.is_empty();
+        // A deaf sensor is noticed on the reply pipe even when there is nothing to say.
+        let replies = if unsent { PollFlags::POLLOUT } else { PollFlags::empty() };
+        let mut fds =
+            vec![PollFd::new(service.watch(), PollFlags::POLLIN), PollFd::new(self.replies.as_fd(), replies)];
+        // A hang-up is reported unasked: while requests are not wanted their pipe is left out.
+        if !unsent {
+            fds.push(PollFd::new(self.requests.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut fds, self.patience(service)) {
+            Err(Errno::EINTR) => return Ok(Woken::default()),
+            Err(errno) => return Err(HelperError::System("wait for the sensor", errno.into())),
+            Ok(_) => {}
+        }
+        let events: Vec<PollFlags> =
+            fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect();
+        let at = |index: usize| events.get(index).copied().unwrap_or(PollFlags::empty());
+        Ok(Woken {
+            surroundings: !at(0).is_empty(),
+            sensor_deaf: at(1).contains(PollFlags::POLLERR),
+            requests: !at(2).is_empty(),
+        })
+    }
+
+    /// How long to wait: not at all while frames that have come can be served.
+    fn patience<R: Respond>(&self, service: &Service<R>) -> PollTimeout {
+        if service.replies.is_empty() && (self.reader.is_waiting() || !service.is_free()) {
+            return PollTimeout::ZERO;
+        }
+        let stuck = (!service.replies.is_empty()).then_some(PATIENCE.as_millis() as u64 + 1);
+        let end = service.next_end().map(|end| end.max(SWEEP));
+        match stuck.into_iter().chain(end).min() {
+            Some(millis) => PollTimeout::try_from(millis.min(3_600_000)).unwrap_or(PollTimeout::MAX),
+            None => PollTimeout::NONE,
+        }
+    }
+}

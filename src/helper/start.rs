@@ -1,0 +1,56 @@
+//! The helper's start, from its pipes to its loop. Helper; reads no argument, no file but the ledger, no environment.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::{SFlag, fstat};
+
+use super::error::{HelperError, log};
+use super::ledger::Ledger;
+use super::respond::System;
+use super::run::Loop;
+use super::service::Service;
+use crate::protocol::Settings;
+
+/// Serves the sensor on standard input (requests) and output (replies); standard error is the log.
+pub fn main() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log(&error.to_string());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn serve() -> Result<(), HelperError> {
+    let (mut requests, replies) = (pipe(io::stdin())?, pipe(io::stdout())?);
+    ignore_signals()?;
+    let settings = Settings::read_from(&mut requests)?;
+    let system = System::open()?;
+    let ledger = Ledger::open(&settings.state_dir)?;
+    let mut service = Service::start(settings, system, ledger)?;
+    let mut pipes =
+        Loop::new(requests, replies).map_err(|error| HelperError::System("use the pipes", error))?;
+    pipes.run(&mut service)
+}
+
+/// Our own hold of a standard stream that must be a pipe. Past the buffers of std, which would take bytes ahead.
+fn pipe(stream: impl AsFd) -> Result<File, HelperError> {
+    let facts = fstat(&stream).map_err(|_| HelperError::NotSpawned)?;
+    match SFlag::from_bits_truncate(facts.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO {
+        true => stream.as_fd().try_clone_to_owned().map(File::from).map_err(|_| HelperError::NotSpawned),
+        false => Err(HelperError::NotSpawned),
+    }
+}
+
+/// The end comes with the sensor's: what a service manager or a terminal sends to the whole group is for the sensor.
+fn ignore_signals() -> Result<(), HelperError> {
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+    // Blocked and never taken: no handler, hence no unsafe code. There is no other thread.
+    signals.thread_block().map_err(|errno| HelperError::System("ignore signals", errno.into()))
+}
