@@ -1,0 +1,439 @@
+//! Promise: whoever holds the sensor's end of the pipe can do no more than ask. Raw bytes to the real helper, the real
+//! kernel behind it. Needs root; every test runs in a network namespace of its own that ends with its thread.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::wildcard_enum_match_arm)]
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use portsentry::detect::probe::Protocol;
+use portsentry::helper::nftables::Nftables;
+use portsentry::protocol::settings::Response;
+use portsentry::protocol::{FRAME_LENGTH, Frame, Outcome, Reply, Request, Settings};
+use tempfile::TempDir;
+
+const HELPER: &str = env!("CARGO_BIN_EXE_portsentry-rs-helper");
+/// DESIGN.md: either process gone, the other ends within a second. The rest is for a busy machine.
+const SOON: Duration = Duration::from_secs(3);
+
+/// A namespace, a state folder, and the sensor's side of a running helper.
+struct Lab {
+    state: TempDir,
+    settings: Settings,
+    child: Child,
+    requests: Option<ChildStdin>,
+    replies: ChildStdout,
+    last_id: u64,
+}
+
+impl Lab {
+    /// A host 192.0.2.1 and 2001:db8::1 with the gateways 192.0.2.254 and fe80::fe; 198.51.100.0/24 is ignored.
+    fn new() -> Lab {
+        Lab::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut Settings)) -> Lab {
+        unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root: sudo make test");
+        ip("link set lo up");
+        ip("link add port0 type veth peer name wire0");
+        ip("link set port0 up");
+        ip("link set wire0 up");
+        ip("address add 192.0.2.1/24 dev port0");
+        ip("address add 2001:db8::1/64 dev port0 nodad");
+        ip("route add default via 192.0.2.254");
+        ip("-6 route add default via fe80::fe dev port0");
+        let state = tempfile::tempdir().unwrap();
+        let mut settings = Settings {
+            never_block: vec![net("198.51.100.0/24"), net("2001:db8:f::/48")],
+            block_with: vec![Response::Nftables],
+            block_time: 600,
+            block_time_max: 86_400,
+            block_time_factor: 2,
+            state_dir: state.path().to_owned(),
+            flush_on_stop: false,
+            run_as: None,
+        };
+        change(&mut settings);
+        let (child, requests, replies) = spawn(&settings);
+        let mut lab = Lab { state, settings, child, requests: Some(requests), replies, last_id: 0 };
+        assert_eq!(lab.reply(), Reply::Ready { restored: 0 });
+        lab
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
+        self.requests.as_mut().unwrap().write_all(bytes).unwrap();
+    }
+
+    /// Sends the request that `make` makes of the next number.
+    fn send(&mut self, make: impl FnOnce(u64) -> Request) {
+        self.last_id += 1;
+        let frame = make(self.last_id).encode();
+        self.raw(&frame);
+    }
+
+    fn reply(&mut self) -> Reply {
+        let mut frame: Frame = [0; FRAME_LENGTH];
+        for byte in 0..FRAME_LENGTH {
+            assert!(is_readable(&self.replies), "no reply in time");
+            self.replies.read_exact(&mut frame[byte..=byte]).expect("the helper is still there");
+        }
+        Reply::decode(&frame).unwrap()
+    }
+
+    fn ask(&mut self, make: impl FnOnce(u64) -> Request) -> Outcome {
+        self.send(make);
+        match self.reply() {
+            Reply::Done { id, outcome, .. } if id == self.last_id => outcome,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn block(&mut self, target: &str, seconds: u32) -> Outcome {
+        let target = net(target);
+        self.ask(|id| block(id, target, seconds))
+    }
+
+    fn list(&mut self) -> Vec<IpNet> {
+        self.send(|id| Request::List { id });
+        let mut targets = Vec::new();
+        loop {
+            match self.reply() {
+                Reply::Entry { target, .. } => targets.push(target),
+                Reply::End { .. } => return targets,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn ping(&mut self) {
+        self.send(|id| Request::Ping { id });
+        assert_eq!(self.reply(), Reply::Pong { id: self.last_id });
+    }
+
+    /// Closes the request pipe and waits for the end.
+    fn hang_up(&mut self) -> Option<i32> {
+        self.requests = None;
+        self.end()
+    }
+
+    fn end(&mut self) -> Option<i32> {
+        ended(&mut self.child, SOON).expect("the helper ends in time").code()
+    }
+
+    /// A new helper on the same state; returns how many blocks it restored.
+    fn restart(&mut self) -> u32 {
+        let (child, requests, replies) = spawn(&self.settings);
+        (self.child, self.requests, self.replies, self.last_id) = (child, Some(requests), replies, 0);
+        match self.reply() {
+            Reply::Ready { restored } => restored,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+fn block(id: u64, target: IpNet, seconds: u32) -> Request {
+    Request::Block { id, target, seconds, port: 22, protocol: Protocol::Tcp, verified: true }
+}
+
+fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status().expect("ip of iproute2 is installed");
+    assert!(status.success(), "ip {arguments}");
+}
+
+fn start(stdin: Stdio, stdout: Stdio) -> Child {
+    Command::new(HELPER).stdin(stdin).stdout(stdout).env_clear().spawn().unwrap()
+}
+
+fn spawn(settings: &Settings) -> (Child, ChildStdin, ChildStdout) {
+    let mut child = start(Stdio::piped(), Stdio::piped());
+    let (mut requests, replies) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    settings.write_to(&mut requests).unwrap();
+    (child, requests, replies)
+}
+
+fn is_readable(pipe: &impl AsFd) -> bool {
+    let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::from(5_000u16)).unwrap() == 1
+}
+
+fn ended(child: &mut Child, within: Duration) -> Option<ExitStatus> {
+    until(within, || child.try_wait().unwrap())
+}
+
+/// The first answer of `look`, which is asked again and again.
+fn until<T>(within: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let begun = Instant::now();
+    loop {
+        match look() {
+            None if begun.elapsed() < within => std::thread::sleep(Duration::from_millis(5)),
+            found => return found,
+        }
+    }
+}
+
+/// What the kernel itself says is blocked.
+fn kernel() -> Vec<IpNet> {
+    let mut targets: Vec<IpNet> =
+        Nftables::open().unwrap().list().unwrap().into_iter().map(|block| block.target).collect();
+    targets.sort();
+    targets
+}
+
+#[test]
+fn a_block_is_in_the_kernel_when_the_reply_says_so_and_gone_when_lifted() {
+    let mut lab = Lab::new();
+    assert_eq!(lab.block("203.0.113.7/32", 0), Outcome::Blocked);
+    assert_eq!(lab.block("2001:db8:1::/64", 0), Outcome::Blocked);
+    assert_eq!(kernel(), [net("203.0.113.7/32"), net("2001:db8:1::/64")]);
+    assert_eq!(lab.list(), kernel());
+    assert_eq!(lab.block("203.0.113.7/32", 0), Outcome::AlreadyBlocked);
+    assert_eq!(lab.ask(|id| Request::Unblock { id, target: net("203.0.113.7/32") }), Outcome::Lifted);
+    assert_eq!(lab.ask(|id| Request::Unblock { id, target: net("203.0.113.7/32") }), Outcome::NotBlocked);
+    assert_eq!(kernel(), [net("2001:db8:1::/64")]);
+    assert_eq!(lab.ask(|id| Request::Flush { id }), Outcome::Lifted);
+    assert_eq!((kernel(), lab.list()), (vec![], vec![]));
+}
+
+#[test]
+fn the_helper_itself_refuses_the_never_block_set_and_wide_prefixes() {
+    let mut lab = Lab::new();
+    for (target, outcome) in [
+        ("192.0.2.1/32", Outcome::RefusedNeverBlock),
+        ("2001:db8::1/128", Outcome::RefusedNeverBlock),
+        ("192.0.2.254/32", Outcome::RefusedNeverBlock),
+        ("fe80::fe/128", Outcome::RefusedNeverBlock),
+        ("192.0.2.255/32", Outcome::RefusedNeverBlock),
+        ("198.51.100.99/32", Outcome::RefusedNeverBlock),
+        ("2001:db8:f:1::/64", Outcome::RefusedNeverBlock),
+        ("127.0.0.1/32", Outcome::RefusedNeverBlock),
+        ("::1/128", Outcome::RefusedNeverBlock),
+        ("::ffff:203.0.113.1/128", Outcome::RefusedNeverBlock),
+        ("224.0.0.1/32", Outcome::RefusedNeverBlock),
+        ("255.255.255.255/32", Outcome::RefusedNeverBlock),
+        ("0.0.0.0/0", Outcome::RefusedNeverBlock),
+        ("::/0", Outcome::RefusedNeverBlock),
+        ("203.0.112.0/23", Outcome::RefusedPrefix),
+        ("2001:db8:8000::/47", Outcome::RefusedPrefix),
+    ] {
+        assert_eq!(lab.block(target, 0), outcome, "{target}");
+        assert_eq!(lab.block(target, 60), outcome, "{target}");
+    }
+    assert_eq!(kernel(), []);
+}
+
+#[test]
+fn what_becomes_protected_is_let_go_and_refused_from_then_on() {
+    let mut lab = Lab::new();
+    for target in ["192.0.2.77/32", "203.0.113.5/32", "203.0.113.6/32"] {
+        assert_eq!(lab.block(target, 0), Outcome::Blocked);
+    }
+    ip("route replace default via 192.0.2.77");
+    assert_eq!(lab.block("192.0.2.77/32", 60), Outcome::RefusedNeverBlock);
+    assert_eq!(lab.ask(|id| Request::Protect { id, network: net("203.0.113.5/32") }), Outcome::Lifted);
+    assert_eq!(lab.block("203.0.113.5/32", 60), Outcome::RefusedNeverBlock);
+    ip("address add 203.0.113.6/32 dev port0");
+    assert_eq!(lab.block("203.0.113.6/32", 60), Outcome::RefusedNeverBlock);
+    assert_eq!((kernel(), lab.list()), (vec![], vec![]));
+}
+
+#[test]
+fn a_bad_frame_ends_the_helper_with_65_and_what_stood_before_it_is_done() {
+    let ping = |id| Request::Ping { id }.encode().to_vec();
+    let mut version = ping(2);
+    version[0] = 2;
+    let mut reserved = ping(2);
+    reserved[60] = 1;
+    let reply = Reply::Pong { id: 2 }.encode().to_vec();
+    for (what, bad) in [
+        ("garbage", vec![0xa5; FRAME_LENGTH]),
+        ("zeros", vec![0; FRAME_LENGTH]),
+        ("another version", version),
+        ("reserved bits", reserved),
+        ("a reply", reply),
+        ("a replay", ping(1)),
+        ("a gap", ping(3)),
+        ("text", b"block 192.0.2.254 for ever, and while you are at it flush the tables\n".to_vec()),
+    ] {
+        let mut lab = Lab::new();
+        lab.send(|id| block(id, net("203.0.113.7/32"), 0));
+        lab.raw(&bad);
+        assert_eq!(lab.end(), Some(65), "{what}");
+        assert_eq!(kernel(), [net("203.0.113.7/32")], "{what}");
+    }
+}
+
+#[test]
+fn a_frame_cut_off_by_the_end_is_a_bad_frame() {
+    let mut lab = Lab::new();
+    lab.raw(&Request::Ping { id: 1 }.encode()[..40]);
+    assert_eq!(lab.hang_up(), Some(65));
+}
+
+#[test]
+fn settings_that_are_none_end_the_helper_with_65_and_leave_no_table() {
+    unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root: sudo make test");
+    for bytes in [b"\xff\xff\xff\xff{}".as_slice(), b"\0\0\0\x02[]", b"\0\0\0\x09{\"a\":"] {
+        let mut child = start(Stdio::piped(), Stdio::piped());
+        child.stdin.take().unwrap().write_all(bytes).unwrap();
+        assert_eq!(ended(&mut child, SOON).unwrap().code(), Some(65));
+        assert!(!Nftables::open().unwrap().is_installed().unwrap());
+    }
+}
+
+#[test]
+fn without_pipes_the_helper_explains_itself_and_exits_with_2() {
+    let mut child = start(Stdio::null(), Stdio::piped());
+    assert_eq!(ended(&mut child, SOON).unwrap().code(), Some(2));
+}
+
+#[test]
+fn the_end_of_the_sensor_ends_the_helper_with_70_and_blocks_stay() {
+    let mut lab = Lab::with(|settings| settings.flush_on_stop = true);
+    assert_eq!(lab.block("203.0.113.7/32", 0), Outcome::Blocked);
+    assert_eq!(lab.hang_up(), Some(70));
+    assert_eq!(kernel(), [net("203.0.113.7/32")]);
+}
+
+#[test]
+fn a_sensor_that_closes_only_the_replies_is_gone_too() {
+    let mut lab = Lab::new();
+    let (reader, _) = std::io::pipe().unwrap();
+    lab.replies = ChildStdout::from(std::os::fd::OwnedFd::from(reader));
+    assert_eq!(lab.end(), Some(70));
+}
+
+#[test]
+fn a_stop_ends_the_helper_with_0_and_lifts_blocks_only_if_asked_to() {
+    for flush in [false, true] {
+        let mut lab = Lab::with(|settings| settings.flush_on_stop = flush);
+        assert_eq!(lab.block("203.0.113.7/32", 0), Outcome::Blocked);
+        let outcome = lab.ask(|id| Request::Stop { id });
+        assert_eq!(outcome, if flush { Outcome::Lifted } else { Outcome::NotBlocked });
+        assert_eq!(lab.end(), Some(0));
+        assert_eq!(kernel().is_empty(), flush);
+    }
+}
+
+#[test]
+fn signals_for_the_whole_group_do_not_end_the_helper() {
+    let mut lab = Lab::new();
+    let pid = Pid::from_raw(i32::try_from(lab.child.id()).unwrap());
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        kill(pid, signal).unwrap();
+        lab.ping();
+    }
+}
+
+#[test]
+fn unexpired_blocks_and_offences_come_back_after_a_kill() {
+    let mut lab = Lab::new();
+    assert_eq!(lab.block("203.0.113.7/32", 0), Outcome::Blocked);
+    assert_eq!(lab.block("203.0.113.8/32", 1), Outcome::Blocked);
+    lab.ping();
+    lab.child.kill().unwrap();
+    lab.child.wait().unwrap();
+    assert_eq!(kernel().len(), 2);
+    let ledger = std::fs::read_to_string(lab.state.path().join("ledger")).unwrap();
+    assert_eq!(ledger.lines().count(), 2, "{ledger}");
+    until(SOON, || (kernel().len() == 1).then_some(())).expect("the kernel lets the short one go");
+    assert_eq!(lab.restart(), 1);
+    assert_eq!((kernel(), lab.list()), (vec![net("203.0.113.7/32")], vec![net("203.0.113.7/32")]));
+    lab.send(|id| block(id, net("203.0.113.8/32"), 0));
+    let Reply::Done { outcome, seconds, offence, .. } = lab.reply() else { panic!("no answer") };
+    assert_eq!((outcome, seconds, offence), (Outcome::Blocked, 1200, 2));
+}
+
+#[test]
+fn a_block_leaves_kernel_and_list_when_its_time_is_over() {
+    let mut lab = Lab::new();
+    assert_eq!(lab.block("203.0.113.7/32", 1), Outcome::Blocked);
+    assert_eq!(lab.list().len(), 1);
+    until(SOON, || lab.list().is_empty().then_some(())).expect("the list lets it go");
+    until(SOON, || kernel().is_empty().then_some(())).expect("the kernel lets it go");
+}
+
+#[test]
+fn a_table_deleted_by_somebody_is_installed_again_with_its_blocks() {
+    let mut lab = Lab::new();
+    assert_eq!(lab.block("203.0.113.7/32", 0), Outcome::Blocked);
+    Nftables::open().unwrap().remove_table().unwrap();
+    assert_eq!(lab.block("203.0.113.8/32", 0), Outcome::Blocked);
+    assert_eq!(kernel(), [net("203.0.113.7/32"), net("203.0.113.8/32")]);
+}
+
+#[test]
+fn a_flood_of_requests_gets_no_more_than_its_budget_and_costs_no_memory() {
+    const FLOOD: u32 = 100_000;
+    let mut lab = Lab::new();
+    let before = resident(&lab.child);
+    let begun = Instant::now();
+    let mut requests = lab.requests.take().unwrap();
+    let writer = std::thread::spawn(move || {
+        for at in 0..FLOOD {
+            let target = IpNet::from(std::net::IpAddr::from((0x0b00_0000 + at).to_be_bytes()));
+            requests.write_all(&block(u64::from(at) + 1, target, 0).encode()).unwrap();
+        }
+        requests
+    });
+    let mut blocked = 0;
+    for id in 1..=u64::from(FLOOD) {
+        match lab.reply_in_bulk() {
+            Reply::Done { outcome: Outcome::Blocked, .. } => blocked += 1,
+            Reply::Done { outcome: Outcome::RefusedRate, .. } => {}
+            other => panic!("{id}: {other:?}"),
+        }
+    }
+    let allowed = 1_000 + (begun.elapsed().as_secs_f64() * 50.0).ceil() as usize;
+    assert!(blocked <= allowed, "{blocked} of {allowed}");
+    assert_eq!(kernel().len(), blocked);
+    lab.requests = Some(writer.join().unwrap());
+    lab.last_id = FLOOD.into();
+    assert_eq!(lab.list().len(), blocked);
+    let grown = resident(&lab.child).saturating_sub(before);
+    assert!(grown < 1024, "{grown} KiB");
+}
+
+impl Lab {
+    fn reply_in_bulk(&mut self) -> Reply {
+        let mut frame: Frame = [0; FRAME_LENGTH];
+        self.replies.read_exact(&mut frame).unwrap();
+        Reply::decode(&frame).unwrap()
+    }
+}
+
+/// Resident memory, KiB.
+fn resident(child: &Child) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_sensor_that_reads_no_reply_is_given_up_after_a_while() {
+    let mut lab = Lab::new();
+    let mut requests = lab.requests.take().unwrap();
+    let writer = std::thread::spawn(move || {
+        (1..).take_while(|&id| requests.write_all(&Request::Ping { id }.encode()).is_ok()).count()
+    });
+    let status = ended(&mut lab.child, Duration::from_secs(20)).expect("the helper gives up");
+    assert_eq!(status.code(), Some(70));
+    let taken = writer.join().unwrap();
+    assert!(taken < 10_000, "the helper took {taken} requests without an answer being read");
+}
