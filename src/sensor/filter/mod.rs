@@ -69,9 +69,9 @@ pub struct Program {
     pub widened: bool,
 }
 
-/// Ranges a port set may have: three full sets fit, twice over, into 20,480 bytes, the `net.core.optmem_max` of
-/// kernels before 6.8 (old and new filter count together during a swap).
-const MOST_RANGES: usize = 128;
+/// Ranges a port set may have. Three sets of 96 still fit, twice over, into 20,480 bytes: the `net.core.optmem_max` of
+/// kernels before 6.8, where old and new filter count together during a swap.
+const MOST_RANGES: usize = 80;
 /// Interfaces that may be told apart.
 const MOST_INTERFACES: usize = 64;
 /// if_arp.h: ARPHRD_LOOPBACK.
@@ -225,7 +225,7 @@ impl Writer {
         let bare = self.without_payload();
         let bare = self.destination_port(&interest.tcp_acks, bare);
         let unanswered = self.without_ack(opening);
-        // With ACK: SYN+ACK and RST answer somebody, so a spoofed stranger's scan or ours: no probe.
+        // SYN+ACK and RST+ACK are answers: to us, or to whoever forged our address. No probe either way.
         let acknowledged = self.assembler.test(code::IF_ANY, SYN | RST, self.reject, bare);
         let answered = self.assembler.test(code::IF_ANY, ACK, acknowledged, unanswered);
         let with_syn = self.assembler.test(code::IF_ANY, FIN | RST, self.accept, answered);
