@@ -27,7 +27,7 @@ struct Header<'a> {
 }
 
 /// `datagram` begins at the IP header and may end with padding.
-#[inline]
+#[inline(always)]
 pub(super) fn parse(datagram: Span<'_>, checksums: Checksums) -> Result<Packet, Reject> {
     let header = header(datagram)?;
     // Cut to the stated length first: padding is neither payload nor summed.
@@ -47,7 +47,7 @@ pub(super) fn parse(datagram: Span<'_>, checksums: Checksums) -> Result<Packet, 
     })
 }
 
-#[inline]
+#[inline(always)]
 fn header(datagram: Span<'_>) -> Result<Header<'_>, Reject> {
     let [first, _, t0, t1, i0, i1, f0, f1, _, protocol, _, _, addresses @ ..] =
         datagram.head::<20>(Reject::IpHeader)?;
@@ -68,7 +68,7 @@ fn header(datagram: Span<'_>) -> Result<Header<'_>, Reject> {
     })
 }
 
-#[inline]
+#[inline(always)]
 fn content(header: &Header<'_>, payload: Span<'_>, checksums: Checksums) -> Result<Transport, Reject> {
     let envelope =
         Envelope { version: Version::V4, addresses: header.addresses, checksums, first_fragment: None };

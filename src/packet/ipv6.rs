@@ -23,7 +23,7 @@ const NO_NEXT_HEADER: u8 = 59;
 const DESTINATION_OPTIONS: u8 = 60;
 
 /// `datagram` begins at the IP header and may end with padding.
-#[inline]
+#[inline(always)]
 pub(super) fn parse(datagram: Span<'_>, checksums: Checksums) -> Result<Packet, Reject> {
     let [first, _, _, _, l0, l1, next, _, addresses @ ..] = datagram.head::<40>(Reject::IpHeader)?;
     if first >> 4 != 6 {
@@ -47,7 +47,7 @@ pub(super) fn parse(datagram: Span<'_>, checksums: Checksums) -> Result<Packet, 
     Ok(Packet { source, destination, ip_options: None, transport })
 }
 
-#[inline]
+#[inline(always)]
 fn split(addresses: &[u8; 32]) -> (IpAddr, IpAddr) {
     let (pair, _) = addresses.as_chunks::<16>();
     let [source, destination] = pair else {
@@ -57,7 +57,7 @@ fn split(addresses: &[u8; 32]) -> (IpAddr, IpAddr) {
 }
 
 /// Walks the chain from `next` to the transport header or to a fragment that holds none.
-#[inline]
+#[inline(always)]
 fn extensions(next: u8, payload: Span<'_>, envelope: Envelope<'_>) -> Result<Transport, Reject> {
     let (mut next, mut payload, mut envelope, mut fragmented) = (next, payload, envelope, false);
     for _ in 0..=MAX_EXTENSIONS {

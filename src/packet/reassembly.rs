@@ -68,7 +68,7 @@ impl Reassembly {
     /// may come first), and `None` while it waits, or if the halves make no header.
     ///
     /// `now` is in seconds, of any clock. The `payload` of a packet put together is 0: it was not counted.
-    #[inline]
+    #[inline(always)]
     pub fn offer(&mut self, packet: Packet, now: u32) -> Option<Packet> {
         match half(&packet) {
             None => Some(packet),
@@ -93,7 +93,7 @@ impl Reassembly {
 }
 
 /// The half of a torn header that `packet` is, if it is one.
-#[inline]
+#[inline(always)]
 fn half(packet: &Packet) -> Option<(Key, Half)> {
     let (identification, protocol, half) = match packet.transport {
         Transport::TinyFragment { protocol, source_port, port, identification, sequence } => {

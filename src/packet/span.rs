@@ -36,7 +36,7 @@ impl<'a> Span<'a> {
     }
 
     /// The first `N` bytes; `short` if the wire itself had fewer.
-    #[inline]
+    #[inline(always)]
     pub(super) fn head<const N: usize>(self, short: Reject) -> Result<&'a [u8; N], Reject> {
         self.captured.first_chunk().ok_or_else(|| self.blame(N, short))
     }
@@ -47,7 +47,7 @@ impl<'a> Span<'a> {
     }
 
     /// What follows the first `count` bytes; `short` if the wire itself had fewer.
-    #[inline]
+    #[inline(always)]
     pub(super) fn skip(self, count: usize, short: Reject) -> Result<Self, Reject> {
         let length = self.length.checked_sub(count).ok_or(short)?;
         let captured = self.captured.get(count..).ok_or(Reject::CutShort)?;
@@ -55,7 +55,7 @@ impl<'a> Span<'a> {
     }
 
     /// The first `length` bytes alone (Ethernet pads short frames); `beyond` if the wire had fewer.
-    #[inline]
+    #[inline(always)]
     pub(super) fn trim(self, length: usize, beyond: Reject) -> Result<Self, Reject> {
         if length > self.length {
             return Err(beyond);

@@ -52,7 +52,7 @@ impl Envelope<'_> {
 
     /// Whether the payload is undamaged as far as can be told; the pseudo-header is that of RFC 9293 §3.1 and
     /// RFC 8200 §8.1, which sum alike.
-    #[inline]
+    #[inline(always)]
     fn is_intact(&self, protocol: u8, payload: Span<'_>) -> bool {
         self.verifiable(payload).is_none_or(|bytes| {
             let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
@@ -63,7 +63,7 @@ impl Envelope<'_> {
 }
 
 /// Reads the header of `protocol` at the beginning of `payload`, which ends where IP says.
-#[inline]
+#[inline(always)]
 pub(super) fn parse(protocol: u8, payload: Span<'_>, envelope: &Envelope<'_>) -> Result<Transport, Reject> {
     match (protocol, envelope.version) {
         (TCP, _) => tcp(payload, envelope),
@@ -75,7 +75,7 @@ pub(super) fn parse(protocol: u8, payload: Span<'_>, envelope: &Envelope<'_>) ->
     }
 }
 
-#[inline]
+#[inline(always)]
 fn tcp(segment: Span<'_>, envelope: &Envelope<'_>) -> Result<Transport, Reject> {
     // The control bits are in byte 13: a first fragment of 16 bytes shows all that is asked for.
     if let Some(identification) = envelope.first_fragment.filter(|_| segment.length() < 14) {
@@ -110,7 +110,7 @@ fn tiny(protocol: u8, identification: u32, segment: Span<'_>, short: Reject) -> 
     })
 }
 
-#[inline]
+#[inline(always)]
 fn udp(datagram: Span<'_>, envelope: &Envelope<'_>) -> Result<Transport, Reject> {
     let [s0, s1, d0, d1, l0, l1, c0, c1] = *datagram.head(Reject::UdpLength)?;
     let length = match (u16::from_be_bytes([l0, l1]), envelope.version) {
