@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 const FORBIDDEN: &[(&str, &[&str])] = &[
     ("sensor", &["helper"]),
     ("helper", &["sensor", "packet", "config", "cli", "control", "event"]),
-    ("packet", &["sys", "sensor", "helper", "config", "detect", "netlink", "control", "cli", "event", "sandbox"]),
+    (
+        "packet",
+        &["sys", "sensor", "helper", "config", "detect", "netlink", "control", "cli", "event", "sandbox"],
+    ),
     ("detect", &["sys", "sensor", "helper", "netlink", "control", "cli", "event", "sandbox"]),
     ("config", &["sys", "sensor", "helper", "netlink", "control", "cli", "event", "sandbox", "packet"]),
     ("protocol", &["sys", "sensor", "helper", "netlink", "control", "cli", "event", "sandbox", "config"]),

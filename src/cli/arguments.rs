@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::run_flags::RunFlags;
 use crate::config::duration::parse_duration;
-use crate::config::networks::parse_network;
+use crate::control::protocol::parse_target;
 
 const AFTER_HELP: &str = "\
 PortSentry 1.2's flags are understood as they are: -tcp -udp -stcp -sudp
@@ -110,7 +110,7 @@ pub struct Control {
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
-    parse_network(text).map_err(|fault| fault.message)
+    parse_target(text).map_err(|error| error.to_string())
 }
 
 fn seconds(text: &str) -> Result<u32, String> {

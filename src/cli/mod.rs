@@ -6,27 +6,43 @@ pub mod check;
 pub mod run_flags;
 pub mod status;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Arguments, Command};
-use run_flags::rewritten;
+use arguments::{Arguments, Command, Control, Lifted};
+use run_flags::{RunFlags, rewritten};
+
+use crate::config::control_socket;
+use crate::control::client;
+use crate::sensor::launch;
 
 /// Does what the process's arguments say.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse_from(rewritten(std::env::args_os()));
     match arguments.command {
-        None => not_wired("run"),
+        None => run(&arguments.run),
         Some(Command::Check(run)) => check::check(&run),
-        Some(Command::Status(_)) => not_wired("status"),
-        Some(Command::List { .. }) => not_wired("list"),
-        Some(Command::Block { .. }) => not_wired("block"),
-        Some(Command::Unblock { .. }) => not_wired("unblock"),
+        Some(Command::Status(control)) => client::status(&socket(&control), false),
+        Some(Command::List { json, control }) => client::list(&socket(&control), json),
+        Some(Command::Block { target, seconds, control }) => {
+            client::block(&socket(&control), target, seconds)
+        }
+        Some(Command::Unblock { target: Lifted::One(target), control }) => {
+            client::unblock(&socket(&control), target)
+        }
+        Some(Command::Unblock { target: Lifted::All, control }) => client::unblock_all(&socket(&control)),
     }
 }
 
-fn not_wired(command: &str) -> ExitCode {
-    eprintln!("portsentry-rs: {command} is not wired yet");
-    ExitCode::FAILURE
+fn run(flags: &RunFlags) -> ExitCode {
+    match check::configured(flags) {
+        Ok(loaded) => launch::run(&loaded),
+        Err(code) => code,
+    }
+}
+
+fn socket(control: &Control) -> PathBuf {
+    control_socket(&control.configfile)
 }

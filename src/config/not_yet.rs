@@ -4,7 +4,7 @@
 //! Pure. Each line goes when the thing is built; the file goes with the last one.
 #![forbid(unsafe_code)]
 
-use super::{BlockMode, Config, ConfigError, Flags, Loaded, LogOutput, Mode, Origin};
+use super::{BlockMode, Config, ConfigError, Flags, Loaded, Origin};
 
 const BLOCKING: &str = "is not supported yet by this version; take the key out, and nftables will block";
 
@@ -35,16 +35,8 @@ const WARNED_KEYS: &[(&str, Asked<Config>, &str)] = &[
     ("RESOLVE_HOST", |c| c.resolve_host, "has no effect yet in this version; sources are shown by address"),
 ];
 
-const REFUSED_FLAGS: &[(&str, Asked<Flags>)] = &[
-    ("--connect", |f| f.mode == Mode::Connect),
-    ("-l syslog", |f| f.log_output == LogOutput::Syslog),
-    ("-l journald", |f| f.log_output == LogOutput::Journald),
-    ("-D", |f| f.daemonize),
-    ("-L", |f| f.disable_local_check),
-    ("-S", |f| f.disable_service_check),
-    ("-d", |f| f.debug),
-    ("-v", |f| f.verbose),
-];
+const REFUSED_FLAGS: &[(&str, Asked<Flags>)] =
+    &[("-D", |f| f.daemonize), ("-d", |f| f.debug), ("-v", |f| f.verbose)];
 
 /// What `loaded` asks for and this version would not do.
 pub(super) fn refusals(loaded: &Loaded) -> Vec<ConfigError> {

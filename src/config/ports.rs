@@ -80,6 +80,11 @@ impl PortSet {
         Ok(out)
     }
 
+    /// The set as a bitmap: port `n` is bit `n % 64` of word `n / 64`.
+    pub fn words(&self) -> &[u64; 1024] {
+        &self.0
+    }
+
     /// Ports of either set.
     pub fn union(&self, other: &PortSet) -> PortSet {
         let mut out = self.clone();

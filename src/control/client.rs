@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::protocol::{
-    ControlReply, ControlRequest, Done, DoneVerdict, TargetError, parse_target, show_target,
-};
+use ipnet::IpNet;
+
+use super::protocol::{ControlReply, ControlRequest, Done, DoneVerdict, show_target};
 use crate::cli::status;
 use crate::event::{text::escaped, time::local_zone};
 
@@ -44,9 +44,6 @@ pub enum ClientError {
     /// The daemon would not.
     #[error("{0}")]
     Refused(String),
-    /// What was to be blocked is no address.
-    #[error(transparent)]
-    Target(#[from] TargetError),
     /// Standard output failed.
     #[error("The answer cannot be printed: {0}")]
     Print(io::Error),
@@ -63,23 +60,19 @@ pub fn list(socket: &Path, json: bool) -> ExitCode {
 }
 
 /// `block ADDRESS [SECONDS]`; without a time the daemon's BLOCK_TIME holds.
-pub fn block(socket: &Path, target: &str, seconds: Option<u32>) -> ExitCode {
-    ended(parse_target(target).map_err(ClientError::from).and_then(|address| {
-        let request = ControlRequest::Block { address, seconds: seconds.unwrap_or(0) };
-        done(socket, &request, &show_target(&address))
-    }))
+pub fn block(socket: &Path, address: IpNet, seconds: Option<u32>) -> ExitCode {
+    let request = ControlRequest::Block { address, seconds: seconds.unwrap_or(0) };
+    ended(done(socket, &request, &show_target(&address)))
 }
 
-/// `unblock ADDRESS|all`.
-pub fn unblock(socket: &Path, target: &str) -> ExitCode {
-    if target == "all" {
-        return ended(done(socket, &ControlRequest::UnblockAll, "Every source"));
-    }
-    ended(
-        parse_target(target)
-            .map_err(ClientError::from)
-            .and_then(|address| done(socket, &ControlRequest::Unblock { address }, &show_target(&address))),
-    )
+/// `unblock ADDRESS`.
+pub fn unblock(socket: &Path, address: IpNet) -> ExitCode {
+    ended(done(socket, &ControlRequest::Unblock { address }, &show_target(&address)))
+}
+
+/// `unblock all`.
+pub fn unblock_all(socket: &Path) -> ExitCode {
+    ended(done(socket, &ControlRequest::UnblockAll, "Every source"))
 }
 
 /// Sends `request` and reads the whole answer.

@@ -6,10 +6,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use ipnet::IpNet;
+
 use super::probe::{Probe, Protocol};
 use super::table::{Evidence, ScoreTable, SourceKey, Standing};
 use super::weights::{self, Points};
 use crate::config::{BlockMode, PortSet};
+use crate::networks::Networks;
 
 /// What is watched, and what a source may do before it counts as a scanner. Immutable: a reload makes a new one.
 #[derive(Clone, Debug)]
@@ -22,6 +25,8 @@ pub struct Watch {
     pub scan_trigger: u32,
     /// IPv6 sources are one if they share this many bits.
     pub ipv6_prefix: u8,
+    /// Networks of our own links: there each IPv6 neighbour is a source of its own, or one would shut out all.
+    pub on_link: Networks,
     /// BLOCK_TCP.
     pub block_tcp: BlockMode,
     /// BLOCK_UDP.
@@ -64,7 +69,7 @@ impl Watch {
         if in_use(probe.protocol, probe.port) {
             return Verdict::ServiceInUse;
         }
-        let source = SourceKey::of(probe.source, self.ipv6_prefix);
+        let source = self.source_key(probe.source);
         let standing = table.record(source, probe, self.evidence(probe), now);
         match (standing.retransmission, standing.triggered) {
             (true, _) => Verdict::Retransmission,
@@ -93,6 +98,23 @@ impl Watch {
     /// The probes that a quick scan has to its name when it triggers: what events show as `threshold`.
     pub fn threshold(&self) -> f32 {
         self.scan_trigger.clamp(1, weights::TRIGGER_MAX) as f32
+    }
+
+    /// The account that `source` is judged by.
+    pub fn source_key(&self, source: IpAddr) -> SourceKey {
+        SourceKey::of(source, self.prefix_of(source))
+    }
+
+    /// What is blocked if `source` earns it: exactly what it is judged by.
+    pub fn target(&self, source: IpAddr) -> IpNet {
+        let key = self.source_key(source).address();
+        let prefix = if key.is_ipv4() { 32 } else { self.prefix_of(source) };
+        // No prefix here is longer than the address; one that were would mean the address alone.
+        IpNet::new(key, prefix).unwrap_or(IpNet::from(key))
+    }
+
+    fn prefix_of(&self, source: IpAddr) -> u8 {
+        if self.on_link.contains(source) { 128 } else { self.ipv6_prefix.min(128) }
     }
 
     fn evidence(&self, probe: &Probe) -> Evidence {
@@ -138,6 +160,7 @@ mod tests {
             udp_ports: [7, 9].into_iter().collect(),
             scan_trigger,
             ipv6_prefix: 64,
+            on_link: Networks::default(),
             block_tcp: BlockMode::Block,
             block_udp: BlockMode::Log,
         }

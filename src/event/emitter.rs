@@ -126,6 +126,16 @@ impl Emitter {
         }
     }
 
+    /// Whether [`flush`](Self::flush) has something to do.
+    pub fn has_pending(&self) -> bool {
+        matches!(&self.sink, Sink::Stdout(writer) if writer.has_pending())
+    }
+
+    /// The form in which events are written.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
     /// Writes what a slow reader left pending; for the main loop's timer.
     pub fn flush(&mut self) {
         if let Sink::Stdout(writer) = &mut self.sink {

@@ -8,6 +8,7 @@ use super::respond::Refusal;
 use crate::protocol::FrameError;
 use crate::protocol::channel::ChannelError;
 use crate::protocol::settings::SettingsError;
+use crate::sandbox::SandboxError;
 
 /// Why the helper ends other than by being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,9 @@ pub enum HelperError {
     /// The host's addresses and routes cannot be followed.
     #[error("cannot follow this host's addresses and routes: {0}; without them no block is safe")]
     Surroundings(#[source] io::Error),
+    /// A right is missing, or could not be given up.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// Anything else that the system refused.
     #[error("cannot {0}: {1}")]
     System(&'static str, #[source] io::Error),
@@ -58,6 +62,7 @@ impl HelperError {
             HelperError::Ledger(_)
             | HelperError::Respond(_)
             | HelperError::Surroundings(_)
+            | HelperError::Sandbox(_)
             | HelperError::System(..) => 1,
         }
     }

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::authorise::{MAX_BLOCKS, WIDEST_V4, WIDEST_V6};
 use super::escalation::{Block, LONGEST, MAX_OFFENDERS};
+use crate::protocol::settings::LEDGER;
 
-const NAME: &str = "ledger";
 const NEW_NAME: &str = "ledger.new";
 /// Longest line that is read; our longest is about 130 bytes.
 const MAX_LINE: usize = 256;
@@ -85,7 +85,7 @@ pub struct Ledger {
 impl Ledger {
     /// Opens or creates the ledger in `folder` and reads it.
     pub fn open(folder: &Path) -> Result<(Ledger, Loaded), LedgerError> {
-        let path = folder.join(NAME);
+        let path = folder.join(LEDGER);
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true).mode(0o600);
         // O_NONBLOCK: a planted FIFO must not hold us before it is seen for what it is.
@@ -147,11 +147,11 @@ impl Ledger {
             return Ok(());
         }
         let written = self.file.write_all(&self.pending).and_then(|()| self.file.sync_data());
-        written.map_err(io_error("append to", &self.folder.join(NAME)))
+        written.map_err(io_error("append to", &self.folder.join(LEDGER)))
     }
 
     fn rewrite(&mut self, entries: impl Iterator<Item = (IpNet, Block)>) -> Result<(), LedgerError> {
-        let (path, fresh) = (self.folder.join(NAME), self.folder.join(NEW_NAME));
+        let (path, fresh) = (self.folder.join(LEDGER), self.folder.join(NEW_NAME));
         let (file, lines) = write_new(&fresh, entries).map_err(io_error("write", &fresh))?;
         fs::rename(&fresh, &path).map_err(io_error("rename into place", &fresh))?;
         self.file = file;
@@ -310,7 +310,7 @@ mod tests {
         let loaded = reread(folder.path());
         assert_eq!(loaded.entries, BTreeMap::from([(net("192.0.2.1/32"), block(2))]));
         assert_eq!((loaded.lines, loaded.foreign, loaded.torn), (4, 0, false));
-        let mode = fs::metadata(folder.path().join(NAME)).unwrap().permissions().mode();
+        let mode = fs::metadata(folder.path().join(LEDGER)).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o600);
     }
 
@@ -321,7 +321,7 @@ mod tests {
         ledger.note(net("192.0.2.1/32"), block(1));
         ledger.note(net("192.0.2.2/32"), block(1));
         append(&mut ledger);
-        let path = folder.path().join(NAME);
+        let path = folder.path().join(LEDGER);
         let length = fs::metadata(&path).unwrap().len();
         OpenOptions::new().write(true).open(&path).unwrap().set_len(length - 9).unwrap();
         let (mut ledger, loaded) = Ledger::open(folder.path()).unwrap();
@@ -374,7 +374,7 @@ mod tests {
     #[test]
     fn links_pipes_and_files_of_others_are_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(NAME);
+        let path = folder.path().join(LEDGER);
         let refused = |what: &str| {
             let error = Ledger::open(folder.path()).err().unwrap().to_string();
             assert!(error.contains(what), "{error}");

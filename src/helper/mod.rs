@@ -7,6 +7,7 @@
 pub mod authorise;
 pub mod budget;
 pub mod clock;
+pub mod confine;
 pub mod decide;
 pub mod error;
 pub mod escalation;

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{SFlag, fstat};
 
+use super::confine;
 use super::error::{HelperError, log};
 use super::ledger::Ledger;
 use super::respond::System;
@@ -31,6 +32,7 @@ fn serve() -> Result<(), HelperError> {
     let (mut requests, replies) = (pipe(io::stdin())?, pipe(io::stdout())?);
     ignore_signals()?;
     let settings = Settings::read_from(&mut requests)?;
+    confine::helper(settings.run_as)?;
     let system = System::open()?;
     let ledger = Ledger::open(&settings.state_dir)?;
     let mut service = Service::start(settings, system, ledger)?;

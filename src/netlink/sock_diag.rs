@@ -32,7 +32,8 @@ pub enum Transport {
 }
 
 impl Transport {
-    const ALL: [Transport; 3] = [Transport::Tcp, Transport::Udp, Transport::Sctp];
+    /// Every one.
+    pub const ALL: [Transport; 3] = [Transport::Tcp, Transport::Udp, Transport::Sctp];
 
     const fn number(self) -> i32 {
         match self {

@@ -21,6 +21,7 @@ pub struct Surroundings {
     notifications: Socket,
     lists: Socket,
     addresses: BTreeSet<IpAddr>,
+    networks: BTreeSet<IpNet>,
     broadcasts: BTreeSet<IpAddr>,
     gateways: BTreeSet<IpAddr>,
     links: BTreeMap<u32, Link>,
@@ -55,6 +56,7 @@ impl Surroundings {
             notifications: Socket::open(libc::NETLINK_ROUTE, route::GROUPS)?,
             lists: Socket::open(libc::NETLINK_ROUTE, 0)?,
             addresses: BTreeSet::new(),
+            networks: BTreeSet::new(),
             broadcasts: BTreeSet::new(),
             gateways: BTreeSet::new(),
             links: BTreeMap::new(),
@@ -88,6 +90,11 @@ impl Surroundings {
     /// The host's own addresses.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.addresses.iter().copied()
+    }
+
+    /// The networks of our own links: whoever is in one is a neighbour.
+    pub fn networks(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.networks.iter().copied()
     }
 
     /// Gateways of all default routes, of every table.
@@ -135,7 +142,8 @@ impl Surroundings {
         })?;
         let broadcasts = replace(&mut self.broadcasts, list.iter().flat_map(broadcasts_of).collect());
         let addresses = replace(&mut self.addresses, list.iter().map(|address| address.local).collect());
-        Ok(broadcasts | addresses)
+        let networks = replace(&mut self.networks, list.iter().filter_map(network_of).collect());
+        Ok(broadcasts | addresses | networks)
     }
 
     fn read_links(&mut self) -> io::Result<bool> {
@@ -175,6 +183,10 @@ fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
     let changed = *old != new;
     *old = new;
     changed
+}
+
+fn network_of(address: &Address) -> Option<IpNet> {
+    IpNet::new(address.local, address.prefix_len).ok().map(|network| network.trunc())
 }
 
 /// The configured broadcast address, and the one that the kernel gives every network shorter than /31 besides

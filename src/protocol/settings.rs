@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+/// The ledger's file name in STATE_DIR: the sensor hands the file to the helper's user, the helper keeps it.
+pub const LEDGER: &str = "ledger";
+
 /// The helper's settings. Times are seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

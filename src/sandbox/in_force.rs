@@ -51,6 +51,12 @@ impl Witness {
         File::open(STATUS).map(Witness).map_err(unreadable)
     }
 
+    /// Opens the account of another process's first thread.
+    pub fn of_process(process: u32) -> Result<Witness, SandboxError> {
+        let path = format!("/proc/{process}/status");
+        File::open(&path).map(Witness).map_err(|source| SandboxError::File { path: path.into(), source })
+    }
+
     /// What is in force for that thread now.
     pub fn in_force(&self) -> Result<Confinement, SandboxError> {
         let mut text = [0_u8; 4096];

@@ -3,6 +3,7 @@
 //! Takes only ports that are free, and never lets another process share one. A port in use is somebody's service.
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -36,6 +37,17 @@ pub struct Skipped {
     pub port: u16,
     /// TCP or UDP.
     pub protocol: Protocol,
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = if self.protocol == Protocol::Udp { "UDP" } else { "TCP" };
+        write!(
+            f,
+            "no decoy on {protocol} port {}: something else is bound to it, and is left alone",
+            self.port
+        )
+    }
 }
 
 /// Why the decoys could not be put up.

@@ -1,12 +1,27 @@
 //! The sensor: rings, decoys and the event loop. Parses what strangers send and ends up with no privilege.
 #![forbid(unsafe_code)]
 
+pub mod blocks;
+pub mod clock;
+pub mod confine;
 pub mod conversation;
 pub mod datagram;
 pub mod decoy;
+pub mod event_loop;
 pub mod filter;
 pub mod frame;
 pub mod half_open;
+pub mod helper_link;
+pub mod host;
+pub mod launch;
 pub mod listener;
+pub mod never_block;
+pub mod operators;
+pub mod ports_in_use;
+pub mod report;
+pub mod responder;
 pub mod ring;
 pub mod services;
+pub mod sightings;
+pub mod signals;
+pub mod watcher;

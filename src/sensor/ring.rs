@@ -144,6 +144,21 @@ fn share(rings: &[Ring], types: PacketTypes) -> io::Result<()> {
     others.iter().try_for_each(|ring| sys::join_fanout(ring.packets.as_fd(), group))
 }
 
+/// Whoever reads a ring.
+pub trait Reader {
+    /// Packets follow: once before each round, for what need not be looked up for each.
+    fn on_wake(&mut self) {}
+
+    /// One packet.
+    fn on_frame(&mut self, frame: &Frame<'_>);
+}
+
+impl<F: FnMut(&Frame<'_>)> Reader for F {
+    fn on_frame(&mut self, frame: &Frame<'_>) {
+        self(frame);
+    }
+}
+
 impl Ring {
     /// Bound, but deaf until its filter is set.
     fn open(bytes: usize, interest: &Interest, counters: &Arc<Counters>) -> Result<Ring, RingError> {
@@ -157,11 +172,12 @@ impl Ring {
         Ok(Ring { packets, counters: counters.clone() })
     }
 
-    /// Gives each packet to `each` in order of arrival, until `stop` (an eventfd, say) is readable.
+    /// Gives each packet to `reader` in order of arrival, until `stop` (an eventfd, say) is readable.
     /// Sleeps without a timeout while there is nothing to do.
-    pub fn run(mut self, stop: BorrowedFd<'_>, mut each: impl FnMut(&Frame<'_>)) -> io::Result<()> {
+    pub fn run(mut self, stop: BorrowedFd<'_>, mut reader: impl Reader) -> io::Result<()> {
         loop {
-            let stopped = match self.round(&mut each) {
+            reader.on_wake();
+            let stopped = match self.round(&mut reader) {
                 0..BUSY => self.wait(stop)?,
                 _ => breathe(stop)?,
             };
@@ -172,12 +188,12 @@ impl Ring {
     }
 
     /// All packets there are, but no more than the ring holds: `stop` must get its turn in any flood.
-    fn round(&mut self, each: &mut impl FnMut(&Frame<'_>)) -> usize {
+    fn round(&mut self, reader: &mut impl Reader) -> usize {
         let mut seen = 0;
         while seen < self.packets.slots() {
             let Some(slot) = self.packets.next_slot() else { break };
             match Frame::read(slot.bytes()) {
-                Some(frame) => each(&frame),
+                Some(frame) => reader.on_frame(&frame),
                 None => drop(self.counters.unreadable.fetch_add(1, Ordering::Relaxed)),
             }
             seen += 1;

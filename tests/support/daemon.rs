@@ -36,7 +36,8 @@ impl Setup {
         // The daemon leaves root: its user must be able to pass through.
         std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let path = folder.path().display();
-        let text = format!("STATE_DIR=\"{path}/state\"\nCONTROL_SOCKET=\"{path}/run/control.sock\"\n{lines}\n");
+        let text =
+            format!("STATE_DIR=\"{path}/state\"\nCONTROL_SOCKET=\"{path}/run/control.sock\"\n{lines}\n");
         std::fs::write(folder.path().join("portsentry.conf"), text).expect("the folder is ours");
         Setup { folder, netns: lab.target() }
     }
@@ -63,7 +64,9 @@ impl Setup {
             .expect("the daemon starts");
         let (sender, lines) = channel();
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
-        std::thread::spawn(move || stdout.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line))));
+        std::thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)))
+        });
         let mut daemon = Daemon { child, netns: self.netns, folder: self.folder, lines, seen: Vec::new() };
         daemon.wait_for("the start event", |event| event["event_type"] == "start");
         daemon
@@ -110,7 +113,9 @@ impl Daemon {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => panic!("{what} did not come; seen: {:#?}", self.seen),
-                Err(RecvTimeoutError::Disconnected) => panic!("the daemon ended before {what}: {:#?}", self.seen),
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("the daemon ended before {what}: {:#?}", self.seen)
+                }
             }
         }
     }

@@ -109,11 +109,12 @@ impl Lab {
         self.peers.push(host.clone());
         ip(&["netns", "add", &peer]);
         ip(&["-n", &peer, "link", "set", "lo", "up"]);
-        ip(&["-n", &target, "link", "add", &interface, "type", "veth", "peer", "name", "eth0", "netns", &peer]);
-        for (netns, device, v4, v6) in [
-            (&target, interface.as_str(), host.target_v4, host.target_v6),
-            (&peer, "eth0", host.v4, host.v6),
-        ] {
+        ip(&[
+            "-n", &target, "link", "add", &interface, "type", "veth", "peer", "name", "eth0", "netns", &peer,
+        ]);
+        for (netns, device, v4, v6) in
+            [(&target, interface.as_str(), host.target_v4, host.target_v6), (&peer, "eth0", host.v4, host.v6)]
+        {
             ip(&["-n", netns, "address", "add", &format!("{v4}/24"), "dev", device]);
             ip(&["-n", netns, "address", "add", &format!("{v6}/64"), "dev", device, "nodad"]);
             ip(&["-n", netns, "link", "set", device, "up"]);
@@ -134,7 +135,12 @@ impl Drop for Lab {
 /// Runs `ip` and panics with its words if it fails.
 pub fn ip(arguments: &[&str]) {
     let output = Command::new("ip").args(arguments).output().expect("iproute2 is installed");
-    assert!(output.status.success(), "ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "ip {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// Runs a program in a namespace.
@@ -151,8 +157,10 @@ pub fn inside<T: Send>(netns: &str, action: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         scope
             .spawn(|| {
-                let handle = std::fs::File::open(format!("/run/netns/{netns}")).expect("the namespace exists");
-                nix::sched::setns(handle.as_fd(), nix::sched::CloneFlags::CLONE_NEWNET).expect("root may enter it");
+                let handle =
+                    std::fs::File::open(format!("/run/netns/{netns}")).expect("the namespace exists");
+                nix::sched::setns(handle.as_fd(), nix::sched::CloneFlags::CLONE_NEWNET)
+                    .expect("root may enter it");
                 action()
             })
             .join()

@@ -47,7 +47,10 @@ impl Drop for Service {
         // One more connection wakes the accept loop.
         let port = self.port;
         inside(&self.netns, move || {
-            let _ = TcpStream::connect_timeout(&SocketAddr::new("127.0.0.1".parse().unwrap(), port), Duration::from_secs(1));
+            let _ = TcpStream::connect_timeout(
+                &SocketAddr::new("127.0.0.1".parse().unwrap(), port),
+                Duration::from_secs(1),
+            );
         });
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

@@ -1,0 +1,97 @@
+//! What the sensor believes to be blocked: a mirror of the helper's record, for events and for keeping quiet.
+//!
+//! Pure. The helper's replies fill it; it decides nothing about the firewall.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeSet, HashMap};
+
+use ipnet::IpNet;
+
+/// One block in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// When it ends, milliseconds of [`super::clock::Now::uptime`].
+    pub until: u64,
+    /// Which offence of the source it is for.
+    pub offence: u16,
+}
+
+/// Blocks by target, and the order in which they end. As large as the helper's table, which is bounded.
+#[derive(Default)]
+pub struct Blocks {
+    by_target: HashMap<IpNet, Block>,
+    by_end: BTreeSet<(u64, IpNet)>,
+}
+
+impl Blocks {
+    /// Records a block, in place of an older one of the same target.
+    pub fn insert(&mut self, target: IpNet, block: Block) {
+        self.remove(&target);
+        self.by_target.insert(target, block);
+        self.by_end.insert((block.until, target));
+    }
+
+    /// Forgets a block. Returns it if there was one.
+    pub fn remove(&mut self, target: &IpNet) -> Option<Block> {
+        let block = self.by_target.remove(target)?;
+        self.by_end.remove(&(block.until, *target));
+        Some(block)
+    }
+
+    /// The block of exactly this target.
+    pub fn get(&self, target: &IpNet) -> Option<&Block> {
+        self.by_target.get(target)
+    }
+
+    /// When the next block ends, milliseconds of uptime.
+    pub fn next_end(&self) -> Option<u64> {
+        self.by_end.first().map(|&(until, _)| until)
+    }
+
+    /// Takes out one block that has ended by `uptime`.
+    pub fn take_ended(&mut self, uptime: u64) -> Option<(IpNet, Block)> {
+        let &(until, target) = self.by_end.first().filter(|&&(until, _)| until <= uptime)?;
+        debug_assert!(until <= uptime);
+        self.remove(&target).map(|block| (target, block))
+    }
+
+    /// Every target, in the order in which they end.
+    pub fn targets(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.by_end.iter().map(|&(_, target)| target)
+    }
+
+    /// How many are in force.
+    pub fn len(&self) -> usize {
+        self.by_target.len()
+    }
+
+    /// Whether none is in force.
+    pub fn is_empty(&self) -> bool {
+        self.by_target.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn blocks_end_in_order_and_a_renewed_one_ends_later() {
+        let mut blocks = Blocks::default();
+        for (target, until) in [("192.0.2.1/32", 3000), ("192.0.2.2/32", 1000), ("2001:db8::/64", 2000)] {
+            blocks.insert(net(target), Block { until, offence: 1 });
+        }
+        blocks.insert(net("192.0.2.2/32"), Block { until: 9000, offence: 2 });
+        assert_eq!((blocks.len(), blocks.next_end()), (3, Some(2000)));
+        assert_eq!(blocks.take_ended(1999), None);
+        assert_eq!(blocks.take_ended(3000).unwrap().0, net("2001:db8::/64"));
+        assert_eq!(blocks.take_ended(3000).unwrap().0, net("192.0.2.1/32"));
+        assert_eq!(blocks.take_ended(3000), None);
+        assert_eq!(blocks.remove(&net("192.0.2.2/32")).unwrap().offence, 2);
+        assert!(blocks.is_empty() && blocks.next_end().is_none());
+    }
+}

@@ -1,0 +1,49 @@
+//! The two times the sensor goes by, read once a turn and passed down: nothing below reads a clock.
+#![forbid(unsafe_code)]
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// One moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Microseconds since 1970 UTC: for events. May jump when the clock is set.
+    pub wall: u64,
+    /// Milliseconds since the daemon started: for expiry and decay. Never jumps.
+    pub uptime: u64,
+    /// The same moment, for deadlines.
+    pub instant: Instant,
+}
+
+impl Now {
+    /// Whole seconds since the daemon started, as the score table counts them.
+    pub fn seconds(self) -> u64 {
+        self.uptime / 1000
+    }
+}
+
+/// Where [`Now`] comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    started: Instant,
+}
+
+impl Clock {
+    /// Begins to count.
+    pub fn start() -> Clock {
+        // A score table's empty slot reads as second 0: beginning at 1 keeps the two apart.
+        let started = Instant::now();
+        Clock { started: started.checked_sub(Duration::from_secs(1)).unwrap_or(started) }
+    }
+
+    /// This moment.
+    pub fn now(&self) -> Now {
+        let (wall, instant) =
+            (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now());
+        let uptime = instant.saturating_duration_since(self.started);
+        Now { wall: saturate(wall.as_micros()), uptime: saturate(uptime.as_millis()), instant }
+    }
+}
+
+fn saturate(value: u128) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,338 @@
+//! The main thread: one epoll over decoys, sightings, the helper's replies, control, signals, netlink and a timer.
+//!
+//! Performs what the pure parts decide. Never waits for anything but epoll, and an idle daemon does not wake.
+#![forbid(unsafe_code)]
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signalfd::SignalFd;
+
+use super::clock::Now;
+use super::decoy::{Decoys, Visit};
+use super::half_open::HalfOpen;
+use super::helper_link::{HelperLink, LinkError};
+use super::host::Host;
+use super::operators::{Answers, Operators};
+use super::report::Reporter;
+use super::responder::{Case, Effect, Responder, Turn, micros};
+use super::sightings::{Sighting, State};
+use super::signals::{self, Asked};
+use super::watcher::Shared;
+use crate::control::protocol::{ControlReply, ControlRequest, Entry};
+use crate::control::server::ControlServer;
+use crate::detect::Probe;
+use crate::detect::policy::Verdict;
+use crate::event::Event;
+use crate::protocol::{Reply, Request};
+
+const SIGHTINGS: u64 = 0;
+const REPLIES: u64 = 1;
+const REQUESTS: u64 = 2;
+const SIGNALS: u64 = 3;
+const ROUTES: u64 = 4;
+const CONTROL: u64 = 0x100;
+const DECOYS: u64 = 0x1_0000;
+
+/// Sightings handled in one turn, so that signals and control have theirs during a flood.
+const BATCH: usize = 512;
+
+/// How long a clean stop waits for the helper.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How the loop ended.
+#[derive(Debug)]
+pub enum End {
+    /// SIGTERM or SIGINT.
+    Asked,
+    /// The helper is gone.
+    Helper(LinkError),
+    /// epoll failed.
+    Epoll(Errno),
+}
+
+/// Everything the main thread owns.
+pub struct EventLoop {
+    pub(super) epoll: Epoll,
+    pub(super) shared: Arc<Shared>,
+    pub(super) decoys: Decoys,
+    pub(super) half_open: HalfOpen,
+    pub(super) link: HelperLink,
+    pub(super) responder: Responder,
+    pub(super) operators: Operators,
+    pub(super) control: ControlServer,
+    pub(super) signals: SignalFd,
+    pub(super) host: Host,
+    pub(super) reporter: Reporter,
+}
+
+/// An epoll that nothing is registered with.
+///
+/// # Errors
+/// The kernel refused.
+pub fn epoll() -> nix::Result<Epoll> {
+    Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
+}
+
+impl EventLoop {
+    /// Registers every descriptor. Called before confinement.
+    ///
+    /// # Errors
+    /// The kernel refused one.
+    pub fn register(&mut self) -> nix::Result<()> {
+        let readable = |token| EpollEvent::new(EpollFlags::EPOLLIN, token);
+        self.epoll.add(&self.shared.sightings, readable(SIGHTINGS))?;
+        self.epoll.add(self.link.reply_pipe(), readable(REPLIES))?;
+        self.epoll.add(self.link.request_pipe(), EpollEvent::new(EpollFlags::empty(), REQUESTS))?;
+        self.epoll.add(self.signals.as_fd(), readable(SIGNALS))?;
+        self.epoll.add(self.host.surroundings().as_fd(), readable(ROUTES))?;
+        self.control.register(&self.epoll, CONTROL).map_err(errno)?;
+        Ok(())
+    }
+
+    /// Registers the decoys, whose tokens come last.
+    ///
+    /// # Errors
+    /// One could not be watched.
+    pub fn register_decoys(&mut self) -> Result<(), super::listener::DecoyError> {
+        self.decoys.register(&self.epoll, DECOYS)
+    }
+
+    /// Runs until a signal or the helper's death.
+    pub fn run(&mut self) -> End {
+        self.operators.mirror(&mut self.responder);
+        let mut ready = [EpollEvent::empty(); 64];
+        loop {
+            if let Err(error) = self.send() {
+                return End::Helper(error);
+            }
+            let count = match self.epoll.wait(&mut ready, self.timeout()) {
+                Ok(count) => count,
+                Err(Errno::EINTR) => continue,
+                Err(errno) => return End::Epoll(errno),
+            };
+            let now = self.shared.clock.now();
+            for event in ready.iter().take(count) {
+                match self.on_ready(event.data(), now) {
+                    Ok(None) => {}
+                    Ok(Some(end)) => return end,
+                    Err(error) => return End::Helper(error),
+                }
+            }
+            self.on_time(now);
+        }
+    }
+
+    /// Says goodbye to the helper, which lifts the blocks first if it was told to. Returns whether it ended well.
+    pub fn stop(&mut self) -> bool {
+        let _ = self.responder.requests.send(|id| Request::Stop { id });
+        let _ = self.link.flush(&mut self.responder.requests);
+        let ended = self.link.wait_end(FAREWELL);
+        let now = self.shared.clock.now();
+        self.reporter.stop(now, &self.responder, &self.shared, &self.host);
+        ended.is_some_and(|status| status.success())
+    }
+
+    fn on_ready(&mut self, token: u64, now: Now) -> Result<Option<End>, LinkError> {
+        match token {
+            SIGHTINGS => self.on_sightings(now),
+            REPLIES => self.on_replies(now)?,
+            REQUESTS => {}
+            SIGNALS => return Ok(self.on_signals(now)),
+            ROUTES => self.on_routes(now),
+            token if self.control.owns(token) => self.on_control(token, now),
+            token => self.on_decoy(token, now),
+        }
+        Ok(None)
+    }
+
+    fn on_sightings(&mut self, now: Now) {
+        let mut batch = Vec::with_capacity(BATCH);
+        self.shared.sightings.take(BATCH, &mut batch);
+        let known = self.look_at_sockets(now);
+        let mut turn = Turn::default();
+        for sighting in batch {
+            self.on_sighting(sighting, known, now, &mut turn);
+        }
+        self.tell(&turn);
+    }
+
+    /// A fresh look at the sockets, once a batch: nobody is blamed for using a service that came a moment ago.
+    fn look_at_sockets(&mut self, now: Now) -> bool {
+        match self.host.look_at_sockets(&self.shared.in_use, now.uptime) {
+            Ok(()) => true,
+            Err(error) => {
+                self.reporter.error(
+                    now,
+                    &format!(
+                        "the host's sockets cannot be listed: {error}; probes of ports in use may be missed"
+                    ),
+                );
+                false
+            }
+        }
+    }
+
+    fn on_sighting(&mut self, sighting: Sighting, sockets_known: bool, now: Now, turn: &mut Turn) {
+        let Sighting { probe, interface, state } = sighting;
+        match state {
+            State::HalfOpen => {
+                if let Some(displaced) = self.half_open.saw_syn(probe, now.instant) {
+                    self.judge(displaced, interface, now, turn);
+                }
+            }
+            State::Doubtful => self.judge(probe, interface, now, turn),
+            State::Counted(standing) => {
+                let serves = self.shared.in_use.holds(probe.protocol, probe.port) && !probe.verified;
+                if serves || !sockets_known {
+                    // Counted against a service that came since the last look: the source begins anew.
+                    self.shared.table.forgive(self.responder.watch.source_key(probe.source));
+                } else {
+                    self.responder.on_case(Case { probe, standing, interface }, now, turn);
+                }
+            }
+        }
+    }
+
+    fn judge(&mut self, probe: Probe, interface: u32, now: Now, turn: &mut Turn) {
+        let in_use = |protocol, port| self.shared.in_use.holds(protocol, port);
+        let watch = self.responder.watch.clone();
+        match watch.judge(&probe, &self.shared.table, in_use, micros(now)) {
+            Verdict::Probe(standing) | Verdict::Scan(standing) => {
+                self.responder.on_case(Case { probe, standing, interface }, now, turn);
+            }
+            Verdict::NotWatched | Verdict::ServiceInUse | Verdict::Martian | Verdict::Retransmission => {}
+        }
+    }
+
+    fn on_replies(&mut self, now: Now) -> Result<(), LinkError> {
+        let (mut turn, mut answers) = (Turn::default(), Answers::new());
+        while let Some(reply) = self.link.next_reply()? {
+            self.on_reply(reply, now, &mut turn, &mut answers);
+        }
+        self.tell(&turn);
+        for (client, reply) in answers {
+            self.control.reply(&self.epoll, client, &reply);
+        }
+        Ok(())
+    }
+
+    fn on_reply(&mut self, reply: Reply, now: Now, turn: &mut Turn, answers: &mut Answers) {
+        match reply {
+            Reply::Done { id, outcome, seconds, offence, micros } => {
+                let effect = Effect { outcome, seconds, offence, micros };
+                if !self.operators.on_done(id, effect, now, &mut self.responder, turn, answers) {
+                    self.responder.on_done(id, effect, now, turn);
+                }
+            }
+            Reply::Entry { id, target, since, until, offence } => {
+                let entry = Entry { target, since, until, offence };
+                self.operators.on_entry(id, entry, now, &mut self.responder, answers);
+            }
+            Reply::End { id } => self.operators.on_end(id, answers),
+            Reply::Ready { .. } | Reply::Pong { .. } => {}
+        }
+    }
+
+    fn on_signals(&mut self, now: Now) -> Option<End> {
+        while let Some(asked) = signals::next(&self.signals) {
+            match asked {
+                Asked::Stop => return Some(End::Asked),
+                Asked::Reload => self.reporter.reopen(now),
+            }
+        }
+        None
+    }
+
+    fn on_routes(&mut self, now: Now) {
+        match self.host.follow(&mut self.responder, &self.shared) {
+            Ok(()) => {}
+            Err(error) => {
+                self.reporter.error(now, &format!("the host's addresses cannot be followed: {error}"))
+            }
+        }
+    }
+
+    fn on_control(&mut self, token: u64, now: Now) {
+        for incoming in self.control.on_ready(&self.epoll, token, now.instant) {
+            let reply = match incoming.request {
+                ControlRequest::Status => {
+                    let status = self.reporter.status(now, &self.responder, &self.shared, &self.host);
+                    Some(ControlReply::Status(Box::new(status)))
+                }
+                request => self.operators.on_request(incoming.client, &request, &mut self.responder),
+            };
+            if let Some(reply) = reply {
+                self.control.reply(&self.epoll, incoming.client, &reply);
+            }
+        }
+    }
+
+    fn on_decoy(&mut self, token: u64, now: Now) {
+        let mut visits = Vec::new();
+        self.decoys.on_ready(token, now.instant, &self.epoll, &mut visits);
+        let mut turn = Turn::default();
+        visits.iter().for_each(|visit| self.on_visit(visit, now, &mut turn));
+        self.tell(&turn);
+    }
+
+    fn on_visit(&mut self, visit: &Visit, now: Now, turn: &mut Turn) {
+        let probe = visit.probe();
+        self.half_open.completed(probe.source, probe.source_port, probe.port);
+        self.judge(probe, 0, now, turn);
+    }
+
+    fn on_time(&mut self, now: Now) {
+        let mut turn = Turn::default();
+        let left_open: Vec<Probe> = self.half_open.expired(now.instant).collect();
+        left_open.into_iter().for_each(|probe| self.judge(probe, 0, now, &mut turn));
+        self.decoys.on_deadline(now.instant, &self.epoll);
+        self.control.sweep(&self.epoll, now.instant);
+        self.responder.on_time(now, &mut turn);
+        self.reporter.flush();
+        self.tell(&turn);
+    }
+
+    fn tell(&mut self, turn: &Turn) {
+        for (event, interface) in &turn.events {
+            let event: Event = self.host.with_interface(event, *interface);
+            self.reporter.emit(&event);
+        }
+    }
+
+    /// Writes what is queued for the helper; watches the pipe for room only while some of it is left.
+    fn send(&mut self) -> Result<(), LinkError> {
+        if self.link.flush(&mut self.responder.requests)? {
+            let flags = if self.link.is_waiting() { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
+            let mut event = EpollEvent::new(flags, REQUESTS);
+            self.epoll.modify(self.link.request_pipe(), &mut event).map_err(std::io::Error::from)?;
+        }
+        Ok(())
+    }
+
+    /// Until the next deadline; for ever where there is none.
+    fn timeout(&self) -> EpollTimeout {
+        let now = self.shared.clock.now();
+        let deadlines =
+            [self.decoys.next_deadline(), self.half_open.next_deadline(), self.control.next_deadline()];
+        let nearest: Option<Instant> = deadlines.into_iter().flatten().min();
+        let wait = nearest.map(|deadline| deadline.saturating_duration_since(now.instant));
+        let block =
+            self.responder.blocks.next_end().map(|end| Duration::from_millis(end.saturating_sub(now.uptime)));
+        let soonest = wait.into_iter().chain(block).chain(self.reporter.wants_flush()).min();
+        match soonest {
+            // A millisecond more, as epoll counts whole ones and must not come too early.
+            Some(wait) => {
+                EpollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
+            }
+            None => EpollTimeout::NONE,
+        }
+    }
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}

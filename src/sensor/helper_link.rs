@@ -1,0 +1,180 @@
+//! The sensor's end of the boundary: starts the helper, sends requests, takes replies.
+//!
+//! Never waits once the daemon runs: a full queue refuses, and the caller says so in the event.
+#![forbid(unsafe_code)]
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::protocol::channel::{ChannelError, FrameReader, Intake, RequestWriter, set_nonblocking};
+use crate::protocol::settings::SettingsError;
+use crate::protocol::{FRAME_LENGTH, FrameError, Reply, Settings};
+
+/// The helper's file name, beside the sensor's own executable.
+pub const HELPER: &str = "portsentry-rs-helper";
+
+/// Requests that may wait for a busy helper.
+pub const QUEUE: usize = 1024;
+
+/// How long the helper may take to install its table and restore a large ledger.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// A running helper.
+pub struct HelperLink {
+    child: Child,
+    requests: ChildStdin,
+    waiting: bool,
+    replies: ChildStdout,
+    reader: FrameReader,
+}
+
+/// Why there is no helper to talk to.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The executable's folder is not known.
+    #[error("the path of this program cannot be found: {0}; is /proc mounted?")]
+    OwnPath(io::Error),
+    /// It could not be started.
+    #[error("the helper {path} could not be started: {error}; install it beside portsentry-rs", path = .0.display(), error = .1)]
+    Spawn(PathBuf, io::Error),
+    /// The pipe broke.
+    #[error("the pipe to the helper failed: {0}")]
+    Pipe(#[from] io::Error),
+    /// The settings could not be told.
+    #[error("the helper was not told its settings: {0}")]
+    Settings(#[from] SettingsError),
+    /// A reply could not be read.
+    #[error("the helper's replies cannot be read: {0}")]
+    Channel(#[from] ChannelError),
+    /// A reply made no sense.
+    #[error("the helper sent a frame that is no reply: {0}; are both programs of the same version?")]
+    Frame(#[from] FrameError),
+    /// It answered before it said that it is ready.
+    #[error("the helper answered before it was ready; are both programs of the same version?")]
+    OutOfOrder,
+    /// It ended.
+    #[error("the helper ended ({0}); its own message stands above")]
+    Ended(ExitStatus),
+    /// It did not get ready.
+    #[error("the helper was not ready within {} s", READY_WITHIN.as_secs())]
+    Slow,
+}
+
+impl HelperLink {
+    /// Starts the helper with a clean environment and nothing open but the pipes and stderr, and tells it its
+    /// settings. Everything else this process has open is close-on-exec.
+    pub fn start(settings: &Settings) -> Result<HelperLink, LinkError> {
+        let path = std::env::current_exe().map_err(LinkError::OwnPath)?.with_file_name(HELPER);
+        let spawned = Command::new(&path)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut child = spawned.map_err(|error| LinkError::Spawn(path, error))?;
+        let missing = || io::Error::from(io::ErrorKind::BrokenPipe);
+        let mut requests = child.stdin.take().ok_or_else(missing)?;
+        let replies = child.stdout.take().ok_or_else(missing)?;
+        settings.write_to(&mut requests)?;
+        set_nonblocking(&requests)?;
+        set_nonblocking(&replies)?;
+        Ok(HelperLink { child, requests, waiting: false, replies, reader: FrameReader::default() })
+    }
+
+    /// Waits until the table stands. Returns the number of blocks that were put back into the kernel.
+    pub fn wait_ready(&mut self) -> Result<u32, LinkError> {
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            match self.next_reply()? {
+                Some(Reply::Ready { restored }) => return Ok(restored),
+                // It must not answer before it is ready.
+                Some(_) => return Err(LinkError::OutOfOrder),
+                None => self.wait_readable(deadline)?,
+            }
+        }
+    }
+
+    /// The helper's process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Writes what is queued, as far as the pipe takes it. `true` if whether some of it is left has changed: then
+    /// [`request_pipe`](Self::request_pipe) must be watched, or no longer.
+    ///
+    /// # Errors
+    /// The helper is gone.
+    pub fn flush(&mut self, queue: &mut RequestWriter) -> Result<bool, LinkError> {
+        queue.frames().flush(&mut self.requests)?;
+        let waited = std::mem::replace(&mut self.waiting, !queue.frames().is_empty());
+        Ok(waited != self.waiting)
+    }
+
+    /// Whether requests wait for room in the pipe.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting
+    }
+
+    /// The write end.
+    pub fn request_pipe(&self) -> BorrowedFd<'_> {
+        self.requests.as_fd()
+    }
+
+    /// The read end.
+    pub fn reply_pipe(&self) -> BorrowedFd<'_> {
+        self.replies.as_fd()
+    }
+
+    /// The next reply, if one has come.
+    ///
+    /// # Errors
+    /// The helper is gone or talks nonsense; either ends the sensor.
+    pub fn next_reply(&mut self) -> Result<Option<Reply>, LinkError> {
+        if !self.reader.is_waiting() {
+            match self.reader.fill(&mut self.replies)? {
+                Intake::Some => {}
+                Intake::Nothing => return Ok(None),
+                Intake::End => return Err(self.end()),
+            }
+        }
+        match self.reader.take() {
+            Some(frame) => Ok(Some(Reply::decode(&frame)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Waits for the helper to end, up to `limit`; then it is on its own (it ends with its pipe).
+    pub fn wait_end(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        let mut rest = [0; FRAME_LENGTH];
+        loop {
+            let gone = matches!(self.replies.read(&mut rest), Ok(0));
+            if gone || self.wait_readable(deadline).is_err() {
+                return if gone { self.child.wait().ok() } else { None };
+            }
+        }
+    }
+
+    fn end(&mut self) -> LinkError {
+        match self.child.wait() {
+            Ok(status) => LinkError::Ended(status),
+            Err(error) => LinkError::Pipe(error),
+        }
+    }
+
+    fn wait_readable(&self, deadline: Instant) -> Result<(), LinkError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(self.replies.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Ok(0) => Err(LinkError::Slow),
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(errno) => Err(LinkError::Pipe(errno.into())),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What the sensor knows of the host it runs on: addresses, interfaces, sockets; kept current over netlink.
+//!
+//! Main thread. Opened before confinement; reading needs no right.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ipnet::IpNet;
+
+use super::filter::{self, Interest, Watched};
+use super::never_block;
+use super::ports_in_use::PortsInUse;
+use super::responder::Responder;
+use super::ring::{RingControl, RingError};
+use super::watcher::{Shared, View};
+use crate::config::{Interfaces, PortSet};
+use crate::detect::policy::Watch;
+use crate::detect::probe::Protocol;
+use crate::event::Event;
+use crate::netlink::sock_diag::SocketTables;
+use crate::netlink::surroundings::Surroundings;
+use crate::networks::Networks;
+
+/// The host.
+pub struct Host {
+    surroundings: Surroundings,
+    sockets: SocketTables,
+    /// NEVER_BLOCK, the ignore file and the resolvers.
+    configured_never: Vec<IpNet>,
+    interfaces: Interfaces,
+    decoy_tcp: PortSet,
+    decoy_udp: PortSet,
+    /// `-S`: ports with a service count too.
+    ignore_services: bool,
+    rings: Option<(RingControl, Interest)>,
+}
+
+/// Why changes around us could not be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// netlink.
+    #[error(transparent)]
+    Netlink(#[from] io::Error),
+    /// The rings.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+}
+
+/// What a [`Host`] is made of, beside what it opens itself.
+pub struct Known {
+    /// NEVER_BLOCK, the ignore file and the resolvers.
+    pub configured_never: Vec<IpNet>,
+    /// INTERFACES.
+    pub interfaces: Interfaces,
+    /// `-S`.
+    pub ignore_services: bool,
+}
+
+impl Host {
+    /// Opens route and sock_diag sockets and reads the surroundings.
+    ///
+    /// # Errors
+    /// The kernel has no such netlink family.
+    pub fn open(known: Known) -> io::Result<Host> {
+        Ok(Host {
+            surroundings: Surroundings::open()?,
+            sockets: SocketTables::open()?,
+            configured_never: known.configured_never,
+            interfaces: known.interfaces,
+            decoy_tcp: PortSet::new(),
+            decoy_udp: PortSet::new(),
+            ignore_services: known.ignore_services,
+            rings: None,
+        })
+    }
+
+    /// Which ports our own decoys hold: those are no services.
+    pub fn set_decoys(&mut self, tcp: PortSet, udp: PortSet) {
+        (self.decoy_tcp, self.decoy_udp) = (tcp, udp);
+    }
+
+    /// The rings to keep in step with the interfaces, and what they were opened for.
+    pub fn set_rings(&mut self, rings: RingControl, interest: Interest) {
+        self.rings = Some((rings, interest));
+    }
+
+    /// Packets that the rings brought, and that they had no room for.
+    pub fn packets_and_drops(&self) -> (u64, u64) {
+        let Some((rings, _)) = &self.rings else { return (0, 0) };
+        let counters = rings.counters();
+        // Where the kernel does not tell, the count as of the last time it did is the best there is.
+        let drops = rings.count_drops().unwrap_or_else(|_| counters.dropped.load(Ordering::Relaxed));
+        (counters.seen.load(Ordering::Relaxed), drops)
+    }
+
+    /// The network around us.
+    pub fn surroundings(&self) -> &Surroundings {
+        &self.surroundings
+    }
+
+    /// The never-block set as of now.
+    pub fn never_block(&self) -> Networks {
+        never_block::in_force(&self.configured_never, &self.surroundings)
+    }
+
+    /// The host's own addresses.
+    pub fn own(&self) -> Networks {
+        self.surroundings.addresses().map(IpNet::from).collect()
+    }
+
+    /// `watch`, with the networks that are on-link now: IPv6 neighbours are judged one by one.
+    pub fn watch(&self, watch: &Watch) -> Watch {
+        Watch { on_link: self.surroundings.networks().collect(), ..watch.clone() }
+    }
+
+    /// Takes in address, route and interface changes, and passes them on to whoever goes by them.
+    ///
+    /// # Errors
+    /// The kernel's messages cannot be read, or it takes no new filter.
+    pub fn follow(&mut self, responder: &mut Responder, shared: &Shared) -> Result<(), FollowError> {
+        if !self.surroundings.drain()? {
+            return Ok(());
+        }
+        responder.never = self.never_block();
+        responder.watch = Arc::new(self.watch(&responder.watch));
+        let view =
+            View { watch: responder.watch.clone(), own: self.own(), ..View::clone(&shared.view.load()) };
+        shared.view.store(Arc::new(view));
+        self.watch_interfaces()?;
+        Ok(())
+    }
+
+    /// An interface that is made anew has another index. Rings of all interfaces see new ones by themselves.
+    fn watch_interfaces(&mut self) -> Result<(), RingError> {
+        let Interfaces::Named(names) = &self.interfaces else { return Ok(()) };
+        let links = self.surroundings.links().filter(|link| names.contains(&link.name));
+        let present = Watched::Indexes(links.map(|link| link.index).collect());
+        let Some((rings, interest)) =
+            self.rings.as_mut().filter(|(_, interest)| interest.interfaces != present)
+        else {
+            return Ok(());
+        };
+        interest.interfaces = present;
+        rings.set_filter(&filter::compile(interest))
+    }
+
+    /// Looks at the host's sockets again.
+    ///
+    /// # Errors
+    /// The kernel did not list them.
+    pub fn look_at_sockets(&mut self, in_use: &PortsInUse, uptime: u64) -> io::Result<()> {
+        if self.ignore_services {
+            return Ok(());
+        }
+        let sockets = self.sockets.read()?;
+        in_use.replace(
+            &sockets,
+            |protocol, port| is_decoy(&self.decoy_tcp, &self.decoy_udp, protocol, port),
+            uptime,
+        );
+        Ok(())
+    }
+
+    /// The event, with the interface's name.
+    pub fn with_interface(&self, event: &Event, index: u32) -> Event {
+        let mut event = event.clone();
+        if let Some(flow) = &mut event.flow {
+            flow.in_iface = self.surroundings.interface_name(index).map(str::to_owned);
+        }
+        event
+    }
+}
+
+fn is_decoy(tcp: &PortSet, udp: &PortSet, protocol: Protocol, port: u16) -> bool {
+    match protocol {
+        Protocol::Tcp => tcp.contains(port),
+        Protocol::Udp => udp.contains(port),
+        Protocol::Sctp | Protocol::Icmp | Protocol::Ip => false,
+    }
+}

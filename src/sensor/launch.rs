@@ -1,0 +1,382 @@
+//! The sensor's start, in the order in which it happens. Everything that needs rights is opened first, then every
+//! right is given up, then the first packet is looked at.
+#![forbid(unsafe_code)]
+
+use std::fs::{DirBuilder, Permissions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, lchown};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::clock::Clock;
+use super::confine::{self, Confined};
+use super::decoy::Decoys;
+use super::event_loop::{self, End, EventLoop};
+use super::filter::Interest;
+use super::half_open::HalfOpen;
+use super::helper_link::{HelperLink, LinkError, QUEUE};
+use super::host::{Host, Known};
+use super::listener::DecoyError;
+use super::operators::Operators;
+use super::ports_in_use::PortsInUse;
+use super::report::Reporter;
+use super::responder::{self, Responder};
+use super::ring::{self, Ring, RingControl, RingError};
+use super::sightings::Sightings;
+use super::watcher::{Shared, View, Watcher};
+use super::{never_block, signals};
+use crate::config::{Config, Interfaces, Loaded, LogOutput, Mode, PortSet};
+use crate::control::server::{BindError, ControlServer};
+use crate::detect::policy::Watch;
+use crate::detect::probe::Protocol;
+use crate::detect::table::ScoreTable;
+use crate::detect::weights::HALF_LIFE;
+use crate::event::emitter::Form;
+use crate::event::history::{History, HistoryError};
+use crate::event::{self, Emitter, Start};
+use crate::packet::Reject;
+use crate::protocol::Settings;
+use crate::protocol::settings::{LEDGER, Response};
+use crate::sandbox::identity::Identity;
+use crate::sandbox::{Capability, SandboxError, capabilities};
+
+/// Exit code when the other process died (sysexits.h, EX_SOFTWARE).
+const PEER_DIED: u8 = 70;
+
+/// IPv6 sources off-link are scored and blocked by this prefix: what one subscriber has (RFC 6177).
+const IPV6_PREFIX: u8 = 64;
+
+/// Most ring threads that are started unasked.
+const MOST_WORKERS: usize = 4;
+
+/// Ports from here on are those that a host connects from (net.ipv4.ip_local_port_range's default).
+const FIRST_EPHEMERAL: u16 = 32768;
+
+/// A ring thread's stack, bytes: it calls nothing deep.
+const THREAD_STACK: usize = 128 * 1024;
+
+/// A step of the start that failed. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A right is missing, or could not be given up.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// No outputs.
+    #[error(transparent)]
+    Output(#[from] event::emitter::EmitterError),
+    /// No history file.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// A decoy could not be bound.
+    #[error(transparent)]
+    Decoy(#[from] DecoyError),
+    /// No packet rings.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// No control socket.
+    #[error(transparent)]
+    Control(#[from] BindError),
+    /// No helper.
+    #[error(transparent)]
+    Helper(#[from] LinkError),
+    /// The ledger has no folder.
+    #[error("STATE_DIR {path} cannot be made or given to the helper's user: {error}", path = .0.display(), error = .1)]
+    StateDir(PathBuf, io::Error),
+    /// The kernel refused something small.
+    #[error("{0}: {1}")]
+    System(&'static str, io::Error),
+}
+
+/// Runs the daemon until it is told to end or its helper dies.
+pub fn run(loaded: &Loaded) -> ExitCode {
+    let mut daemon = match start(loaded) {
+        Ok(daemon) => daemon,
+        Err(error) => {
+            eprintln!("portsentry-rs: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match daemon.events.run() {
+        End::Asked => {
+            let well = daemon.events.stop();
+            if well { ExitCode::SUCCESS } else { ExitCode::from(PEER_DIED) }
+        }
+        End::Helper(error) => {
+            eprintln!("portsentry-rs: {error}");
+            ExitCode::from(PEER_DIED)
+        }
+        End::Epoll(errno) => {
+            eprintln!("portsentry-rs: epoll failed: {errno}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A daemon that watches. Ring threads end with the process.
+struct Daemon {
+    events: EventLoop,
+}
+
+fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
+    let config = &loaded.config;
+    let clock = Clock::start();
+    capabilities::require(&needs(config))?;
+    let identity = Identity::resolve(config.run_as.as_deref())?;
+    let signals = signals::open().map_err(system("signals cannot be read"))?;
+
+    // Everything that needs rights.
+    let own_uid = confine::own_uid(identity);
+    let mut emitter = outputs(config, own_uid)?;
+    emitter.note(&format!("portsentry-rs {}", crate::VERSION));
+    let configured_never = never_block::configured(loaded);
+    let mut host = open_host(config, &configured_never)?;
+    let (decoys, skipped) = bind_decoys(config)?;
+    host.set_decoys(decoys.ports(Protocol::Tcp), decoys.ports(Protocol::Udp));
+    let watch = Arc::new(host.watch(&watch(config, &decoys)));
+    let rings = open_rings(config, &watch)?;
+    let control = ControlServer::bind(&config.control_socket, own_uid)?;
+    let epoll = event_loop::epoll().map_err(system("no epoll"))?;
+
+    // The helper, while there still are rights to give it.
+    make_state_dir(&config.state_dir, identity)?;
+    let mut link = HelperLink::start(&settings(config, configured_never, identity))?;
+    let restored = link.wait_ready()?;
+
+    let tell_all = tells_all(config, emitter.form());
+    let view = View {
+        watch: watch.clone(),
+        own: host.own(),
+        decoys: decoys.ports(Protocol::Tcp),
+        skip_local: !config.flags.disable_local_check,
+        tell_all,
+    };
+    let shared = Arc::new(shared(config, view, clock)?);
+    host.look_at_sockets(&shared.in_use, clock.now().uptime)
+        .map_err(|error| StartError::System("sockets cannot be listed", error))?;
+    let confined = confine::both(identity, link.pid())?;
+
+    let responder = Responder::new(responder::Setup {
+        watch,
+        never: host.never_block(),
+        table: shared.table.clone(),
+        with: config.block_with.iter().map(|&response| name_of(response).to_owned()).collect(),
+        tell_all,
+        queue: QUEUE,
+    });
+    let description = describe(config, &decoys, &link, restored, confined);
+    let reporter = Reporter::new(emitter, description, clock.now());
+    let mut events = EventLoop {
+        epoll,
+        shared: shared.clone(),
+        decoys,
+        half_open: HalfOpen::new(),
+        link,
+        responder,
+        operators: Operators::default(),
+        control,
+        signals,
+        host,
+        reporter,
+    };
+    events.register().map_err(system("a descriptor cannot be watched"))?;
+    events.register_decoys()?;
+    if let Some(rings) = rings {
+        start_threads(rings.readers, &shared)?;
+        events.host.set_rings(rings.control, rings.interest);
+    }
+    let now = clock.now();
+    for skipped in skipped {
+        events.reporter.error(now, &skipped.to_string());
+    }
+    events.reporter.start(now);
+    // No service manager, no socket: nothing to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    Ok(Daemon { events })
+}
+
+/// The rights that this configuration takes. Ports below 1024 need one of their own.
+fn needs(config: &Config) -> Vec<Capability> {
+    let mut needs = vec![Capability::CAP_NET_ADMIN];
+    if config.flags.mode == Mode::Stealth {
+        needs.push(Capability::CAP_NET_RAW);
+    }
+    let (tcp, udp) = decoy_ports(config);
+    if tcp.iter().chain(udp.iter()).any(|port| port < 1024) {
+        needs.push(Capability::CAP_NET_BIND_SERVICE);
+    }
+    needs
+}
+
+fn outputs(config: &Config, owner: u32) -> Result<Emitter, StartError> {
+    let history = config.history_file.as_deref().map(|path| History::open(path, Some(owner))).transpose()?;
+    let output = match config.flags.log_output {
+        LogOutput::Stdout => event::emitter::Output::Stdout,
+        LogOutput::Syslog => event::emitter::Output::Syslog,
+        LogOutput::Journald => event::emitter::Output::Journald,
+    };
+    Ok(Emitter::open(output, config.log_format, history)?)
+}
+
+fn open_host(config: &Config, configured_never: &[ipnet::IpNet]) -> Result<Host, StartError> {
+    let known = Known {
+        configured_never: configured_never.to_vec(),
+        interfaces: config.interfaces.clone(),
+        ignore_services: config.flags.disable_service_check,
+    };
+    Host::open(known).map_err(|error| StartError::System("the host's addresses cannot be read", error))
+}
+
+/// `--connect`: the watched ports themselves are decoys.
+fn decoy_ports(config: &Config) -> (PortSet, PortSet) {
+    match config.flags.mode {
+        Mode::Stealth => (config.decoy_tcp_ports.clone(), config.decoy_udp_ports.clone()),
+        Mode::Connect => {
+            (config.decoy_tcp_ports.union(&config.tcp_ports), config.decoy_udp_ports.union(&config.udp_ports))
+        }
+    }
+}
+
+fn bind_decoys(config: &Config) -> Result<(Decoys, Vec<super::listener::Skipped>), StartError> {
+    let (tcp, udp) = decoy_ports(config);
+    Ok(Decoys::bind(&tcp, &udp, config.port_banner.as_deref())?)
+}
+
+/// The rings, closed until their threads run: `--connect` has none.
+struct Rings {
+    readers: Vec<Ring>,
+    control: RingControl,
+    interest: Interest,
+}
+
+fn open_rings(config: &Config, watch: &Watch) -> Result<Option<Rings>, StartError> {
+    if config.flags.mode == Mode::Connect {
+        return Ok(None);
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let interest = Interest {
+        interfaces: ring::resolve(&config.interfaces)?,
+        tcp: watch.tcp_ports.clone(),
+        // Above are the ports that this host connects from: their peers' ACKs are no probes.
+        tcp_acks: watch.tcp_ports.iter().filter(|&port| port < FIRST_EPHEMERAL).collect(),
+        udp: watch.udp_ports.clone(),
+        ..Interest::default()
+    };
+    let (readers, control) = ring::open(config.workers.unwrap_or(cores.min(MOST_WORKERS)), &interest)?;
+    Ok(Some(Rings { readers, control, interest }))
+}
+
+fn make_state_dir(path: &Path, identity: Identity) -> Result<(), StartError> {
+    let failed = |error| StartError::StateDir(path.to_owned(), error);
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    if nix::unistd::geteuid().is_root() {
+        chown(path, Some(identity.uid), Some(identity.gid)).map_err(failed)?;
+        std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
+        // RUN_AS may have been another before. Never through a link: the folder's owner could have planted one.
+        match lchown(path.join(LEDGER), Some(identity.uid), Some(identity.gid)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn settings(config: &Config, never_block: Vec<ipnet::IpNet>, identity: Identity) -> Settings {
+    Settings {
+        never_block,
+        block_with: config.block_with.clone(),
+        block_time: config.block_time,
+        block_time_max: config.block_time_max,
+        block_time_factor: config.block_time_factor,
+        state_dir: config.state_dir.clone(),
+        flush_on_stop: config.flush_on_stop,
+        run_as: Some((identity.uid, identity.gid)),
+    }
+}
+
+/// Decoys are watched ports too: who knocks there is a stranger as well.
+fn watch(config: &Config, decoys: &Decoys) -> Watch {
+    Watch {
+        tcp_ports: config.tcp_ports.union(&decoys.ports(Protocol::Tcp)),
+        udp_ports: config.udp_ports.union(&decoys.ports(Protocol::Udp)),
+        scan_trigger: config.scan_trigger,
+        ipv6_prefix: IPV6_PREFIX,
+        on_link: crate::networks::Networks::default(),
+        block_tcp: config.block_tcp,
+        block_udp: config.block_udp,
+    }
+}
+
+fn shared(config: &Config, view: View, clock: Clock) -> Result<Shared, StartError> {
+    let mut key = [0; 16];
+    getrandom::fill(&mut key)
+        .map_err(|error| StartError::System("no randomness", std::io::Error::other(error)))?;
+    Ok(Shared {
+        view: arc_swap::ArcSwap::from_pointee(view),
+        table: Arc::new(ScoreTable::new(config.table_size, &key, Some(HALF_LIFE))),
+        in_use: PortsInUse::new(config.interfaces == Interfaces::All),
+        sightings: Sightings::new().map_err(system("no eventfd"))?,
+        rejects: [const { AtomicU64::new(0) }; Reject::ALL.len()],
+        stop: EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(system("no eventfd"))?,
+        clock,
+    })
+}
+
+/// Classic text and the history file promise a line for every probe of a watched port.
+fn tells_all(config: &Config, form: Form) -> bool {
+    config.history_file.is_some() || form == Form::Classic
+}
+
+fn start_threads(rings: Vec<Ring>, shared: &Arc<Shared>) -> Result<(), StartError> {
+    for (number, ring) in rings.into_iter().enumerate() {
+        let shared = shared.clone();
+        let body = move || {
+            let watcher = Watcher::new(shared.clone());
+            // A ring that fails takes the daemon down: blind, it would be worse than gone.
+            if let Err(error) = ring.run(shared.stop.as_fd(), watcher) {
+                eprintln!("portsentry-rs: a packet ring failed: {error}");
+                std::process::exit(1);
+            }
+        };
+        let named = std::thread::Builder::new().name(format!("ring{number}")).stack_size(THREAD_STACK);
+        named.spawn(body).map_err(|error| StartError::System("a ring thread cannot be started", error))?;
+    }
+    Ok(())
+}
+
+fn describe(config: &Config, decoys: &Decoys, link: &HelperLink, restored: u32, confined: Confined) -> Start {
+    Start {
+        version: crate::VERSION.to_owned(),
+        pid: std::process::id(),
+        helper_pid: link.pid(),
+        mode: match config.flags.mode {
+            Mode::Stealth => event::Mode::Stealth,
+            Mode::Connect => event::Mode::Connect,
+        },
+        interfaces: match &config.interfaces {
+            Interfaces::All => vec!["ALL".to_owned()],
+            Interfaces::AllButLoopback => vec!["ALL_NLO".to_owned()],
+            Interfaces::Named(names) => names.clone(),
+        },
+        tcp_ports: config.tcp_ports.to_string(),
+        udp_ports: config.udp_ports.to_string(),
+        decoy_tcp_ports: decoys.ports(Protocol::Tcp).to_string(),
+        decoy_udp_ports: decoys.ports(Protocol::Udp).to_string(),
+        restored,
+        confinement: confined.described(),
+    }
+}
+
+fn name_of(response: Response) -> &'static str {
+    match response {
+        Response::Nftables => "nftables",
+    }
+}
+
+fn system(what: &'static str) -> impl Fn(nix::errno::Errno) -> StartError {
+    move |errno| StartError::System(what, errno.into())
+}

@@ -1,0 +1,138 @@
+//! Which ports have a live service, so that nobody is blamed for using it: bitmaps that ring threads read.
+//!
+//! The main thread fills them from sock_diag when somebody needs to know, never by binding (which would answer SYNs)
+//! and never by the clock (an idle daemon does not wake). Ring threads only read.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::config::PortSet;
+use crate::detect::probe::Protocol;
+use crate::netlink::sock_diag::{LocalSocket, Transport};
+
+/// How old an answer may be before a probe of a port in use is worth a new look, milliseconds. Half of the two
+/// seconds within which a port is watched again after its service stopped.
+pub const FRESH_FOR: u64 = 1000;
+
+/// The ports in use, by protocol.
+pub struct PortsInUse {
+    tcp: Bitmap,
+    udp: Bitmap,
+    sctp: Bitmap,
+    looked_at: AtomicU64,
+    loopback_counts: bool,
+}
+
+type Bitmap = Box<[AtomicU64]>;
+
+impl PortsInUse {
+    /// Nothing known yet. `loopback_counts`: loopback traffic is watched too, so that a service bound there alone
+    /// is a service; otherwise no packet that we see can reach it.
+    pub fn new(loopback_counts: bool) -> PortsInUse {
+        let bitmap = || (0..1024).map(|_| AtomicU64::new(0)).collect();
+        PortsInUse {
+            tcp: bitmap(),
+            udp: bitmap(),
+            sctp: bitmap(),
+            looked_at: AtomicU64::new(0),
+            loopback_counts,
+        }
+    }
+
+    /// Whether a service was bound to the port at the last look.
+    pub fn holds(&self, protocol: Protocol, port: u16) -> bool {
+        self.bitmap(protocol)
+            .and_then(|words| words.get(usize::from(port) / 64))
+            .is_some_and(|word| word.load(Ordering::Relaxed) & (1 << (port % 64)) != 0)
+    }
+
+    /// Whether the last look is recent enough to believe that a port is still in use. `uptime` in milliseconds.
+    pub fn is_fresh(&self, uptime: u64) -> bool {
+        uptime.saturating_sub(self.looked_at.load(Ordering::Relaxed)) < FRESH_FOR
+    }
+
+    /// Takes in what sock_diag said at `uptime`; `ours` are the decoys' own sockets, which are no service.
+    pub fn replace(&self, sockets: &[LocalSocket], ours: impl Fn(Protocol, u16) -> bool, uptime: u64) {
+        for transport in Transport::ALL {
+            let protocol = protocol_of(transport);
+            let ports: PortSet = sockets
+                .iter()
+                .filter(|socket| socket.transport == transport && self.can_be_reached(socket.local.ip()))
+                .map(|socket| socket.local.port())
+                .filter(|&port| !ours(protocol, port))
+                .collect();
+            let Some(bitmap) = self.bitmap(protocol) else { continue };
+            bitmap.iter().zip(ports.words()).for_each(|(word, &new)| word.store(new, Ordering::Relaxed));
+        }
+        self.looked_at.store(uptime, Ordering::Relaxed);
+    }
+
+    fn can_be_reached(&self, bound_to: IpAddr) -> bool {
+        self.loopback_counts || !bound_to.to_canonical().is_loopback()
+    }
+
+    fn bitmap(&self, protocol: Protocol) -> Option<&[AtomicU64]> {
+        match protocol {
+            Protocol::Tcp => Some(&self.tcp),
+            Protocol::Udp => Some(&self.udp),
+            Protocol::Sctp => Some(&self.sctp),
+            Protocol::Icmp | Protocol::Ip => None,
+        }
+    }
+}
+
+fn protocol_of(transport: Transport) -> Protocol {
+    match transport {
+        Transport::Tcp => Protocol::Tcp,
+        Transport::Udp => Protocol::Udp,
+        Transport::Sctp => Protocol::Sctp,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listener(transport: Transport, local: &str) -> LocalSocket {
+        let local = local.parse().unwrap();
+        LocalSocket { transport, local, remote: None, only_v6: false, interface: 0, inode: 0, uid: 0 }
+    }
+
+    #[test]
+    fn a_listener_makes_its_port_in_use_until_it_is_gone() {
+        let ports = PortsInUse::new(false);
+        ports.replace(
+            &[listener(Transport::Tcp, "[::]:443"), listener(Transport::Udp, "10.0.0.1:65535")],
+            |_, _| false,
+            5000,
+        );
+        assert!(ports.holds(Protocol::Tcp, 443) && ports.holds(Protocol::Udp, 65535));
+        assert!(!ports.holds(Protocol::Udp, 443) && !ports.holds(Protocol::Icmp, 443));
+        ports.replace(&[], |_, _| false, 6000);
+        assert!(!ports.holds(Protocol::Tcp, 443));
+    }
+
+    #[test]
+    fn loopback_services_and_our_own_decoys_do_not_count() {
+        let ports = PortsInUse::new(false);
+        let listeners = [
+            listener(Transport::Tcp, "127.0.0.1:631"),
+            listener(Transport::Tcp, "[::]:21"),
+            listener(Transport::Tcp, "[::1]:25"),
+        ];
+        ports.replace(&listeners, |_, port| port == 21, 5000);
+        assert!([631, 21, 25].iter().all(|&port| !ports.holds(Protocol::Tcp, port)));
+        let with_loopback = PortsInUse::new(true);
+        with_loopback.replace(&listeners, |_, _| false, 5000);
+        assert!([631, 21, 25].iter().all(|&port| with_loopback.holds(Protocol::Tcp, port)));
+    }
+
+    #[test]
+    fn knowledge_ages() {
+        let ports = PortsInUse::new(false);
+        assert!(!ports.is_fresh(FRESH_FOR));
+        ports.replace(&[], |_, _| false, 5000);
+        assert!(ports.is_fresh(5999) && !ports.is_fresh(6000));
+    }
+}

@@ -1,0 +1,123 @@
+//! What the sensor says of itself: the `start` and `stop` events, errors, `status`.
+//!
+//! Main thread. Owns the outputs; counts are read where they are kept.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::clock::Now;
+use super::host::Host;
+use super::responder::Responder;
+use super::watcher::Shared;
+use crate::control::protocol::Status;
+use crate::event::{Emitter, Event, EventType, Start, Stats};
+use crate::packet::Reject;
+
+/// The same error is told again only after this long, milliseconds.
+const SAME_ERROR: u64 = 60_000;
+
+/// How soon lines that a slow reader left over are tried again.
+const FLUSH_AFTER: Duration = Duration::from_millis(100);
+
+/// The outputs, and what `start` said.
+pub struct Reporter {
+    emitter: Emitter,
+    start: Start,
+    /// Seconds since 1970 UTC.
+    since: u64,
+    last_error: Option<(String, u64)>,
+}
+
+impl Reporter {
+    /// Nothing said yet.
+    pub fn new(emitter: Emitter, start: Start, now: Now) -> Reporter {
+        Reporter { emitter, start, since: now.wall / 1_000_000, last_error: None }
+    }
+
+    /// Says that the daemon watches.
+    pub fn start(&mut self, now: Now) {
+        let mut event = Event::new(now.wall, EventType::Start);
+        event.start = Some(self.start.clone());
+        self.emit(&event);
+    }
+
+    /// Says that it ends, with its counts.
+    pub fn stop(&mut self, now: Now, responder: &Responder, shared: &Shared, host: &Host) {
+        let mut event = Event::new(now.wall, EventType::Stop);
+        event.stats = Some(self.stats(now, responder, shared, host));
+        self.emit(&event);
+        self.emitter.flush();
+    }
+
+    /// Says what went wrong; the same thing at most once a minute.
+    pub fn error(&mut self, now: Now, error: &str) {
+        let told =
+            |(last, when): &(String, u64)| last == error && now.uptime.saturating_sub(*when) < SAME_ERROR;
+        if self.last_error.as_ref().is_some_and(told) {
+            return;
+        }
+        self.last_error = Some((error.to_owned(), now.uptime));
+        let mut event = Event::new(now.wall, EventType::Error);
+        event.error = Some(error.to_owned());
+        self.emit(&event);
+    }
+
+    /// Tells the outside.
+    pub fn emit(&mut self, event: &Event) {
+        self.emitter.emit(event);
+    }
+
+    /// Opens the log files anew.
+    pub fn reopen(&mut self, now: Now) {
+        if let Err(error) = self.emitter.reopen() {
+            self.error(now, &error.to_string());
+        }
+    }
+
+    /// Writes what a slow reader left over.
+    pub fn flush(&mut self) {
+        self.emitter.flush();
+    }
+
+    /// When [`flush`](Self::flush) should come by, if there is anything left over.
+    pub fn wants_flush(&self) -> Option<Duration> {
+        self.emitter.has_pending().then_some(FLUSH_AFTER)
+    }
+
+    /// The answer to `status`.
+    pub fn status(&self, now: Now, responder: &Responder, shared: &Shared, host: &Host) -> Status {
+        Status {
+            since: self.since,
+            start: self.start.clone(),
+            stats: self.stats(now, responder, shared, host),
+        }
+    }
+
+    fn stats(&self, now: Now, responder: &Responder, shared: &Shared, host: &Host) -> Stats {
+        let (packets, drops) = host.packets_and_drops();
+        Stats {
+            uptime: (now.wall / 1_000_000).saturating_sub(self.since),
+            packets,
+            drops,
+            probes: responder.probes,
+            scans: responder.scans,
+            blocks: responder.blocked,
+            blocks_in_force: responder.blocks.len() as u64,
+            sources: shared.table.occupancy().occupied as u64,
+            lost_lines: self.emitter.lost_lines(),
+            counters: counters(shared),
+        }
+    }
+}
+
+/// Rejected packets by reason and lost sightings; what is zero is left out.
+fn counters(shared: &Shared) -> BTreeMap<String, u64> {
+    let rejects = Reject::ALL.iter().zip(&shared.rejects);
+    rejects
+        .map(|(reject, count)| (format!("rejected_{}", reject.name()), count.load(Ordering::Relaxed)))
+        .chain([("sightings_lost".to_owned(), shared.sightings.lost())])
+        .filter(|&(_, count)| count > 0)
+        .collect()
+}

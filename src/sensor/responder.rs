@@ -1,0 +1,326 @@
+//! From a verdict to a request, and from its effect to an event: the sensor's decisions, all on the main thread.
+//!
+//! Pure but for the score table, whose quiet marks it sets: requests are queued, events returned, time passed in.
+//! Says "blocked" only after the helper did.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::blocks::{Block, Blocks};
+use super::clock::Now;
+use crate::config::BlockMode;
+use crate::control::protocol::outcome_reason;
+use crate::detect::Probe;
+use crate::detect::policy::Watch;
+use crate::detect::table::{ScoreTable, Standing};
+use crate::event::{Action, ActionVerdict, Event, EventType, Flow, Scan};
+use crate::networks::Networks;
+use crate::protocol::channel::RequestWriter;
+use crate::protocol::{Outcome, Request};
+
+/// How long nothing more is said of a source that was reported and not blocked, microseconds.
+const TOLD: u64 = 600_000_000;
+
+/// How long a source is left alone after its block failed or was held back, microseconds.
+const RETRY: u64 = 10_000_000;
+
+/// Probes of one source whose lines wait for its block; more than these are not told one by one.
+const WAITING: usize = 64;
+
+/// A probe that counted, and what its source has done so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// The probe.
+    pub probe: Probe,
+    /// Its source's standing after it.
+    pub standing: Standing,
+    /// Index of the interface it came in by; 0 where that is not known.
+    pub interface: u32,
+}
+
+/// What this turn brought.
+#[derive(Default)]
+pub struct Turn {
+    /// Events to tell, with the interface's index where a packet is behind them.
+    pub events: Vec<(Event, u32)>,
+}
+
+/// Asked of the helper, and not answered yet.
+struct Asked {
+    target: IpNet,
+    cases: Vec<Case>,
+}
+
+/// Everything the decisions go by.
+pub struct Responder {
+    /// What is watched, and how it is answered.
+    pub watch: Arc<Watch>,
+    /// Who is never blocked. The helper has its own set and decides again.
+    pub never: Networks,
+    /// Blocks in force.
+    pub blocks: Blocks,
+    /// Requests on their way to the helper.
+    pub requests: RequestWriter,
+    table: Arc<ScoreTable>,
+    /// Names of the responses, for `action.with`.
+    with: Vec<String>,
+    /// Every probe is told, not only crossings: classic text and the history file promise a line each.
+    tell_all: bool,
+    asked: HashMap<u64, Asked>,
+    asked_about: HashMap<IpNet, u64>,
+    /// Sources that crossed the trigger, since the start.
+    pub scans: u64,
+    /// Blocks carried out, since the start.
+    pub blocked: u64,
+    /// Probes that counted, since the start.
+    pub probes: u64,
+}
+
+/// What a [`Responder`] is made of.
+pub struct Setup {
+    /// See [`Responder::watch`].
+    pub watch: Arc<Watch>,
+    /// See [`Responder::never`].
+    pub never: Networks,
+    /// The table that ring threads score in.
+    pub table: Arc<ScoreTable>,
+    /// Names of the responses.
+    pub with: Vec<String>,
+    /// Whether every probe is told.
+    pub tell_all: bool,
+    /// Requests that may wait for the helper.
+    pub queue: usize,
+}
+
+impl Responder {
+    /// Nothing seen, nothing blocked.
+    pub fn new(setup: Setup) -> Responder {
+        Responder {
+            watch: setup.watch,
+            never: setup.never,
+            blocks: Blocks::default(),
+            requests: RequestWriter::new(setup.queue),
+            table: setup.table,
+            with: setup.with,
+            tell_all: setup.tell_all,
+            asked: HashMap::new(),
+            asked_about: HashMap::new(),
+            scans: 0,
+            blocked: 0,
+            probes: 0,
+        }
+    }
+
+    /// A probe counted: tell of it, and ask for a block where its source has earned one.
+    pub fn on_case(&mut self, case: Case, now: Now, turn: &mut Turn) {
+        self.probes += 1;
+        self.scans += u64::from(case.standing.crossed);
+        if !case.standing.triggered {
+            return self.tell(EventType::Probe, &case, None, now, turn);
+        }
+        let told = if case.standing.crossed { EventType::Scan } else { EventType::Probe };
+        let source = case.probe.source;
+        if self.never.contains(source) {
+            self.tell_once(told, &case, ActionVerdict::Ignored, now, turn);
+        } else if self.watch.block_mode(case.probe.protocol) == BlockMode::Log {
+            self.tell_once(told, &case, ActionVerdict::Logged, now, turn);
+        } else {
+            self.seek_block(told, case, now, turn);
+        }
+    }
+
+    /// The helper answered a block request.
+    pub fn on_done(&mut self, id: u64, done: Effect, now: Now, turn: &mut Turn) {
+        let Some(asked) = self.asked.remove(&id) else { return };
+        self.asked_about.remove(&asked.target);
+        self.take_effect(asked.target, &done, now);
+        let quiet_until = self.quiet_until(&done, now);
+        let action = self.action_of(asked.target, &done);
+        let mut cases = asked.cases.iter();
+        if let Some(first) = cases.next() {
+            self.table.quiet(self.watch.source_key(first.probe.source), quiet_until);
+            self.tell(EventType::Block, first, Some(action.clone()), now, turn);
+        }
+        let verdict = match action.verdict {
+            ActionVerdict::Blocked => ActionVerdict::AlreadyBlocked,
+            other => other,
+        };
+        for case in cases {
+            self.tell(EventType::Probe, case, Some(Action { verdict, ..action.clone() }), now, turn);
+        }
+    }
+
+    /// A block is in force (an operator's, or one from before the start): mirror it.
+    pub fn on_block(&mut self, target: IpNet, seconds: u32, offence: u16, now: Now) {
+        let until = now.uptime.saturating_add(u64::from(seconds) * 1000);
+        self.blocks.insert(target, Block { until, offence });
+        self.table.quiet(self.watch.source_key(target.addr()), until.saturating_mul(1000));
+    }
+
+    /// An operator blocked a source: mirror it and tell of it.
+    pub fn on_operator_block(&mut self, target: IpNet, effect: Effect, now: Now, turn: &mut Turn) {
+        self.take_effect(target, &effect, now);
+        let mut event = Event::new(now.wall, EventType::Block);
+        event.flow = Some(Flow::from_source(target.addr()));
+        event.action = Some(self.action_of(target, &effect));
+        turn.events.push((event, 0));
+    }
+
+    /// A block was lifted: its source begins anew.
+    pub fn on_lifted(&mut self, target: IpNet, now: Now, turn: &mut Turn) {
+        if let Some(block) = self.blocks.remove(&target) {
+            self.end_block(target, block, ActionVerdict::Lifted, now, turn);
+        }
+    }
+
+    /// Blocks whose time is over end here too.
+    pub fn on_time(&mut self, now: Now, turn: &mut Turn) {
+        while let Some((target, block)) = self.blocks.take_ended(now.uptime) {
+            self.end_block(target, block, ActionVerdict::Expired, now, turn);
+        }
+    }
+
+    fn seek_block(&mut self, told: EventType, case: Case, now: Now, turn: &mut Turn) {
+        let key = self.watch.source_key(case.probe.source);
+        let target = self.watch.target(case.probe.source);
+        if let Some(block) = self.blocks.get(&target) {
+            let until = block.until.saturating_mul(1000);
+            self.table.quiet(key, until);
+            let action = Action { target: Some(target), ..Action::new(ActionVerdict::AlreadyBlocked) };
+            return self.tell(told, &case, Some(action), now, turn);
+        }
+        if let Some(asked) = self.asked_about.get(&target).and_then(|id| self.asked.get_mut(id)) {
+            if self.tell_all && asked.cases.len() < WAITING {
+                asked.cases.push(case);
+            }
+            return;
+        }
+        if told == EventType::Scan {
+            self.tell(told, &case, None, now, turn);
+        }
+        self.ask(target, case, now, turn);
+    }
+
+    fn ask(&mut self, target: IpNet, case: Case, now: Now, turn: &mut Turn) {
+        let Probe { port, protocol, verified, .. } = case.probe;
+        let request = |id| Request::Block { id, target, seconds: 0, port, protocol, verified };
+        match self.requests.send(request) {
+            Ok(id) => {
+                self.asked_about.insert(target, id);
+                self.asked.insert(id, Asked { target, cases: vec![case] });
+            }
+            Err(full) => {
+                self.table.quiet(self.watch.source_key(case.probe.source), micros(now).saturating_add(RETRY));
+                let action =
+                    Action { error: Some(full.to_string()), ..Action::new(ActionVerdict::Suppressed) };
+                self.tell(EventType::Block, &case, Some(action), now, turn);
+            }
+        }
+    }
+
+    fn take_effect(&mut self, target: IpNet, done: &Effect, now: Now) {
+        if matches!(done.outcome, Outcome::Blocked | Outcome::AlreadyBlocked) {
+            self.blocked += u64::from(done.outcome == Outcome::Blocked);
+            self.on_block(target, done.seconds, done.offence, now);
+        }
+    }
+
+    fn quiet_until(&self, done: &Effect, now: Now) -> u64 {
+        let wait = match done.outcome {
+            Outcome::Blocked | Outcome::AlreadyBlocked => u64::from(done.seconds) * 1_000_000,
+            Outcome::RefusedNeverBlock | Outcome::RefusedPrefix => TOLD,
+            Outcome::RefusedRate
+            | Outcome::RefusedFull
+            | Outcome::Failed(_)
+            | Outcome::Lifted
+            | Outcome::NotBlocked => RETRY,
+        };
+        micros(now).saturating_add(wait)
+    }
+
+    fn action_of(&self, target: IpNet, done: &Effect) -> Action {
+        let (verdict, error) = (verdict_of(done.outcome), outcome_reason(done.outcome));
+        let holds = matches!(done.outcome, Outcome::Blocked | Outcome::AlreadyBlocked);
+        Action {
+            verdict,
+            target: Some(target),
+            with: if done.outcome == Outcome::Blocked { self.with.clone() } else { Vec::new() },
+            seconds: holds.then_some(done.seconds),
+            offence: holds.then_some(done.offence),
+            micros: (done.outcome == Outcome::Blocked).then_some(done.micros),
+            error,
+        }
+    }
+
+    fn tell_once(&self, told: EventType, case: &Case, verdict: ActionVerdict, now: Now, turn: &mut Turn) {
+        if !self.tell_all {
+            self.table.quiet(self.watch.source_key(case.probe.source), micros(now).saturating_add(TOLD));
+        }
+        self.tell(told, case, Some(Action::new(verdict)), now, turn);
+    }
+
+    fn tell(&self, told: EventType, case: &Case, action: Option<Action>, now: Now, turn: &mut Turn) {
+        let mut event = Event::new(now.wall, told);
+        event.flow = Some(Flow::from(&case.probe));
+        event.scan = Some(self.scan_of(case, now));
+        event.action = action;
+        event.probe = Some(case.probe);
+        turn.events.push((event, case.interface));
+    }
+
+    fn scan_of(&self, case: &Case, now: Now) -> Scan {
+        let standing = &case.standing;
+        Scan {
+            scan_type: case.probe.scan_type,
+            score: standing.score,
+            threshold: self.watch.threshold(),
+            distinct_ports: standing.distinct_ports,
+            probes: standing.probes,
+            verified: standing.verified,
+            // The table counts in uptime; the outside reads the wall clock.
+            first_seen: now.wall.saturating_sub(micros(now).saturating_sub(standing.first_seen)),
+        }
+    }
+
+    fn end_block(&self, target: IpNet, block: Block, verdict: ActionVerdict, now: Now, turn: &mut Turn) {
+        self.table.forgive(self.watch.source_key(target.addr()));
+        let mut event = Event::new(now.wall, EventType::Unblock);
+        event.flow = Some(Flow::from_source(target.addr()));
+        event.action =
+            Some(Action { target: Some(target), offence: Some(block.offence), ..Action::new(verdict) });
+        turn.events.push((event, 0));
+    }
+}
+
+/// What the helper says became of a request; see [`crate::protocol::Reply::Done`].
+#[derive(Clone, Copy, Debug)]
+pub struct Effect {
+    /// What happened.
+    pub outcome: Outcome,
+    /// How long the block lasts from now, seconds.
+    pub seconds: u32,
+    /// Which offence.
+    pub offence: u16,
+    /// Time it took, microseconds.
+    pub micros: u32,
+}
+
+/// The verdict that the outside reads.
+fn verdict_of(outcome: Outcome) -> ActionVerdict {
+    match outcome {
+        Outcome::Blocked => ActionVerdict::Blocked,
+        Outcome::AlreadyBlocked => ActionVerdict::AlreadyBlocked,
+        Outcome::RefusedNeverBlock => ActionVerdict::Ignored,
+        Outcome::RefusedRate | Outcome::RefusedFull => ActionVerdict::Suppressed,
+        Outcome::RefusedPrefix | Outcome::Failed(_) | Outcome::NotBlocked => ActionVerdict::Failed,
+        Outcome::Lifted => ActionVerdict::Lifted,
+    }
+}
+
+/// Microseconds of uptime: the score table's clock.
+pub fn micros(now: Now) -> u64 {
+    now.uptime.saturating_mul(1000)
+}

@@ -1,0 +1,137 @@
+//! What a ring thread does with a frame: parse, classify, judge, and tell the main thread what it has to know.
+//!
+//! The packet path: no lock, no allocation, no system call but the bell's. Never acts on a verdict.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::{ArcSwap, Guard};
+use nix::sys::eventfd::EventFd;
+
+use super::clock::{Clock, Now};
+use super::frame::{Checksum, Frame};
+use super::ports_in_use::PortsInUse;
+use super::ring::Reader;
+use super::sightings::{Sighting, Sightings, State};
+use crate::config::PortSet;
+use crate::detect::policy::{Verdict, Watch};
+use crate::detect::probe::Protocol;
+use crate::detect::table::{ScoreTable, Standing};
+use crate::detect::{Probe, ScanType};
+use crate::networks::Networks;
+use crate::packet::{Checksums, LinkType, Reassembly, Reject};
+
+/// What all threads of the sensor go by. Replaced whole when the configuration or the host's addresses change.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// What is watched and how it is judged.
+    pub watch: Arc<Watch>,
+    /// The addresses of this host: a packet to any other is only passing through.
+    pub own: Networks,
+    /// TCP ports where a decoy of ours listens: a handshake, or its absence, says more than the SYN.
+    pub decoys: PortSet,
+    /// A packet from the address it goes to is left out (`-L` takes it in).
+    pub skip_local: bool,
+    /// Every probe is passed on, not only what changes something: classic text promises a line each.
+    pub tell_all: bool,
+}
+
+/// What all ring threads share.
+pub struct Shared {
+    /// The present view.
+    pub view: ArcSwap<View>,
+    /// The scores.
+    pub table: Arc<ScoreTable>,
+    /// Ports with a live service.
+    pub in_use: PortsInUse,
+    /// The way to the main thread.
+    pub sightings: Sightings,
+    /// Frames that were not understood, by reason.
+    pub rejects: [AtomicU64; Reject::ALL.len()],
+    /// Readable when ring threads shall end.
+    pub stop: EventFd,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// One ring thread's state.
+pub struct Watcher {
+    shared: Arc<Shared>,
+    reassembly: Reassembly,
+    /// The view and the time of this round of packets.
+    view: Guard<Arc<View>>,
+    now: Now,
+}
+
+impl Watcher {
+    /// A watcher with nothing in reassembly.
+    pub fn new(shared: Arc<Shared>) -> Watcher {
+        let (view, now) = (shared.view.load(), shared.clock.now());
+        Watcher { shared, reassembly: Reassembly::new(), view, now }
+    }
+
+    fn probe_of(&mut self, frame: &Frame<'_>) -> Option<Probe> {
+        let checksums = match frame.checksum {
+            // Offloaded on this very machine: the field holds no checksum yet.
+            Checksum::Valid | Checksum::NotComputed => Checksums::Trust,
+            Checksum::Unknown => Checksums::Verify,
+        };
+        let link = LinkType::Cooked { ethertype: frame.ethertype };
+        match crate::packet::parse_cut(link, frame.bytes, frame.wire_length as usize, checksums) {
+            Ok(packet) => {
+                let seconds = u32::try_from(self.now.seconds()).unwrap_or(u32::MAX);
+                self.reassembly.offer(packet, seconds).and_then(|packet| Probe::from_packet(&packet))
+            }
+            Err(reject) => {
+                if let Some(count) = self.shared.rejects.get(reject as usize) {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                None
+            }
+        }
+    }
+
+    fn is_for_us(&self, probe: &Probe) -> bool {
+        self.view.own.contains(probe.destination)
+            && !(self.view.skip_local && probe.source == probe.destination)
+    }
+
+    fn state_of(&self, probe: &Probe) -> Option<State> {
+        let view = &self.view;
+        if probe.protocol == Protocol::Tcp
+            && probe.scan_type == ScanType::Syn
+            && view.decoys.contains(probe.port)
+        {
+            return Some(State::HalfOpen);
+        }
+        let in_use = |protocol, port| self.shared.in_use.holds(protocol, port);
+        let micros = super::responder::micros(self.now);
+        match view.watch.judge(probe, &self.shared.table, in_use, micros) {
+            Verdict::Scan(standing) => worth_telling(standing, view).then_some(State::Counted(standing)),
+            Verdict::Probe(standing) => Some(State::Counted(standing)),
+            Verdict::ServiceInUse => {
+                (!self.shared.in_use.is_fresh(self.now.uptime)).then_some(State::Doubtful)
+            }
+            Verdict::NotWatched | Verdict::Martian | Verdict::Retransmission => None,
+        }
+    }
+}
+
+impl Reader for Watcher {
+    fn on_wake(&mut self) {
+        self.view = self.shared.view.load();
+        self.now = self.shared.clock.now();
+    }
+
+    fn on_frame(&mut self, frame: &Frame<'_>) {
+        let Some(probe) = self.probe_of(frame).filter(|probe| self.is_for_us(probe)) else { return };
+        if let Some(state) = self.state_of(&probe) {
+            self.shared.sightings.push(Sighting { probe, interface: frame.interface, state });
+        }
+    }
+}
+
+fn worth_telling(standing: Standing, view: &View) -> bool {
+    view.tell_all || !standing.quiet
+}

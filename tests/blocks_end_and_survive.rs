@@ -1,0 +1,129 @@
+//! Blocks end on time, grow for repeat offenders, and outlive the daemon.
+
+mod support;
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use support::daemon::{Daemon, PATIENCE, Setup, alive, kill};
+use support::service::{Service, answers};
+use support::{Lab, eventually};
+
+const SHORT: Duration = Duration::from_millis(300);
+
+fn config(seconds: &str) -> String {
+    format!("TCP_PORTS=\"111\"\nBLOCK_TCP=\"1\"\nBLOCK_TIME=\"{seconds}\"\nBLOCK_TIME_FACTOR=\"3\"")
+}
+
+fn offend(lab: &Lab, daemon: &mut Daemon) -> Value {
+    let scanner = lab.peer(0);
+    scanner.nmap(&["-sS", "--max-retries", "0", "-p", "111", &scanner.target_v4.to_string()]);
+    daemon.wait_for_new("the block", |event| event["event_type"] == "block")
+}
+
+fn listed(daemon: &Daemon) -> String {
+    let output = daemon.client(&["list"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_block_ends_by_itself_and_the_second_offence_lasts_longer() {
+    let lab = Lab::new(1);
+    let scanner = lab.peer(0);
+    let _service = Service::start(&lab.target(), 80);
+    let mut daemon = Setup::new(&lab, &config("2s")).start();
+
+    let first = offend(&lab, &mut daemon);
+    assert_eq!(
+        (first["action"]["seconds"].as_u64(), first["action"]["offence"].as_u64()),
+        (Some(2), Some(1)),
+        "{first}"
+    );
+    assert!(!answers(&scanner.netns, scanner.target(false), 80, SHORT));
+    daemon.wait_for_new("the unblock", |event| event["event_type"] == "unblock");
+    eventually("the service answers again", PATIENCE, || {
+        answers(&scanner.netns, scanner.target(false), 80, SHORT)
+    });
+    assert!(!listed(&daemon).contains("10.77.0.2"));
+
+    let second = offend(&lab, &mut daemon);
+    assert_eq!(
+        (second["action"]["seconds"].as_u64(), second["action"]["offence"].as_u64()),
+        (Some(6), Some(2)),
+        "{second}"
+    );
+}
+
+#[test]
+fn blocks_outlive_kill_9_of_both_processes() {
+    let lab = Lab::new(1);
+    let scanner = lab.peer(0);
+    let _service = Service::start(&lab.target(), 80);
+    let mut daemon = Setup::new(&lab, &config("10m")).start();
+    offend(&lab, &mut daemon);
+    let helper = daemon.helper_pid();
+    kill(helper, Signal::SIGKILL);
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait();
+    eventually("the helper is gone", Duration::from_secs(1), || !alive(helper));
+    assert!(lab.nft_table().contains("10.77.0.2"), "the kernel keeps the block meanwhile");
+
+    // A reboot: the kernel has forgotten everything, the ledger has not.
+    assert!(lab.on_target(&["nft", "delete", "table", "inet", "portsentry"]).status.success());
+    let daemon = daemon.into_setup().start();
+    assert!(lab.nft_table().contains("10.77.0.2"), "restored: {}", lab.nft_table());
+    assert!(listed(&daemon).contains("10.77.0.2"));
+    assert!(!answers(&scanner.netns, scanner.target(false), 80, SHORT));
+    assert!(daemon.client(&["unblock", "10.77.0.2"]).status.success());
+    assert!(answers(&scanner.netns, scanner.target(false), 80, PATIENCE));
+    assert!(!listed(&daemon).contains("10.77.0.2"));
+}
+
+#[test]
+fn a_clean_stop_leaves_blocks_in_force_and_no_process() {
+    let lab = Lab::new(1);
+    let mut daemon = Setup::new(&lab, &config("10m")).start();
+    offend(&lab, &mut daemon);
+    let helper = daemon.helper_pid();
+    let (status, _setup) = daemon.stop();
+    assert_eq!(status.code(), Some(0));
+    eventually("the helper is gone", Duration::from_secs(1), || !alive(helper));
+    assert!(lab.nft_table().contains("10.77.0.2"));
+}
+
+#[test]
+fn either_process_dying_ends_the_other_with_code_70() {
+    let lab = Lab::new(1);
+    let mut daemon = Setup::new(&lab, &config("10m")).start();
+    kill(daemon.helper_pid(), Signal::SIGKILL);
+    let mut code = None;
+    eventually("the sensor ends", Duration::from_secs(1), || {
+        code = Some(daemon.wait().code());
+        true
+    });
+    assert_eq!(code, Some(Some(70)));
+}
+
+#[test]
+fn an_operator_can_block_and_unblock_everything() {
+    let lab = Lab::new(1);
+    let daemon = Setup::new(&lab, &config("10m")).start();
+    for target in ["192.0.2.7", "2001:db8::7", "2001:db8:1::/64"] {
+        let output = daemon.client(&["block", target, "600"]);
+        assert!(output.status.success(), "{target}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(listed(&daemon).contains(target));
+    }
+    let json = daemon.client(&["list", "--json"]);
+    let entries: Vec<Value> = String::from_utf8(json.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(entries.len(), 3, "{entries:#?}");
+    assert!(daemon.client(&["unblock", "all"]).status.success());
+    assert!(!lab.nft_table().contains("192.0.2.7"));
+    let refused = daemon.client(&["block", "192.0.2.0/8"]);
+    assert!(!refused.status.success());
+}
