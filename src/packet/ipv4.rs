@@ -26,6 +26,16 @@ struct Header<'a> {
     addresses: &'a [u8; 8],
 }
 
+impl Header<'_> {
+    fn fragment(&self) -> Fragment {
+        Fragment {
+            identification: self.identification.into(),
+            offset: (self.fragmentation & OFFSET) << 3,
+            more: self.fragmentation & MORE != 0,
+        }
+    }
+}
+
 /// `datagram` begins at the IP header and may end with padding.
 #[inline(always)]
 pub(super) fn parse(datagram: Span<'_>, checksums: Checksums) -> Result<Packet, Reject> {
@@ -70,23 +80,18 @@ fn header(datagram: Span<'_>) -> Result<Header<'_>, Reject> {
 
 #[inline(always)]
 fn content(header: &Header<'_>, payload: Span<'_>, checksums: Checksums) -> Result<Transport, Reject> {
-    let envelope =
-        Envelope { version: Version::V4, addresses: header.addresses, checksums, first_fragment: None };
-    if header.fragmentation & (MORE | OFFSET) == 0 {
-        return transport::parse(header.protocol, payload, &envelope);
+    let (mut payload, mut first_fragment) = (payload, None);
+    if header.fragmentation & (MORE | OFFSET) != 0 {
+        let fragment = header.fragment();
+        payload = whole_units(&fragment, payload)?;
+        // What is reassembled must fit in a total length, header included.
+        fragment.fits(payload.length().saturating_add(header.length))?;
+        if fragment.offset > 0 {
+            return Ok(fragment::later(&fragment, header.protocol, payload));
+        }
+        first_fragment = Some(fragment.identification);
     }
-    let fragment = Fragment {
-        identification: header.identification.into(),
-        offset: (header.fragmentation & OFFSET) << 3,
-        more: header.fragmentation & MORE != 0,
-    };
-    let payload = whole_units(&fragment, payload)?;
-    // What is reassembled must fit in a total length, header included.
-    fragment.fits(payload.length().saturating_add(header.length))?;
-    if fragment.offset > 0 {
-        return Ok(fragment::later(&fragment, header.protocol, payload));
-    }
-    let envelope = Envelope { first_fragment: Some(fragment.identification), ..envelope };
+    let envelope = Envelope { version: Version::V4, addresses: header.addresses, checksums, first_fragment };
     transport::parse(header.protocol, payload, &envelope)
 }
 

@@ -111,6 +111,14 @@ pub enum Transport {
     },
 }
 
+impl Transport {
+    /// Whether this is half a header, for [`Reassembly::offer`] to complete. Asking first spares the hot path a copy.
+    #[inline]
+    pub const fn is_fragment(&self) -> bool {
+        matches!(self, Self::TinyFragment { .. } | Self::LaterFragment { .. })
+    }
+}
+
 /// The TCP control bits of RFC 9293 §3.1 as they stand in header byte 13 (CWR ECE URG ACK PSH RST SYN FIN).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct TcpFlags(pub u8);

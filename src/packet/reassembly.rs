@@ -243,6 +243,8 @@ mod tests {
     #[test]
     fn what_is_no_torn_header_passes_as_it_is() {
         let mut table = Reassembly::new();
+        assert!(first(TCP, 1).transport.is_fragment() && second(TCP, 1, 8).transport.is_fragment());
+        assert!(!syn().transport.is_fragment());
         for passing in [
             syn(),
             second(TCP, 1, 16),
