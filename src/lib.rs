@@ -22,6 +22,9 @@
 //! **The dependency rule**, held by `tests/dependency_rule.rs`: `sensor` and `helper` never import each other; pure
 //! rooms import neither `sys` nor a role; `detect` knows no socket and `packet` knows no config.
 
+// No packet, frame, file or socket can reach a panic; tests may.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod cli;
 pub mod config;
 pub mod control;

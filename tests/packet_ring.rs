@@ -17,6 +17,7 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::eventfd::EventFd;
 use portsentry::config::{Interfaces, PortSet};
+use portsentry::sensor::frame::Frame;
 use portsentry::sensor::filter::{Interest, Watched, compile};
 use portsentry::sensor::ring::{self, Ring, RingControl, RingError};
 
@@ -151,7 +152,7 @@ impl Readers {
 fn read(at: usize, ring: Ring, stop: &std::sync::Arc<EventFd>, sender: &Sender<Seen>) -> JoinHandle<()> {
     let (stop, sender) = (stop.clone(), sender.clone());
     std::thread::spawn(move || {
-        ring.run(stop.as_fd(), |frame| {
+        ring.run(stop.as_fd(), |frame: &Frame<'_>| {
             let (ethertype, interface) = (frame.ethertype, frame.interface);
             let _ = sender.send(Seen { ring: at, ethertype, interface, bytes: frame.bytes.to_vec() });
         })

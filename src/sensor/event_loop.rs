@@ -258,12 +258,11 @@ impl EventLoop {
 
     fn on_control(&mut self, token: u64, now: Now) {
         for incoming in self.control.on_ready(&self.epoll, token, now.instant) {
-            let reply = match incoming.request {
-                ControlRequest::Status => {
-                    let status = self.reporter.status(now, &self.responder, &self.shared, &self.host);
-                    Some(ControlReply::Status(Box::new(status)))
-                }
-                request => self.operators.on_request(incoming.client, &request, &mut self.responder),
+            let reply = if incoming.request == ControlRequest::Status {
+                let status = self.reporter.status(now, &self.responder, &self.shared, &self.host);
+                Some(ControlReply::Status(Box::new(status)))
+            } else {
+                self.operators.on_request(incoming.client, &incoming.request, &mut self.responder)
             };
             if let Some(reply) = reply {
                 self.control.reply(&self.epoll, incoming.client, &reply);

@@ -144,10 +144,8 @@ impl Responder {
             self.table.quiet(self.watch.source_key(first.probe.source), quiet_until);
             self.tell(EventType::Block, first, Some(action.clone()), now, turn);
         }
-        let verdict = match action.verdict {
-            ActionVerdict::Blocked => ActionVerdict::AlreadyBlocked,
-            other => other,
-        };
+        let blocked = action.verdict == ActionVerdict::Blocked;
+        let verdict = if blocked { ActionVerdict::AlreadyBlocked } else { action.verdict };
         for case in cases {
             self.tell(EventType::Probe, case, Some(Action { verdict, ..action.clone() }), now, turn);
         }

@@ -1,5 +1,6 @@
 //! What holds however threads interleave: run under loom, two ways a bucket, one bucket, every schedule of up to two
 //! pre-emptions.
+#![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv4Addr};
 
