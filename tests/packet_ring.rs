@@ -17,8 +17,8 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::eventfd::EventFd;
 use portsentry::config::{Interfaces, PortSet};
-use portsentry::sensor::frame::Frame;
 use portsentry::sensor::filter::{Interest, Watched, compile};
+use portsentry::sensor::frame::Frame;
 use portsentry::sensor::ring::{self, Ring, RingControl, RingError};
 
 /// Longer than anything here takes: a wait that reaches it has failed.

@@ -9,9 +9,9 @@
 //! between threads, none lands on another source, and one probe alone is told that it crossed the threshold. Two accounts
 //! opened at once for one source are merged. (`races` proves these under loom.)
 //!
-//! **What a race can lose.** Details are words of their own, each marked with its owner. When threads meet on one new
-//! source within nanoseconds, or a source is evicted while it is being counted, `probes`, `distinct_ports` and
-//! `first_seen` may begin again, a retransmission may count as a probe, or a quiet source may be heard once more. A
+//! **What a race can lose.** Details are words of their own, each marked with its owner. When threads meet on one
+//! source within nanoseconds, or a source is evicted while it is being counted, `probes` and `distinct_ports`
+//! may miss one or begin again, `first_seen` may be later, a retransmission may count as a probe, or a quiet source may be heard once more. A
 //! crossing may be told twice when three threads open one account at once. Never is one source's told of another's.
 //!
 //! **Collisions.** Fingerprints have 28 bits: a newcomer meets an account not its own with a chance of 7 in 268 million
@@ -27,9 +27,11 @@ mod details;
 mod head;
 mod source;
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod laws;
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod races;
 
 /// Loom's atomics where loom checks this room, the machine's everywhere else.
@@ -42,7 +44,7 @@ mod atomic {
 
 use std::time::Duration;
 
-use siphasher::sip128::SipHasher13;
+use siphasher::sip::SipHasher13;
 
 pub use source::SourceKey;
 
@@ -105,6 +107,7 @@ pub struct Occupancy {
 pub struct ScoreTable {
     buckets: Box<[Bucket]>,
     hasher: SipHasher13,
+    lane_key: u64,
     decay: Decay,
 }
 
@@ -113,9 +116,11 @@ impl ScoreTable {
     /// bytes. Points are worth half after each `half_life`; `None` keeps them whole.
     pub fn new(capacity: usize, key: &[u8; 16], half_life: Option<Duration>) -> ScoreTable {
         let buckets = capacity.div_ceil(WAYS).clamp(1, 1 << 20).next_power_of_two();
+        let hasher = SipHasher13::new_with_key(key);
         ScoreTable {
             buckets: (0..buckets).map(|_| Bucket::new()).collect(),
-            hasher: SipHasher13::new_with_key(key),
+            lane_key: hasher.hash(b"lanes"),
+            hasher,
             decay: Decay::new(half_life),
         }
     }
@@ -124,7 +129,7 @@ impl ScoreTable {
     ///
     /// A source that finds no room is judged on this one probe.
     pub fn record(&self, key: SourceKey, probe: &Probe, evidence: Evidence, now: u64) -> Standing {
-        let (place, moment) = (Place::of(&self.hasher, key), self.moment(now));
+        let (place, moment) = (self.place(key), self.moment(now));
         let Some(bucket) = self.bucket(place) else { return alone(probe, evidence, now) };
         let known = bucket.find(place, moment).and_then(|(way, head)| Some((bucket.details(way)?, head)));
         let (contact, port) = (place.contact_mark(probe), place.port_mark(probe));
@@ -153,7 +158,7 @@ impl ScoreTable {
 
     /// Says nothing more of `key` until `until` microseconds: [`Standing::quiet`]. Gives whether it has an account.
     pub fn quiet(&self, key: SourceKey, until: u64) -> bool {
-        let place = Place::of(&self.hasher, key);
+        let place = self.place(key);
         let bucket = self.bucket(place);
         let details = bucket.and_then(|bucket| bucket.details(bucket.holding(place)?));
         details.inspect(|details| details.quiet(place, until)).is_some()
@@ -161,13 +166,13 @@ impl ScoreTable {
 
     /// Forgets `key`: its next probe is its first, and it can cross again. Gives whether it had an account.
     pub fn forgive(&self, key: SourceKey) -> bool {
-        let place = Place::of(&self.hasher, key);
+        let place = self.place(key);
         self.bucket(place).is_some_and(|bucket| bucket.close(place))
     }
 
     /// How `key` stands at `now`, if it has an account; changes nothing.
     pub fn standing(&self, key: SourceKey, now: u64) -> Option<Standing> {
-        let (place, moment) = (Place::of(&self.hasher, key), self.moment(now));
+        let (place, moment) = (self.place(key), self.moment(now));
         let bucket = self.bucket(place)?;
         let (way, head) = bucket.find(place, moment)?;
         let details = bucket.details(way)?;
@@ -197,6 +202,10 @@ impl ScoreTable {
     /// Bytes held, from the start to the end: the table never grows.
     pub fn memory_bytes(&self) -> usize {
         size_of::<ScoreTable>() + size_of_val::<[Bucket]>(&self.buckets)
+    }
+
+    fn place(&self, key: SourceKey) -> Place {
+        Place::of(&self.hasher, self.lane_key, key)
     }
 
     fn moment(&self, now: u64) -> Moment<'_> {

@@ -1,7 +1,8 @@
 //! What is known of a source besides its score: counts, times, the ports and contacts it showed lately. One cache line.
 //!
 //! Run by the ring threads. Nothing here decides whose a point is: each word is changed by itself and carries a mark of
-//! its source, so that a race with an eviction can lose what is told of a source but never tell it of another one.
+//! its source, so that a race can lose what is told of a source but never tell it of another one. Hence plain stores: a
+//! locked instruction for each word would cost more than all the rest of a record.
 #![forbid(unsafe_code)]
 
 // Lanes are hints: they decide no account's owner, so loom need not try every order of their eight words.
@@ -72,19 +73,12 @@ impl Details {
 
     /// Counts a probe, of a port not seen before if `new_port`; gives the counts with it.
     pub fn count(&self, place: Place, new_port: bool) -> Counts {
-        loop {
-            let before = self.counts.load(Relaxed);
-            let mut counts = match before >> 48 == place.tag() {
-                true => Counts { distinct_ports: (before >> 32) as u16, probes: before as u32 },
-                false => Counts::default(),
-            };
-            counts.probes = counts.probes.saturating_add(1);
-            counts.distinct_ports = counts.distinct_ports.saturating_add(u16::from(new_port));
-            let after = place.tag() << 48 | u64::from(counts.distinct_ports) << 32 | u64::from(counts.probes);
-            if self.counts.compare_exchange(before, after, Relaxed, Relaxed).is_ok() {
-                return counts;
-            }
-        }
+        let before = self.counts(place);
+        let probes = before.probes.saturating_add(1);
+        let distinct_ports = before.distinct_ports.saturating_add(u16::from(new_port));
+        let word = place.tag() << 48 | u64::from(distinct_ports) << 32 | u64::from(probes);
+        self.counts.store(word, Relaxed);
+        Counts { distinct_ports, probes }
     }
 
     /// When this source was first seen, microseconds (to 16 µs).
@@ -139,16 +133,9 @@ impl Details {
     }
 }
 
-/// Changes one lane and leaves its neighbours, which other threads may be changing, alone.
+/// Changes one lane of four or two.
 fn set_lane(lanes: &Lanes, shift: u32, mask: u64, value: u64) {
-    let mut before = lanes.load(Relaxed);
-    loop {
-        let after = before & !(mask << shift) | value << shift;
-        match lanes.compare_exchange(before, after, Relaxed, Relaxed) {
-            Ok(_) => return,
-            Err(other) => before = other,
-        }
-    }
+    lanes.store(lanes.load(Relaxed) & !(mask << shift) | value << shift, Relaxed);
 }
 
 fn timed(place: Place, micros: u64) -> u64 {

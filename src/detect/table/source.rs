@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use siphasher::sip128::SipHasher13;
+use siphasher::sip::SipHasher13;
 
 use crate::detect::Probe;
 
@@ -45,12 +45,13 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub fn of(hasher: &SipHasher13, key: SourceKey) -> Place {
-        let hash = match key.0 {
+    /// `key` is another secret than the hasher's, so that a bucket and a lane tell nothing of each other.
+    pub fn of(hasher: &SipHasher13, key: u64, source: SourceKey) -> Place {
+        let hash = match source.0 {
             IpAddr::V4(address) => hasher.hash(&address.octets()),
             IpAddr::V6(address) => hasher.hash(&address.octets()),
         };
-        Place { bucket: hash.h1, fingerprint: (hash.h1 >> 36).max(1), secret: hash.h2 }
+        Place { bucket: hash, fingerprint: (hash >> 36).max(1), secret: mix(key, hash) }
     }
 
     /// Marks words of this source: 16 bits.
