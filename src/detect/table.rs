@@ -131,7 +131,8 @@ impl ScoreTable {
     pub fn record(&self, key: SourceKey, probe: &Probe, evidence: Evidence, now: u64) -> Standing {
         let (place, moment) = (self.place(key), self.moment(now));
         let Some(bucket) = self.bucket(place) else { return alone(probe, evidence, now) };
-        let known = bucket.find(place, moment).and_then(|(way, head)| Some((bucket.details(way)?, head)));
+        let found = bucket.find(place, moment);
+        let known = found.and_then(|(way, head)| Some((bucket.details(way)?, head)));
         let (contact, port) = (place.contact_mark(probe), place.port_mark(probe));
         if let Some((details, head)) = known
             && details.knows_contact(contact, now)
@@ -146,7 +147,10 @@ impl ScoreTable {
             verified: probe.verified,
             triggered: false,
         };
-        let Some(credited) = bucket.credit(place, gain, moment) else { return alone(probe, evidence, now) };
+        let quickly = found.and_then(|found| bucket.add(found, gain, moment));
+        let Some(credited) = quickly.or_else(|| bucket.credit(place, gain, moment)) else {
+            return alone(probe, evidence, now);
+        };
         let Some(details) = bucket.details(credited.way) else { return alone(probe, evidence, now) };
         let counts = details.count(place, is_new);
         details.note_contact(contact, now, counts.probes);

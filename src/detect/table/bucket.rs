@@ -66,39 +66,33 @@ impl Bucket {
         holder(&self.load(), place).map(|(way, _)| way)
     }
 
+    /// Adds `gain` to the account that [`Bucket::find`] has just found; `None` if it changed since.
+    #[inline]
+    pub fn add(&self, (way, before): (usize, Head), gain: Gain, moment: Moment) -> Option<Credited> {
+        let head = before.with(gain, moment.decay, moment.tick);
+        let crossed = head.triggered() && !before.triggered() && !gain.triggered;
+        self.swap(way, before, head).then_some(Credited { way, head, crossed })
+    }
+
     /// Adds `gain` to the account of `place`, which is opened if need be; `None` where nobody worth less could go.
+    #[inline(never)]
     pub fn credit(&self, place: Place, gain: Gain, moment: Moment) -> Option<Credited> {
         loop {
             let heads = self.load();
-            let known = holder(&heads, place);
-            let (way, before) = match known {
-                Some(found) => found,
-                None => match self.victim(&heads, gain, moment) {
-                    Some(victim) => victim,
-                    None => {
+            let credited = match holder(&heads, place) {
+                Some(found) if moment.worth(found.1) > 0 => self.add(found, gain, moment),
+                Some(faded) => self.renew(place, faded, gain, moment),
+                None => {
+                    let Some(victim) = self.victim(&heads, gain, moment) else {
                         self.ledger.fetch_add(1 << 8, Relaxed);
                         return None;
-                    }
-                },
+                    };
+                    self.claim(place, victim, gain, moment)
+                }
             };
-            // An account that faded to nothing is begun anew, its trigger forgotten.
-            let begun = known.is_none() || moment.worth(before) == 0;
-            let base = if begun { Head::new(place.fingerprint, moment.tick) } else { before };
-            let head = base.with(gain, moment.decay, moment.tick);
-            if !self.swap(way, before, head) {
-                continue;
+            if credited.is_some() {
+                return credited;
             }
-            let crossed = head.triggered() && !base.triggered() && !gain.triggered;
-            let credited = Credited { way, head, crossed };
-            if !begun {
-                return Some(credited);
-            }
-            self.begin(place, way, moment);
-            if known.is_some() {
-                return Some(credited);
-            }
-            self.note_claim(way, moment.worth(before) > 0);
-            return Some(self.settle(place, credited, gain, moment));
         }
     }
 
@@ -141,10 +135,35 @@ impl Bucket {
         self.heads.get(way).is_some_and(swap)
     }
 
-    fn begin(&self, place: Place, way: usize, moment: Moment) {
-        if let Some(details) = self.details.get(way) {
-            details.begin(place, moment.now);
+    /// Begins an account anew that faded to nothing, its trigger forgotten.
+    fn renew(&self, place: Place, faded: (usize, Head), gain: Gain, moment: Moment) -> Option<Credited> {
+        let credited = self.take(place, faded, gain, moment)?;
+        self.details.get(credited.way)?.begin(place, moment.now);
+        Some(credited)
+    }
+
+    /// Opens an account in the place of `victim`.
+    fn claim(&self, place: Place, victim: (usize, Head), gain: Gain, moment: Moment) -> Option<Credited> {
+        let credited = self.take(place, victim, gain, moment)?;
+        self.note_claim(credited.way, moment.worth(victim.1) > 0);
+        let settled = self.settle(place, credited, gain, moment);
+        // Last, since these stores may miss the cache, and a locked instruction after them would have to wait.
+        if settled.way == credited.way {
+            self.details.get(credited.way)?.begin(place, moment.now);
         }
+        Some(settled)
+    }
+
+    fn take(
+        &self,
+        place: Place,
+        (way, before): (usize, Head),
+        gain: Gain,
+        moment: Moment,
+    ) -> Option<Credited> {
+        let head = Head::new(place.fingerprint, moment.tick).with(gain, moment.decay, moment.tick);
+        let crossed = head.triggered() && !gain.triggered;
+        self.swap(way, before, head).then_some(Credited { way, head, crossed })
     }
 
     /// The way for a newcomer that brings `gain`: the one worth least, spoofable before verified, and of equals the one
