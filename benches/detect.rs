@@ -73,6 +73,7 @@ fn round(packets: &[Packet], watched: bool) -> f64 {
         udp_ports: PortSet::new(),
         scan_trigger: 2,
         ipv6_prefix: 64,
+        on_link: portsentry::networks::Networks::default(),
         block_tcp: BlockMode::Block,
         block_udp: BlockMode::Block,
     };
