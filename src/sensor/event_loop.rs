@@ -26,6 +26,7 @@ use crate::control::protocol::{ControlReply, ControlRequest, Entry};
 use crate::control::server::ControlServer;
 use crate::detect::Probe;
 use crate::detect::policy::Verdict;
+use crate::detect::weights::HALF_LIFE;
 use crate::event::Event;
 use crate::protocol::{Reply, Request};
 
@@ -67,6 +68,8 @@ pub struct EventLoop {
     pub(super) signals: SignalFd,
     pub(super) host: Host,
     pub(super) reporter: Reporter,
+    /// When the score table is swept next, so that no account of long ago passes for a fresh one.
+    pub(super) sweep_at: Instant,
 }
 
 /// An epoll that nothing is registered with.
@@ -293,6 +296,10 @@ impl EventLoop {
         self.responder.on_time(now, &mut turn);
         self.reporter.flush();
         self.tell(&turn);
+        if self.sweep_at <= now.instant {
+            self.shared.table.sweep(micros(now));
+            self.sweep_at = now.instant + HALF_LIFE;
+        }
     }
 
     fn tell(&mut self, turn: &Turn) {
@@ -312,23 +319,18 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Until the next deadline; for ever where there is none.
+    /// Until the next deadline.
     fn timeout(&self) -> EpollTimeout {
         let now = self.shared.clock.now();
         let deadlines =
             [self.decoys.next_deadline(), self.half_open.next_deadline(), self.control.next_deadline()];
-        let nearest: Option<Instant> = deadlines.into_iter().flatten().min();
-        let wait = nearest.map(|deadline| deadline.saturating_duration_since(now.instant));
+        let nearest = deadlines.into_iter().flatten().fold(self.sweep_at, Instant::min);
+        let wait = nearest.saturating_duration_since(now.instant);
         let block =
             self.responder.blocks.next_end().map(|end| Duration::from_millis(end.saturating_sub(now.uptime)));
-        let soonest = wait.into_iter().chain(block).chain(self.reporter.wants_flush()).min();
-        match soonest {
-            // A millisecond more, as epoll counts whole ones and must not come too early.
-            Some(wait) => {
-                EpollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
-            }
-            None => EpollTimeout::NONE,
-        }
+        let soonest = block.into_iter().chain(self.reporter.wants_flush()).fold(wait, Duration::min);
+        // A millisecond more, as epoll counts whole ones and must not come too early.
+        EpollTimeout::try_from(soonest + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Instant;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -182,6 +183,7 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
         signals,
         host,
         reporter,
+        sweep_at: Instant::now() + HALF_LIFE,
     };
     events.register().map_err(system("a descriptor cannot be watched"))?;
     events.register_decoys()?;

@@ -1,4 +1,5 @@
 //! What holds for every sequence of probes.
+#![forbid(unsafe_code)]
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
