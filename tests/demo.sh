@@ -45,7 +45,7 @@ for peer in scanner friend; do
     net=$((net + 1))
 done
 mkdir "$folder/www"; echo "hello" > "$folder/www/hello.txt"
-on host python3 -m http.server -d "$folder/www" 80 >/dev/null 2>&1 & web=$!
+ip netns exec "$id-host" python3 -m http.server -d "$folder/www" 80 >/dev/null 2>&1 & web=$!
 cat > "$folder/portsentry.conf" <<EOF
 TCP_PORTS="1,7,9,11,15,70,79,111,119,389,512-515,540,1080"
 UDP_PORTS="7,9,13,19,111,389,513,517-518"
@@ -56,7 +56,7 @@ BLOCK_TIME="10m"
 STATE_DIR="$folder/state"
 CONTROL_SOCKET="$folder/run/control.sock"
 EOF
-on host "$binary" -c "$folder/portsentry.conf" >"$folder/events" 2>"$folder/err" & daemon=$!
+ip netns exec "$id-host" "$binary" -c "$folder/portsentry.conf" >"$folder/events" 2>"$folder/err" & daemon=$!
 until_true 10 grep -q '"event_type":"start"' "$folder/events"
 until_true 10 on friend curl -s "http://10.77.2.1/hello.txt"
 sed 's/^/  /' "$folder/portsentry.conf" | head -6
@@ -85,11 +85,10 @@ show host "$binary" unblock 10.77.1.2 -c "$folder/portsentry.conf"
 ask scanner 10.77.1.1
 
 say "8. Who may do what"
-helper=$(cat "/proc/$daemon/task/$daemon/children")
-for role in "sensor $daemon" "helper $helper"; do
-    # shellcheck disable=SC2086 # two words: the role and its process
-    set -- $role
-    echo "  $1 (process $2)"
-    grep -E '^(Uid|Cap(Prm|Eff|Inh|Amb|Bnd)|NoNewPrivs|Seccomp):' "/proc/$2/status" | sed 's/^/    /'
+for role in sensor:pid helper:helper_pid; do
+    process=$(sed -n "1s/.*\"${role#*:}\":\([0-9]*\).*/\1/p" "$folder/events")
+    echo "  ${role%:*} (process $process)"
+    grep -E '^(Uid|Cap(Inh|Prm|Eff|Bnd|Amb)|NoNewPrivs|Seccomp):' "/proc/$process/status" | sed 's/^/    /'
 done
+
 say "Done: everything is removed again."

@@ -54,8 +54,15 @@ impl Setup {
 
     /// Likewise with run flags.
     pub fn start_with(self, flags: &[&str]) -> Daemon {
+        self.start_program(Path::new(env!("CARGO_BIN_EXE_portsentry-rs")), flags)
+    }
+
+    /// Likewise another build of the daemon.
+    pub fn start_program(self, program: &Path, flags: &[&str]) -> Daemon {
         let mut child = Command::new("ip")
-            .args(["netns", "exec", &self.netns, env!("CARGO_BIN_EXE_portsentry-rs"), "-c"])
+            .args(["netns", "exec", &self.netns])
+            .arg(program)
+            .arg("-c")
             .arg(self.folder.path().join("portsentry.conf"))
             .args(flags)
             .stdin(Stdio::null())

@@ -1,0 +1,128 @@
+//! Decoys talk to real clients, and whoever talks to one is a verified source.
+
+mod support;
+
+use std::process::Output;
+
+use serde_json::Value;
+use support::Lab;
+use support::daemon::{Daemon, Setup};
+
+const DECOYS: &str = "DECOY_TCP_PORTS=\"21,23,143\"\n";
+
+/// A visit with a real client; what the client printed is the proof that it understood the greeting.
+struct Client {
+    port: u16,
+    command: &'static [&'static str],
+    understood: &'static str,
+}
+
+const CLIENTS: &[Client] = &[
+    Client {
+        port: 21,
+        command: &[
+            "python3",
+            "-c",
+            "import ftplib, sys; print(ftplib.FTP(sys.argv[1], timeout=5).getwelcome())",
+        ],
+        understood: "220 ",
+    },
+    Client { port: 23, command: &["nc", "-w", "2", "TARGET", "23"], understood: "login" },
+    Client {
+        port: 143,
+        command: &[
+            "python3",
+            "-c",
+            "import imaplib, sys; print(imaplib.IMAP4(sys.argv[1], timeout=5).welcome)",
+        ],
+        understood: "* OK",
+    },
+];
+
+fn visit(lab: &Lab, client: &Client, v6: bool) -> String {
+    let peer = lab.peer(0);
+    let target = peer.target(v6).to_string();
+    let mut command: Vec<&str> =
+        client.command.iter().map(|word| if *word == "TARGET" { &*target } else { word }).collect();
+    if command[0] == "python3" {
+        command.push(&target);
+    }
+    let Output { stdout, stderr, .. } = peer.run(&command);
+    String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr)
+}
+
+fn scan_of(daemon: &mut Daemon, source: &str, port: u16) -> Value {
+    let scan =
+        daemon.wait_for("the visit", |event| event["event_type"] == "scan" && event["src_ip"] == *source);
+    assert_eq!(
+        (scan["dest_port"].as_u64(), scan["scan"]["verified"].as_bool()),
+        (Some(port.into()), Some(true)),
+        "{scan}"
+    );
+    assert_eq!(scan["scan"]["type"], "connect", "{scan}");
+    scan
+}
+
+#[test]
+fn real_clients_get_a_plausible_greeting_and_are_verified_sources() {
+    for (client, v6) in CLIENTS.iter().flat_map(|client| [(client, false), (client, true)]) {
+        let lab = Lab::new(1);
+        let mut daemon = Setup::new(&lab, &format!("{DECOYS}BLOCK_TCP=\"0\"")).start();
+        let heard = visit(&lab, client, v6);
+        assert!(heard.contains(client.understood), "port {}: {heard}", client.port);
+        scan_of(&mut daemon, &lab.peer(0).address(v6).to_string(), client.port);
+    }
+}
+
+#[test]
+fn the_visitor_sees_the_greeting_even_if_the_visit_blocks_him() {
+    let lab = Lab::new(1);
+    let mut daemon = Setup::new(&lab, &format!("{DECOYS}BLOCK_TCP=\"1\"")).start();
+    let telnet = &CLIENTS[1];
+    let heard = visit(&lab, telnet, false);
+    assert!(heard.contains(telnet.understood), "{heard}");
+    let source = lab.peer(0).v4.to_string();
+    scan_of(&mut daemon, &source, telnet.port);
+    let block = daemon.wait_for("the block", |event| event["event_type"] == "block");
+    assert_eq!(block["action"]["verdict"], "blocked", "{block}");
+    assert!(lab.nft_table().contains(&source));
+}
+
+#[test]
+fn a_decoy_never_takes_a_port_that_a_service_has() {
+    let lab = Lab::new(1);
+    let _service = support::service::Service::start(&lab.target(), 143);
+    let mut daemon = Setup::new(&lab, &format!("{DECOYS}BLOCK_TCP=\"1\"")).start();
+    let error = daemon.seen.iter().find(|event| event["event_type"] == "error").expect("it is said");
+    assert!(error["error"].as_str().unwrap().contains("143"), "{error}");
+    let peer = lab.peer(0);
+    assert!(support::service::answers(&peer.netns, peer.target(false), 143, support::daemon::PATIENCE));
+    daemon.catch_up();
+    assert!(!daemon.seen.iter().any(|event| event["event_type"] == "scan"), "{:#?}", daemon.seen);
+}
+
+#[test]
+fn port_banner_replaces_every_greeting() {
+    let lab = Lab::new(1);
+    let _daemon = Setup::new(&lab, &format!("{DECOYS}BLOCK_TCP=\"0\"\nPORT_BANNER=\"Go away.\"")).start();
+    assert!(visit(&lab, &CLIENTS[1], false).contains("Go away."));
+}
+
+#[test]
+fn connect_mode_binds_the_watched_ports_themselves_and_sniffs_nothing() {
+    let lab = Lab::new(1);
+    let peer = lab.peer(0);
+    let mut daemon =
+        Setup::new(&lab, "TCP_PORTS=\"111\"\nUDP_PORTS=\"69\"\nBLOCK_TCP=\"1\"").start_with(&["--connect"]);
+    let target = peer.target_v4.to_string();
+    // Without a handshake there is nothing to see in this mode.
+    peer.nmap(&["-sN", "-p", "111", &target]);
+    peer.nmap(&["-sT", "-p", "111", &target]);
+    let scan = daemon.wait_for("the scan", |event| event["event_type"] == "scan");
+    assert_eq!(
+        (scan["scan"]["type"].as_str(), scan["dest_port"].as_u64()),
+        (Some("connect"), Some(111)),
+        "{scan}"
+    );
+    daemon.wait_for("the block", |event| event["event_type"] == "block");
+}
