@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::net::IpAddr;
+use std::path::PathBuf;
+
 use support::Lab;
 use support::daemon::{Daemon, PATIENCE, Setup};
 use support::service::{Service, answers};
@@ -58,6 +61,17 @@ fn the_default_gateway_is_never_blocked_also_one_that_comes_later() {
 }
 
 #[test]
+fn the_resolver_is_never_blocked() {
+    let lab = Lab::new(1);
+    let _service = Service::start(&lab.target(), 80);
+    let peer = lab.peer(0);
+    let _resolvers = Resolvers::set(&lab.target(), &[peer.address(false), peer.address(true)]);
+    let mut daemon = Setup::new(&lab, CONFIG).start();
+    scan_is_ignored(&lab, &mut daemon, false);
+    scan_is_ignored(&lab, &mut daemon, true);
+}
+
+#[test]
 fn the_hosts_own_addresses_are_never_blocked_also_ones_that_come_later() {
     let lab = Lab::new(1);
     let daemon = Setup::new(&lab, CONFIG).start();
@@ -94,6 +108,25 @@ fn a_spoofed_scan_in_the_gateways_name_blocks_nobody() {
         peer.run(&["hping3", "-q", "-c", "2", "-i", "u1000", "-S", "-p", "111", "-a", source, &target]);
     }
     scan_is_ignored(&lab, &mut daemon, false);
+}
+
+/// What `/etc/resolv.conf` is for programs in a namespace: `ip netns exec` puts this folder over /etc.
+struct Resolvers(PathBuf);
+
+impl Resolvers {
+    fn set(netns: &str, servers: &[IpAddr]) -> Resolvers {
+        let folder = PathBuf::from("/etc/netns").join(netns);
+        std::fs::create_dir_all(&folder).unwrap();
+        let text: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+        std::fs::write(folder.join("resolv.conf"), text).unwrap();
+        Resolvers(folder)
+    }
+}
+
+impl Drop for Resolvers {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 fn append(setup: &Setup, line: &str) {

@@ -47,7 +47,7 @@ fn both_processes_together_stay_under_8_mib() {
         Setup::new(&lab, "TCP_PORTS=\"1-1024\"\nUDP_PORTS=\"1-1024\"\nBLOCK_TCP=\"1\"\nBLOCK_UDP=\"1\"")
             .start_program(&release().join(BINARIES[0]), &[]);
     let peer = lab.peer(0);
-    peer.nmap(&["-sS", "-p", "1-1024", &peer.target_v4.to_string()]);
+    peer.nmap(&["-sS", "-p", "1-40", &peer.target_v4.to_string()]);
     daemon.wait_for("the block", |event| event["event_type"] == "block");
     let (sensor, helper) = (resident_kib(daemon.pid()), resident_kib(daemon.helper_pid()));
     println!("resident: sensor {sensor} KiB, helper {helper} KiB");

@@ -12,8 +12,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::detect::Probe;
 use crate::detect::table::Standing;
 
-/// Room for sightings on their way; at 120 bytes each about half a megabyte.
-const CAPACITY: usize = 4096;
+/// Room for sightings on their way: two batches of the main thread's, at about 150 bytes each.
+const CAPACITY: usize = 1024;
 
 /// Something on the wire that the main thread has to know.
 #[derive(Clone, Copy, Debug)]
