@@ -21,7 +21,7 @@ TARGET ?= $(shell $(CARGO) -vV 2>/dev/null | sed -n 's/^host: //p')
 RELEASE := target/$(TARGET)/release
 STATIC := RUSTFLAGS="-C target-feature=+crt-static" $(CARGO)
 
-.PHONY: help build run demo test lint bench install uninstall toolchain
+.PHONY: help build run demo test lint bench bench-quick install uninstall toolchain
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -57,9 +57,15 @@ lint: toolchain ## Format, clippy, documentation, licences.
 	else echo "licences: not checked, for want of cargo-deny (cargo install cargo-deny --locked)"; fi
 	@$(hand_back)
 
-bench: build ## Speed and latency, as ratios within one run (root).
-	@$(NEED) nft:nftables ip:iproute2 hping3:hping3
-	PORTSENTRY_RELEASE=$(CURDIR)/$(RELEASE) $(CARGO) bench --locked
+# With build's own flags, so that what is measured are the very binaries that are installed.
+bench: build ## Speed, latency and weight, in one run on one machine (root; about 5 minutes).
+	@$(NEED) ip:iproute2
+	$(STATIC) bench --locked --target $(TARGET)
+	@$(hand_back)
+
+bench-quick: build ## The same of the whole daemon only, in under a minute.
+	@$(NEED) ip:iproute2
+	$(STATIC) bench --locked --target $(TARGET) --bench system -- --quick
 	@$(hand_back)
 
 install: build ## Install below PREFIX (/usr/local); DESTDIR is honoured. Keeps an existing configuration.

@@ -1,0 +1,118 @@
+//! From a scanner's first SYN to the moment it gets no more answers.
+//!
+//! The scanner pings the target every 20 µs. The target's kernel answers within the very call that sends, so the last
+//! ping that was answered tells, to one spacing, when the block began.
+#![forbid(unsafe_code)]
+
+use std::mem::MaybeUninit;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use portsentry::control::ControlRequest;
+use portsentry::control::client::ask;
+use portsentry::netlink::sock_diag::SocketTables;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::Effort;
+use super::figures::{Figures, median, spread};
+use super::sender::{checksum, raw_socket, syn};
+use super::support::daemon::{Daemon, Setup};
+use super::support::{Host, Lab, inside};
+
+const PORT: u16 = 111;
+const SPACING: Duration = Duration::from_micros(20);
+/// So long without an answer: it has ended.
+const SILENCE: Duration = Duration::from_millis(5);
+const GIVE_UP: Duration = Duration::from_secs(2);
+
+/// Adds the rows.
+pub fn measure(effort: Effort, figures: &mut Figures) {
+    figures.part("First SYN → dropped, nothing else going on (target ≤ 250 without tripwire)");
+    let lab = Lab::new(1);
+    let scanner = lab.peer(0).clone();
+    let mut daemon = Setup::new(&lab, "TCP_PORTS=\"111\"\nBLOCK_TCP=\"1\"").start();
+    let (mut dropped, mut applied, mut told) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..effort.triggers {
+        let sequence = u32::try_from(round * 7919 + 1).expect("few rounds");
+        dropped.push(inside(&scanner.netns, || time_to_silence(&scanner, sequence)));
+        let block = daemon.wait_for_new("a block", |event| event["event_type"] == "block");
+        applied.push(block["action"]["micros"].as_f64().expect("a block took some time"));
+        told.push(micros_between(&block["scan"]["first_seen"], &block["timestamp"]));
+        unblock(&daemon, scanner.v4);
+    }
+    figures.add("trigger sent → last answer", median(&dropped), "µs", spread(&dropped));
+    figures.add("of it, the kernel takes the block", median(&applied), "µs", spread(&applied));
+    figures.add("packet seen → block confirmed (event's times)", median(&told), "µs", spread(&told));
+    let looks: Vec<f64> = inside(&lab.target(), || (0..effort.triggers).map(|_| look()).collect());
+    figures.add("for comparison: listing all sockets", median(&looks), "µs", spread(&looks));
+}
+
+/// Sends a SYN to the watched port, then pings until nobody answers any more. Microseconds.
+fn time_to_silence(scanner: &Host, sequence: u32) -> f64 {
+    let (pings, raw) = (ping_socket(scanner.target_v4), raw_socket());
+    assert!(is_answered(&pings, 0), "the target answers before the scan");
+    let target = SockAddr::from(SocketAddrV4::new(scanner.target_v4, 0));
+    let begun = Instant::now();
+    raw.send_to(&syn(scanner.v4, scanner.target_v4, PORT, sequence), &target).expect("a route");
+    let (mut last, mut next) = (Duration::ZERO, Duration::ZERO);
+    for number in 1.. {
+        while begun.elapsed() < next {
+            std::hint::spin_loop();
+        }
+        let sent = begun.elapsed();
+        if is_answered(&pings, number) {
+            last = sent;
+        }
+        if sent - last > SILENCE {
+            break;
+        }
+        assert!(sent < GIVE_UP, "never blocked");
+        next = sent + SPACING;
+    }
+    last.as_secs_f64() * 1e6
+}
+
+/// A raw ICMP socket that hears only the target.
+fn ping_socket(target: Ipv4Addr) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).expect("root may have one");
+    socket.connect(&SockAddr::from(SocketAddrV4::new(target, 0))).expect("a route");
+    socket.set_nonblocking(true).expect("it can be");
+    socket
+}
+
+/// Whether the answer to this ping lies there when the call that sent it returns.
+fn is_answered(socket: &Socket, number: u16) -> bool {
+    let mut ping = [8, 0, 0, 0, 0x70, 0x73, 0, 0];
+    ping[6..].copy_from_slice(&number.to_be_bytes());
+    let sum = checksum(&ping, 0);
+    ping[2..4].copy_from_slice(&sum.to_be_bytes());
+    socket.send(&ping).expect("a route");
+    let mut answered = false;
+    let mut answer = [MaybeUninit::new(0_u8); 128];
+    while let Ok((length, _)) = socket.recv_from(&mut answer) {
+        // An IPv4 header of 20 bytes, then type 0; the target's complaints about the SYN are no answers.
+        answered |= length >= 28;
+    }
+    answered
+}
+
+fn unblock(daemon: &Daemon, source: Ipv4Addr) {
+    let request = ControlRequest::Unblock { address: std::net::IpAddr::from(source).into() };
+    ask(&daemon.path("run/control.sock"), &request).expect("the daemon answers");
+}
+
+/// Between two times as events write them, RFC 3339 with microseconds, less than a minute apart.
+fn micros_between(earlier: &serde_json::Value, later: &serde_json::Value) -> f64 {
+    let seconds = |time: &serde_json::Value| -> f64 {
+        let text = time.as_str().expect("a time").get(17..26).expect("seconds with six digits");
+        text.parse().expect("a number")
+    };
+    (seconds(later) - seconds(earlier)).rem_euclid(60.0) * 1e6
+}
+
+fn look() -> f64 {
+    let mut tables = SocketTables::open().expect("the kernel has sock_diag");
+    let begun = Instant::now();
+    tables.read().expect("the kernel lists its sockets");
+    begun.elapsed().as_secs_f64() * 1e6
+}

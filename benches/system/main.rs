@@ -1,0 +1,54 @@
+//! The daemon as it is built, measured from outside: `make bench`, or in under a minute `make bench-quick`.
+//!
+//! Prints one table and writes it to bench-results/. Everything runs in network namespaces made here, on one machine
+//! and in one run, so that the rows can be held against one another. Needs root.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a bench that cannot go on should say so and end"
+)]
+
+mod figures;
+mod flood;
+mod latency;
+mod machine;
+mod memory;
+mod process;
+mod sender;
+mod size;
+mod start;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use figures::Figures;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Repeats of each flood and of each round in memory; the median is told.
+    pub repeats: usize,
+    /// Packets of one flood.
+    pub flood: u32,
+    /// Triggers whose way to the drop is timed.
+    pub triggers: usize,
+    /// Starts of the daemon.
+    pub starts: usize,
+}
+
+const WHOLE: Effort = Effort { repeats: 5, flood: 3_000_000, triggers: 100, starts: 11 };
+const QUICK: Effort = Effort { repeats: 3, flood: 500_000, triggers: 30, starts: 5 };
+
+fn main() {
+    let quick = std::env::args().any(|argument| argument == "--quick");
+    let effort = if quick { QUICK } else { WHOLE };
+    let machine = machine::describe();
+    println!("{machine}\n{effort:?}\n");
+    let mut figures = Figures::default();
+    memory::measure(effort, &mut figures);
+    start::measure(effort, &mut figures);
+    size::measure(&mut figures);
+    latency::measure(effort, &mut figures);
+    flood::measure(effort, &mut figures);
+    figures.save(&machine);
+}
