@@ -91,6 +91,24 @@ impl SocketTables {
         Ok(sockets)
     }
 
+    /// Whether a socket takes in what `remote` sends to `local` by way of `interface` (0: of none that a socket could be
+    /// bound to): the kernel looks it up as it would for the packet itself, which takes microseconds where a list
+    /// costs a walk through whole hash tables. `None` for SCTP, whose listeners the kernel does not look up so.
+    pub fn takes(
+        &mut self,
+        transport: Transport,
+        local: SocketAddr,
+        remote: SocketAddr,
+        interface: u32,
+    ) -> io::Result<Option<bool>> {
+        let Some(question) = question(transport, local, remote, interface) else { return Ok(None) };
+        match self.0.request(BY_FAMILY, 0, |message| message.put(&question)) {
+            Ok(()) => Ok(Some(true)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Some(false)),
+            Err(error) => Err(error),
+        }
+    }
+
     fn read_one(&mut self, transport: Transport, family: i32) -> io::Result<Vec<LocalSocket>> {
         let request = request(transport, family);
         let fill = |message: &mut Encoder| message.put(&request);
@@ -113,6 +131,40 @@ fn request(transport: Transport, family: i32) -> [u8; 56] {
     let head = [byte(family), byte(transport.number()), 0, 0, a, b, c, d];
     request.iter_mut().zip(head).for_each(|(to, from)| *to = from);
     request
+}
+
+/// `struct inet_diag_req_v2` about one socket: its `id` is `struct inet_diag_sockid`: source and destination port in
+/// network order, source and destination address (16 bytes each), interface, cookie (8; all ones: any).
+fn question(transport: Transport, local: SocketAddr, remote: SocketAddr, interface: u32) -> Option<[u8; 56]> {
+    let (source, destination) = match transport {
+        Transport::Tcp => (local, remote),
+        // The kernel's udp_dump_one has them the other way round, "for historical reasons".
+        Transport::Udp => (remote, local),
+        Transport::Sctp => return None,
+    };
+    let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let head = request(transport, family);
+    let parts: [&[u8]; 7] = [
+        head.get(..8)?,
+        &source.port().to_be_bytes(),
+        &destination.port().to_be_bytes(),
+        &sixteen(source.ip()),
+        &sixteen(destination.ip()),
+        &interface.to_ne_bytes(),
+        &[0xff; 8],
+    ];
+    parts.concat().try_into().ok()
+}
+
+/// An address as the kernel's 16 bytes hold it: IPv4 in the first four.
+fn sixteen(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, c, d] = v4.octets();
+            [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        }
+        IpAddr::V6(v6) => v6.octets(),
+    }
 }
 
 /// `struct inet_diag_msg`: family, state, timer, retrans; source and destination port in network order, source and
@@ -191,6 +243,40 @@ mod tests {
             let local = socket.local_addr().unwrap().as_socket().unwrap();
             assert_eq!(find(local).unwrap().only_v6, only_v6);
         }
+    }
+
+    fn takes(transport: Transport, local: SocketAddr, remote: &str) -> bool {
+        let mut tables = SocketTables::open().unwrap();
+        tables.takes(transport, local, remote.parse().unwrap(), 0).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_question_about_one_packet_finds_its_listener_and_nobody_elses() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let local = listener.local_addr().unwrap();
+        assert!(takes(Transport::Tcp, local, "127.0.0.9:40000"));
+        let elsewhere = SocketAddr::new("127.0.0.2".parse().unwrap(), local.port());
+        assert!(!takes(Transport::Tcp, elsewhere, "127.0.0.9:40000"));
+        drop(listener);
+        assert!(!takes(Transport::Tcp, local, "127.0.0.9:40000"));
+    }
+
+    #[test]
+    fn a_question_about_a_datagram_knows_connected_sockets_and_both_families() {
+        let connected = UdpSocket::bind("127.0.0.1:0").unwrap();
+        connected.connect("127.0.0.1:9").unwrap();
+        let local = connected.local_addr().unwrap();
+        assert!(takes(Transport::Udp, local, "127.0.0.1:9"));
+        assert!(!takes(Transport::Udp, local, "127.0.0.1:10"));
+        let six = UdpSocket::bind("[::1]:0").unwrap();
+        assert!(takes(Transport::Udp, six.local_addr().unwrap(), "[::1]:9"));
+    }
+
+    #[test]
+    fn a_question_about_ipv4_finds_a_listener_at_the_ipv6_wildcard() {
+        let listener = TcpListener::bind("[::]:0").unwrap();
+        let local = SocketAddr::new("127.0.0.1".parse().unwrap(), listener.local_addr().unwrap().port());
+        assert!(takes(Transport::Tcp, local, "127.0.0.9:40000"));
     }
 
     proptest! {

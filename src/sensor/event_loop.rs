@@ -55,6 +55,17 @@ pub enum End {
     Epoll(Errno),
 }
 
+/// How a batch learns whether a service takes in a probe.
+#[derive(Clone, Copy, Debug)]
+enum Sockets {
+    /// By a question to the kernel for each.
+    AskEach,
+    /// All were listed just now.
+    Listed,
+    /// They could not be listed.
+    Unknown,
+}
+
 /// Everything the main thread owns.
 pub struct EventLoop {
     pub(super) epoll: Epoll,
@@ -155,15 +166,43 @@ impl EventLoop {
     fn on_sightings(&mut self, now: Now) {
         let mut batch = Vec::with_capacity(BATCH);
         self.shared.sightings.take(BATCH, &mut batch);
-        let known = self.look_at_sockets(now);
+        let sockets = self.sockets_for(&batch, now);
         let mut turn = Turn::default();
         for sighting in batch {
-            self.on_sighting(sighting, known, now, &mut turn);
+            self.on_sighting(sighting, sockets, now, &mut turn);
         }
         self.tell(&turn);
     }
 
-    /// A fresh look at the sockets, once a batch: nobody is blamed for using a service that came a moment ago.
+    /// Nobody is blamed for using a service that came a moment ago: a few sightings are asked about one by one, for many
+    /// the sockets are listed once.
+    fn sockets_for(&mut self, batch: &[Sighting], now: Now) -> Sockets {
+        if self.host.may_ask(batch) {
+            Sockets::AskEach
+        } else if self.look_at_sockets(now) {
+            Sockets::Listed
+        } else {
+            Sockets::Unknown
+        }
+    }
+
+    fn is_served(&mut self, probe: &Probe, interface: u32, sockets: Sockets, now: Now) -> bool {
+        match sockets {
+            Sockets::Unknown => true,
+            Sockets::Listed => !probe.verified && self.shared.in_use.holds(probe.protocol, probe.port),
+            Sockets::AskEach if probe.verified => false,
+            Sockets::AskEach => match self.host.takes(probe, interface) {
+                Ok(false) => false,
+                // The ring threads shall know too. An error counts as yes, and the list will say what is wrong.
+                Ok(true) | Err(_) => {
+                    self.look_at_sockets(now);
+                    true
+                }
+            },
+        }
+    }
+
+    /// A fresh look at all sockets, for the ring threads too.
     fn look_at_sockets(&mut self, now: Now) -> bool {
         match self.host.look_at_sockets(&self.shared.in_use, now.uptime) {
             Ok(()) => true,
@@ -179,7 +218,7 @@ impl EventLoop {
         }
     }
 
-    fn on_sighting(&mut self, sighting: Sighting, sockets_known: bool, now: Now, turn: &mut Turn) {
+    fn on_sighting(&mut self, sighting: Sighting, sockets: Sockets, now: Now, turn: &mut Turn) {
         let Sighting { probe, interface, state } = sighting;
         match state {
             State::HalfOpen => {
@@ -189,8 +228,7 @@ impl EventLoop {
             }
             State::Doubtful => self.judge(probe, interface, now, turn),
             State::Counted(standing) => {
-                let serves = self.shared.in_use.holds(probe.protocol, probe.port) && !probe.verified;
-                if serves || !sockets_known {
+                if self.is_served(&probe, interface, sockets, now) {
                     // Counted against a service that came since the last look: the source begins anew.
                     self.shared.table.forgive(self.responder.watch.source_key(probe.source));
                 } else {
