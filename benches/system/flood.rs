@@ -12,7 +12,7 @@ use portsentry::event::Stats;
 
 use super::Effort;
 use super::figures::{Figures, median, spread};
-use super::process::{cpu, resident};
+use super::process::{cpu, cpu_of_first_thread, resident};
 use super::sender;
 use super::support::daemon::{Daemon, Setup};
 use super::support::{Lab, inside};
@@ -29,6 +29,8 @@ struct Outcome {
     packets: f64,
     drops: f64,
     sensor: Duration,
+    /// Of it, the thread that decides, asks and tells; the others read the rings.
+    first_thread: Duration,
     helper: Duration,
     growth: f64,
     slowest_status: Duration,
@@ -65,6 +67,12 @@ fn rows(figures: &mut Figures, who: &str, outcomes: &[Outcome], bare: f64) {
     add("dropped for want of room in the ring", |it| 100.0 * it.drops / it.sent, "%", "");
     add("lost before the ring", |it| 100.0 * (it.sent - it.packets - it.drops) / it.sent, "%", "");
     add("sensor, per million sent", |it| it.sensor.as_secs_f64() * 1e6 / it.sent, "s CPU", "target ≤ 0.5; ");
+    add(
+        "ring threads of it",
+        |it| (it.sensor.saturating_sub(it.first_thread)).as_secs_f64() * 1e6 / it.sent,
+        "s CPU",
+        "",
+    );
     add("helper, per million sent", |it| it.helper.as_secs_f64() * 1e6 / it.sent, "s CPU", "");
     add("growth of both", |it| it.growth, "KiB", "target ≤ 1024; ");
     add("slowest answer to `status`", |it| it.slowest_status.as_secs_f64() * 1e3, "ms", "target ≤ 100; ");
@@ -85,6 +93,7 @@ fn with(workers: u32, packets: u32, pace: Option<u32>) -> Outcome {
     let (target, netns) = (lab.peer(0).target_v4, lab.peer(0).netns.clone());
     let (first, memory) = (stats(&daemon), memory(&daemon));
     let (sensor, helper) = (cpu(daemon.pid()), cpu(daemon.helper_pid()));
+    let first_thread = cpu_of_first_thread(daemon.pid());
     let begun = Instant::now();
     let sending = std::thread::spawn(move || inside(&netns, || sender::flood(target, PORT, packets, pace)));
     let slowest_status = watch_status(&daemon, || sending.is_finished());
@@ -97,6 +106,7 @@ fn with(workers: u32, packets: u32, pace: Option<u32>) -> Outcome {
         packets: (last.packets - first.packets) as f64,
         drops: (last.drops - first.drops) as f64,
         sensor: cpu(daemon.pid()).saturating_sub(sensor),
+        first_thread: cpu_of_first_thread(daemon.pid()).saturating_sub(first_thread),
         helper: cpu(daemon.helper_pid()).saturating_sub(helper),
         growth: self::memory(&daemon) - memory,
         slowest_status,

@@ -1,7 +1,8 @@
 //! From a scanner's first SYN to the moment it gets no more answers.
 //!
 //! The scanner pings the target every 20 µs. The target's kernel answers within the very call that sends, so the last
-//! ping that was answered tells, to one spacing, when the block began.
+//! ping that was answered tells, to one spacing, when the block began. The scanner has a processor to itself, as a
+//! machine of its own would: on the daemon's, its busy waiting would hold up the very thread that is to block it.
 #![forbid(unsafe_code)]
 
 use std::mem::MaybeUninit;
@@ -10,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use portsentry::control::ControlRequest;
 use portsentry::control::client::ask;
-use portsentry::netlink::sock_diag::SocketTables;
+use portsentry::netlink::sock_diag::{SocketTables, Transport};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::Effort;
 use super::figures::{Figures, median, spread};
+use super::machine;
 use super::sender::{checksum, raw_socket, syn};
 use super::support::daemon::{Daemon, Setup};
 use super::support::{Host, Lab, inside};
@@ -30,6 +32,7 @@ pub fn measure(effort: Effort, figures: &mut Figures) {
     figures.part("First SYN → dropped, nothing else going on (target ≤ 250 without tripwire)");
     let lab = Lab::new(1);
     let scanner = lab.peer(0).clone();
+    machine::keep_to(false);
     let mut daemon = Setup::new(&lab, "TCP_PORTS=\"111\"\nBLOCK_TCP=\"1\"").start();
     let (mut dropped, mut applied, mut told) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..effort.triggers {
@@ -40,15 +43,20 @@ pub fn measure(effort: Effort, figures: &mut Figures) {
         told.push(micros_between(&block["scan"]["first_seen"], &block["timestamp"]));
         unblock(&daemon, scanner.v4);
     }
+    machine::keep_to_all();
     figures.add("trigger sent → last answer", median(&dropped), "µs", spread(&dropped));
     figures.add("of it, the kernel takes the block", median(&applied), "µs", spread(&applied));
-    figures.add("packet seen → block confirmed (event's times)", median(&told), "µs", spread(&told));
+    figures.add("first_seen → block told (whole milliseconds)", median(&told), "µs", spread(&told));
     let looks: Vec<f64> = inside(&lab.target(), || (0..effort.triggers).map(|_| look()).collect());
     figures.add("for comparison: listing all sockets", median(&looks), "µs", spread(&looks));
+    let questions: Vec<f64> =
+        inside(&lab.target(), || (0..effort.triggers).map(|_| question(&scanner)).collect());
+    figures.add("for comparison: asking about one", median(&questions), "µs", spread(&questions));
 }
 
 /// Sends a SYN to the watched port, then pings until nobody answers any more. Microseconds.
 fn time_to_silence(scanner: &Host, sequence: u32) -> f64 {
+    machine::keep_to(true);
     let (pings, raw) = (ping_socket(scanner.target_v4), raw_socket());
     assert!(is_answered(&pings, 0), "the target answers before the scan");
     let target = SockAddr::from(SocketAddrV4::new(scanner.target_v4, 0));
@@ -108,6 +116,14 @@ fn micros_between(earlier: &serde_json::Value, later: &serde_json::Value) -> f64
         text.parse().expect("a number")
     };
     (seconds(later) - seconds(earlier)).rem_euclid(60.0) * 1e6
+}
+
+fn question(scanner: &Host) -> f64 {
+    let mut tables = SocketTables::open().expect("the kernel has sock_diag");
+    let (local, remote) = ((scanner.target_v4, PORT).into(), (scanner.v4, 40_000).into());
+    let begun = Instant::now();
+    tables.takes(Transport::Tcp, local, remote, 0).expect("the kernel looks it up");
+    begun.elapsed().as_secs_f64() * 1e6
 }
 
 fn look() -> f64 {

@@ -39,16 +39,29 @@ pub struct Effort {
 const WHOLE: Effort = Effort { repeats: 5, flood: 3_000_000, triggers: 100, starts: 11 };
 const QUICK: Effort = Effort { repeats: 3, flood: 500_000, triggers: 30, starts: 5 };
 
+type Part = (&'static str, fn(Effort, &mut Figures));
+
+const PARTS: [Part; 5] = [
+    ("memory", memory::measure),
+    ("start", start::measure),
+    ("size", size::measure),
+    ("latency", latency::measure),
+    ("flood", flood::measure),
+];
+
+/// Arguments: `--quick`, and names of parts where not all are wanted.
 fn main() {
-    let quick = std::env::args().any(|argument| argument == "--quick");
-    let effort = if quick { QUICK } else { WHOLE };
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let named = |name: &str| arguments.iter().any(|argument| argument == name);
+    let effort = if named("--quick") { QUICK } else { WHOLE };
+    let all = !PARTS.iter().any(|(name, _)| named(name));
     let machine = machine::describe();
-    println!("{machine}\n{effort:?}\n");
+    println!("{machine}\n{}\n{effort:?}", machine::go_first());
     let mut figures = Figures::default();
-    memory::measure(effort, &mut figures);
-    start::measure(effort, &mut figures);
-    size::measure(&mut figures);
-    latency::measure(effort, &mut figures);
-    flood::measure(effort, &mut figures);
+    for (name, measure) in PARTS {
+        if all || named(name) {
+            measure(effort, &mut figures);
+        }
+    }
     figures.save(&machine);
 }

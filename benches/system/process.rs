@@ -6,12 +6,18 @@ use std::time::Duration;
 /// Processor time of all threads, from `/proc/PID/task/*/schedstat`: nanoseconds, where `stat` counts hundredths.
 pub fn cpu(pid: u32) -> Duration {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives");
-    let spent = threads.map(|thread| {
-        let path = thread.expect("a thread").path().join("schedstat");
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0)
-    });
+    let spent = threads.map(|thread| nanoseconds(&thread.expect("a thread").path().display().to_string()));
     Duration::from_nanos(spent.sum())
+}
+
+/// Likewise of the first thread alone.
+pub fn cpu_of_first_thread(pid: u32) -> Duration {
+    Duration::from_nanos(nanoseconds(&format!("/proc/{pid}/task/{pid}")))
+}
+
+fn nanoseconds(task: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("{task}/schedstat")).unwrap_or_default();
+    text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0)
 }
 
 /// Resident memory, KiB.
