@@ -52,7 +52,7 @@ test: build ## Every test, in network namespaces (root; about 10 minutes).
 lint: toolchain ## Format, clippy, documentation, licences.
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --offline --locked check licenses bans sources; \
 	else echo "licences: not checked, for want of cargo-deny (cargo install cargo-deny --locked)"; fi
 	@$(hand_back)
