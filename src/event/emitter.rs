@@ -107,7 +107,10 @@ impl Emitter {
 
     /// Tells the outside of `event`.
     pub fn emit(&mut self, event: &Event) {
-        let lines = classic::lines(event);
+        let is_json = self.form == Form::Json || matches!(self.sink, Sink::Journald(_));
+        // Classic text costs as much as JSON: it is made only where somebody reads it.
+        let wanted = !is_json || self.history.is_some();
+        let lines = if wanted { classic::lines(event) } else { Vec::new() };
         match (&self.sink, self.form) {
             (Sink::Journald(_), _) | (_, Form::Json) => self.write(event, &json::line(event, &self.zone)),
             (_, Form::Classic) => lines.iter().for_each(|line| self.write(event, line.text())),
