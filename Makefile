@@ -58,12 +58,12 @@ lint: toolchain ## Format, clippy, documentation, licences.
 	@$(hand_back)
 
 # With build's own flags, so that what is measured are the very binaries that are installed.
-bench: build ## Speed, latency and weight, in one run on one machine (root; about 5 minutes).
+bench: build ## Speed, latency and weight, in one run on one machine (root; about 10 minutes).
 	@$(NEED) ip:iproute2
 	$(STATIC) bench --locked --target $(TARGET)
 	@$(hand_back)
 
-bench-quick: build ## The same of the whole daemon only, in under a minute.
+bench-quick: build ## The same of the whole daemon only, in under a minute once built (root).
 	@$(NEED) ip:iproute2
 	$(STATIC) bench --locked --target $(TARGET) --bench system -- --quick
 	@$(hand_back)

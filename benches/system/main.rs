@@ -28,7 +28,7 @@ use figures::Figures;
 pub struct Effort {
     /// Repeats of each flood and of each round in memory; the median is told.
     pub repeats: usize,
-    /// Packets of one flood.
+    /// Packets of one flood: ten times a multiple of [`sender::BATCH`], since slow floods are a tenth as long.
     pub flood: u32,
     /// Triggers whose way to the drop is timed.
     pub triggers: usize,
@@ -36,8 +36,8 @@ pub struct Effort {
     pub starts: usize,
 }
 
-const WHOLE: Effort = Effort { repeats: 5, flood: 3_000_000, triggers: 100, starts: 11 };
-const QUICK: Effort = Effort { repeats: 3, flood: 500_000, triggers: 30, starts: 5 };
+const WHOLE: Effort = Effort { repeats: 5, flood: 3_000_320, triggers: 100, starts: 11 };
+const QUICK: Effort = Effort { repeats: 3, flood: 500_480, triggers: 30, starts: 5 };
 
 type Part = (&'static str, fn(Effort, &mut Figures));
 

@@ -11,7 +11,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// IPv4 and TCP headers without options.
 pub const LENGTH: usize = 40;
-const BATCH: usize = 64;
+/// Packets a system call; floods are a multiple of it.
+pub const BATCH: usize = 64;
 
 /// One SYN; the kernel adds the IP header's checksum, the TCP checksum is here.
 pub fn syn(source: Ipv4Addr, destination: Ipv4Addr, port: u16, sequence: u32) -> [u8; LENGTH] {
