@@ -74,6 +74,7 @@ fn round(packets: &[Packet], watched: bool) -> f64 {
         scan_trigger: 2,
         ipv6_prefix: 64,
         on_link: portsentry::networks::Networks::default(),
+        vantage: portsentry::detect::table::Vantage::Host,
         block_tcp: BlockMode::Block,
         block_udp: BlockMode::Block,
     };

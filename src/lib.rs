@@ -8,6 +8,8 @@
 //! |---|---|---|
 //! | [`packet`] | pure | frame bytes → [`packet::Packet`] or [`packet::Reject`] |
 //! | [`detect`] | pure | packet → [`detect::Probe`] → score → [`detect::Verdict`] |
+//! | [`capture`] | pure | capture files → frames |
+//! | [`replay`] | pure | captures through the sensor's own judgement, with the captures' clock |
 //! | [`config`] | pure, sensor | `portsentry.conf` and the ignore file → [`config::Config`] |
 //! | [`networks`] | pure | sets of addresses, looked up by address |
 //! | [`protocol`] | pure, both | what crosses the privilege boundary |
@@ -25,6 +27,7 @@
 // No packet, frame, file or socket can reach a panic; tests may.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -35,6 +38,7 @@ pub mod netlink;
 pub mod networks;
 pub mod packet;
 pub mod protocol;
+pub mod replay;
 pub mod sandbox;
 pub mod sensor;
 pub mod sys;

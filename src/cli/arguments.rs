@@ -3,6 +3,7 @@
 //! Pure but for clap's own way out (`--help`, `--version`, usage errors: exit code 2).
 #![forbid(unsafe_code)]
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -60,6 +61,8 @@ pub enum Command {
     Check(Box<RunFlags>),
     /// Show how the running daemon fares
     Status(Control),
+    /// Judge captures (pcap, pcapng) as the daemon would have; prints its events and blocks nobody
+    Replay(Replay),
     /// Show who is blocked
     List {
         /// One JSON object a line
@@ -90,6 +93,23 @@ pub enum Command {
         #[command(flatten)]
         control: Control,
     },
+}
+
+/// What is replayed, and as whom.
+#[derive(Clone, Debug, Args)]
+pub struct Replay {
+    /// Configuration file to judge by [default: /etc/portsentry/portsentry.conf, or none]
+    #[arg(short, long, value_name = "FILE")]
+    pub configfile: Option<PathBuf>,
+    /// Protect this address alone; without it every destination is a protected host of its own
+    #[arg(long, value_name = "IP", conflicts_with = "network")]
+    pub host: Option<IpAddr>,
+    /// Protect all destinations as one site, which sees sweeps
+    #[arg(long)]
+    pub network: bool,
+    /// Captures, played one after the other; - is standard input
+    #[arg(value_name = "CAPTURE", required = true)]
+    pub captures: Vec<PathBuf>,
 }
 
 /// Whom `unblock` frees.

@@ -33,7 +33,8 @@ pub fn check(run: &RunFlags) -> ExitCode {
 /// More than anybody mends in one go; only a file that is no configuration at all has as many.
 const MOST_SHOWN: usize = 200;
 
-fn complain(kind: &str, errors: &[ConfigError]) {
+/// Shows errors on stderr, one a line, each after `kind`.
+pub fn complain(kind: &str, errors: &[ConfigError]) {
     let mut stderr = std::io::stderr().lock();
     for error in errors.iter().take(MOST_SHOWN) {
         let _ = writeln!(stderr, "{kind}{error}");

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use super::probe::{Probe, Protocol};
-use super::table::{Evidence, ScoreTable, SourceKey, Standing};
+use super::table::{Evidence, ScoreTable, SourceKey, Standing, Vantage};
 use super::weights::{self, Points};
 use crate::config::{BlockMode, PortSet};
 use crate::networks::Networks;
@@ -27,6 +27,8 @@ pub struct Watch {
     pub ipv6_prefix: u8,
     /// Networks of our own links: there each IPv6 neighbour is a source of its own, or one would shut out all.
     pub on_link: Networks,
+    /// Whose addresses are probed: this host's, in the daemon.
+    pub vantage: Vantage,
     /// BLOCK_TCP.
     pub block_tcp: BlockMode,
     /// BLOCK_UDP.
@@ -69,8 +71,7 @@ impl Watch {
         if in_use(probe.protocol, probe.port) {
             return Verdict::ServiceInUse;
         }
-        let source = self.source_key(probe.source);
-        let standing = table.record(source, probe, self.evidence(probe), now);
+        let standing = table.record(self.account(probe), probe, self.evidence(probe), now);
         match (standing.retransmission, standing.triggered) {
             (true, _) => Verdict::Retransmission,
             (false, true) => Verdict::Scan(standing),
@@ -100,7 +101,12 @@ impl Watch {
         self.scan_trigger.clamp(1, weights::TRIGGER_MAX) as f32
     }
 
-    /// The account that `source` is judged by.
+    /// The account that a probe is entered in.
+    pub fn account(&self, probe: &Probe) -> SourceKey {
+        self.source_key(probe.source).seen_from(self.vantage, probe.destination)
+    }
+
+    /// The account that this host has of `source`.
     pub fn source_key(&self, source: IpAddr) -> SourceKey {
         SourceKey::of(source, self.prefix_of(source))
     }
@@ -162,6 +168,7 @@ mod tests {
             scan_trigger,
             ipv6_prefix: 64,
             on_link: Networks::default(),
+            vantage: Vantage::Host,
             block_tcp: BlockMode::Block,
             block_udp: BlockMode::Log,
         }

@@ -46,7 +46,7 @@ use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
-pub use source::SourceKey;
+pub use source::{SourceKey, Vantage};
 
 use self::bucket::{Bucket, Moment, WAYS};
 use self::details::Details;

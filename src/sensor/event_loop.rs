@@ -233,7 +233,7 @@ impl EventLoop {
             State::Counted(standing) => {
                 if self.is_served(&probe, interface, sockets, now) {
                     // Counted against a service that came since the last look: the source begins anew.
-                    self.shared.table.forgive(self.responder.watch.source_key(probe.source));
+                    self.shared.table.forgive(self.responder.watch.account(&probe));
                 } else {
                     self.responder.on_case(Case { probe, standing, interface }, now, turn);
                 }

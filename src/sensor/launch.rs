@@ -35,7 +35,7 @@ use crate::config::{Config, Interfaces, Loaded, LogOutput, Mode, PortSet};
 use crate::control::server::{BindError, ControlServer};
 use crate::detect::policy::Watch;
 use crate::detect::probe::Protocol;
-use crate::detect::table::ScoreTable;
+use crate::detect::table::{ScoreTable, Vantage};
 use crate::detect::weights::HALF_LIFE;
 use crate::event::emitter::Form;
 use crate::event::history::{History, HistoryError};
@@ -138,7 +138,8 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
     let mut host = open_host(config, &configured_never)?;
     let (decoys, skipped) = bind_decoys(config)?;
     host.set_decoys(decoys.ports(Protocol::Tcp), decoys.ports(Protocol::Udp));
-    let watch = Arc::new(host.watch(&watch(config, &decoys)));
+    let bound = (decoys.ports(Protocol::Tcp), decoys.ports(Protocol::Udp));
+    let watch = Arc::new(host.watch(&watch(config, &bound.0, &bound.1)));
     let rings = open_rings(config, &watch)?;
     let control = ControlServer::bind(&config.control_socket, own_uid)?;
     let epoll = event_loop::epoll().map_err(system("no epoll"))?;
@@ -234,7 +235,7 @@ fn open_host(config: &Config, configured_never: &[ipnet::IpNet]) -> Result<Host,
 }
 
 /// `--connect`: the watched ports themselves are decoys.
-fn decoy_ports(config: &Config) -> (PortSet, PortSet) {
+pub(crate) fn decoy_ports(config: &Config) -> (PortSet, PortSet) {
     match config.flags.mode {
         Mode::Stealth => (config.decoy_tcp_ports.clone(), config.decoy_udp_ports.clone()),
         Mode::Connect => {
@@ -301,13 +302,14 @@ fn settings(config: &Config, never_block: Vec<ipnet::IpNet>, identity: Identity)
 }
 
 /// Decoys are watched ports too: who knocks there is a stranger as well.
-fn watch(config: &Config, decoys: &Decoys) -> Watch {
+pub(crate) fn watch(config: &Config, tcp_decoys: &PortSet, udp_decoys: &PortSet) -> Watch {
     Watch {
-        tcp_ports: config.tcp_ports.union(&decoys.ports(Protocol::Tcp)),
-        udp_ports: config.udp_ports.union(&decoys.ports(Protocol::Udp)),
+        tcp_ports: config.tcp_ports.union(tcp_decoys),
+        udp_ports: config.udp_ports.union(udp_decoys),
         scan_trigger: config.scan_trigger,
         ipv6_prefix: IPV6_PREFIX,
         on_link: crate::networks::Networks::default(),
+        vantage: Vantage::Host,
         block_tcp: config.block_tcp,
         block_udp: config.block_udp,
     }
@@ -329,7 +331,7 @@ fn shared(config: &Config, view: View, clock: Clock) -> Result<Shared, StartErro
 }
 
 /// Classic text and the history file promise a line for every probe of a watched port.
-fn tells_all(config: &Config, form: Form) -> bool {
+pub(crate) fn tells_all(config: &Config, form: Form) -> bool {
     config.history_file.is_some() || form == Form::Classic
 }
 

@@ -114,10 +114,13 @@ impl Reporter {
 
 /// Rejected packets by reason and lost sightings; what is zero is left out.
 fn counters(shared: &Shared) -> BTreeMap<String, u64> {
-    let rejects = Reject::ALL.iter().zip(&shared.rejects);
-    rejects
-        .map(|(reject, count)| (format!("rejected_{}", reject.name()), count.load(Ordering::Relaxed)))
-        .chain([("sightings_lost".to_owned(), shared.sightings.lost())])
-        .filter(|&(_, count)| count > 0)
-        .collect()
+    let lost = ("sightings_lost".to_owned(), shared.sightings.lost());
+    let counts = shared.rejects.each_ref().map(|count| count.load(Ordering::Relaxed));
+    rejected(counts).chain([lost].into_iter().filter(|&(_, count)| count > 0)).collect()
+}
+
+/// The counters of rejected packets, by the names they have outside; `counts` is in the order of [`Reject::ALL`].
+pub fn rejected(counts: [u64; Reject::ALL.len()]) -> impl Iterator<Item = (String, u64)> {
+    let named = Reject::ALL.iter().zip(counts).filter(|&(_, count)| count > 0);
+    named.map(|(reject, count)| (format!("rejected_{}", reject.name()), count))
 }

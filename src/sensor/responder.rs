@@ -132,6 +132,11 @@ impl Responder {
         }
     }
 
+    /// Whether anybody wants to hear of one more probe of a source that is over the trigger.
+    pub fn is_worth_telling(&self, standing: Standing) -> bool {
+        self.tell_all || !standing.quiet
+    }
+
     /// The helper answered a block request.
     pub fn on_done(&mut self, id: u64, done: Effect, now: Now, turn: &mut Turn) {
         let Some(asked) = self.asked.remove(&id) else { return };
@@ -141,7 +146,7 @@ impl Responder {
         let action = self.action_of(asked.target, &done);
         let mut cases = asked.cases.iter();
         if let Some(first) = cases.next() {
-            self.table.quiet(self.watch.source_key(first.probe.source), quiet_until);
+            self.table.quiet(self.watch.account(&first.probe), quiet_until);
             self.tell(EventType::Block, first, Some(action.clone()), now, turn);
         }
         let blocked = action.verdict == ActionVerdict::Blocked;
@@ -182,7 +187,7 @@ impl Responder {
     }
 
     fn seek_block(&mut self, told: EventType, case: Case, now: Now, turn: &mut Turn) {
-        let key = self.watch.source_key(case.probe.source);
+        let key = self.watch.account(&case.probe);
         let target = self.watch.target(case.probe.source);
         if let Some(block) = self.blocks.get(&target) {
             let until = block.until.saturating_mul(1000);
@@ -211,7 +216,7 @@ impl Responder {
                 self.asked.insert(id, Asked { target, cases: vec![case] });
             }
             Err(full) => {
-                self.table.quiet(self.watch.source_key(case.probe.source), micros(now).saturating_add(RETRY));
+                self.table.quiet(self.watch.account(&case.probe), micros(now).saturating_add(RETRY));
                 let action =
                     Action { error: Some(full.to_string()), ..Action::new(ActionVerdict::Suppressed) };
                 self.tell(EventType::Block, &case, Some(action), now, turn);
@@ -255,7 +260,7 @@ impl Responder {
 
     fn tell_once(&self, told: EventType, case: &Case, verdict: ActionVerdict, now: Now, turn: &mut Turn) {
         if !self.tell_all {
-            self.table.quiet(self.watch.source_key(case.probe.source), micros(now).saturating_add(TOLD));
+            self.table.quiet(self.watch.account(&case.probe), micros(now).saturating_add(TOLD));
         }
         self.tell(told, case, Some(Action::new(verdict)), now, turn);
     }

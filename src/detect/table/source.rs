@@ -9,27 +9,61 @@ use siphasher::sip::SipHasher13;
 
 use crate::detect::Probe;
 
+/// What the probed addresses are to each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Vantage {
+    /// Addresses of one host, as the daemon sees them: a port is the same port on all of them.
+    #[default]
+    Host,
+    /// Each is a host of its own, which knows only what came to it: a source has an account with each.
+    EachHost,
+    /// Hosts of one site: a source has one account, and the same port of another host is another port.
+    Network,
+}
+
 /// One account: an IPv4 address, or an IPv6 prefix (whoever holds a /64 holds all its addresses).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SourceKey(IpAddr);
+pub struct SourceKey {
+    source: IpAddr,
+    with: With,
+}
+
+/// Whom an account is kept by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum With {
+    Host,
+    OneHost(IpAddr),
+    Network,
+}
 
 impl SourceKey {
     /// The account of `source`; IPv6 addresses are cut to `ipv6_prefix` bits (more than 128 act as 128), IPv4-mapped
     /// ones are IPv4.
     pub fn of(source: IpAddr, ipv6_prefix: u8) -> SourceKey {
         match source.to_canonical() {
-            IpAddr::V4(address) => SourceKey(IpAddr::V4(address)),
+            IpAddr::V4(address) => SourceKey { source: IpAddr::V4(address), with: With::Host },
             IpAddr::V6(address) => {
                 let host_bits = 128_u32.saturating_sub(u32::from(ipv6_prefix));
                 let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
-                SourceKey(IpAddr::V6(Ipv6Addr::from(u128::from(address) & mask)))
+                let prefix = Ipv6Addr::from(u128::from(address) & mask);
+                SourceKey { source: IpAddr::V6(prefix), with: With::Host }
             }
         }
     }
 
+    /// The account that `vantage` keeps of this source once it has probed `destination`.
+    pub fn seen_from(self, vantage: Vantage, destination: IpAddr) -> SourceKey {
+        let with = match vantage {
+            Vantage::Host => With::Host,
+            Vantage::EachHost => With::OneHost(destination),
+            Vantage::Network => With::Network,
+        };
+        SourceKey { with, ..self }
+    }
+
     /// The address, or the first address of the prefix.
     pub fn address(self) -> IpAddr {
-        self.0
+        self.source
     }
 }
 
@@ -42,16 +76,19 @@ pub(super) struct Place {
     pub fingerprint: u64,
     /// A secret of this source: keys its lanes, and its upper 16 bits tag its details.
     pub secret: u64,
+    /// Ports of different hosts are different ports.
+    is_network: bool,
 }
 
 impl Place {
     /// `key` is another secret than the hasher's, so that a bucket and a lane tell nothing of each other.
     pub fn of(hasher: &SipHasher13, key: u64, source: SourceKey) -> Place {
-        let hash = match source.0 {
-            IpAddr::V4(address) => hasher.hash(&address.octets()),
-            IpAddr::V6(address) => hasher.hash(&address.octets()),
+        let hash = match source.with {
+            With::Host | With::Network => hash_of(hasher, source.source),
+            With::OneHost(host) => hash_of(hasher, source.source) ^ mix(key, hash_of(hasher, host)),
         };
-        Place { bucket: hash, fingerprint: (hash >> 36).max(1), secret: mix(key, hash) }
+        let is_network = source.with == With::Network;
+        Place { bucket: hash, fingerprint: (hash >> 36).max(1), secret: mix(key, hash), is_network }
     }
 
     /// Marks words of this source: 16 bits.
@@ -62,22 +99,34 @@ impl Place {
     /// A protocol and port as 16 bits, never 0, different for each source.
     pub fn port_mark(self, probe: &Probe) -> u64 {
         let port = u64::from(probe.port) | (probe.protocol as u64) << 16;
-        (mix(self.secret, port) & 0xffff).max(1)
+        let host = if self.is_network { folded(probe.destination).rotate_left(24) } else { 0 };
+        (mix(self.secret, port ^ host) & 0xffff).max(1)
     }
 
     /// What is the same in a packet and its retransmission, as 24 bits, never 0.
     pub fn contact_mark(self, probe: &Probe) -> u64 {
         let ports = u64::from(probe.source_port) << 16 | u64::from(probe.port);
         let kind = (probe.protocol as u64) << 8 | probe.scan_type as u64;
-        let to = match probe.destination {
-            IpAddr::V4(address) => u64::from(u32::from(address)),
-            IpAddr::V6(address) => {
-                let bits = u128::from(address);
-                (bits >> 64) as u64 ^ (bits as u64).rotate_left(32)
-            }
-        };
+        let to = folded(probe.destination);
         let told = mix(self.secret, ports << 32 | u64::from(probe.sequence));
         (mix(told, to ^ kind << 40) & 0xff_ffff).max(1)
+    }
+}
+
+fn hash_of(hasher: &SipHasher13, address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(address) => hasher.hash(&address.octets()),
+        IpAddr::V6(address) => hasher.hash(&address.octets()),
+    }
+}
+
+fn folded(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(address) => u64::from(u32::from(address)),
+        IpAddr::V6(address) => {
+            let bits = u128::from(address);
+            (bits >> 64) as u64 ^ (bits as u64).rotate_left(32)
+        }
     }
 }
 

@@ -1,0 +1,137 @@
+//! `portsentry-rs replay`: captures in, the events that the daemon would have printed out. Needs no right and opens no
+//! socket.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use jiff::tz::TimeZone;
+
+use super::arguments;
+use super::check::complain;
+use super::run_flags::DEFAULT_CONFIG;
+use crate::capture::{Capture, CaptureError};
+use crate::config::{Loaded, Overrides, load, parse};
+use crate::event::{Event, json, text, time};
+use crate::replay::{Replay, View};
+
+/// Why no more events come.
+#[derive(Debug, thiserror::Error)]
+enum ReplayError {
+    /// One capture; the others are played still.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// It cannot be opened.
+    #[error("it cannot be opened: {0}")]
+    Open(io::Error),
+    /// Nobody reads the events any more.
+    #[error("events cannot be printed: {0}")]
+    Print(io::Error),
+}
+
+/// Plays every capture; exit code 1 if one of them could not be read to its end.
+pub fn replay(arguments: &arguments::Replay) -> ExitCode {
+    let mut key = [0; 16];
+    let loaded = configured(arguments.configfile.as_deref());
+    let (Ok(loaded), Ok(())) = (loaded, getrandom::fill(&mut key)) else { return ExitCode::FAILURE };
+    let view = match (arguments.host, arguments.network) {
+        (Some(host), _) => View::Host(host),
+        (None, true) => View::Network,
+        (None, false) => View::EachHost,
+    };
+    let printer = Printer { out: BufWriter::new(io::stdout().lock()), zone: time::local_zone() };
+    let mut player = Player { replay: Replay::new(&loaded, view, &key), printer };
+    match player.play_all(&arguments.captures) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        // Whoever hung up (`| head`) has seen what he wanted.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("portsentry-rs: {}", ReplayError::Print(error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The named configuration, or the usual one if there is one, or the defaults.
+fn configured(path: Option<&Path>) -> Result<Loaded, ExitCode> {
+    let (usual, overrides) = (Path::new(DEFAULT_CONFIG), Overrides::default());
+    let loaded = match path {
+        Some(path) => load(path, &overrides),
+        None if usual.exists() => load(usual, &overrides),
+        None => parse("defaults", b"", &overrides),
+    };
+    let loaded = loaded.map_err(|errors| {
+        complain("", &errors);
+        ExitCode::FAILURE
+    })?;
+    complain("warning: ", &loaded.warnings);
+    Ok(loaded)
+}
+
+struct Player<W: Write> {
+    replay: Replay,
+    printer: Printer<W>,
+}
+
+impl<W: Write> Player<W> {
+    /// Whether all could be read to their end.
+    fn play_all(&mut self, captures: &[std::path::PathBuf]) -> io::Result<bool> {
+        let mut well = true;
+        for path in captures {
+            match self.play(path) {
+                Ok(()) => {}
+                Err(ReplayError::Print(error)) => return Err(error),
+                Err(error) => {
+                    self.finish()?;
+                    let name = text::escaped(&path.display().to_string());
+                    eprintln!("portsentry-rs: {name}: {error}");
+                    well = false;
+                }
+            }
+        }
+        self.finish()?;
+        let stats = self.replay.stats();
+        self.printer.print(&[stats])?;
+        self.printer.out.flush()?;
+        Ok(well)
+    }
+
+    fn play(&mut self, path: &Path) -> Result<(), ReplayError> {
+        if path.as_os_str() == "-" {
+            return self.frames(io::stdin().lock());
+        }
+        self.frames(File::open(path).map_err(ReplayError::Open)?)
+    }
+
+    fn frames(&mut self, reader: impl Read) -> Result<(), ReplayError> {
+        let mut capture = Capture::open(reader)?;
+        self.replay.begin_capture();
+        while let Some(frame) = capture.next_frame()? {
+            let events = self.replay.on_frame(&frame);
+            self.printer.print(&events).map_err(ReplayError::Print)?;
+        }
+        Ok(())
+    }
+
+    /// Everything that is held back.
+    fn finish(&mut self) -> io::Result<()> {
+        while let Some(events) = self.replay.judge_next() {
+            self.printer.print(&events)?;
+        }
+        self.printer.out.flush()
+    }
+}
+
+struct Printer<W: Write> {
+    out: W,
+    zone: TimeZone,
+}
+
+impl<W: Write> Printer<W> {
+    fn print(&mut self, events: &[Event]) -> io::Result<()> {
+        events.iter().try_for_each(|event| writeln!(self.out, "{}", json::line(event, &self.zone)))
+    }
+}

@@ -1,0 +1,69 @@
+//! Which ports of which hosts have a socket, learnt from what these hosts sent: in place of the kernel's socket tables.
+//!
+//! Pure. Bounded: beyond the bound nothing more is learnt.
+#![forbid(unsafe_code)]
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use crate::config::PortSet;
+use crate::detect::probe::Protocol;
+use crate::packet::{Packet, TcpFlags, Transport};
+
+/// Sockets that are remembered: about 50 MB at most.
+const MOST: usize = 1 << 20;
+
+/// SCTP's ABORT chunk (RFC 9260 §3.3.7): what a port without a socket answers.
+const ABORT: u8 = 6;
+
+/// The sockets seen.
+#[derive(Debug)]
+pub(super) struct Services {
+    sockets: HashSet<(IpAddr, Protocol, u16)>,
+    tcp_decoys: PortSet,
+    udp_decoys: PortSet,
+}
+
+impl Services {
+    /// None yet. A decoy's answers make it no service.
+    pub(super) fn new(tcp_decoys: PortSet, udp_decoys: PortSet) -> Services {
+        Services { sockets: HashSet::new(), tcp_decoys, udp_decoys }
+    }
+
+    /// Whoever sends anything but a refusal from a port has a socket there.
+    pub(super) fn learn(&mut self, packet: &Packet) {
+        let Some((protocol, port)) = sender(packet.transport) else { return };
+        if self.sockets.len() < MOST && !self.is_decoy(protocol, port) {
+            self.sockets.insert((packet.source, protocol, port));
+        }
+    }
+
+    /// Whether `host` has a socket there.
+    pub(super) fn holds(&self, host: IpAddr, protocol: Protocol, port: u16) -> bool {
+        self.sockets.contains(&(host, protocol, port))
+    }
+
+    fn is_decoy(&self, protocol: Protocol, port: u16) -> bool {
+        match protocol {
+            Protocol::Tcp => self.tcp_decoys.contains(port),
+            Protocol::Udp => self.udp_decoys.contains(port),
+            Protocol::Sctp | Protocol::Icmp | Protocol::Ip => false,
+        }
+    }
+}
+
+/// The socket that sends such a packet, if one is needed to.
+fn sender(transport: Transport) -> Option<(Protocol, u16)> {
+    match transport {
+        Transport::Tcp { flags, source_port, .. } => {
+            (!flags.has(TcpFlags::RST)).then_some((Protocol::Tcp, source_port))
+        }
+        Transport::Udp { source_port, .. } => Some((Protocol::Udp, source_port)),
+        Transport::Sctp { source_port, chunk, .. } => {
+            (chunk != ABORT).then_some((Protocol::Sctp, source_port))
+        }
+        // Whoever sends an IP protocol speaks it.
+        Transport::Other { protocol } => Some((Protocol::Ip, protocol.into())),
+        Transport::Icmp { .. } | Transport::TinyFragment { .. } | Transport::LaterFragment { .. } => None,
+    }
+}
