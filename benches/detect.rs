@@ -7,7 +7,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use portsentry::config::{BlockMode, PortSet};
-use portsentry::detect::weights::HALF_LIFE;
+use portsentry::detect::Peers;
+use portsentry::detect::walk::Walk;
+use portsentry::detect::weights::{HALF_LIFE, Sensitivity};
 use portsentry::detect::{Probe, ScoreTable, Verdict, Watch};
 use portsentry::packet::{Packet, TcpFlags, Transport};
 
@@ -74,15 +76,17 @@ fn round(packets: &[Packet], watched: bool) -> f64 {
         scan_trigger: 2,
         ipv6_prefix: 64,
         on_link: portsentry::networks::Networks::default(),
-        vantage: portsentry::detect::table::Vantage::Host,
+        vantage: Default::default(),
+        walk: Walk::new(Sensitivity::Medium),
         block_tcp: BlockMode::Block,
         block_udp: BlockMode::Block,
     };
+    let peers = Peers::new(&[0xa5; 16], true);
     let begun = Instant::now();
     let mut scans = 0_u32;
     for (at, packet) in packets.iter().enumerate() {
         let Some(probe) = Probe::from_packet(black_box(packet)) else { continue };
-        let verdict = watch.judge(&probe, &table, |_, _| false, START + at as u64);
+        let verdict = watch.judge(&probe, &table, &peers, |_, _| false, START + at as u64);
         scans += u32::from(matches!(verdict, Verdict::Scan(_)));
     }
     let spent = begun.elapsed();

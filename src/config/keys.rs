@@ -54,8 +54,8 @@ const fn key(name: &'static str, since: Since, kind: Kind, default: &'static str
 }
 
 use Kind::{
-    Duration, Format, Interfaces, Mode, Networks, Number, Path, Ports, Responses, Socket, Switch, Target,
-    Text, User,
+    Duration, Format, Interfaces, Mode, Networks, Number, Path, Ports, Responses, Sensitivity, Socket,
+    Switch, Target, Text, User,
 };
 use Since::{Classic, OnlyPortSentry1, Ours};
 
@@ -82,6 +82,12 @@ pub static KEYS: &[Key] = &[
         "interfaces to watch; ALL_NLO is all but loopback, ALL or any is all; -i goes before it"),
     key("SCAN_TRIGGER", Classic, Number(0..=65535, |c, v| c.scan_trigger = v), "0",
         "probes of watched ports before the alarm; 0 and 1 both mean the first"),
+    key("SENSITIVITY", Ours, Sensitivity(|c, v| c.sensitivity = v), "medium",
+        "alarm after so many failed contacts with different ports that are not watched: low 14, medium 9, high 4, off never"),
+    key("SCORE_WINDOW", Ours, Duration(|c, v| c.score_window = v), "6h",
+        "half-life of what a source has done: after so long it counts half"),
+    key("IPV6_PREFIX", Ours, Number(48..=128, |c, v| c.ipv6_prefix = v as u8), "64",
+        "IPv6 sources that share so many bits are one, unless they are our neighbours on a link"),
     key("PORT_BANNER", Classic, Text(|c, v| c.port_banner = Some(v)), "",
         "what decoys say, in place of the greeting of the service they stand for"),
     key("BLOCK_TCP", Classic, Mode(|c, v| c.block_tcp = v), "0",
@@ -96,6 +102,10 @@ pub static KEYS: &[Key] = &[
         "longest block of a repeat offender"),
     key("BLOCK_TIME_FACTOR", Ours, Number(1..=1000, |c, v| c.block_time_factor = v), "2",
         "each further offence makes the block this many times longer; 1 keeps it the same"),
+    key("BLOCK_LIMIT", Ours, Number(1..=3000, |c, v| c.block_limit = v), "60",
+        "blocks a minute of sources that may be forged; proven ones are not limited"),
+    key("PROTECT_ESTABLISHED", Ours, Switch(|c, v| c.protect_established = v), "1",
+        "1 blocks nobody with an open connection to this host on evidence that somebody else may have forged"),
     key("NEVER_BLOCK", Ours, Networks(|c, v| c.never_block = v), "",
         "addresses and networks that are never blocked, besides those in IGNORE_FILE and this host's own surroundings"),
     key("IGNORE_FILE", Classic, Path(|c, v| c.ignore_file = Some(v)), "",
@@ -137,7 +147,8 @@ mod tests {
     #[test]
     fn names_are_unique_and_written_as_the_grammar_wants() {
         for (at, key) in KEYS.iter().enumerate() {
-            assert!(key.name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'), "{}", key.name);
+            let fits = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+            assert!(key.name.bytes().all(fits), "{}", key.name);
             assert!(!KEYS[..at].iter().any(|other| other.name == key.name), "{} twice", key.name);
             assert!(!key.help.is_empty() && !key.help.contains('\n'), "{}", key.name);
         }

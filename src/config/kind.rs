@@ -13,6 +13,7 @@ use super::error::Fault;
 use super::list::items;
 use super::networks::parse_networks;
 use super::{BlockMode, Config, Interfaces, LogFormat, PortSet};
+use crate::detect::weights::Sensitivity;
 use crate::protocol::settings::Response;
 
 /// A kind of value, together with the place in [`Config`] it is written to.
@@ -42,6 +43,8 @@ pub enum Kind {
     Responses(fn(&mut Config, Vec<Response>)),
     /// Addresses and networks.
     Networks(fn(&mut Config, Vec<IpNet>)),
+    /// off, low, medium or high.
+    Sensitivity(fn(&mut Config, Sensitivity)),
     /// auto, json or classic.
     Format(fn(&mut Config, LogFormat)),
     /// A user's name or uid:gid.
@@ -65,6 +68,7 @@ impl Kind {
             Kind::Switch(set) => switch(word).map(|on| set(config, on)),
             Kind::Mode(set) => mode(word).map(|mode| set(config, mode)),
             Kind::Number(range, set) => number(word, range).map(|number| set(config, number)),
+            Kind::Sensitivity(set) => sensitivity(word).map(|sensitivity| set(config, sensitivity)),
             Kind::Format(set) => format_of(word).map(|format| set(config, format)),
             Kind::User(set) => user(word).map(|user| set(config, user)),
         };
@@ -88,6 +92,7 @@ impl Kind {
             Kind::Interfaces(_) => "interface names, or one of ALL, ALL_NLO, any".into(),
             Kind::Responses(_) => "nftables".into(),
             Kind::Networks(_) => "addresses and networks like 192.0.2.1, 2001:db8::/32".into(),
+            Kind::Sensitivity(_) => "low, medium, high or off".into(),
             Kind::Format(_) => "auto, json or classic".into(),
             Kind::User(_) => "a user's name or uid:gid".into(),
         }
@@ -136,6 +141,16 @@ fn target(text: &str, required: bool) -> Result<String, Fault> {
     match required && !text.contains("$TARGET$") {
         true => Err(Fault::new(0, "$TARGET$ is missing; it stands for the address of the scanner")),
         false => Ok(text.into()),
+    }
+}
+
+fn sensitivity(text: &str) -> Result<Sensitivity, Fault> {
+    match text {
+        "off" => Ok(Sensitivity::Off),
+        "low" => Ok(Sensitivity::Low),
+        "medium" => Ok(Sensitivity::Medium),
+        "high" => Ok(Sensitivity::High),
+        other => Err(wrong(other, "low, medium, high or off")),
     }
 }
 

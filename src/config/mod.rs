@@ -27,6 +27,7 @@ pub use duration::FOREVER;
 pub use error::{ConfigError, Origin, Position};
 pub use ports::PortSet;
 
+use crate::detect::weights::Sensitivity;
 use crate::protocol::settings::Response;
 
 /// Everything the daemon was told, by file and command line, checked and typed.
@@ -50,6 +51,16 @@ pub struct Config {
     pub block_udp: BlockMode,
     /// SCAN_TRIGGER: probes of watched ports before the alarm; 0 and 1 both mean the first.
     pub scan_trigger: u32,
+    /// SENSITIVITY: how contacts with ports that are not watched are judged.
+    pub sensitivity: Sensitivity,
+    /// SCORE_WINDOW: half-life of scores, seconds.
+    pub score_window: u32,
+    /// IPV6_PREFIX: IPv6 sources off-link are scored and blocked by this prefix, bits.
+    pub ipv6_prefix: u8,
+    /// BLOCK_LIMIT: blocks a minute on evidence that may be forged.
+    pub block_limit: u32,
+    /// PROTECT_ESTABLISHED: such evidence blocks nobody who has a connection to us.
+    pub protect_established: bool,
     /// PORT_BANNER: what decoys say instead of their service's greeting.
     pub port_banner: Option<String>,
     /// INTERFACES.
@@ -172,6 +183,11 @@ impl Config {
             block_tcp: BlockMode::Log,
             block_udp: BlockMode::Log,
             scan_trigger: 0,
+            sensitivity: Sensitivity::Off,
+            score_window: 0,
+            ipv6_prefix: 0,
+            block_limit: 0,
+            protect_established: false,
             port_banner: None,
             interfaces: Interfaces::AllButLoopback,
             block_with: Vec::new(),

@@ -3,11 +3,14 @@
 //! Pure: clock and randomness are arguments, and no socket, file or firewall is known here.
 #![forbid(unsafe_code)]
 
+pub mod peers;
 pub mod policy;
 pub mod probe;
 pub mod table;
+pub mod walk;
 pub mod weights;
 
+pub use peers::Peers;
 pub use policy::{Verdict, Watch};
 pub use probe::{Probe, ScanType};
 pub use table::{Evidence, ScoreTable, SourceKey, Standing};

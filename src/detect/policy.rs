@@ -8,11 +8,14 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use super::probe::{Probe, Protocol};
-use super::table::{Evidence, ScoreTable, SourceKey, Standing, Vantage};
+use super::peers::{Peers, Served};
+use super::probe::{Probe, Protocol, ScanType};
+use super::table::{Evidence, Ledger, ScoreTable, SourceKey, Standing, Vantage};
+use super::walk::{self, Walk};
 use super::weights::{self, Points};
 use crate::config::{BlockMode, PortSet};
 use crate::networks::Networks;
+use crate::packet::Packet;
 
 /// What is watched, and what a source may do before it counts as a scanner. Immutable: a reload makes a new one.
 #[derive(Clone, Debug)]
@@ -29,6 +32,8 @@ pub struct Watch {
     pub on_link: Networks,
     /// Whose addresses are probed: this host's, in the daemon.
     pub vantage: Vantage,
+    /// SENSITIVITY: how everything that is not a watched port is judged.
+    pub walk: Walk,
     /// BLOCK_TCP.
     pub block_tcp: BlockMode,
     /// BLOCK_UDP.
@@ -44,6 +49,8 @@ pub enum Verdict {
     ServiceInUse,
     /// Its source address cannot be anybody's: it does not count.
     Martian,
+    /// It answers what was sent to its source: it does not count.
+    Answer,
     /// The same packet once more: it does not count twice.
     Retransmission,
     /// It counts, and its source is still below the trigger.
@@ -59,23 +66,75 @@ impl Watch {
         &self,
         probe: &Probe,
         table: &ScoreTable,
+        peers: &Peers,
         in_use: impl Fn(Protocol, u16) -> bool,
         now: u64,
     ) -> Verdict {
-        if !self.is_watched(probe.protocol, probe.port) {
+        let is_watched = self.is_watched(probe.protocol, probe.port);
+        if !is_watched && !self.walk.is_on() {
             return Verdict::NotWatched;
         }
         if is_martian(probe.source, probe.destination) {
             return Verdict::Martian;
         }
-        if in_use(probe.protocol, probe.port) {
+        if peers.expect(probe, now) {
+            return Verdict::Answer;
+        }
+        let in_use = in_use(probe.protocol, probe.port);
+        if is_watched && !in_use {
+            return self.enter(Ledger::Watched, probe, self.evidence(probe), table, now);
+        }
+        if probe.scan_type == ScanType::Ack && peers.completes(probe, now) {
+            self.reward(probe, table, now);
             return Verdict::ServiceInUse;
         }
-        let standing = table.record(self.account(probe), probe, self.evidence(probe), now);
+        let heard = peers.hears(probe.destination);
+        match self.walk.evidence(probe, walk::Place { in_use, heard, vantage: self.vantage }) {
+            Some(evidence) => self.enter(Ledger::Walk, probe, evidence, table, now),
+            None if in_use => Verdict::ServiceInUse,
+            None => Verdict::NotWatched,
+        }
+    }
+
+    /// Takes note of what a protected host itself sent at `now` microseconds: its answers are expected, and a port that
+    /// it answers from is no failed contact.
+    pub fn note_sent(&self, packet: &Packet, table: &ScoreTable, peers: &Peers, now: u64) -> Option<Served> {
+        let served = peers.note_sent(packet, now)?;
+        let key = self.source_key(served.client).seen_from(self.vantage, served.host);
+        table.retract(key.in_ledger(Ledger::Walk), &served, weights::FAILURE, now);
+        Some(served)
+    }
+
+    fn enter(
+        &self,
+        ledger: Ledger,
+        probe: &Probe,
+        evidence: Evidence,
+        table: &ScoreTable,
+        now: u64,
+    ) -> Verdict {
+        let [watched, walk] = self.account(probe).in_both();
+        let (mine, other) = match ledger {
+            Ledger::Watched => (watched, walk),
+            Ledger::Walk => (walk, watched),
+        };
+        let mut standing = table.record(mine, probe, evidence, now);
+        // A source is a scanner once, whichever way it became one.
+        standing.crossed =
+            standing.crossed && !table.standing(other, now).is_some_and(|other| other.triggered);
         match (standing.retransmission, standing.triggered) {
             (true, _) => Verdict::Retransmission,
             (false, true) => Verdict::Scan(standing),
             (false, false) => Verdict::Probe(standing),
+        }
+    }
+
+    /// Only of use to a source that has something to be forgiven.
+    fn reward(&self, probe: &Probe, table: &ScoreTable, now: u64) {
+        let account = self.account(probe).in_ledger(Ledger::Walk);
+        if let Some(evidence) = self.walk.success().filter(|_| table.standing(account, now).is_some()) {
+            // Under another protocol's name: what is remembered as a success is not to be taken back as a failure.
+            table.record(account, &Probe { protocol: Protocol::Ip, ..*probe }, evidence, now);
         }
     }
 
@@ -96,9 +155,13 @@ impl Watch {
         }
     }
 
-    /// The probes that a quick scan has to its name when it triggers: what events show as `threshold`.
-    pub fn threshold(&self) -> f32 {
-        self.scan_trigger.clamp(1, weights::TRIGGER_MAX) as f32
+    /// What events show as `threshold`: the probes of watched ports that a quick scan has to its name when it triggers,
+    /// or the score at which the walk ends.
+    pub fn threshold(&self, ledger: Ledger) -> f32 {
+        match ledger {
+            Ledger::Watched => self.scan_trigger.clamp(1, weights::TRIGGER_MAX) as f32,
+            Ledger::Walk => self.walk.threshold(),
+        }
     }
 
     /// The account that a probe is entered in.
@@ -155,7 +218,7 @@ fn is_martian(source: IpAddr, destination: IpAddr) -> bool {
 #[cfg(not(loom))]
 mod tests {
     use super::*;
-    use crate::detect::ScanType;
+    use crate::detect::weights::Sensitivity;
     use crate::packet::TcpFlags;
 
     const NOBODY: fn(Protocol, u16) -> bool = |_, _| false;
@@ -169,9 +232,14 @@ mod tests {
             ipv6_prefix: 64,
             on_link: Networks::default(),
             vantage: Vantage::Host,
+            walk: Walk::new(Sensitivity::Off),
             block_tcp: BlockMode::Block,
             block_udp: BlockMode::Log,
         }
+    }
+
+    fn peers() -> Peers {
+        Peers::new(&[5; 16], true)
     }
 
     fn table() -> ScoreTable {
@@ -196,9 +264,9 @@ mod tests {
 
     /// At which of `probes`, `gap` apart, the trigger fires (the first is 1).
     fn fires_at(trigger: u32, gap: u64, probes: impl IntoIterator<Item = Probe>) -> Option<usize> {
-        let (watch, table) = (watch(trigger), table());
+        let (watch, table, peers) = (watch(trigger), table(), peers());
         let scans = |(at, probe): (usize, Probe)| {
-            matches!(watch.judge(&probe, &table, NOBODY, HOUR + at as u64 * gap), Verdict::Scan(_))
+            matches!(watch.judge(&probe, &table, &peers, NOBODY, HOUR + at as u64 * gap), Verdict::Scan(_))
         };
         probes.into_iter().enumerate().map(scans).position(|fired| fired).map(|at| at + 1)
     }
@@ -231,40 +299,38 @@ mod tests {
 
     #[test]
     fn one_probe_crosses_and_every_later_one_stays_triggered_until_forgiven() {
-        let (watch, table) = (watch(2), table());
+        let (watch, table, peers) = (watch(2), table(), peers());
         let source = SourceKey::of("10.0.0.1".parse().unwrap(), 64);
         let mut crossings = 0;
         for port in 1..50 {
-            match watch.judge(&probe("10.0.0.1", port), &table, NOBODY, u64::from(port) * HOUR / 10) {
+            match watch.judge(&probe("10.0.0.1", port), &table, &peers, NOBODY, u64::from(port) * HOUR / 10) {
                 Verdict::Scan(standing) => crossings += u32::from(standing.crossed),
                 Verdict::Probe(_) => assert_eq!(port, 1),
-                Verdict::NotWatched | Verdict::ServiceInUse | Verdict::Martian | Verdict::Retransmission => {
-                    panic!("{port}")
-                }
+                other => panic!("{port}: {other:?}"),
             }
         }
         assert_eq!(crossings, 1);
         assert!(table.forgive(source) && !table.forgive(source));
-        let after = watch.judge(&probe("10.0.0.1", 60), &table, NOBODY, 5 * HOUR);
+        let after = watch.judge(&probe("10.0.0.1", 60), &table, &peers, NOBODY, 5 * HOUR);
         let Verdict::Probe(standing) = after else { panic!("{after:?}") };
         assert_eq!((standing.probes, standing.distinct_ports, standing.first_seen), (1, 1, 5 * HOUR));
     }
 
     #[test]
     fn a_retransmission_is_the_same_probe_but_not_ten_minutes_later() {
-        let (watch, table, once) = (watch(2), table(), probe("10.0.0.1", 7));
-        assert!(matches!(watch.judge(&once, &table, NOBODY, HOUR), Verdict::Probe(_)));
+        let (watch, table, peers, once) = (watch(2), table(), peers(), probe("10.0.0.1", 7));
+        assert!(matches!(watch.judge(&once, &table, &peers, NOBODY, HOUR), Verdict::Probe(_)));
         for second in [1, 3, 7, 15, 31, 63, 127] {
-            let again = watch.judge(&once, &table, NOBODY, HOUR + second * 1_000_000);
+            let again = watch.judge(&once, &table, &peers, NOBODY, HOUR + second * 1_000_000);
             assert_eq!(again, Verdict::Retransmission, "{second}");
         }
-        assert!(matches!(watch.judge(&once, &table, NOBODY, HOUR + HOUR / 6), Verdict::Scan(_)));
+        assert!(matches!(watch.judge(&once, &table, &peers, NOBODY, HOUR + HOUR / 6), Verdict::Scan(_)));
     }
 
     #[test]
     fn what_is_not_watched_or_in_use_or_martian_never_counts() {
         let (watch, table) = (watch(0), table());
-        let judge = |probe: Probe, in_use| watch.judge(&probe, &table, |_, _| in_use, HOUR);
+        let judge = |probe: Probe, in_use| watch.judge(&probe, &table, &peers(), |_, _| in_use, HOUR);
         assert_eq!(judge(probe("10.0.0.1", 1025), false), Verdict::NotWatched);
         assert_eq!(
             judge(Probe { protocol: Protocol::Sctp, ..probe("10.0.0.1", 7) }, false),

@@ -76,7 +76,8 @@ pub struct Probe {
     pub scan_type: ScanType,
     /// TCP flags as seen, 0 where there are none.
     pub flags: TcpFlags,
-    /// TCP sequence number (0 elsewhere): with the ports it tells a retransmission from a new probe.
+    /// TCP sequence number, for ICMP the message's type, 0 elsewhere: with the ports it tells a retransmission from a
+    /// new probe.
     pub sequence: u32,
     /// IPv4 options present; `None` where that cannot be known.
     pub ip_options: Option<bool>,
@@ -128,7 +129,9 @@ impl Probe {
                 Told { source_port, port, ..Told::new(Protocol::Sctp, sctp_scan(chunk)?) }
             }
             Transport::Icmp { kind, code: _ } => {
-                is_query(packet.source, kind).then(|| Told::new(Protocol::Icmp, ScanType::Icmp))?
+                let sequence = kind.into();
+                let told = || Told { sequence, ..Told::new(Protocol::Icmp, ScanType::Icmp) };
+                is_query(packet.source, kind).then(told)?
             }
             Transport::TinyFragment { .. } | Transport::LaterFragment { .. } => return None,
             Transport::Other { protocol } => {

@@ -46,12 +46,13 @@ use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
-pub use source::{SourceKey, Vantage};
+pub use source::{Ledger, SourceKey, Vantage};
 
 use self::bucket::{Bucket, Moment, WAYS};
 use self::details::Details;
 use self::head::{Decay, Gain, Head};
 use self::source::Place;
+use super::peers::Served;
 use super::probe::Probe;
 use super::weights::Points;
 
@@ -87,6 +88,8 @@ pub struct Standing {
     pub retransmission: bool,
     /// [`ScoreTable::quiet`] asked to say nothing more of it for now.
     pub quiet: bool,
+    /// Which of its accounts this is.
+    pub ledger: Ledger,
 }
 
 /// How full the table is and whom it turned away.
@@ -130,15 +133,16 @@ impl ScoreTable {
     /// A source that finds no room is judged on this one probe.
     pub fn record(&self, key: SourceKey, probe: &Probe, evidence: Evidence, now: u64) -> Standing {
         let (place, moment) = (self.place(key), self.moment(now));
-        let Some(bucket) = self.bucket(place) else { return alone(probe, evidence, now) };
+        let Some(bucket) = self.bucket(place) else { return alone(key, probe, evidence, now) };
         let found = bucket.find(place, moment);
         let known = found.and_then(|(way, head)| Some((bucket.details(way)?, head)));
-        let (contact, port) = (place.contact_mark(probe), place.port_mark(probe));
+        let contact = place.contact_mark(probe);
+        let port = place.port_mark(probe.destination, probe.protocol, probe.port);
         if let Some((details, head)) = known
             && details.knows_contact(contact, now)
         {
             let counts = details.counts(place);
-            return Standing { retransmission: true, ..standing(details, place, counts, head, moment) };
+            return Standing { retransmission: true, ..standing(key, details, place, counts, head, moment) };
         }
         let is_new = !known.is_some_and(|(details, _)| details.knows_port(port));
         let gain = Gain {
@@ -149,29 +153,50 @@ impl ScoreTable {
         };
         let quickly = found.and_then(|found| bucket.add(found, gain, moment));
         let Some(credited) = quickly.or_else(|| bucket.credit(place, gain, moment)) else {
-            return alone(probe, evidence, now);
+            return alone(key, probe, evidence, now);
         };
-        let Some(details) = bucket.details(credited.way) else { return alone(probe, evidence, now) };
+        let Some(details) = bucket.details(credited.way) else { return alone(key, probe, evidence, now) };
         let counts = details.count(place, is_new);
         details.note_contact(contact, now, counts.probes);
         if is_new {
             details.note_port(port, counts.distinct_ports);
         }
-        Standing { crossed: credited.crossed, ..standing(details, place, counts, credited.head, moment) }
+        Standing { crossed: credited.crossed, ..standing(key, details, place, counts, credited.head, moment) }
     }
 
-    /// Says nothing more of `key` until `until` microseconds: [`Standing::quiet`]. Gives whether it has an account.
+    /// The port that `served` names was answered by a service after all: what was counted against `key` for it, if it
+    /// is among the last ports, is taken back.
+    pub fn retract(&self, key: SourceKey, served: &Served, points: Points, now: u64) {
+        let (place, moment) = (self.place(key), self.moment(now));
+        let Some(bucket) = self.bucket(place) else { return };
+        let Some(details) = bucket.find(place, moment).and_then(|(way, _)| bucket.details(way)) else {
+            return;
+        };
+        if details.forget_port(place.port_mark(served.host, served.protocol, served.port)) {
+            let (points, threshold) = (Points(points.0.saturating_neg()), Points(i32::MAX));
+            bucket.credit(place, Gain { points, threshold, verified: false, triggered: false }, moment);
+        }
+    }
+
+    /// Says nothing more of `key` until `until` microseconds: [`Standing::quiet`], in both ledgers. Gives whether it has
+    /// an account.
     pub fn quiet(&self, key: SourceKey, until: u64) -> bool {
-        let place = self.place(key);
-        let bucket = self.bucket(place);
-        let details = bucket.and_then(|bucket| bucket.details(bucket.holding(place)?));
-        details.inspect(|details| details.quiet(place, until)).is_some()
+        let quiet = |key| {
+            let place = self.place(key);
+            let bucket = self.bucket(place);
+            let details = bucket.and_then(|bucket| bucket.details(bucket.holding(place)?));
+            details.inspect(|details| details.quiet(place, until)).is_some()
+        };
+        key.in_both().map(quiet).contains(&true)
     }
 
-    /// Forgets `key`: its next probe is its first, and it can cross again. Gives whether it had an account.
+    /// Forgets `key` in both ledgers: its next probe is its first, and it can cross again. Gives whether it had an account.
     pub fn forgive(&self, key: SourceKey) -> bool {
-        let place = self.place(key);
-        self.bucket(place).is_some_and(|bucket| bucket.close(place))
+        let forgive = |key| {
+            let place = self.place(key);
+            self.bucket(place).is_some_and(|bucket| bucket.close(place))
+        };
+        key.in_both().map(forgive).contains(&true)
     }
 
     /// How `key` stands at `now`, if it has an account; changes nothing.
@@ -180,7 +205,7 @@ impl ScoreTable {
         let bucket = self.bucket(place)?;
         let (way, head) = bucket.find(place, moment)?;
         let details = bucket.details(way)?;
-        Some(standing(details, place, details.counts(place), head, moment))
+        Some(standing(key, details, place, details.counts(place), head, moment))
     }
 
     /// Empties accounts that have faded to nothing; gives how many are left. Call it about every half-life.
@@ -223,6 +248,7 @@ impl ScoreTable {
 }
 
 fn standing(
+    key: SourceKey,
     details: &Details,
     place: Place,
     counts: details::Counts,
@@ -239,11 +265,12 @@ fn standing(
         triggered: head.triggered(),
         retransmission: false,
         quiet: details.is_quiet(place, moment.now),
+        ledger: key.ledger(),
     }
 }
 
 /// The standing of a source of which nothing else is or can be known.
-fn alone(probe: &Probe, evidence: Evidence, now: u64) -> Standing {
+fn alone(key: SourceKey, probe: &Probe, evidence: Evidence, now: u64) -> Standing {
     let crossed = evidence.new_port > Points::NONE && evidence.new_port >= evidence.threshold;
     Standing {
         score: evidence.new_port.max(Points::NONE).as_f32(),
@@ -255,5 +282,6 @@ fn alone(probe: &Probe, evidence: Evidence, now: u64) -> Standing {
         triggered: crossed,
         retransmission: false,
         quiet: false,
+        ledger: key.ledger(),
     }
 }

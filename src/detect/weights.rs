@@ -35,8 +35,9 @@ pub const HALF_POINT: Points = Points(128);
 /// SCAN_TRIGGER values above this act as this: scores saturate at 1,023 points.
 pub const TRIGGER_MAX: u32 = 1_000;
 
-/// After this long a point is worth half. A night's pause between two halves of a scan is 6 hours, nmap's slowest
-/// timing (-T0) 5 minutes: ten of its probes lose half a point, while the weekly stray of an innocent is gone by the next.
+/// After this long a point is worth half, unless SCORE_WINDOW says otherwise. A night's pause between two halves of a
+/// scan is 6 hours, nmap's slowest timing (-T0) 5 minutes: ten of its probes lose half a point, while the weekly stray
+/// of an innocent is gone by the next.
 /// PortSentry never forgets a probe, whereby any host that errs twice in a year is a scanner under SCAN_TRIGGER=2.
 pub const HALF_LIFE: Duration = Duration::from_secs(6 * 3600);
 
@@ -47,4 +48,86 @@ pub const HALF_LIFE: Duration = Duration::from_secs(6 * 3600);
 pub fn trigger_threshold(trigger: u32) -> Points {
     let whole = i32::try_from(trigger.clamp(1, TRIGGER_MAX)).unwrap_or(1);
     Points(whole * Points::ONE.0 - HALF_POINT.0)
+}
+
+/// The walk: a first contact that fails, with a port of this host that nobody uses.
+pub const FAILURE: Points = Points::ONE;
+
+/// The walk: a first contact that succeeds, an exchange completed with a real service. What a failure adds it takes
+/// away, for θ1 = 1 − θ0.
+pub const SUCCESS: Points = Points(-Points::ONE.0);
+
+/// The walk: flags that no honest stack sends (see [`super::ScanType::is_impossible`]). A whole point for each packet,
+/// whatever its port, in use or not: there is no honest reason to repeat it either.
+pub const IMPOSSIBLE: Points = Points::ONE;
+
+/// The walk, where what the host itself sends is not seen (half a capture): something that looks like the answer to a
+/// client of ours (from a port below [`FIRST_CLIENT_PORT`] to one above). It may be one, so it proves nothing: one
+/// server's answers met 10,561 local ports in a real capture.
+pub const ANSWER_OF_UNHEARD: Points = Points::NONE;
+
+/// Ports below are servers' (RFC 6335 §6: the system ports).
+pub const FIRST_CLIENT_PORT: u16 = 1024;
+
+/// UDP ports at which a neighbour knocks without being asked, every day, on every network: DHCP (RFC 2131, RFC 8415),
+/// NetBIOS (RFC 1001), SSDP (UPnP 1.1), WS-Discovery, mDNS (RFC 6762), LLMNR (RFC 4795).
+pub const NEIGHBOURLY_UDP: [u16; 10] = [67, 68, 137, 138, 546, 547, 1900, 3702, 5353, 5355];
+
+/// UDP ports of traceroute(8): it begins at 33434 and takes the next one for each of 3 probes on at most 30 hops, and
+/// those that reach us are answered as a matter of course.
+pub const TRACEROUTE_UDP: std::ops::RangeInclusive<u16> = 33434..=33534;
+
+/// SENSITIVITY: the error rates of the walk's sequential test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sensitivity {
+    /// Ports that are not watched never count.
+    Off,
+    /// α = 1e-8: one honest source in a hundred million; 14 straight failures. Snort's medium port scan counts 15.
+    Low,
+    /// α = 1e-5: 9 straight failures, within the 10 of Weaver, Staniford and Paxson (USENIX Security 2004).
+    Medium,
+    /// α = 0.01, the paper's own: 4 straight failures.
+    High,
+}
+
+impl Sensitivity {
+    /// Probability that the walk flags an honest source: Jung et al., §4.2.
+    pub const fn alpha(self) -> Option<f64> {
+        match self {
+            Sensitivity::Off => None,
+            Sensitivity::Low => Some(1e-8),
+            Sensitivity::Medium => Some(1e-5),
+            Sensitivity::High => Some(0.01),
+        }
+    }
+
+    /// The score at which the walk ends: ln(β/α) in units of ln((1−θ1)/(1−θ0)), which is one failure's.
+    /// Not rounded up to whole failures, so that a slow scan's points may fade a little. `None`: never.
+    pub fn threshold(self) -> Option<Points> {
+        let failures = (BETA / self.alpha()?).ln() / ((1.0 - THETA_SCANNER) / (1.0 - THETA_HONEST)).ln();
+        Some(Points((failures * f64::from(Points::ONE.0)).round() as i32))
+    }
+}
+
+/// Probability that the walk flags a scanner.
+pub const BETA: f64 = 0.99;
+/// Probability that an honest source's first contact succeeds: Jung et al. §4.1, measured at two sites.
+pub const THETA_HONEST: f64 = 0.8;
+/// And a scanner's.
+pub const THETA_SCANNER: f64 = 0.2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_sensitivity_takes_the_straight_failures_that_its_error_rates_say() {
+        let failures = |sensitivity: Sensitivity| {
+            sensitivity.threshold().map(|threshold| threshold.as_f32().ceil() as u32)
+        };
+        assert_eq!(
+            [Sensitivity::Off, Sensitivity::Low, Sensitivity::Medium, Sensitivity::High].map(failures),
+            [None, Some(14), Some(9), Some(4)]
+        );
+    }
 }

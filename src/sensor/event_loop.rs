@@ -26,7 +26,6 @@ use crate::control::protocol::{ControlReply, ControlRequest, Entry};
 use crate::control::server::ControlServer;
 use crate::detect::Probe;
 use crate::detect::policy::Verdict;
-use crate::detect::weights::HALF_LIFE;
 use crate::event::Event;
 use crate::protocol::{Reply, Request};
 
@@ -79,6 +78,8 @@ pub struct EventLoop {
     pub(super) signals: SignalFd,
     pub(super) host: Host,
     pub(super) reporter: Reporter,
+    /// How often the score table is swept: every half-life of a score.
+    pub(super) sweep_every: Duration,
     /// When the score table is swept next, so that no account of long ago passes for a fresh one.
     pub(super) sweep_at: Instant,
 }
@@ -244,11 +245,15 @@ impl EventLoop {
     fn judge(&mut self, probe: Probe, interface: u32, now: Now, turn: &mut Turn) {
         let in_use = |protocol, port| self.shared.in_use.holds(protocol, port);
         let watch = self.responder.watch.clone();
-        match watch.judge(&probe, &self.shared.table, in_use, micros(now)) {
+        match watch.judge(&probe, &self.shared.table, &self.shared.peers, in_use, micros(now)) {
             Verdict::Probe(standing) | Verdict::Scan(standing) => {
                 self.responder.on_case(Case { probe, standing, interface }, now, turn);
             }
-            Verdict::NotWatched | Verdict::ServiceInUse | Verdict::Martian | Verdict::Retransmission => {}
+            Verdict::NotWatched
+            | Verdict::ServiceInUse
+            | Verdict::Martian
+            | Verdict::Answer
+            | Verdict::Retransmission => {}
         }
     }
 
@@ -339,7 +344,7 @@ impl EventLoop {
         self.tell(&turn);
         if self.sweep_at <= now.instant {
             self.shared.table.sweep(micros(now));
-            self.sweep_at = now.instant + HALF_LIFE;
+            self.sweep_at = now.instant + self.sweep_every;
         }
     }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -31,12 +31,13 @@ use super::ring::{self, Ring, RingControl, RingError};
 use super::sightings::Sightings;
 use super::watcher::{Shared, View, Watcher};
 use super::{never_block, signals};
-use crate::config::{Config, Interfaces, Loaded, LogOutput, Mode, PortSet};
+use crate::config::{Config, FOREVER, Interfaces, Loaded, LogOutput, Mode, PortSet};
 use crate::control::server::{BindError, ControlServer};
+use crate::detect::Peers;
 use crate::detect::policy::Watch;
 use crate::detect::probe::Protocol;
 use crate::detect::table::{ScoreTable, Vantage};
-use crate::detect::weights::HALF_LIFE;
+use crate::detect::walk::Walk;
 use crate::event::emitter::Form;
 use crate::event::history::{History, HistoryError};
 use crate::event::{self, Emitter, Start};
@@ -49,14 +50,14 @@ use crate::sandbox::{Capability, SandboxError, capabilities};
 /// Exit code when the other process died (sysexits.h, EX_SOFTWARE).
 const PEER_DIED: u8 = 70;
 
-/// IPv6 sources off-link are scored and blocked by this prefix: what one subscriber has (RFC 6177).
-const IPV6_PREFIX: u8 = 64;
-
 /// Most ring threads that are started unasked.
 const MOST_WORKERS: usize = 4;
 
 /// Ports from here on are those that a host connects from (net.ipv4.ip_local_port_range's default).
 const FIRST_EPHEMERAL: u16 = 32768;
+
+/// Scores that never fade need no sweep; a day is soon enough to find that out again.
+const NEVER_SWEPT: Duration = Duration::from_secs(86_400);
 
 /// A ring thread's stack, bytes: it calls nothing deep.
 const THREAD_STACK: usize = 128 * 1024;
@@ -184,7 +185,8 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
         signals,
         host,
         reporter,
-        sweep_at: Instant::now() + HALF_LIFE,
+        sweep_every: half_life(config).unwrap_or(NEVER_SWEPT),
+        sweep_at: Instant::now() + half_life(config).unwrap_or(NEVER_SWEPT),
     };
     events.register().map_err(system("a descriptor cannot be watched"))?;
     events.register_decoys()?;
@@ -307,21 +309,29 @@ pub(crate) fn watch(config: &Config, tcp_decoys: &PortSet, udp_decoys: &PortSet)
         tcp_ports: config.tcp_ports.union(tcp_decoys),
         udp_ports: config.udp_ports.union(udp_decoys),
         scan_trigger: config.scan_trigger,
-        ipv6_prefix: IPV6_PREFIX,
+        ipv6_prefix: config.ipv6_prefix,
         on_link: crate::networks::Networks::default(),
         vantage: Vantage::Host,
+        walk: Walk::new(config.sensitivity),
         block_tcp: config.block_tcp,
         block_udp: config.block_udp,
     }
 }
 
+/// `None`, for ever, where SCORE_WINDOW is.
+pub(crate) fn half_life(config: &Config) -> Option<Duration> {
+    (config.score_window != FOREVER).then(|| Duration::from_secs(config.score_window.into()))
+}
+
 fn shared(config: &Config, view: View, clock: Clock) -> Result<Shared, StartError> {
-    let mut key = [0; 16];
+    let (mut key, mut peers_key) = ([0; 16], [0; 16]);
     getrandom::fill(&mut key)
+        .and_then(|()| getrandom::fill(&mut peers_key))
         .map_err(|error| StartError::System("no randomness", std::io::Error::other(error)))?;
     Ok(Shared {
         view: arc_swap::ArcSwap::from_pointee(view),
-        table: Arc::new(ScoreTable::new(config.table_size, &key, Some(HALF_LIFE))),
+        table: Arc::new(ScoreTable::new(config.table_size, &key, half_life(config))),
+        peers: Peers::new(&peers_key, true),
         in_use: PortsInUse::new(config.interfaces == Interfaces::All),
         sightings: Sightings::new().map_err(system("no eventfd"))?,
         rejects: [const { AtomicU64::new(0) }; Reject::ALL.len()],

@@ -15,7 +15,7 @@ use crate::config::BlockMode;
 use crate::control::protocol::outcome_reason;
 use crate::detect::Probe;
 use crate::detect::policy::Watch;
-use crate::detect::table::{ScoreTable, Standing};
+use crate::detect::table::{Ledger, ScoreTable, Standing};
 use crate::event::{Action, ActionVerdict, Event, EventType, Flow, Scan};
 use crate::networks::Networks;
 use crate::protocol::channel::RequestWriter;
@@ -119,7 +119,11 @@ impl Responder {
         self.probes += 1;
         self.scans += u64::from(case.standing.crossed);
         if !case.standing.triggered {
-            return self.tell(EventType::Probe, &case, None, now, turn);
+            // A failed contact is no event until there are enough of them.
+            if case.standing.ledger == Ledger::Watched {
+                self.tell(EventType::Probe, &case, None, now, turn);
+            }
+            return;
         }
         let told = if case.standing.crossed { EventType::Scan } else { EventType::Probe };
         let source = case.probe.source;
@@ -279,7 +283,7 @@ impl Responder {
         Scan {
             scan_type: case.probe.scan_type,
             score: standing.score,
-            threshold: self.watch.threshold(),
+            threshold: self.watch.threshold(standing.ledger),
             distinct_ports: standing.distinct_ports,
             probes: standing.probes,
             verified: standing.verified,

@@ -17,8 +17,8 @@ use super::sightings::{Sighting, Sightings, State};
 use crate::config::PortSet;
 use crate::detect::policy::{Verdict, Watch};
 use crate::detect::probe::Protocol;
-use crate::detect::table::{ScoreTable, Standing};
-use crate::detect::{Probe, ScanType};
+use crate::detect::table::{Ledger, ScoreTable, Standing};
+use crate::detect::{Peers, Probe, ScanType};
 use crate::networks::Networks;
 use crate::packet::{Checksums, LinkType, Reassembly, Reject};
 
@@ -43,6 +43,8 @@ pub struct Shared {
     pub view: ArcSwap<View>,
     /// The scores.
     pub table: Arc<ScoreTable>,
+    /// What this host sent lately.
+    pub peers: Peers,
     /// Ports with a live service.
     pub in_use: PortsInUse,
     /// The way to the main thread.
@@ -107,13 +109,16 @@ impl Watcher {
         }
         let in_use = |protocol, port| self.shared.in_use.holds(protocol, port);
         let micros = super::responder::micros(self.now);
-        match view.watch.judge(probe, &self.shared.table, in_use, micros) {
+        match view.watch.judge(probe, &self.shared.table, &self.shared.peers, in_use, micros) {
             Verdict::Scan(standing) => worth_telling(standing, view).then_some(State::Counted(standing)),
-            Verdict::Probe(standing) => Some(State::Counted(standing)),
+            // A failed contact is no event until there are enough of them.
+            Verdict::Probe(standing) => {
+                (standing.ledger == Ledger::Watched).then_some(State::Counted(standing))
+            }
             Verdict::ServiceInUse => {
                 (!self.shared.in_use.is_fresh(self.now.uptime)).then_some(State::Doubtful)
             }
-            Verdict::NotWatched | Verdict::Martian | Verdict::Retransmission => None,
+            Verdict::NotWatched | Verdict::Martian | Verdict::Answer | Verdict::Retransmission => None,
         }
     }
 }

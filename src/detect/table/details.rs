@@ -112,6 +112,13 @@ impl Details {
         }
     }
 
+    /// Forgets a port, if it is among those remembered: gives whether it was.
+    pub fn forget_port(&self, mark: u64) -> bool {
+        let lanes = self.ports.iter().flat_map(|lanes| (0..4).map(move |lane| (lanes, 16 * lane)));
+        let mut known = lanes.filter(|(lanes, shift)| lanes.load(Relaxed) >> shift & 0xffff == mark);
+        known.next().inspect(|&(lanes, shift)| set_lane(lanes, shift, 0xffff, 0)).is_some()
+    }
+
     /// Whether this contact was made less than about five minutes before `now`.
     pub fn knows_contact(&self, mark: u64, now: u64) -> bool {
         let epoch = (now >> EPOCH_SHIFT) as u8;

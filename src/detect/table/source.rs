@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use siphasher::sip::SipHasher13;
 
 use crate::detect::Probe;
+use crate::detect::probe::Protocol;
 
 /// What the probed addresses are to each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,11 +22,22 @@ pub enum Vantage {
     Network,
 }
 
+/// What an account counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Ledger {
+    /// Probes of watched ports, toward SCAN_TRIGGER.
+    #[default]
+    Watched,
+    /// Failed contacts with all others, toward the end of the random walk.
+    Walk,
+}
+
 /// One account: an IPv4 address, or an IPv6 prefix (whoever holds a /64 holds all its addresses).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SourceKey {
     source: IpAddr,
     with: With,
+    ledger: Ledger,
 }
 
 /// Whom an account is kept by.
@@ -41,14 +53,33 @@ impl SourceKey {
     /// ones are IPv4.
     pub fn of(source: IpAddr, ipv6_prefix: u8) -> SourceKey {
         match source.to_canonical() {
-            IpAddr::V4(address) => SourceKey { source: IpAddr::V4(address), with: With::Host },
+            IpAddr::V4(address) => SourceKey::on_this_host(IpAddr::V4(address)),
             IpAddr::V6(address) => {
                 let host_bits = 128_u32.saturating_sub(u32::from(ipv6_prefix));
                 let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
                 let prefix = Ipv6Addr::from(u128::from(address) & mask);
-                SourceKey { source: IpAddr::V6(prefix), with: With::Host }
+                SourceKey::on_this_host(IpAddr::V6(prefix))
             }
         }
+    }
+
+    fn on_this_host(source: IpAddr) -> SourceKey {
+        SourceKey { source, with: With::Host, ledger: Ledger::Watched }
+    }
+
+    /// The account of the same source in `ledger`. A source has one in each: neither's points are the other's.
+    pub fn in_ledger(self, ledger: Ledger) -> SourceKey {
+        SourceKey { ledger, ..self }
+    }
+
+    /// All accounts of the same source.
+    pub fn in_both(self) -> [SourceKey; 2] {
+        [Ledger::Watched, Ledger::Walk].map(|ledger| self.in_ledger(ledger))
+    }
+
+    /// Which ledger this account is in.
+    pub fn ledger(self) -> Ledger {
+        self.ledger
     }
 
     /// The account that `vantage` keeps of this source once it has probed `destination`.
@@ -87,6 +118,11 @@ impl Place {
             With::Host | With::Network => hash_of(hasher, source.source),
             With::OneHost(host) => hash_of(hasher, source.source) ^ mix(key, hash_of(hasher, host)),
         };
+        let hash = match source.ledger {
+            Ledger::Watched => hash,
+            // Another secret word for another ledger: the two places of a source tell nothing of each other.
+            Ledger::Walk => mix(key.rotate_left(17), hash),
+        };
         let is_network = source.with == With::Network;
         Place { bucket: hash, fingerprint: (hash >> 36).max(1), secret: mix(key, hash), is_network }
     }
@@ -97,9 +133,9 @@ impl Place {
     }
 
     /// A protocol and port as 16 bits, never 0, different for each source.
-    pub fn port_mark(self, probe: &Probe) -> u64 {
-        let port = u64::from(probe.port) | (probe.protocol as u64) << 16;
-        let host = if self.is_network { folded(probe.destination).rotate_left(24) } else { 0 };
+    pub fn port_mark(self, host: IpAddr, protocol: Protocol, port: u16) -> u64 {
+        let port = u64::from(port) | (protocol as u64) << 16;
+        let host = if self.is_network { folded(host).rotate_left(24) } else { 0 };
         (mix(self.secret, port ^ host) & 0xffff).max(1)
     }
 

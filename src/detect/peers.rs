@@ -1,0 +1,358 @@
+//! What we ourselves sent lately, by flow: so that an answer is never taken for a probe.
+//!
+//! Ring threads (and `replay`) write and read it, all at once, without a lock; memory is given once. It forgets what
+//! is old or pushed out, and then an answer may count as a failed contact; it never takes one flow for another: not the
+//! remote port makes an answer (`nmap -g 53`), but that we wrote to that address and port from this very port.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use siphasher::sip::SipHasher13;
+
+use super::probe::{Probe, Protocol};
+use crate::packet::{Packet, TcpFlags, Transport};
+
+/// Flows that share a place, two cache lines; the oldest makes room. With eight, one of a resolver's 10,000 open
+/// questions was pushed out now and then; with sixteen, one in a hundred million.
+const WAYS: usize = 16;
+/// Places: 65,536 flows in half a megabyte.
+const LINES: usize = 4096;
+/// Local addresses that are known to have sent something.
+const SENDERS: usize = 4096;
+
+/// How late an answer to a datagram may come, seconds. Resolvers give up after 5 to 30, an NTP poll may be 1,024 apart.
+const DATAGRAM_SECONDS: u64 = 1_100;
+/// How long a connection may be silent and still be one: two hours is TCP's keep-alive (RFC 9293 §3.8.4).
+const CONNECTION_SECONDS: u64 = 3 * 3600;
+
+/// Times have 24 bits, of seconds.
+const SECONDS: u64 = (1 << 24) - 1;
+
+/// What a flow of ours is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// We asked, or are in the middle of it: what comes back on it is an answer.
+    Asked,
+    /// A service here accepted it: what comes next on it completes an exchange.
+    Accepted,
+}
+
+/// A service of ours spoke to somebody: whoever asked at this port did not ask in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// To whom.
+    pub client: IpAddr,
+    /// From which address of ours.
+    pub host: IpAddr,
+    /// Transport.
+    pub protocol: Protocol,
+    /// Our port.
+    pub port: u16,
+}
+
+/// The memory.
+#[derive(Debug)]
+pub struct Peers {
+    /// Flow mark 40 bits, second 24.
+    flows: Box<[Line]>,
+    /// A 32-bit mark of each local address that sent anything: where one sends nothing, we see but half of its traffic.
+    senders: Box<[AtomicU32]>,
+    hasher: SipHasher13,
+    /// What this very host sends is always seen.
+    hears_all: bool,
+}
+
+#[derive(Debug)]
+#[repr(align(64))]
+struct Line([AtomicU64; WAYS]);
+
+impl Peers {
+    /// An empty memory, keyed with random bytes. `hears_all`: everything that the protected hosts send is offered (the
+    /// daemon); otherwise a host counts as heard once it sent something (a capture may hold one direction only).
+    pub fn new(key: &[u8; 16], hears_all: bool) -> Peers {
+        let line = || Line(std::array::from_fn(|_| AtomicU64::new(0)));
+        Peers {
+            flows: (0..LINES).map(|_| line()).collect(),
+            senders: (0..SENDERS).map(|_| AtomicU32::new(0)).collect(),
+            hasher: SipHasher13::new_with_key(key),
+            hears_all,
+        }
+    }
+
+    /// Takes note of a packet that a protected host sent at `now` microseconds. Tells if it was a service's.
+    pub fn note_sent(&self, packet: &Packet, now: u64) -> Option<Served> {
+        self.note_sender(packet.source);
+        let (flow, part) = Flow::sent(packet)?;
+        self.insert(flow, part, now);
+        // One datagram is like another: an answer, if something was asked.
+        let serves = part == Part::Accepted || flow.protocol == Protocol::Udp;
+        let Flow { protocol, host, peer: client, port, peer_port: _ } = flow;
+        serves.then_some(Served { client, host, protocol, port })
+    }
+
+    /// Whether `probe` answers what was sent from its destination: then it is none.
+    pub fn expect(&self, probe: &Probe, now: u64) -> bool {
+        self.holds(Flow::of(probe), Part::Asked, now)
+    }
+
+    /// Whether `probe` completes an exchange that a service began to answer; true once for each.
+    pub fn completes(&self, probe: &Probe, now: u64) -> bool {
+        self.take(Flow::of(probe), Part::Accepted, now)
+    }
+
+    /// Whether what `host` sends is seen, so that an answer without a question is none.
+    pub fn hears(&self, host: IpAddr) -> bool {
+        self.hears_all || {
+            let (slot, mark) = self.sender(host);
+            slot.is_some_and(|slot| slot.load(Relaxed) == mark)
+        }
+    }
+
+    /// Bytes held, from the start to the end.
+    pub fn memory_bytes(&self) -> usize {
+        size_of_val::<[Line]>(&self.flows) + size_of_val::<[AtomicU32]>(&self.senders)
+    }
+
+    fn note_sender(&self, host: IpAddr) {
+        if self.hears_all {
+            return;
+        }
+        let (slot, mark) = self.sender(host);
+        if let Some(slot) = slot {
+            slot.store(mark, Relaxed);
+        }
+    }
+
+    fn sender(&self, host: IpAddr) -> (Option<&AtomicU32>, u32) {
+        let hash = match host {
+            IpAddr::V4(address) => self.hasher.hash(&address.octets()),
+            IpAddr::V6(address) => self.hasher.hash(&address.octets()),
+        };
+        (self.senders.get(hash as usize % SENDERS), ((hash >> 32) as u32).max(1))
+    }
+
+    fn insert(&self, flow: Flow, part: Part, now: u64) {
+        let Some((line, mark)) = self.line(flow, part) else { return };
+        let second = seconds(now);
+        let words = || line.0.iter().map(|word| (word, word.load(Relaxed)));
+        let same = words().find(|(_, held)| held >> 24 == mark);
+        let age = |held: u64| match held {
+            0 => u64::MAX,
+            held => second.wrapping_sub(held) & SECONDS,
+        };
+        let victim = same.or_else(|| words().max_by_key(|&(_, held)| age(held)));
+        if let Some((word, _)) = victim {
+            word.store(mark << 24 | second, Relaxed);
+        }
+    }
+
+    fn holds(&self, flow: Flow, part: Part, now: u64) -> bool {
+        self.find(flow, part, now).is_some()
+    }
+
+    fn take(&self, flow: Flow, part: Part, now: u64) -> bool {
+        let found = self.find(flow, part, now);
+        found.is_some_and(|(word, held)| word.compare_exchange(held, 0, Relaxed, Relaxed).is_ok())
+    }
+
+    fn find(&self, flow: Flow, part: Part, now: u64) -> Option<(&AtomicU64, u64)> {
+        let (line, mark) = self.line(flow, part)?;
+        let (word, held) =
+            line.0.iter().map(|word| (word, word.load(Relaxed))).find(|(_, held)| held >> 24 == mark)?;
+        // A clock that runs a little behind on this thread makes an age just below the wrap: no age at all.
+        let age = seconds(now).wrapping_sub(held) & SECONDS;
+        let lasts = match flow.protocol {
+            Protocol::Udp => DATAGRAM_SECONDS,
+            Protocol::Tcp | Protocol::Sctp | Protocol::Icmp | Protocol::Ip => CONNECTION_SECONDS,
+        };
+        (age <= lasts || age > SECONDS - 60).then_some((word, held))
+    }
+
+    fn line(&self, flow: Flow, part: Part) -> Option<(&Line, u64)> {
+        let hash = flow.hash(&self.hasher, part);
+        // The line by the low bits, the mark by the high ones; never 0, which is an empty word.
+        Some((self.flows.get(hash as usize % LINES)?, (hash >> 24).max(1)))
+    }
+}
+
+/// A flow as the protected host sees it.
+#[derive(Clone, Copy, Debug)]
+struct Flow {
+    protocol: Protocol,
+    host: IpAddr,
+    peer: IpAddr,
+    port: u16,
+    peer_port: u16,
+}
+
+impl Flow {
+    /// The flow that `packet` of ours opens or goes on with; `None` where it refuses or closes one.
+    fn sent(packet: &Packet) -> Option<(Flow, Part)> {
+        let (protocol, port, peer_port, part) = match packet.transport {
+            Transport::Tcp { source_port, port, flags, .. } => {
+                (Protocol::Tcp, source_port, port, tcp_part(flags)?)
+            }
+            Transport::Udp { source_port, port, .. } => (Protocol::Udp, source_port, port, Part::Asked),
+            Transport::Sctp { source_port, port, chunk } => {
+                (Protocol::Sctp, source_port, port, sctp_part(chunk)?)
+            }
+            Transport::Icmp { .. }
+            | Transport::TinyFragment { .. }
+            | Transport::LaterFragment { .. }
+            | Transport::Other { .. } => return None,
+        };
+        Some((Flow { protocol, host: packet.source, peer: packet.destination, port, peer_port }, part))
+    }
+
+    fn of(probe: &Probe) -> Flow {
+        Flow {
+            protocol: probe.protocol,
+            host: probe.destination,
+            peer: probe.source,
+            port: probe.port,
+            peer_port: probe.source_port,
+        }
+    }
+
+    fn hash(self, hasher: &SipHasher13, part: Part) -> u64 {
+        let mut bytes = [0_u8; 38];
+        let (ends, rest) = bytes.split_at_mut(32);
+        for (slot, address) in ends.chunks_exact_mut(16).zip([self.host, self.peer]) {
+            slot.copy_from_slice(&match address {
+                IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+                IpAddr::V6(address) => address.octets(),
+            });
+        }
+        let [a, b] = self.port.to_be_bytes();
+        let [c, d] = self.peer_port.to_be_bytes();
+        rest.copy_from_slice(&[a, b, c, d, self.protocol as u8, part as u8]);
+        hasher.hash(&bytes)
+    }
+}
+
+/// A RST answers what belongs to no connection, so it makes none.
+fn tcp_part(flags: TcpFlags) -> Option<Part> {
+    match (flags.has(TcpFlags::RST), flags.has(TcpFlags::SYN | TcpFlags::ACK)) {
+        (true, _) => None,
+        (false, true) => Some(Part::Accepted),
+        (false, false) => Some(Part::Asked),
+    }
+}
+
+/// INIT ACK (2) is a service's, ABORT (6) refuses (RFC 9260 §3.2, §8.4); all others belong to an association of ours.
+fn sctp_part(chunk: u8) -> Option<Part> {
+    match chunk {
+        6 => None,
+        2 => Some(Part::Accepted),
+        _ => Some(Part::Asked),
+    }
+}
+
+fn seconds(now: u64) -> u64 {
+    (now / 1_000_000) & SECONDS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::ScanType;
+
+    const SECOND: u64 = 1_000_000;
+    const NOW: u64 = 1_000 * SECOND;
+
+    fn peers() -> Peers {
+        Peers::new(&[2; 16], true)
+    }
+
+    fn sent(transport: Transport) -> Packet {
+        let address = |text: &str| text.parse().unwrap();
+        let (source, destination) = (address("192.0.2.1"), address("198.51.100.53"));
+        Packet { source, destination, ip_options: Some(false), transport }
+    }
+
+    fn udp(source_port: u16, port: u16) -> Packet {
+        sent(Transport::Udp { source_port, port, payload: 9 })
+    }
+
+    fn tcp(source_port: u16, port: u16, flags: u8) -> Packet {
+        let flags = TcpFlags(flags);
+        sent(Transport::Tcp { source_port, port, flags, sequence: 1, payload: 0 })
+    }
+
+    fn back(protocol: Protocol, source_port: u16, port: u16) -> Probe {
+        Probe {
+            source: "198.51.100.53".parse().unwrap(),
+            destination: "192.0.2.1".parse().unwrap(),
+            source_port,
+            port,
+            protocol,
+            scan_type: ScanType::Udp,
+            flags: TcpFlags(0),
+            sequence: 0,
+            ip_options: None,
+            verified: false,
+        }
+    }
+
+    #[test]
+    fn an_answer_is_expected_from_whom_we_asked_and_to_the_port_we_asked_from_alone() {
+        let peers = peers();
+        peers.note_sent(&udp(40_000, 53), NOW);
+        assert!(peers.expect(&back(Protocol::Udp, 53, 40_000), NOW + SECOND));
+        for (protocol, source_port, port) in
+            [(Protocol::Udp, 53, 40_001), (Protocol::Udp, 54, 40_000), (Protocol::Tcp, 53, 40_000)]
+        {
+            assert!(
+                !peers.expect(&back(protocol, source_port, port), NOW),
+                "{protocol:?} {source_port} {port}"
+            );
+        }
+        let stranger = Probe { source: "198.51.100.54".parse().unwrap(), ..back(Protocol::Udp, 53, 40_000) };
+        assert!(!peers.expect(&stranger, NOW));
+    }
+
+    #[test]
+    fn a_late_answer_is_one_and_that_of_yesterday_is_not() {
+        let peers = peers();
+        peers.note_sent(&udp(40_000, 53), NOW);
+        assert!(peers.expect(&back(Protocol::Udp, 53, 40_000), NOW + DATAGRAM_SECONDS * SECOND));
+        assert!(!peers.expect(&back(Protocol::Udp, 53, 40_000), NOW + (DATAGRAM_SECONDS + 2) * SECOND));
+        assert!(peers.expect(&back(Protocol::Udp, 53, 40_000), NOW - SECOND));
+    }
+
+    #[test]
+    fn what_closes_or_refuses_makes_no_flow_and_a_handshake_completes_once() {
+        let peers = peers();
+        for flags in [0x04, 0x14] {
+            assert_eq!(peers.note_sent(&tcp(80, 5_000, flags), NOW), None);
+            assert!(!peers.expect(&back(Protocol::Tcp, 5_000, 80), NOW));
+        }
+        let served = peers.note_sent(&tcp(80, 5_000, 0x12), NOW).unwrap();
+        assert_eq!((served.protocol, served.port), (Protocol::Tcp, 80));
+        let ack = back(Protocol::Tcp, 5_000, 80);
+        assert!(!peers.expect(&ack, NOW) && peers.completes(&ack, NOW) && !peers.completes(&ack, NOW));
+        peers.note_sent(&tcp(40_000, 443, 0x02), NOW);
+        assert!(peers.expect(&back(Protocol::Tcp, 443, 40_000), NOW));
+    }
+
+    #[test]
+    fn ten_thousand_open_questions_are_remembered_in_memory_that_never_grows() {
+        let peers = peers();
+        let memory = peers.memory_bytes();
+        (0..10_000).for_each(|at| _ = peers.note_sent(&udp(20_000 + at, 53), NOW));
+        let known = (0..10_000).filter(|at| peers.expect(&back(Protocol::Udp, 53, 20_000 + at), NOW)).count();
+        assert_eq!(known, 10_000);
+        (0..60_000).for_each(|at| _ = peers.note_sent(&udp(at, 123), NOW));
+        assert_eq!(peers.memory_bytes(), memory);
+    }
+
+    #[test]
+    fn a_host_is_heard_once_it_sent_something() {
+        let peers = Peers::new(&[3; 16], false);
+        let host = "192.0.2.1".parse().unwrap();
+        assert!(!peers.hears(host));
+        peers.note_sent(&tcp(80, 5_000, 0x14), NOW);
+        assert!(peers.hears(host) && !peers.hears("192.0.2.2".parse().unwrap()));
+    }
+}

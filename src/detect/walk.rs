@@ -1,0 +1,328 @@
+//! The threshold random walk over everything that is not a watched port: which contact failed, and how much that says.
+//!
+//! Pure, for the ring threads. Never decides about watched ports: those are SCAN_TRIGGER's.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+
+use super::probe::{Probe, ScanType};
+use super::table::{Evidence, Vantage};
+use super::weights::{self, Points, Sensitivity};
+
+/// IANA 2: IGMP queries come from every router.
+const IGMP: u16 = 2;
+/// ICMP and ICMPv6 echo requests.
+const ECHO: [u32; 2] = [8, 128];
+
+/// How contacts with unwatched ports are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Walk {
+    threshold: Option<Points>,
+}
+
+/// What is known of the place that a probe came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// A service runs there.
+    pub in_use: bool,
+    /// What its host sends is seen, so that an answer to nothing is no answer.
+    pub heard: bool,
+    /// Who is watching.
+    pub vantage: Vantage,
+}
+
+impl Walk {
+    /// A walk as SENSITIVITY says.
+    pub fn new(sensitivity: Sensitivity) -> Walk {
+        Walk { threshold: sensitivity.threshold() }
+    }
+
+    /// Whether there is one at all.
+    pub fn is_on(&self) -> bool {
+        self.threshold.is_some()
+    }
+
+    /// The score at which it ends, in points.
+    pub fn threshold(&self) -> f32 {
+        self.threshold.unwrap_or(Points::NONE).as_f32()
+    }
+
+    /// What `probe` is worth there; `None`: nothing.
+    pub fn evidence(&self, probe: &Probe, place: Place) -> Option<Evidence> {
+        let threshold = self.threshold?;
+        if is_for_everybody(probe.destination, place.vantage) {
+            return None;
+        }
+        if probe.scan_type.is_impossible() {
+            let points = weights::IMPOSSIBLE;
+            return Some(Evidence { new_port: points, known_port: points, threshold });
+        }
+        let new_port = if place.in_use { Points::NONE } else { failure(probe, place) };
+        (new_port > Points::NONE).then_some(Evidence { new_port, known_port: Points::NONE, threshold })
+    }
+
+    /// What a completed exchange with a service is worth, once a port.
+    pub fn success(&self) -> Option<Evidence> {
+        let threshold = self.threshold?;
+        Some(Evidence { new_port: weights::SUCCESS, known_port: Points::NONE, threshold })
+    }
+}
+
+/// What a first contact with a port that nobody uses is worth.
+fn failure(probe: &Probe, place: Place) -> Points {
+    match probe.scan_type {
+        ScanType::Syn | ScanType::Connect | ScanType::SctpInit | ScanType::SctpCookieEcho => weights::FAILURE,
+        ScanType::Maimon | ScanType::Ack => unless_an_answer(probe, place),
+        ScanType::Udp if is_daily(probe.port) => Points::NONE,
+        ScanType::Udp => unless_an_answer(probe, place),
+        ScanType::IpProtocol if probe.port == IGMP => Points::NONE,
+        ScanType::IpProtocol => weights::FAILURE,
+        // A host is pinged by whoever wants; whoever pings hosts that do not answer is looking for some.
+        ScanType::Icmp if ECHO.contains(&probe.sequence) && place.vantage != Vantage::Network => Points::NONE,
+        ScanType::Icmp => weights::FAILURE,
+        ScanType::Null | ScanType::Fin | ScanType::Xmas | ScanType::OtherFlags => weights::IMPOSSIBLE,
+    }
+}
+
+/// From a server's port to a client's, and what the client itself sends cannot be seen.
+fn unless_an_answer(probe: &Probe, place: Place) -> Points {
+    let like_one = probe.source_port < weights::FIRST_CLIENT_PORT && probe.port >= weights::FIRST_CLIENT_PORT;
+    if like_one && !place.heard { weights::ANSWER_OF_UNHEARD } else { weights::FAILURE }
+}
+
+fn is_daily(port: u16) -> bool {
+    weights::NEIGHBOURLY_UDP.contains(&port) || weights::TRACEROUTE_UDP.contains(&port)
+}
+
+/// Multicast and broadcast look for no one. A network's own broadcast address is not known as such in a capture: there
+/// 255 at the end of an IPv4 address is taken for one. The live rings bring none.
+fn is_for_everybody(destination: IpAddr, vantage: Vantage) -> bool {
+    match destination {
+        IpAddr::V4(address) => {
+            let ends_in_ones = address.octets().last() == Some(&255);
+            address.is_multicast() || address.is_broadcast() || ends_in_ones && vantage != Vantage::Host
+        }
+        IpAddr::V6(address) => address.is_multicast(),
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+    use crate::config::{BlockMode, PortSet};
+    use crate::detect::probe::Protocol;
+    use crate::detect::table::Ledger;
+    use crate::detect::{Peers, ScoreTable, Verdict, Watch};
+    use crate::packet::{Packet, TcpFlags, Transport};
+
+    const SECOND: u64 = 1_000_000;
+    const START: u64 = 100_000 * SECOND;
+
+    /// A host that watches port 1 alone, and serves 80.
+    struct Site {
+        watch: Watch,
+        table: ScoreTable,
+        peers: Peers,
+        now: u64,
+    }
+
+    impl Site {
+        fn new(sensitivity: Sensitivity) -> Site {
+            let watch = Watch {
+                tcp_ports: [1].into_iter().collect(),
+                udp_ports: PortSet::new(),
+                scan_trigger: 3,
+                ipv6_prefix: 64,
+                on_link: Default::default(),
+                vantage: Vantage::Host,
+                walk: Walk::new(sensitivity),
+                block_tcp: BlockMode::Block,
+                block_udp: BlockMode::Block,
+            };
+            let table = ScoreTable::new(512, &[1; 16], Some(weights::HALF_LIFE));
+            Site { watch, table, peers: Peers::new(&[2; 16], true), now: START }
+        }
+
+        fn see(&mut self, probe: Probe) -> Verdict {
+            let in_use = |_, port| port == 80;
+            self.watch.judge(&probe, &self.table, &self.peers, in_use, self.now)
+        }
+
+        fn send(&mut self, transport: Transport) {
+            let (source, destination) = ("192.0.2.1".parse().unwrap(), "198.51.100.9".parse().unwrap());
+            let packet = Packet { source, destination, ip_options: None, transport };
+            self.watch.note_sent(&packet, &self.table, &self.peers, self.now);
+        }
+
+        fn answer_syn(&mut self, source_port: u16, port: u16) {
+            let flags = TcpFlags(0x12);
+            self.send(Transport::Tcp { source_port, port, flags, sequence: 0, payload: 0 });
+        }
+
+        /// At which of these, `gap` microseconds apart, the source is flagged (the first is 1).
+        fn flags_at(&mut self, gap: u64, probes: impl IntoIterator<Item = Probe>) -> Option<usize> {
+            let flagged = probes.into_iter().position(|probe| {
+                self.now += gap;
+                matches!(self.see(probe), Verdict::Scan(_))
+            });
+            flagged.map(|at| at + 1)
+        }
+    }
+
+    fn of(scan_type: ScanType, port: u16) -> Probe {
+        let protocol = match scan_type {
+            ScanType::Udp => Protocol::Udp,
+            ScanType::SctpInit | ScanType::SctpCookieEcho => Protocol::Sctp,
+            ScanType::IpProtocol => Protocol::Ip,
+            _ => Protocol::Tcp,
+        };
+        Probe {
+            source: "198.51.100.9".parse().unwrap(),
+            destination: "192.0.2.1".parse().unwrap(),
+            source_port: 40_000,
+            port,
+            protocol,
+            scan_type,
+            flags: TcpFlags(0),
+            sequence: u32::from(port) * 7,
+            ip_options: None,
+            verified: false,
+        }
+    }
+
+    fn scan(scan_type: ScanType, first: u16) -> impl Iterator<Item = Probe> {
+        (first..first + 200).map(move |port| of(scan_type, port))
+    }
+
+    const TYPES: [ScanType; 11] = [
+        ScanType::Syn,
+        ScanType::Null,
+        ScanType::Fin,
+        ScanType::Xmas,
+        ScanType::Maimon,
+        ScanType::Ack,
+        ScanType::OtherFlags,
+        ScanType::Udp,
+        ScanType::SctpInit,
+        ScanType::SctpCookieEcho,
+        ScanType::IpProtocol,
+    ];
+
+    #[test]
+    fn every_kind_is_flagged_at_the_ninth_port_also_15_seconds_and_five_minutes_apart() {
+        for scan_type in TYPES {
+            for gap in [1_000, 15 * SECOND, 300 * SECOND] {
+                let at = Site::new(Sensitivity::Medium).flags_at(gap, scan(scan_type, 3));
+                assert!(at.is_some_and(|at| (9..=10).contains(&at)), "{scan_type:?} {gap}: {at:?}");
+            }
+        }
+        assert_eq!(Site::new(Sensitivity::High).flags_at(1, scan(ScanType::Syn, 3)), Some(4));
+        assert_eq!(Site::new(Sensitivity::Low).flags_at(1, scan(ScanType::Syn, 3)), Some(14));
+        assert_eq!(Site::new(Sensitivity::Off).flags_at(1, scan(ScanType::Syn, 3)), None);
+    }
+
+    #[test]
+    fn a_dead_port_tried_again_and_a_month_of_daily_hits_are_no_scan() {
+        let again = (0..500).map(|sequence| Probe { sequence, ..of(ScanType::Syn, 8443) });
+        assert_eq!(Site::new(Sensitivity::Medium).flags_at(SECOND, again), None);
+        let daily = scan(ScanType::Syn, 100).take(30);
+        assert_eq!(Site::new(Sensitivity::Medium).flags_at(86_400 * SECOND, daily), None);
+    }
+
+    #[test]
+    fn impossible_flags_count_on_a_service_and_each_time() {
+        let nulls = (0..20).map(|sequence| Probe { sequence, ..of(ScanType::Null, 80) });
+        assert_eq!(Site::new(Sensitivity::Medium).flags_at(1_000, nulls), Some(9));
+        let syns = (0..200).map(|sequence| Probe { sequence, ..of(ScanType::Syn, 80) });
+        assert_eq!(Site::new(Sensitivity::Medium).flags_at(1_000, syns), None);
+    }
+
+    #[test]
+    fn a_port_that_answers_after_all_is_no_failure() {
+        let mut site = Site::new(Sensitivity::Medium);
+        // Passive FTP: a new port for each transfer, which no look at the sockets may have caught.
+        for port in 30_000..30_100 {
+            assert!(matches!(site.see(of(ScanType::Syn, port)), Verdict::Probe(_)));
+            site.answer_syn(port, 40_000);
+        }
+        // The same answer once more takes back nothing more.
+        assert!(matches!(site.see(of(ScanType::Syn, 9)), Verdict::Probe(_)));
+        (0..5).for_each(|_| site.answer_syn(30_099, 40_000));
+        let account = site.watch.account(&of(ScanType::Syn, 9)).in_ledger(Ledger::Walk);
+        assert_eq!(site.table.standing(account, site.now).map(|standing| standing.score), Some(1.0));
+    }
+
+    #[test]
+    fn a_completed_exchange_forgives_one_failure_once_a_port_and_never_below_zero() {
+        let mut site = Site::new(Sensitivity::Medium);
+        let score = |site: &Site| {
+            let account = site.watch.account(&of(ScanType::Syn, 9)).in_ledger(Ledger::Walk);
+            site.table.standing(account, site.now).map_or(0.0, |standing| standing.score)
+        };
+        (10..13).for_each(|port| _ = site.see(of(ScanType::Syn, port)));
+        assert_eq!(score(&site), 3.0);
+        for source_port in 50_000..50_004 {
+            site.answer_syn(80, source_port);
+            let ack = Probe { source_port, sequence: source_port.into(), ..of(ScanType::Ack, 80) };
+            assert_eq!(site.see(ack), Verdict::ServiceInUse);
+        }
+        assert_eq!(score(&site), 2.0);
+    }
+
+    #[test]
+    fn answers_never_count_and_source_port_53_hides_nothing() {
+        let mut site = Site::new(Sensitivity::Medium);
+        for source_port in 30_000..40_000 {
+            site.send(Transport::Udp { source_port, port: 53, payload: 30 });
+        }
+        site.now += 20 * SECOND;
+        let late = (30_000..40_000).map(|port| Probe { source_port: 53, ..of(ScanType::Udp, port) });
+        assert_eq!(site.flags_at(1_000, late), None);
+        let account = site.watch.account(&of(ScanType::Udp, 9)).in_ledger(Ledger::Walk);
+        assert_eq!(site.table.standing(account, site.now), None);
+        let hidden = scan(ScanType::Udp, 2_000).map(|probe| Probe { source_port: 53, ..probe });
+        assert_eq!(site.flags_at(1_000, hidden), Some(9));
+    }
+
+    #[test]
+    fn answers_in_half_a_capture_prove_nothing_but_requests_do() {
+        let mut half = Site { peers: Peers::new(&[2; 16], false), ..Site::new(Sensitivity::Medium) };
+        let answers = |scan_type| scan(scan_type, 1_025).map(|probe| Probe { source_port: 443, ..probe });
+        assert_eq!(half.flags_at(1_000, answers(ScanType::Udp)), None);
+        assert_eq!(half.flags_at(1_000, answers(ScanType::Ack)), None);
+        assert_eq!(half.flags_at(1_000, answers(ScanType::Syn)), Some(9));
+    }
+
+    #[test]
+    fn daily_life_is_no_failure() {
+        let mut site = Site::new(Sensitivity::High);
+        let neighbours = weights::NEIGHBOURLY_UDP.into_iter().chain(weights::TRACEROUTE_UDP);
+        assert_eq!(site.flags_at(1_000, neighbours.map(|port| of(ScanType::Udp, port))), None);
+        let pings = (0..50).map(|_| Probe { protocol: Protocol::Icmp, sequence: 8, ..of(ScanType::Icmp, 0) });
+        assert_eq!(site.flags_at(1_000, pings), None);
+        let to = |destination: &str| {
+            let destination: IpAddr = destination.parse().unwrap();
+            scan(ScanType::Udp, 2_000).map(move |probe| Probe { destination, ..probe })
+        };
+        for everybody in ["224.0.0.251", "255.255.255.255", "ff02::fb"] {
+            assert_eq!(site.flags_at(1_000, to(everybody)), None);
+        }
+    }
+
+    #[test]
+    fn watched_ports_keep_their_own_count_and_a_source_crosses_once() {
+        let mut site = Site::new(Sensitivity::Medium);
+        site.flags_at(1_000, scan(ScanType::Syn, 100).take(5));
+        let watched = |sequence| Probe { sequence, ..of(ScanType::Syn, 1) };
+        for sequence in 0..2 {
+            assert!(
+                matches!(site.see(watched(sequence)), Verdict::Probe(standing) if standing.ledger == Ledger::Watched)
+            );
+        }
+        assert!(matches!(site.see(watched(2)), Verdict::Scan(standing) if standing.crossed));
+        let later: Vec<Verdict> = scan(ScanType::Syn, 300).take(20).map(|probe| site.see(probe)).collect();
+        assert!(later.iter().any(|verdict| matches!(verdict, Verdict::Scan(_))));
+        assert!(!later.iter().any(|verdict| matches!(verdict, Verdict::Scan(standing) if standing.crossed)));
+    }
+}
