@@ -216,6 +216,7 @@ fn is_martian(source: IpAddr, destination: IpAddr) -> bool {
 
 #[cfg(test)]
 #[cfg(not(loom))]
+#[allow(clippy::wildcard_enum_match_arm)]
 mod tests {
     use super::*;
     use crate::detect::weights::Sensitivity;

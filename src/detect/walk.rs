@@ -108,6 +108,7 @@ fn is_for_everybody(destination: IpAddr, vantage: Vantage) -> bool {
 
 #[cfg(test)]
 #[cfg(not(loom))]
+#[allow(clippy::wildcard_enum_match_arm)]
 mod tests {
     use super::*;
     use crate::config::{BlockMode, PortSet};

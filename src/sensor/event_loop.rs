@@ -209,7 +209,13 @@ impl EventLoop {
     /// A fresh look at all sockets, for the ring threads too.
     fn look_at_sockets(&mut self, now: Now) -> bool {
         match self.host.look_at_sockets(&self.shared.in_use, now.uptime) {
-            Ok(()) => true,
+            Ok(()) => {
+                let turned = self.host.turn_attention(&self.responder.watch, &self.shared.in_use, now.uptime);
+                if let Err(error) = turned {
+                    self.reporter.error(now, &error.to_string());
+                }
+                true
+            }
             Err(error) => {
                 self.reporter.error(
                     now,

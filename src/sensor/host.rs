@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use ipnet::IpNet;
 
+use super::attention;
 use super::filter::{self, Interest, Watched};
 use super::never_block;
 use super::ports_in_use::PortsInUse;
@@ -41,7 +42,13 @@ pub struct Host {
     /// `-S`: ports with a service count too.
     ignore_services: bool,
     rings: Option<(RingControl, Interest)>,
+    /// Services came or went that the rings' filter does not know of; when it was set last, milliseconds of uptime.
+    filter_is_stale: bool,
+    filter_set: u64,
 }
+
+/// A filter is replaced at most so often, milliseconds: for a host whose sockets come and go all the time.
+const REFILTER: u64 = 1000;
 
 /// Why changes around us could not be followed.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +86,8 @@ impl Host {
             decoy_udp: PortSet::new(),
             ignore_services: known.ignore_services,
             rings: None,
+            filter_is_stale: false,
+            filter_set: 0,
         })
     }
 
@@ -161,7 +170,7 @@ impl Host {
             return Ok(());
         }
         let sockets = self.sockets.read()?;
-        in_use.replace(
+        self.filter_is_stale |= in_use.replace(
             &sockets,
             |protocol, port| is_decoy(&self.decoy_tcp, &self.decoy_udp, protocol, port),
             uptime,
@@ -202,6 +211,27 @@ impl Host {
             }
         }
         Ok(false)
+    }
+
+    /// Turns the rings' attention away from ports in use, and back to those that are not.
+    ///
+    /// # Errors
+    /// The kernel takes no new filter.
+    pub fn turn_attention(
+        &mut self,
+        watch: &Watch,
+        in_use: &PortsInUse,
+        uptime: u64,
+    ) -> Result<(), RingError> {
+        let is_due = self.filter_is_stale && uptime.saturating_sub(self.filter_set) >= REFILTER;
+        let Some((rings, interest)) = self.rings.as_mut().filter(|_| is_due) else { return Ok(()) };
+        (self.filter_is_stale, self.filter_set) = (false, uptime);
+        let turned = attention::turned(interest, watch, in_use);
+        if turned == *interest {
+            return Ok(());
+        }
+        *interest = turned;
+        rings.set_filter(&filter::compile(interest))
     }
 
     /// The event, with the interface's name.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::attention;
 use super::clock::Clock;
 use super::confine::{self, Confined};
 use super::decoy::Decoys;
@@ -52,9 +53,6 @@ const PEER_DIED: u8 = 70;
 
 /// Most ring threads that are started unasked.
 const MOST_WORKERS: usize = 4;
-
-/// Ports from here on are those that a host connects from (net.ipv4.ip_local_port_range's default).
-const FIRST_EPHEMERAL: u16 = 32768;
 
 /// Scores that never fade need no sweep; a day is soon enough to find that out again.
 const NEVER_SWEPT: Duration = Duration::from_secs(86_400);
@@ -141,7 +139,10 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
     host.set_decoys(decoys.ports(Protocol::Tcp), decoys.ports(Protocol::Udp));
     let bound = (decoys.ports(Protocol::Tcp), decoys.ports(Protocol::Udp));
     let watch = Arc::new(host.watch(&watch(config, &bound.0, &bound.1)));
-    let rings = open_rings(config, &watch)?;
+    let in_use = PortsInUse::new(config.interfaces == Interfaces::All);
+    host.look_at_sockets(&in_use, clock.now().uptime)
+        .map_err(|error| StartError::System("sockets cannot be listed", error))?;
+    let rings = open_rings(config, &watch, &in_use)?;
     let control = ControlServer::bind(&config.control_socket, own_uid)?;
     let epoll = event_loop::epoll().map_err(system("no epoll"))?;
 
@@ -155,12 +156,11 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
         watch: watch.clone(),
         own: host.own(),
         decoys: decoys.ports(Protocol::Tcp),
+        decoys_udp: decoys.ports(Protocol::Udp),
         skip_local: !config.flags.disable_local_check,
         tell_all,
     };
-    let shared = Arc::new(shared(config, view, clock)?);
-    host.look_at_sockets(&shared.in_use, clock.now().uptime)
-        .map_err(|error| StartError::System("sockets cannot be listed", error))?;
+    let shared = Arc::new(shared(config, view, in_use, clock)?);
     let confined = confine::both(identity, link.pid())?;
 
     let responder = Responder::new(responder::Setup {
@@ -258,19 +258,13 @@ struct Rings {
     interest: Interest,
 }
 
-fn open_rings(config: &Config, watch: &Watch) -> Result<Option<Rings>, StartError> {
+fn open_rings(config: &Config, watch: &Watch, in_use: &PortsInUse) -> Result<Option<Rings>, StartError> {
     if config.flags.mode == Mode::Connect {
         return Ok(None);
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let interest = Interest {
-        interfaces: ring::resolve(&config.interfaces)?,
-        tcp: watch.tcp_ports.clone(),
-        // Above are the ports that this host connects from: their peers' ACKs are no probes.
-        tcp_acks: watch.tcp_ports.iter().filter(|&port| port < FIRST_EPHEMERAL).collect(),
-        udp: watch.udp_ports.clone(),
-        ..Interest::default()
-    };
+    let everywhere = Interest { interfaces: ring::resolve(&config.interfaces)?, ..Interest::default() };
+    let interest = attention::turned(&everywhere, watch, in_use);
     let (readers, control) = ring::open(config.workers.unwrap_or(cores.min(MOST_WORKERS)), &interest)?;
     Ok(Some(Rings { readers, control, interest }))
 }
@@ -323,7 +317,7 @@ pub(crate) fn half_life(config: &Config) -> Option<Duration> {
     (config.score_window != FOREVER).then(|| Duration::from_secs(config.score_window.into()))
 }
 
-fn shared(config: &Config, view: View, clock: Clock) -> Result<Shared, StartError> {
+fn shared(config: &Config, view: View, in_use: PortsInUse, clock: Clock) -> Result<Shared, StartError> {
     let (mut key, mut peers_key) = ([0; 16], [0; 16]);
     getrandom::fill(&mut key)
         .and_then(|()| getrandom::fill(&mut peers_key))
@@ -332,7 +326,7 @@ fn shared(config: &Config, view: View, clock: Clock) -> Result<Shared, StartErro
         view: arc_swap::ArcSwap::from_pointee(view),
         table: Arc::new(ScoreTable::new(config.table_size, &key, half_life(config))),
         peers: Peers::new(&peers_key, true),
-        in_use: PortsInUse::new(config.interfaces == Interfaces::All),
+        in_use,
         sightings: Sightings::new().map_err(system("no eventfd"))?,
         rejects: [const { AtomicU64::new(0) }; Reject::ALL.len()],
         stop: EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(system("no eventfd"))?,

@@ -1,6 +1,7 @@
 //! The sensor: rings, decoys and the event loop. Parses what strangers send and ends up with no privilege.
 #![forbid(unsafe_code)]
 
+pub mod attention;
 pub mod blocks;
 pub mod clock;
 pub mod confine;

@@ -52,8 +52,15 @@ impl PortsInUse {
         uptime.saturating_sub(self.looked_at.load(Ordering::Relaxed)) < FRESH_FOR
     }
 
-    /// Takes in what sock_diag said at `uptime`; `ours` are the decoys' own sockets, which are no service.
-    pub fn replace(&self, sockets: &[LocalSocket], ours: impl Fn(Protocol, u16) -> bool, uptime: u64) {
+    /// Takes in what sock_diag said at `uptime`; `ours` are the decoys' own sockets, which are no service. Gives whether
+    /// anything changed.
+    pub fn replace(
+        &self,
+        sockets: &[LocalSocket],
+        ours: impl Fn(Protocol, u16) -> bool,
+        uptime: u64,
+    ) -> bool {
+        let mut changed = false;
         for transport in Transport::ALL {
             let protocol = protocol_of(transport);
             let ports: PortSet = sockets
@@ -63,9 +70,12 @@ impl PortsInUse {
                 .filter(|&port| !ours(protocol, port))
                 .collect();
             let Some(bitmap) = self.bitmap(protocol) else { continue };
-            bitmap.iter().zip(ports.words()).for_each(|(word, &new)| word.store(new, Ordering::Relaxed));
+            for (word, &new) in bitmap.iter().zip(ports.words()) {
+                changed |= word.swap(new, Ordering::Relaxed) != new;
+            }
         }
         self.looked_at.store(uptime, Ordering::Relaxed);
+        changed
     }
 
     fn can_be_reached(&self, bound_to: IpAddr) -> bool {

@@ -65,7 +65,12 @@ impl Sightings {
         if self.queue.push(sighting).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
-        // One system call a batch: only the first push after the main thread took its turn rings.
+        self.ring();
+    }
+
+    /// Asks the main thread to look around: one system call a batch, since only the first ring after it took its turn
+    /// goes through.
+    pub fn ring(&self) {
         if !self.rung.swap(true, Ordering::AcqRel) {
             let _ = self.bell.write(1);
         }
@@ -76,8 +81,8 @@ impl Sightings {
         let _ = self.bell.read();
         self.rung.store(false, Ordering::Release);
         out.extend(std::iter::from_fn(|| self.queue.pop()).take(most));
-        if !self.queue.is_empty() && !self.rung.swap(true, Ordering::AcqRel) {
-            let _ = self.bell.write(1);
+        if !self.queue.is_empty() {
+            self.ring();
         }
     }
 

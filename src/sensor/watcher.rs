@@ -15,12 +15,13 @@ use super::ports_in_use::PortsInUse;
 use super::ring::Reader;
 use super::sightings::{Sighting, Sightings, State};
 use crate::config::PortSet;
+use crate::detect::peers::Served;
 use crate::detect::policy::{Verdict, Watch};
 use crate::detect::probe::Protocol;
 use crate::detect::table::{Ledger, ScoreTable, Standing};
 use crate::detect::{Peers, Probe, ScanType};
 use crate::networks::Networks;
-use crate::packet::{Checksums, LinkType, Reassembly, Reject};
+use crate::packet::{Checksums, LinkType, Packet, Reassembly, Reject, Transport};
 
 /// What all threads of the sensor go by. Replaced whole when the configuration or the host's addresses change.
 #[derive(Clone, Debug)]
@@ -31,10 +32,27 @@ pub struct View {
     pub own: Networks,
     /// TCP ports where a decoy of ours listens: a handshake, or its absence, says more than the SYN.
     pub decoys: PortSet,
+    /// UDP ports where one does: what it says is no service's answer.
+    pub decoys_udp: PortSet,
     /// A packet from the address it goes to is left out (`-L` takes it in).
     pub skip_local: bool,
     /// Every probe is passed on, not only what changes something: classic text promises a line each.
     pub tell_all: bool,
+}
+
+impl View {
+    /// What our own decoys say.
+    fn is_of_a_decoy(&self, packet: &Packet) -> bool {
+        match packet.transport {
+            Transport::Tcp { source_port, .. } => self.decoys.contains(source_port),
+            Transport::Udp { source_port, .. } => self.decoys_udp.contains(source_port),
+            Transport::Sctp { .. }
+            | Transport::Icmp { .. }
+            | Transport::TinyFragment { .. }
+            | Transport::LaterFragment { .. }
+            | Transport::Other { .. } => false,
+        }
+    }
 }
 
 /// What all ring threads share.
@@ -73,7 +91,7 @@ impl Watcher {
         Watcher { shared, reassembly: Reassembly::new(), view, now }
     }
 
-    fn probe_of(&mut self, frame: &Frame<'_>) -> Option<Probe> {
+    fn packet_of(&mut self, frame: &Frame<'_>) -> Option<Packet> {
         let checksums = match frame.checksum {
             // Offloaded on this very machine: the field holds no checksum yet.
             Checksum::Valid | Checksum::NotComputed => Checksums::Trust,
@@ -83,7 +101,7 @@ impl Watcher {
         match crate::packet::parse_cut(link, frame.bytes, frame.wire_length as usize, checksums) {
             Ok(packet) => {
                 let seconds = u32::try_from(self.now.seconds()).unwrap_or(u32::MAX);
-                self.reassembly.offer(packet, seconds).and_then(|packet| Probe::from_packet(&packet))
+                self.reassembly.offer(packet, seconds)
             }
             Err(reject) => {
                 if let Some(count) = self.shared.rejects.get(reject as usize) {
@@ -91,6 +109,21 @@ impl Watcher {
                 }
                 None
             }
+        }
+    }
+
+    /// What this host sent: whoever answers it is no scanner, and where a service spoke nobody knocked in vain.
+    fn note_sent(&self, packet: &Packet) {
+        let (view, shared) = (&self.view, &self.shared);
+        if !view.own.contains(packet.source) || view.is_of_a_decoy(packet) {
+            return;
+        }
+        let micros = super::responder::micros(self.now);
+        let served = view.watch.note_sent(packet, &shared.table, &shared.peers, micros);
+        let is_news = |served: Served| !shared.in_use.holds(served.protocol, served.port);
+        if served.is_some_and(is_news) && !shared.in_use.is_fresh(self.now.uptime) {
+            // A service that came since the last look: its traffic need not wake us any longer.
+            shared.sightings.ring();
         }
     }
 
@@ -130,7 +163,11 @@ impl Reader for Watcher {
     }
 
     fn on_frame(&mut self, frame: &Frame<'_>) {
-        let Some(probe) = self.probe_of(frame).filter(|probe| self.is_for_us(probe)) else { return };
+        let Some(packet) = self.packet_of(frame) else { return };
+        if frame.packet_type == libc::PACKET_OUTGOING {
+            return self.note_sent(&packet);
+        }
+        let Some(probe) = Probe::from_packet(&packet).filter(|probe| self.is_for_us(probe)) else { return };
         if let Some(state) = self.state_of(&probe) {
             self.shared.sightings.push(Sighting { probe, interface: frame.interface, state });
         }

@@ -52,6 +52,15 @@ impl Host {
         netns_run(&self.netns, command)
     }
 
+    /// The hardware address of the target's end of the link: raw scanners build their frames themselves.
+    pub fn target_mac(&self) -> String {
+        self.run(&["ping", "-c", "1", "-W", "2", &self.target_v4.to_string()]);
+        let output = self.run(&["ip", "neighbour", "show", &self.target_v4.to_string()]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut words = text.split_whitespace().skip_while(|&word| word != "lladdr");
+        words.nth(1).expect("the neighbour is known").to_owned()
+    }
+
     /// Runs nmap against the target with the arguments every test shares.
     pub fn nmap(&self, arguments: &[&str]) -> String {
         let mut command = vec!["nmap", "-n", "-Pn", "--disable-arp-ping", "--max-retries", "1"];

@@ -19,7 +19,7 @@ use crate::config::PortSet;
 use crate::packet::TcpFlags;
 
 /// What is wanted. Ports of live services should be in none of the sets: their traffic is no probe.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
     /// Where.
     pub interfaces: Watched,
@@ -30,11 +30,14 @@ pub struct Interest {
     pub tcp_acks: PortSet,
     /// UDP ports.
     pub udp: PortSet,
-    /// ICMP and ICMPv6.
+    /// UDP ports that this host asks from: only what comes from no system port (below 1024) goes up, or each answer of
+    /// a resolver, time server or web server would wake us.
+    pub udp_clients: PortSet,
+    /// ICMP queries other than pings: timestamp and address mask.
     pub icmp: bool,
-    /// IP protocols other than TCP, UDP, SCTP and ICMP.
+    /// IP protocols other than TCP, UDP, SCTP, ICMP, and those of routers and tunnels.
     pub other_protocols: bool,
-    /// Also broadcast, multicast and what this host itself sends, in so far as the above wants it.
+    /// Also what this host itself sends to open a flow, or from a port that is wanted: see [`Writer::sent`].
     pub packet_types: PacketTypes,
 }
 
@@ -69,9 +72,9 @@ pub struct Program {
     pub widened: bool,
 }
 
-/// Ranges a port set may have. Three sets of 96 still fit, twice over, into 20,480 bytes: the `net.core.optmem_max` of
-/// kernels before 6.8, where old and new filter count together during a swap.
-const MOST_RANGES: usize = 80;
+/// Ranges a port set may have. Seven searches of 36 still fit, twice over, into 20,480 bytes: the `net.core.optmem_max`
+/// of kernels before 6.8, where old and new filter count together during a swap.
+const MOST_RANGES: usize = 36;
 /// Interfaces that may be told apart.
 const MOST_INTERFACES: usize = 64;
 /// if_arp.h: ARPHRD_LOOPBACK.
@@ -82,14 +85,22 @@ const UDP: u32 = 17;
 const SCTP: u32 = 132;
 /// ICMP and ICMPv6.
 const ICMP: [u32; 2] = [1, 58];
-/// IPv6 extension headers that a loop would have to walk: hop-by-hop, routing, ESP, AH, destination options.
-const EXTENSIONS: [u32; 5] = [0, 43, 50, 51, 60];
+/// IPv6 extension headers that a loop would have to walk: hop-by-hop, routing, AH, destination options.
+const EXTENSIONS: [u32; 4] = [0, 43, 51, 60];
+/// ICMP timestamp and address mask requests (RFC 792, RFC 950); ICMPv6 has neither.
+const QUERIES: [u32; 2] = [13, 17];
+/// Protocols that routers and tunnels speak all day: IGMP, IP in IP, IPv6 in IP, GRE, ESP, AH.
+const TUNNELS: [u32; 6] = [2, 4, 41, 47, 50, 51];
+/// The first port that is no system port (RFC 6335 §6).
+const FIRST_CLIENT_PORT: u32 = crate::detect::weights::FIRST_CLIENT_PORT as u32;
 const FRAGMENT: u32 = 44;
 /// 802.1Q, 802.1ad, and QinQ before the standard.
 const VLANS: [u32; 3] = [0x8100, 0x88a8, 0x9100];
 
 /// Scratch word: bytes after the IP header, as that header states them.
 const SEGMENT: u32 = 0;
+/// Scratch word: the transport protocol.
+const PROTOCOL: u32 = 1;
 
 const SYN: u32 = TcpFlags::SYN as u32;
 const ACK: u32 = TcpFlags::ACK as u32;
@@ -116,6 +127,13 @@ pub fn nothing() -> Program {
     let mut assembler = Assembler::default();
     assembler.accept(0);
     Program { instructions: assembler.finish(), widened: false }
+}
+
+/// Where a port stands in the transport header, the same in TCP, UDP and SCTP.
+#[derive(Clone, Copy)]
+enum Port {
+    Source = 0,
+    Destination = 2,
 }
 
 /// Each part is written after what it goes on to; see [`Assembler`].
@@ -209,15 +227,68 @@ impl Writer {
 
     /// With the protocol in A and the transport header's place in X.
     fn transport(&mut self, interest: &Interest) -> Mark {
+        let received = self.received(interest);
+        if interest.packet_types == PacketTypes::ToUs {
+            return received;
+        }
+        let sent = self.sent(interest);
+        let [received, sent] =
+            [received, sent].map(|way| self.assembler.operation(code::LOAD_MEMORY, PROTOCOL, way));
+        let outgoing = u32::from(libc::PACKET_OUTGOING);
+        let way = self.assembler.test(code::IF_EQUAL, outgoing, sent, received);
+        let way = self.about(libc::SKF_AD_PKTTYPE, way);
+        self.assembler.operation(code::STORE, PROTOCOL, way)
+    }
+
+    fn received(&mut self, interest: &Interest) -> Mark {
         let tcp = self.tcp(interest);
-        let udp = self.destination_port(&interest.udp, self.accept);
-        let sctp = self.sctp();
-        let icmp = self.verdict(interest.icmp);
-        let other = self.verdict(interest.other_protocols);
+        let udp = self.udp(interest, Port::Destination, Port::Source);
+        let sctp = self.sctp(&[1, 10]);
+        let icmp = self.icmp(interest.icmp);
+        let other = if interest.other_protocols { self.accept } else { self.reject };
+        let other = self.assembler.any_of(&TUNNELS, self.reject, other);
+        self.by_protocol(tcp, udp, sctp, icmp, other)
+    }
+
+    /// What this host sends, where an answer to it could go up: a connection it opens (SYN) from a port whose ACKs are
+    /// wanted; the answer of a service (SYN and ACK) that was not known of; datagrams from wanted ports; an association
+    /// opened or accepted. Never what is sent on an established connection.
+    fn sent(&mut self, interest: &Interest) -> Mark {
+        let tcp = self.tcp_sent(interest);
+        let udp = self.udp(interest, Port::Source, Port::Destination);
+        let sctp = self.sctp(&[1, 2]);
+        self.by_protocol(tcp, udp, sctp, self.reject, self.reject)
+    }
+
+    fn by_protocol(&mut self, tcp: Mark, udp: Mark, sctp: Mark, icmp: Mark, other: Mark) -> Mark {
         let known = self.assembler.any_of(&ICMP, icmp, other);
         let known = self.assembler.test(code::IF_EQUAL, SCTP, sctp, known);
         let known = self.assembler.test(code::IF_EQUAL, UDP, udp, known);
         self.assembler.test(code::IF_EQUAL, TCP, tcp, known)
+    }
+
+    fn tcp_sent(&mut self, interest: &Interest) -> Mark {
+        let opened = self.port_in(&interest.tcp_acks, Port::Source, self.accept, self.reject);
+        let accepted = self.port_in(&interest.tcp, Port::Source, self.accept, self.reject);
+        let syn = self.assembler.test(code::IF_ANY, ACK, accepted, opened);
+        let syn = self.assembler.test(code::IF_ANY, SYN, syn, self.reject);
+        let flags = self.assembler.test(code::IF_ANY, RST | FIN, self.reject, syn);
+        self.assembler.operation(code::LOAD_BYTE_X, 13, flags)
+    }
+
+    fn udp(&mut self, interest: &Interest, ours: Port, theirs: Port) -> Mark {
+        let stranger = self.assembler.test(code::IF_AT_LEAST, FIRST_CLIENT_PORT, self.accept, self.reject);
+        let stranger = self.assembler.operation(code::LOAD_HALF_X, theirs as u32, stranger);
+        let client = self.port_in(&interest.udp_clients, ours, stranger, self.reject);
+        self.port_in(&interest.udp, ours, self.accept, client)
+    }
+
+    fn icmp(&mut self, wanted: bool) -> Mark {
+        if !wanted {
+            return self.reject;
+        }
+        let query = self.assembler.any_of(&QUERIES, self.accept, self.reject);
+        self.assembler.operation(code::LOAD_BYTE_X, 0, query)
     }
 
     fn tcp(&mut self, interest: &Interest) -> Mark {
@@ -248,21 +319,21 @@ impl Writer {
         self.assembler.operation(code::LOAD_BYTE_X, 12, header)
     }
 
-    /// INIT and COOKIE ECHO (RFC 9260 §3.2) open an association.
-    fn sctp(&mut self) -> Mark {
-        let chunk = self.assembler.any_of(&[1, 10], self.accept, self.reject);
+    /// By the first chunk: INIT (1) and COOKIE ECHO (10) open an association, INIT ACK (2) accepts one (RFC 9260 §3.2).
+    fn sctp(&mut self, chunks: &[u32]) -> Mark {
+        let chunk = self.assembler.any_of(chunks, self.accept, self.reject);
         self.assembler.operation(code::LOAD_BYTE_X, 12, chunk)
     }
 
     fn destination_port(&mut self, ports: &PortSet, next: Mark) -> Mark {
-        let (ranges, widened) = coarsened(ports.ranges());
-        self.widened |= widened;
-        let search = self.assembler.in_ranges(&ranges, next, self.reject);
-        self.assembler.operation(code::LOAD_HALF_X, 2, search)
+        self.port_in(ports, Port::Destination, next, self.reject)
     }
 
-    fn verdict(&self, wanted: bool) -> Mark {
-        if wanted { self.accept } else { self.reject }
+    fn port_in(&mut self, ports: &PortSet, port: Port, yes: Mark, no: Mark) -> Mark {
+        let (ranges, widened) = coarsened(ports.ranges());
+        self.widened |= widened;
+        let search = self.assembler.in_ranges(&ranges, yes, no);
+        self.assembler.operation(code::LOAD_HALF_X, port as u32, search)
     }
 
     /// Loads what the kernel knows about the packet: `what` is one of SKF_AD_*.

@@ -21,8 +21,8 @@ fn wanted(interest: &Interest, sight: &Sight) -> Option<bool> {
         type_fits
             && interface_fits
             && match sight.ethertype {
-                0x0800 => ipv4(interest, &sight.bytes)?,
-                0x86dd => ipv6(interest, &sight.bytes)?,
+                0x0800 => ipv4(interest, sight.packet_type == 4, &sight.bytes)?,
+                0x86dd => ipv6(interest, sight.packet_type == 4, &sight.bytes)?,
                 ethertype => [0x8100, 0x88a8, 0x9100].contains(&ethertype),
             },
     )
@@ -32,7 +32,7 @@ fn half(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]))
 }
 
-fn ipv4(interest: &Interest, packet: &[u8]) -> Option<bool> {
+fn ipv4(interest: &Interest, outgoing: bool, packet: &[u8]) -> Option<bool> {
     let header = usize::from(packet.first()? & 15) * 4;
     let segment = i32::from(half(packet, 2)?) - header as i32;
     let fragment = half(packet, 6)?;
@@ -43,25 +43,40 @@ fn ipv4(interest: &Interest, packet: &[u8]) -> Option<bool> {
     if more && (0..20).contains(&segment) {
         return Some(true);
     }
-    transport(interest, *packet.get(9)?, packet.get(header..).unwrap_or(&[]), segment)
+    transport(interest, outgoing, *packet.get(9)?, packet.get(header..).unwrap_or(&[]), segment)
 }
 
-fn ipv6(interest: &Interest, packet: &[u8]) -> Option<bool> {
+fn ipv6(interest: &Interest, outgoing: bool, packet: &[u8]) -> Option<bool> {
     let segment = i32::from(half(packet, 4)?);
     match *packet.get(6)? {
-        0 | 43 | 50 | 51 | 60 => Some(true),
+        0 | 43 | 51 | 60 => Some(true),
         44 => Some(half(packet, 42)? >> 3 <= 1),
-        protocol => transport(interest, protocol, packet.get(40..).unwrap_or(&[]), segment),
+        protocol => transport(interest, outgoing, protocol, packet.get(40..).unwrap_or(&[]), segment),
     }
 }
 
-fn transport(interest: &Interest, protocol: u8, bytes: &[u8], segment: i32) -> Option<bool> {
-    match protocol {
-        6 => tcp(interest, bytes, segment),
-        17 => Some(interest.udp.contains(half(bytes, 2)?)),
-        132 => Some([1, 10].contains(bytes.get(12)?)),
-        1 | 58 => Some(interest.icmp),
-        _ => Some(interest.other_protocols),
+fn transport(interest: &Interest, outgoing: bool, protocol: u8, bytes: &[u8], segment: i32) -> Option<bool> {
+    match (outgoing, protocol) {
+        (false, 6) => tcp(interest, bytes, segment),
+        (true, 6) => {
+            let flags = TcpFlags(*bytes.get(13)?);
+            let [fin, syn, rst, ack] = [0x01, 0x02, 0x04, 0x10].map(|bit| flags.has(bit));
+            let wanted = if ack { &interest.tcp } else { &interest.tcp_acks };
+            Some(syn && !fin && !rst && wanted.contains(half(bytes, 0)?))
+        }
+        (_, 17) => {
+            let (ours, theirs) = if outgoing { (0, 2) } else { (2, 0) };
+            let port = half(bytes, ours)?;
+            Some(
+                interest.udp.contains(port)
+                    || interest.udp_clients.contains(port) && half(bytes, theirs)? >= 1024,
+            )
+        }
+        (false, 132) => Some([1, 10].contains(bytes.get(12)?)),
+        (true, 132) => Some([1, 2].contains(bytes.get(12)?)),
+        (true, _) => Some(false),
+        (false, 1 | 58) => Some(interest.icmp && [13, 17].contains(bytes.first()?)),
+        (false, _) => Some(interest.other_protocols && ![2, 4, 41, 47, 50, 51].contains(&protocol)),
     }
 }
 
@@ -106,12 +121,13 @@ fn interest() -> impl Strategy<Value = Interest> {
         proptest::collection::vec(0u32..80, 0..70).prop_map(Watched::Indexes),
     ];
     let types = prop_oneof![Just(PacketTypes::ToUs), Just(PacketTypes::ToUsAndFromUs)];
-    (watched, ports(), ports(), ports(), any::<bool>(), any::<bool>(), types).prop_map(
-        |(interfaces, tcp, tcp_acks, udp, icmp, other_protocols, packet_types)| Interest {
+    (watched, ports(), ports(), ports(), ports(), any::<bool>(), any::<bool>(), types).prop_map(
+        |(interfaces, tcp, tcp_acks, udp, udp_clients, icmp, other_protocols, packet_types)| Interest {
             interfaces,
             tcp,
             tcp_acks,
             udp,
+            udp_clients,
             icmp,
             other_protocols,
             packet_types,
@@ -123,7 +139,7 @@ fn interest() -> impl Strategy<Value = Interest> {
 fn sight() -> impl Strategy<Value = Sight> {
     let about = (
         prop_oneof![6 => Just(0x0800u16), 6 => Just(0x86dd), 1 => Just(0x8100), 1 => any::<u16>()],
-        prop_oneof![6 => Just(0u8), 1 => 0u8..6],
+        prop_oneof![6 => Just(0u8), 4 => Just(4u8), 1 => 0u8..6],
         0u32..80,
         prop_oneof![6 => Just(1u16), 1 => Just(772)],
     );
@@ -245,7 +261,7 @@ fn a_ragged_port_set_is_widened_and_says_so() {
 
 #[test]
 fn a_fitting_port_set_is_kept_to_the_letter() {
-    let interest = Interest { tcp: (100..=u16::MAX).step_by(900).collect(), ..Interest::default() };
+    let interest = Interest { tcp: (100..=u16::MAX).step_by(2000).collect(), ..Interest::default() };
     let program = compile(&interest);
     assert!(!program.widened);
     for port in 0..=u16::MAX {

@@ -1,0 +1,156 @@
+//! Every kind of scan is seen without a watched port in its way: flagged by the tenth distinct probe, under its name.
+
+mod support;
+
+use serde_json::Value;
+use support::daemon::{Daemon, Setup};
+use support::{Host, Lab};
+
+/// No scan here goes to port 1.
+const CONFIG: &str = "TCP_PORTS=\"1\"\nUDP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nBLOCK_UDP=\"1\"";
+const PORTS: &str = "2000-2049";
+
+/// nmap's words, what the source must be called, and whether nmap can do it over IPv6.
+const KINDS: &[(&[&str], &str, bool)] = &[
+    (&["-sS"], "syn", true),
+    // Where nothing listens connect(2) sends but a SYN.
+    (&["-sT"], "syn", true),
+    (&["-sU", "--max-rtt-timeout", "100ms"], "udp", true),
+    (&["-sN"], "null", true),
+    (&["-sF"], "fin", true),
+    (&["-sX"], "xmas", true),
+    (&["-sM"], "maimon", true),
+    (&["-sA"], "ack", true),
+    (&["-sW"], "ack", true),
+    (&["-sY"], "sctp_init", true),
+    (&["-sZ"], "sctp_cookie_echo", true),
+    (&["-sS", "-f"], "syn", false),
+    (&["-sN", "-f"], "null", false),
+    (&["-sX", "-f"], "xmas", false),
+    (&["-sS", "--mtu", "16"], "syn", false),
+    (&["-sF", "--mtu", "16"], "fin", false),
+    (&["-sS", "-g", "53"], "syn", true),
+    (&["-sU", "-g", "53", "--max-rtt-timeout", "100ms"], "udp", true),
+    (&["-sV"], "syn", true),
+    (&["-sS", "-O"], "syn", true),
+    (&["-sS", "--scanflags", "SYNFIN"], "other_flags", true),
+    (&["-sS", "--scanflags", "PSH"], "other_flags", true),
+];
+
+/// The alarm of `source`, which must have come by its tenth distinct port.
+fn alarm(daemon: &mut Daemon, source: &str, name: &str, what: &str) -> Value {
+    let scan = daemon.wait_for(what, |event| event["event_type"] == "scan" && event["src_ip"] == *source);
+    assert_eq!(scan["scan"]["type"], name, "{what}: {scan}");
+    assert!(scan["scan"]["distinct_ports"].as_u64().is_some_and(|ports| ports <= 10), "{what}: {scan}");
+    daemon.wait_for("the block", |event| {
+        event["event_type"] == "block" && event["action"]["verdict"] == "blocked"
+    });
+    daemon.catch_up();
+    assert_eq!(daemon.events_of("scan", source).count(), 1, "{what}: {:#?}", daemon.seen);
+    scan
+}
+
+/// A scan by peer 0 of a fresh lab.
+fn is_flagged(v6: bool, what: &str, name: &str, scan: impl FnOnce(&Host, &str)) {
+    let lab = Lab::new(1);
+    let scanner = lab.peer(0);
+    let mut daemon = Setup::new(&lab, CONFIG).start();
+    scan(scanner, &scanner.target(v6).to_string());
+    alarm(&mut daemon, &scanner.address(v6).to_string(), name, what);
+}
+
+fn nmap(v6: bool, kind: &[&str], ports: &str, name: &str) {
+    is_flagged(v6, &format!("{} v6 {v6}", kind.join(" ")), name, |scanner, target| {
+        let mut arguments = kind.to_vec();
+        arguments.extend(["-p", ports, target]);
+        arguments.extend(v6.then_some("-6"));
+        scanner.nmap(&arguments);
+    });
+}
+
+#[test]
+fn every_kind_of_nmap_over_ipv4() {
+    KINDS.iter().for_each(|(kind, name, _)| nmap(false, kind, PORTS, name));
+}
+
+#[test]
+fn every_kind_of_nmap_over_ipv6() {
+    KINDS.iter().filter(|kind| kind.2).for_each(|(kind, name, _)| nmap(true, kind, PORTS, name));
+}
+
+#[test]
+fn a_scan_of_ip_protocols() {
+    nmap(false, &["-sO"], "90-131", "ip_protocol");
+    nmap(true, &["-sO"], "90-131", "ip_protocol");
+}
+
+#[test]
+fn a_slow_scan_with_15_seconds_between_probes() {
+    // -T1 is a gap of 15 s (nmap(1)): twelve probes take three minutes.
+    nmap(false, &["-sS", "-T1", "--max-retries", "0"], "3000-3011", "syn");
+}
+
+#[test]
+fn a_scanner_among_decoys() {
+    nmap(false, &["-sS", "-D", "RND:5"], PORTS, "syn");
+}
+
+#[test]
+fn masscan() {
+    is_flagged(false, "masscan", "syn", |scanner, target| {
+        let mac = scanner.target_mac();
+        scanner.run(&[
+            "masscan",
+            "--interface",
+            "eth0",
+            "--router-mac",
+            &mac,
+            "--source-ip",
+            &scanner.v4.to_string(),
+            "--rate",
+            "200",
+            "--wait",
+            "0",
+            "-p",
+            PORTS,
+            target,
+        ]);
+    });
+}
+
+#[test]
+fn zmap_once_for_each_port() {
+    is_flagged(false, "zmap", "syn", |scanner, target| {
+        let mac = scanner.target_mac();
+        for port in 2000..2012 {
+            scanner.run(&[
+                "zmap",
+                "-q",
+                "-B",
+                "1M",
+                "-c",
+                "0",
+                "-i",
+                "eth0",
+                "-G",
+                &mac,
+                "-p",
+                &port.to_string(),
+                "-o",
+                "-",
+                "--blacklist-file=/dev/null",
+                target,
+            ]);
+        }
+    });
+}
+
+#[test]
+fn hping3() {
+    is_flagged(false, "hping3", "syn", |scanner, target| {
+        scanner.run(&["hping3", "-q", "-i", "u5000", "-c", "30", "-S", "-p", "++2000", target]);
+    });
+    is_flagged(false, "hping3 --udp", "udp", |scanner, target| {
+        scanner.run(&["hping3", "-q", "--udp", "-i", "u5000", "-c", "30", "-p", "++2000", target]);
+    });
+}
