@@ -10,6 +10,7 @@ mod vantage;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use vantage::View;
 
@@ -17,10 +18,9 @@ use self::clock::CaptureClock;
 use self::services::Services;
 use crate::capture::Frame;
 use crate::config::{BlockMode, Loaded};
-use crate::detect::Probe;
+use crate::detect::{Peers, Probe};
 use crate::detect::policy::{Verdict, Watch};
 use crate::detect::table::ScoreTable;
-use crate::detect::weights::HALF_LIFE;
 use crate::event::emitter::Form;
 use crate::event::{Event, EventType, Stats};
 use crate::packet::{Checksums, Packet, Reassembly, Reject, parse_cut};
@@ -38,6 +38,8 @@ pub struct Replay {
     view: View,
     watch: Arc<Watch>,
     table: Arc<ScoreTable>,
+    peers: Peers,
+    half_life: Option<Duration>,
     responder: Responder,
     services: Services,
     reassembly: Reassembly,
@@ -71,7 +73,8 @@ impl Replay {
             block_udp: BlockMode::Log,
             ..launch::watch(config, &tcp_decoys, &udp_decoys)
         });
-        let table = Arc::new(ScoreTable::new(config.table_size, key, Some(HALF_LIFE)));
+        let half_life = launch::half_life(config);
+        let table = Arc::new(ScoreTable::new(config.table_size, key, half_life));
         let responder = Responder::new(Setup {
             watch: watch.clone(),
             never: config.never_block.iter().chain(&loaded.ignored).copied().collect(),
@@ -84,6 +87,9 @@ impl Replay {
             view,
             watch,
             table,
+            // A capture may hold one direction only.
+            peers: Peers::new(key, false),
+            half_life,
             responder,
             services: Services::new(tcp_decoys, udp_decoys),
             reassembly: Reassembly::new(),
@@ -151,23 +157,33 @@ impl Replay {
                 if let Some(count) = self.rejects.get_mut(reject as usize) {
                     *count = count.saturating_add(1);
                 }
-                parsed(Checksums::Trust).iter().for_each(|packet| self.services.learn(packet));
+                if let Ok(packet) = parsed(Checksums::Trust) {
+                    self.services.learn(&packet);
+                    self.note_sent(&packet, now);
+                }
                 None
             }
         }
     }
 
+    /// Every source is somebody's host, and so protected in its turn.
+    fn note_sent(&self, packet: &Packet, now: Now) {
+        self.watch.note_sent(packet, &self.table, &self.peers, micros(now));
+    }
+
     fn judge(&mut self, seen: &Seen) -> Vec<Event> {
+        self.note_sent(&seen.packet, seen.now);
         let probe = Probe::from_packet(&seen.packet).filter(|probe| self.is_for_us(probe));
         let Some(probe) = probe else { return Vec::new() };
         let in_use = |protocol, port| self.services.holds(probe.destination, protocol, port);
-        let standing = match self.watch.judge(&probe, &self.table, in_use, micros(seen.now)) {
+        let standing = match self.watch.judge(&probe, &self.table, &self.peers, in_use, micros(seen.now)) {
             Verdict::Probe(standing) => standing,
             Verdict::Scan(standing) if self.responder.is_worth_telling(standing) => standing,
             Verdict::Scan(_)
             | Verdict::NotWatched
             | Verdict::ServiceInUse
             | Verdict::Martian
+            | Verdict::Answer
             | Verdict::Retransmission => return Vec::new(),
         };
         let mut turn = Turn::default();
@@ -183,7 +199,8 @@ impl Replay {
     /// As often as the daemon does, so that no account of long ago passes for a fresh one. A long silence is cut short
     /// once everything has faded.
     fn sweep(&mut self, now: u64) {
-        let step = u64::try_from(HALF_LIFE.as_micros()).unwrap_or(u64::MAX);
+        let Some(half_life) = self.half_life else { return };
+        let step = u64::try_from(half_life.as_micros()).unwrap_or(u64::MAX);
         while self.swept.saturating_add(step) <= now {
             self.swept = self.swept.saturating_add(step);
             if self.table.sweep(self.swept) == 0 {
