@@ -6,7 +6,10 @@ use std::net::Ipv4Addr;
 
 use nix::time::{ClockId, clock_gettime};
 use portsentry::config::{BlockMode, PortSet};
-use portsentry::detect::weights::HALF_LIFE;
+use portsentry::detect::weights::{HALF_LIFE, Sensitivity};
+use portsentry::detect::peers::Peers;
+use portsentry::detect::table::Vantage;
+use portsentry::detect::walk::Walk;
 use portsentry::detect::{Probe, ScoreTable, Verdict, Watch};
 use portsentry::networks::Networks;
 use portsentry::packet::{Checksums, LinkType, Reassembly, parse_cut};
@@ -41,13 +44,13 @@ fn rows(effort: Effort, figures: &mut Figures, what: &str, packets: &[[u8; LENGT
 /// Nanoseconds a packet, in a fresh table.
 fn round(packets: &[[u8; LENGTH]], watched: bool) -> f64 {
     let (table, watch) = (ScoreTable::new(32_768, &[0x5a; 16], Some(HALF_LIFE)), watch(watched));
-    let mut reassembly = Reassembly::new();
+    let (mut reassembly, peers) = (Reassembly::new(), Peers::new(&[0xa5; 16], true));
     let begun = processor_time();
     for (at, bytes) in packets.iter().enumerate() {
         let link = LinkType::Cooked { ethertype: ETHERTYPE_IPV4 };
         let packet = parse_cut(link, black_box(bytes), LENGTH, Checksums::Trust).expect("a whole packet");
         let probe = reassembly.offer(packet, 0).and_then(|packet| Probe::from_packet(&packet));
-        let verdict = probe.map(|probe| watch.judge(&probe, &table, |_, _| false, 1_000_000 + at as u64));
+        let verdict = probe.map(|probe| watch.judge(&probe, &table, &peers, |_, _| false, 1_000_000 + at as u64));
         black_box(matches!(verdict, Some(Verdict::Scan(_))));
     }
     (processor_time() - begun) * 1e9 / packets.len() as f64
@@ -60,6 +63,8 @@ fn watch(watched: bool) -> Watch {
         scan_trigger: 2,
         ipv6_prefix: 64,
         on_link: Networks::default(),
+        vantage: Vantage::default(),
+        walk: Walk::new(Sensitivity::Medium),
         block_tcp: BlockMode::Block,
         block_udp: BlockMode::Block,
     }
