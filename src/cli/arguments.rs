@@ -25,6 +25,7 @@ Examples:
   portsentry-rs check -c my.conf      show what my.conf would do, or all
                                       that is wrong with it
   portsentry-rs list                  who is blocked, and until when
+  portsentry-rs replay scan.pcap      what the daemon would have said to it
   portsentry-rs block 192.0.2.7 2h    block somebody by hand
   portsentry-rs unblock all           lift every block
 
@@ -61,6 +62,15 @@ pub enum Command {
     Check(Box<RunFlags>),
     /// Show how the running daemon fares
     Status(Control),
+    /// Show what the running daemon has counted
+    Stats {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+        /// Which daemon.
+        #[command(flatten)]
+        control: Control,
+    },
     /// Judge captures (pcap, pcapng) as the daemon would have; prints its events and blocks nobody
     Replay(Replay),
     /// Show who is blocked
@@ -174,6 +184,9 @@ mod tests {
             "-m bpf",
             "block",
             "block nobody",
+            "replay",
+            "replay --host nobody x.pcap",
+            "replay --host 192.0.2.1 --network x.pcap",
             "block 192.0.2.1 soon",
             "unblock",
             "-i eth0 status",
@@ -188,6 +201,10 @@ mod tests {
         let command = |line| parsed(line).unwrap().command.unwrap();
         assert!(matches!(command("check -c /x -i lo"), Command::Check(run) if run.interface == ["lo"]));
         assert!(matches!(command("list --json"), Command::List { json: true, .. }));
+        assert!(matches!(command("stats --json"), Command::Stats { json: true, .. }));
+        assert!(
+            matches!(command("replay --network a -"), Command::Replay(replay) if replay.network && replay.captures.len() == 2)
+        );
         assert!(matches!(command("block 2001:DB8::1 2h"), Command::Block { seconds: Some(7200), .. }));
         assert!(matches!(command("block 192.0.2.1 -1"), Command::Block { seconds: Some(u32::MAX), .. }));
         assert!(matches!(command("unblock all"), Command::Unblock { target: Lifted::All, .. }));

@@ -3,6 +3,7 @@
 
 pub mod arguments;
 pub mod check;
+pub mod progress;
 pub mod replay;
 pub mod run_flags;
 pub mod status;
@@ -26,6 +27,7 @@ pub fn main() -> ExitCode {
         None => run(&arguments.run),
         Some(Command::Check(run)) => check::check(&run),
         Some(Command::Status(control)) => client::status(&socket(&control), false),
+        Some(Command::Stats { json, control }) => client::stats(&socket(&control), json),
         Some(Command::Replay(replay)) => replay::replay(&replay),
         Some(Command::List { json, control }) => client::list(&socket(&control), json),
         Some(Command::Block { target, seconds, control }) => {

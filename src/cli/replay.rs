@@ -2,15 +2,16 @@
 //! socket.
 #![forbid(unsafe_code)]
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use jiff::tz::TimeZone;
 
 use super::arguments;
 use super::check::complain;
+use super::progress::Progress;
 use super::run_flags::DEFAULT_CONFIG;
 use crate::capture::{Capture, CaptureError};
 use crate::config::{Loaded, Overrides, load, parse};
@@ -78,7 +79,7 @@ struct Player<W: Write> {
 
 impl<W: Write> Player<W> {
     /// Whether all could be read to their end.
-    fn play_all(&mut self, captures: &[std::path::PathBuf]) -> io::Result<bool> {
+    fn play_all(&mut self, captures: &[PathBuf]) -> io::Result<bool> {
         let mut well = true;
         for path in captures {
             match self.play(path) {
@@ -101,17 +102,24 @@ impl<W: Write> Player<W> {
 
     fn play(&mut self, path: &Path) -> Result<(), ReplayError> {
         if path.as_os_str() == "-" {
-            return self.frames(io::stdin().lock());
+            return self.play_from(io::stdin().lock(), None);
         }
-        self.frames(File::open(path).map_err(ReplayError::Open)?)
+        let file = File::open(path).map_err(ReplayError::Open)?;
+        let length = file.metadata().ok().filter(fs::Metadata::is_file).map(|file| file.len());
+        self.play_from(file, length)
     }
 
-    fn frames(&mut self, reader: impl Read) -> Result<(), ReplayError> {
+    fn play_from(&mut self, reader: impl Read, length: Option<u64>) -> Result<(), ReplayError> {
         let mut capture = Capture::open(reader)?;
+        let mut progress = Progress::new(length);
         self.replay.begin_capture();
         while let Some(frame) = capture.next_frame()? {
             let events = self.replay.on_frame(&frame);
-            self.printer.print(&events).map_err(ReplayError::Print)?;
+            if !events.is_empty() {
+                progress.clear();
+                self.printer.print(&events).map_err(ReplayError::Print)?;
+            }
+            progress.on_frame(capture.offset());
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The daemon's answers as people read them (`status`, `list`) and as programs do (`--json`).
+//! The daemon's answers as people read them (`status`, `list`, `stats`) and as programs do (`--json`).
 //!
 //! Pure: the clock and the time zone are arguments. Never prints a character that a terminal would obey.
 #![forbid(unsafe_code)]
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::control::ControlReply;
 use crate::control::protocol::{Entry, Status, show_target};
-use crate::event::{Confinement, Mode, text, time};
+use crate::event::{Confinement, Mode, Stats, text, time};
 
 /// The answer to `status` or `list` as text; `now` in seconds since 1970 UTC.
 pub fn rendered(replies: &[ControlReply], now: u64, zone: &TimeZone) -> String {
@@ -36,6 +36,20 @@ pub fn json_lines(replies: &[ControlReply]) -> Result<String, serde_json::Error>
         }
     }
     Ok(out)
+}
+
+/// The counters: one JSON object, or `name value` lines, which scripts can read as well.
+pub fn stats(stats: &Stats, json: bool) -> Result<String, serde_json::Error> {
+    if json {
+        return json_line(stats);
+    }
+    // Field by field as in the JSON, so that neither form can lack what the other has.
+    let serde_json::Value::Object(mut fields) = serde_json::to_value(stats)? else {
+        return Ok(String::new());
+    };
+    let counters = fields.remove("counters").and_then(|counters| counters.as_object().cloned());
+    let rows = fields.into_iter().chain(counters.unwrap_or_default());
+    Ok(rows.map(|(name, value)| format!("{:<24}{value}\n", text::escaped(&name))).collect())
 }
 
 /// `45s`, `3m 20s`, `2h 5m`, `3d 4h`.
@@ -119,7 +133,7 @@ fn local(seconds: u64, zone: &TimeZone) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Start, Stats};
+    use crate::event::Start;
 
     const NOW: u64 = 1_795_307_881;
 
@@ -172,6 +186,24 @@ ADDRESS        UNTIL                           OFFENCE
 10.0.0.1       2026-11-22 00:39:31 (1m 30s)    2
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn stats_are_one_object_or_a_line_each() {
+        let counted = Stats {
+            packets: 12,
+            probes: 3,
+            counters: [("rejected_tcp_checksum".to_owned(), 4)].into(),
+            ..Stats::default()
+        };
+        let text = stats(&counted, false).unwrap();
+        for line in
+            ["packets                 12\n", "probes                  3\n", "rejected_tcp_checksum   4\n"]
+        {
+            assert!(text.contains(line), "{text}");
+        }
+        let json = stats(&counted, true).unwrap();
+        assert_eq!((json.lines().count(), serde_json::from_str::<Stats>(&json).unwrap()), (1, counted));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `portsentry-rs status|list|block|unblock`: asks a running daemon and prints its answer.
+//! `portsentry-rs status|list|stats|block|unblock`: asks a running daemon and prints its answer.
 //!
 //! Run in a process of its own by an operator; holds no state and touches nothing but the socket and standard output.
 #![forbid(unsafe_code)]
@@ -52,6 +52,21 @@ pub enum ClientError {
 /// `status [--json]`.
 pub fn status(socket: &Path, json: bool) -> ExitCode {
     ended(ask(socket, &ControlRequest::Status).and_then(|replies| shown(&replies, json)))
+}
+
+/// `stats [--json]`: the `stats` object of the daemon's status.
+pub fn stats(socket: &Path, json: bool) -> ExitCode {
+    ended(ask(socket, &ControlRequest::Status).and_then(|replies| {
+        let status = replies.into_iter().find_map(|reply| match reply {
+            ControlReply::Status(status) => Some(status),
+            ControlReply::Entry(_)
+            | ControlReply::End { .. }
+            | ControlReply::Done(_)
+            | ControlReply::Error { .. } => None,
+        });
+        let status = status.ok_or_else(|| ClientError::BrokenOff(socket.to_owned()))?;
+        print(&status::stats(&status.stats, json)?)
+    }))
 }
 
 /// `list [--json]`.

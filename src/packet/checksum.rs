@@ -10,6 +10,9 @@
 pub enum Checksums {
     /// Came over a wire: verify whatever was captured whole.
     Verify,
+    /// From a capture file: verify likewise, but a field that a network card was yet to fill in is no wrong one. It holds
+    /// zero, or the pseudo-header's sum alone (what Linux leaves there).
+    Captured,
     /// Already verified, or never computed (offload on a local capture): believe them.
     Trust,
 }
@@ -40,11 +43,20 @@ impl Sum {
 
     /// Whether the sum, checksum field included, is that of undamaged bytes.
     pub(super) fn is_valid(self) -> bool {
+        self.folded() == 0xffff
+    }
+
+    /// Whether `field` is a checksum of which only `self`, the pseudo-header, has been summed, or nothing.
+    pub(super) fn is_unfinished(self, field: Option<&[u8; 2]>) -> bool {
+        field.is_some_and(|field| *field == [0, 0] || u64::from(u16::from_ne_bytes(*field)) == self.folded())
+    }
+
+    fn folded(self) -> u64 {
         let mut sum = self.0;
         while sum >> 16 != 0 {
             sum = (sum & 0xffff).wrapping_add(sum >> 16);
         }
-        sum == 0xffff
+        sum
     }
 }
 

@@ -43,8 +43,8 @@ pub(super) fn parse(datagram: Span<'_>, checksums: Checksums) -> Result<Packet, 
     // Cut to the stated length first: padding is neither payload nor summed.
     let datagram = datagram.trim(header.total_length.into(), Reject::IpLength)?;
     let payload = datagram.skip(header.length, Reject::IpLength)?;
-    if checksums == Checksums::Verify
-        && !Sum::default().bytes(datagram.front(header.length, Reject::IpLength)?).is_valid()
+    if checksums != Checksums::Trust
+        && !is_intact(datagram.front(header.length, Reject::IpLength)?, checksums)
     {
         return Err(Reject::IpChecksum);
     }
@@ -76,6 +76,12 @@ fn header(datagram: Span<'_>) -> Result<Header<'_>, Reject> {
         protocol: *protocol,
         addresses,
     })
+}
+
+/// Only a network card that sums for its host leaves 0: over a header, that is never the right sum.
+fn is_intact(header: &[u8], checksums: Checksums) -> bool {
+    let sum = Sum::default().bytes(header);
+    sum.is_valid() || (checksums == Checksums::Captured && header.get(10..12) == Some(&[0, 0]))
 }
 
 #[inline(always)]

@@ -54,6 +54,18 @@ impl LinkType {
     }
 }
 
+/// Whether the link header sends a frame to many: then an address of an unknown subnet may be its broadcast address.
+pub fn is_to_many(link: LinkType, frame: &[u8]) -> bool {
+    // PACKET_BROADCAST and PACKET_MULTICAST of linux/if_packet.h.
+    let cooked = |kind: Option<&u8>| matches!(kind, Some(1 | 2));
+    match link {
+        LinkType::Ethernet => frame.first().is_some_and(|first| first & 1 == 1),
+        LinkType::LinuxSll => cooked(frame.get(1)),
+        LinkType::LinuxSll2 => cooked(frame.get(10)),
+        LinkType::Raw | LinkType::Loopback | LinkType::Cooked { .. } => false,
+    }
+}
+
 /// Parses a frame that was captured whole.
 pub fn parse(link: LinkType, frame: &[u8], checksums: Checksums) -> Result<Packet, Reject> {
     parse_cut(link, frame, frame.len(), checksums)
@@ -257,6 +269,19 @@ mod tests {
             let cut = parse_cut(LinkType::Raw, &SYN4[..length], SYN4.len(), Checksums::Verify);
             assert_eq!(cut, Err(Reject::CutShort), "cut to {length}");
         }
+    }
+
+    #[test]
+    fn frames_to_groups_are_told_by_their_link_header() {
+        let sll =
+            |kind, at: usize| (0..20).map(|index| if index == at { kind } else { 0 }).collect::<Vec<u8>>();
+        for kind in [1, 2] {
+            assert!(is_to_many(LinkType::LinuxSll, &sll(kind, 1)));
+            assert!(is_to_many(LinkType::LinuxSll2, &sll(kind, 10)));
+        }
+        assert!(is_to_many(LinkType::Ethernet, &[0xff; 14]) && is_to_many(LinkType::Ethernet, &[0x33; 14]));
+        assert!(!is_to_many(LinkType::Ethernet, &ETHERNET4) && !is_to_many(LinkType::Raw, &[0xff; 14]));
+        assert!(!is_to_many(LinkType::LinuxSll, &sll(4, 1)) && !is_to_many(LinkType::LinuxSll2, &[]));
     }
 
     #[test]

@@ -45,20 +45,26 @@ impl Envelope<'_> {
     /// The bytes to verify, if they are to be and all of them are at hand.
     fn verifiable<'a>(&self, payload: Span<'a>) -> Option<&'a [u8]> {
         match self.checksums {
-            Checksums::Verify if self.is_whole() => payload.whole(),
-            Checksums::Verify | Checksums::Trust => None,
+            Checksums::Verify | Checksums::Captured if self.is_whole() => payload.whole(),
+            Checksums::Verify | Checksums::Captured | Checksums::Trust => None,
         }
     }
 
     /// Whether the payload is undamaged as far as can be told; the pseudo-header is that of RFC 9293 §3.1 and
-    /// RFC 8200 §8.1, which sum alike.
+    /// RFC 8200 §8.1, which sum alike. The checksum stands `at` so many bytes into the payload.
     #[inline(always)]
-    fn is_intact(&self, protocol: u8, payload: Span<'_>) -> bool {
+    fn is_intact(&self, protocol: u8, at: usize, payload: Span<'_>) -> bool {
         self.verifiable(payload).is_none_or(|bytes| {
             let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
             let pseudo = Sum::default().bytes(self.addresses).word(protocol.into()).word(length);
-            pseudo.bytes(bytes).is_valid()
+            pseudo.bytes(bytes).is_valid() || self.is_unfinished(pseudo, bytes, at)
         })
+    }
+
+    /// Whether the checksum in a capture file was left to a network card.
+    fn is_unfinished(&self, pseudo: Sum, bytes: &[u8], at: usize) -> bool {
+        let field = bytes.get(at..).and_then(|rest| rest.first_chunk());
+        self.checksums == Checksums::Captured && pseudo.is_unfinished(field)
     }
 }
 
@@ -86,7 +92,7 @@ fn tcp(segment: Span<'_>, envelope: &Envelope<'_>) -> Result<Transport, Reject> 
     if header_length < 20 || (envelope.is_whole() && header_length > segment.length()) {
         return Err(Reject::TcpHeader);
     }
-    if !envelope.is_intact(TCP, segment) {
+    if !envelope.is_intact(TCP, 16, segment) {
         return Err(Reject::TcpChecksum);
     }
     Ok(Transport::Tcp {
@@ -135,9 +141,9 @@ fn udp(datagram: Span<'_>, envelope: &Envelope<'_>) -> Result<Transport, Reject>
 fn udp_is_intact(datagram: Span<'_>, length: usize, checksum: [u8; 2], envelope: &Envelope<'_>) -> bool {
     match (checksum, envelope.version) {
         ([0, 0], Version::V4) => true,
-        ([0, 0], Version::V6) => envelope.checksums == Checksums::Trust,
+        ([0, 0], Version::V6) => envelope.checksums != Checksums::Verify,
         ([_, _], Version::V4 | Version::V6) => {
-            datagram.trim(length, Reject::UdpLength).is_ok_and(|bytes| envelope.is_intact(UDP, bytes))
+            datagram.trim(length, Reject::UdpLength).is_ok_and(|bytes| envelope.is_intact(UDP, 6, bytes))
         }
     }
 }
@@ -155,7 +161,10 @@ fn sctp(packet: Span<'_>, envelope: &Envelope<'_>) -> Result<Transport, Reject> 
             chunk
         }
     };
-    if envelope.verifiable(packet).is_some_and(|bytes| !checksum::sctp_is_valid(bytes)) {
+    let unfinished =
+        |bytes: &[u8]| envelope.checksums == Checksums::Captured && bytes.get(8..12) == Some(&[0; 4]);
+    let intact = |bytes| checksum::sctp_is_valid(bytes) || unfinished(bytes);
+    if !envelope.verifiable(packet).is_none_or(intact) {
         return Err(Reject::SctpChecksum);
     }
     Ok(Transport::Sctp {
@@ -168,7 +177,9 @@ fn sctp(packet: Span<'_>, envelope: &Envelope<'_>) -> Result<Transport, Reject> 
 /// RFC 792: summed without a pseudo-header.
 fn icmp(message: Span<'_>, envelope: &Envelope<'_>) -> Result<Transport, Reject> {
     let [kind, code, ..] = *message.head::<8>(Reject::IcmpHeader)?;
-    if envelope.verifiable(message).is_some_and(|bytes| !Sum::default().bytes(bytes).is_valid()) {
+    let intact =
+        |bytes| Sum::default().bytes(bytes).is_valid() || envelope.is_unfinished(Sum::default(), bytes, 2);
+    if !envelope.verifiable(message).is_none_or(intact) {
         return Err(Reject::IcmpChecksum);
     }
     Ok(Transport::Icmp { kind, code })
@@ -177,7 +188,7 @@ fn icmp(message: Span<'_>, envelope: &Envelope<'_>) -> Result<Transport, Reject>
 /// RFC 4443 §2.3: summed with the pseudo-header.
 fn icmpv6(message: Span<'_>, envelope: &Envelope<'_>) -> Result<Transport, Reject> {
     let [kind, code, ..] = *message.head::<8>(Reject::IcmpHeader)?;
-    if !envelope.is_intact(ICMPV6, message) {
+    if !envelope.is_intact(ICMPV6, 2, message) {
         return Err(Reject::IcmpChecksum);
     }
     Ok(Transport::Icmp { kind, code })
@@ -231,6 +242,27 @@ mod tests {
             assert_eq!(verified(&bad), Err(reject));
             assert_eq!(trusted(&bad), verified(sample));
         }
+    }
+
+    #[test]
+    fn in_a_capture_an_unfinished_checksum_passes_and_a_wrong_one_does_not() {
+        let captured = |bytes: &[u8]| {
+            super::super::parse(LinkType::Raw, bytes, Checksums::Captured).map(|packet| packet.transport)
+        };
+        let fields: [(&[u8], usize); 7] =
+            [(&SYN4, 36), (&SYN6, 56), (&UDP4, 26), (&UDP6, 46), (&SCTP4, 28), (&ICMP4, 22), (&ICMP6, 42)];
+        for (sample, at) in fields {
+            let mut blank = sample.to_vec();
+            blank[at..at + if at == 28 { 4 } else { 2 }].fill(0);
+            assert_eq!(captured(&blank), verified(sample), "{at}");
+            assert!(captured(&changed(sample, at, sample[at] ^ 0x10)).is_err(), "{at}");
+        }
+        // 192.0.2.1 and .2, protocol 6, 24 bytes: c000+0201+c000+0202+6+18 folds to 8422.
+        let partial = changed(&changed(&SYN4, 36, 0x84), 37, 0x22);
+        assert_eq!(
+            (captured(&partial), verified(&partial)),
+            (Ok(syn4().transport), Err(Reject::TcpChecksum))
+        );
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::detect::policy::{Verdict, Watch};
 use crate::detect::table::ScoreTable;
 use crate::event::emitter::Form;
 use crate::event::{Event, EventType, Stats};
-use crate::packet::{Checksums, Packet, Reassembly, Reject, parse_cut};
+use crate::packet::{Checksums, Packet, Reassembly, Reject, is_to_many, parse_cut};
 use crate::sensor::clock::Now;
 use crate::sensor::launch;
 use crate::sensor::report::rejected;
@@ -143,13 +143,15 @@ impl Replay {
         event
     }
 
-    /// The packet to be judged. One that its receiver refused for its checksum still tells what its sender serves: a
-    /// network card of the sender may have been about to write it.
+    /// The packet to be judged, if it is to one host. One that its receiver refused for its checksum still tells what its sender serves.
     fn packet_of(&mut self, frame: &Frame<'_>, now: Now) -> Option<Packet> {
         let parsed = |checksums| parse_cut(frame.link, frame.bytes, frame.wire_length, checksums);
-        match parsed(Checksums::Verify) {
+        match parsed(Checksums::Captured) {
             Ok(packet) => {
                 self.services.learn(&packet);
+                if is_to_many(frame.link, frame.bytes) {
+                    return None;
+                }
                 let seconds = u32::try_from(now.seconds()).unwrap_or(u32::MAX);
                 self.reassembly.offer(packet, seconds)
             }
