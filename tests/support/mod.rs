@@ -4,6 +4,7 @@
 //! removed on drop, also after a panic. Needs root. Waits for conditions, never for time to pass.
 #![allow(dead_code, reason = "each test file uses its own part of the lab")]
 
+pub mod capture;
 pub mod daemon;
 pub mod service;
 

@@ -1,0 +1,375 @@
+//! `replay` tells from a capture what the daemon would have told from the wire, whatever kind of capture it is, and
+//! survives any bytes.
+
+mod support;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use support::capture::{Classic, Ng, RAW, RST_ACK, START, SYN, SYN_ACK, link_header, scan, shown, tcp, udp};
+use support::daemon::{PATIENCE, Setup};
+use support::service::{Service, answers};
+use support::{Lab, eventually};
+
+const SCANNER: [u8; 4] = [203, 0, 113, 9];
+const TARGET: [u8; 4] = [198, 51, 100, 7];
+const CONFIG: &str = "TCP_PORTS=\"1-1024\"\nUDP_PORTS=\"1-1024\"\nSCAN_TRIGGER=\"5\"\n";
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        let folder = Folder(tempfile::tempdir().unwrap());
+        folder.write("portsentry.conf", CONFIG.as_bytes());
+        folder
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portsentry-rs"));
+        command.args(["replay", "-c"]).arg(self.0.path().join("portsentry.conf"));
+        command
+    }
+
+    fn replay(&self, arguments: &[&str], captures: &[&Path]) -> Output {
+        self.command().args(arguments).args(captures).output().unwrap()
+    }
+
+    /// The events of a capture that is read to its end.
+    fn events(&self, arguments: &[&str], capture: &[u8]) -> Vec<Value> {
+        let path = self.write("capture", capture);
+        let output = self.replay(arguments, &[&path]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        events(&output)
+    }
+
+    /// The sources of `scan` events in a capture.
+    fn scanners(&self, arguments: &[&str], capture: &[u8]) -> Vec<String> {
+        scanners(&self.events(arguments, capture))
+    }
+}
+
+fn events(output: &Output) -> Vec<Value> {
+    String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn scanners(events: &[Value]) -> Vec<String> {
+    let scans = events.iter().filter(|event| event["event_type"] == "scan");
+    scans.map(|event| event["src_ip"].as_str().unwrap().to_owned()).collect()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_scan_is_told_with_the_captures_own_times_and_then_the_counts() {
+    let events = Folder::new().events(&[], &RAW.file(&scan(SCANNER, TARGET, 7)));
+    let kinds: Vec<&str> = events.iter().map(|event| event["event_type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["probe", "probe", "probe", "probe", "scan", "stats"]);
+    let scan = &events[4];
+    assert!(scan["timestamp"].as_str().unwrap().contains(":01.005000"), "{scan}");
+    assert!(scan["scan"]["first_seen"].as_str().unwrap().contains(":01.001000"), "{scan}");
+    assert_eq!(
+        (scan["dest_port"].as_u64(), scan["scan"]["type"].as_str(), scan["action"]["verdict"].as_str()),
+        (Some(5), Some("syn"), Some("logged"))
+    );
+    let stats = &events[5]["stats"];
+    assert_eq!((stats["packets"].as_u64(), stats["scans"].as_u64()), (Some(7), Some(1)), "{stats}");
+}
+
+#[test]
+fn every_link_type_byte_order_and_resolution_says_the_same() {
+    let folder = Folder::new();
+    let frames = scan(SCANNER, TARGET, 7);
+    let expected = folder.events(&[], &RAW.file(&frames));
+    for link in [0, 1, 12, 14, 101, 108, 113, 228, 276] {
+        for (big_endian, nanoseconds) in [(false, false), (false, true), (true, false), (true, true)] {
+            let written = Classic { big_endian, nanoseconds, link };
+            assert_eq!(folder.events(&[], &written.file(&frames)), expected, "{written:?}");
+        }
+    }
+}
+
+#[test]
+fn a_pcapng_file_of_several_interfaces_and_sections_is_read_and_names_them() {
+    for big_endian in [false, true] {
+        let mut file = Ng::new(big_endian);
+        file.interface(101, "tun0", 6);
+        file.interface(1, "eth0", 9);
+        // Neither a name block nor one of an unknown kind is a packet.
+        file.block(4, &[0; 8]);
+        file.block(0x0bad_cafe, &[1, 2, 3, 4]);
+        for (time, datagram) in scan(SCANNER, TARGET, 3) {
+            file.packet(0, time, &datagram);
+        }
+        for (time, datagram) in scan(SCANNER, TARGET, 5).split_off(3) {
+            file.packet(1, time * 1000, &[link_header(1, &datagram), datagram].concat());
+        }
+        let mut second = Ng::new(!big_endian);
+        second.interface(276, "any", 0x80 | 20);
+        let datagram = tcp(SCANNER, 40_000, TARGET, 6, SYN);
+        let ticks = (u128::from(START + 9_000_000) << 20) / 1_000_000;
+        second.packet(0, ticks as u64, &[link_header(276, &datagram), datagram].concat());
+        file.bytes.extend(second.bytes);
+
+        let events = Folder::new().events(&[], &file.bytes);
+        let told: Vec<(&str, &str)> = events
+            .iter()
+            .filter_map(|event| Some((event["event_type"].as_str()?, event["in_iface"].as_str()?)))
+            .collect();
+        assert_eq!(
+            told,
+            [("probe", "tun0"), ("probe", "tun0"), ("probe", "tun0"), ("probe", "eth0"), ("scan", "eth0")]
+        );
+        let last = &events[5];
+        assert_eq!(
+            (last["stats"]["packets"].as_u64(), last["stats"]["uptime"].as_u64()),
+            (Some(6), Some(8)),
+            "{last}"
+        );
+    }
+}
+
+#[test]
+fn several_captures_and_standard_input_are_one_story() {
+    let folder = Folder::new();
+    let frames = scan(SCANNER, TARGET, 6);
+    let first = folder.write("first", &RAW.file(&frames[..3]));
+    let second = folder.write("second", &RAW.file(&frames[3..]));
+    let both = folder.replay(&[], &[&first, &second]);
+    assert_eq!(scanners(&events(&both)), [shown(SCANNER)]);
+    // The other way round the second is older than the first: its clock goes on nevertheless.
+    assert_eq!(scanners(&events(&folder.replay(&[], &[&second, &first]))), [shown(SCANNER)]);
+    for alone in [&first, &second] {
+        assert!(scanners(&events(&folder.replay(&[], &[alone]))).is_empty());
+    }
+    let mut child =
+        folder.command().arg(&first).arg("-").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&RAW.file(&frames[3..])).unwrap();
+    assert_eq!(events(&child.wait_with_output().unwrap()), events(&both));
+}
+
+#[test]
+fn a_damaged_capture_yields_its_events_and_an_error_with_the_byte() {
+    let folder = Folder::new();
+    let file = RAW.file(&scan(SCANNER, TARGET, 7));
+    let record = 16 + 40;
+    let mut lying = file.clone();
+    lying[24 + 5 * record + 8..][..4].fill(0xff);
+    for (bytes, words) in [
+        (&file[..file.len() - record - 7], "cut off in the middle of a frame"),
+        (&lying[..], "claims 4294967295 bytes"),
+    ] {
+        let path = folder.write("damaged", bytes);
+        let output = folder.replay(&[], &[&path]);
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(scanners(&events(&output)), [shown(SCANNER)]);
+        let expected = format!("{words}, at byte {}", 24 + 5 * record);
+        assert!(stderr(&output).contains(&expected), "{expected}: {}", stderr(&output));
+        // What comes after it is played still.
+        let good = folder.write("good", &RAW.file(&scan([192, 0, 2, 1], TARGET, 7)));
+        let output = folder.replay(&[], &[&path, &good]);
+        assert_eq!(scanners(&events(&output)), [shown(SCANNER), "192.0.2.1".to_owned()]);
+        assert_eq!(output.status.code(), Some(1));
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_named_and_an_empty_capture_is_fine() {
+    let folder = Folder::new();
+    assert_eq!(folder.events(&[], &RAW.file(&[])).len(), 1);
+    assert_eq!(folder.events(&[], &Ng::new(true).bytes).len(), 1);
+    let mut odd = Ng::new(false);
+    odd.interface(189, "usbmon0", 6);
+    assert_eq!(folder.events(&[], &odd.bytes).len(), 1, "an interface without packets harms nobody");
+    odd.packet(0, START, &[0; 64]);
+    let wifi = Classic { link: 105, ..RAW }.file(&[]);
+    let cases: [(&[u8], &str); 6] = [
+        (&wifi, "link type 105"),
+        (&odd.bytes, "link type 189"),
+        (b"", "cut off in the middle of its first four bytes, at byte 0"),
+        (b"root:x:0:0:root", "neither pcap nor pcapng, at byte 0"),
+        (b"\x1f\x8b\x08\0\0\0", "zcat"),
+        (&Ng::new(false).bytes[..20], "cut off in the middle of a block, at byte 0"),
+    ];
+    for (bytes, words) in cases {
+        let path = folder.write("odd", bytes);
+        let output = folder.replay(&[], &[&path]);
+        assert_eq!(output.status.code(), Some(1), "{words}");
+        assert!(stderr(&output).contains(words), "{words}: {}", stderr(&output));
+    }
+    let output = folder.replay(&[], &[Path::new("/nonexistent")]);
+    assert_eq!((output.status.code(), events(&output).len()), (Some(1), 1));
+    assert!(stderr(&output).contains("/nonexistent: it cannot be opened"), "{}", stderr(&output));
+}
+
+#[test]
+fn each_destination_is_a_host_of_its_own_unless_told_otherwise() {
+    let folder = Folder::new();
+    // A sweep: one port of each of twelve hosts.
+    let sweep: Vec<_> = (1..=12)
+        .map(|host| (START + u64::from(host) * 1_000, tcp(SCANNER, 40_000, [10, 0, 0, host], 445, SYN)))
+        .collect();
+    let sweep = RAW.file(&sweep);
+    assert!(folder.scanners(&[], &sweep).is_empty());
+    let seen = folder.events(&["--network"], &sweep);
+    assert_eq!(scanners(&seen), [shown(SCANNER)]);
+    let scan = seen.iter().find(|event| event["event_type"] == "scan").unwrap();
+    assert_eq!(scan["scan"]["distinct_ports"], 5, "{scan}");
+
+    let mut both = scan_of(TARGET);
+    both.extend(scan_of([10, 0, 0, 1]));
+    both.sort_by_key(|(time, _)| *time);
+    let both = RAW.file(&both);
+    assert_eq!(folder.scanners(&[], &both).len(), 2);
+    let one = folder.events(&["--host", &shown(TARGET)], &both);
+    assert_eq!(scanners(&one).len(), 1);
+    assert!(one.iter().all(|event| event["dest_ip"].is_null() || event["dest_ip"] == *shown(TARGET)));
+    assert!(folder.scanners(&["--host", "10.9.9.9"], &both).is_empty());
+}
+
+fn scan_of(target: [u8; 4]) -> Vec<(u64, Vec<u8>)> {
+    scan(SCANNER, target, 7)
+}
+
+#[test]
+fn services_are_known_by_their_answers_though_these_come_later() {
+    let folder = Folder::new();
+    let client = [192, 0, 2, 1];
+    let mut frames: Vec<Vec<u8>> = Vec::new();
+    for port in 1..=20 {
+        frames.push(tcp(client, 40_000 + port, TARGET, port, SYN));
+        frames.push(tcp(TARGET, port, client, 40_000 + port, SYN_ACK));
+        frames.push(udp(client, 50_000, TARGET, 20 + port));
+        frames.push(udp(TARGET, 20 + port, client, 50_000));
+    }
+    let timed = |frames: Vec<Vec<u8>>| -> Vec<(u64, Vec<u8>)> {
+        frames.into_iter().enumerate().map(|(at, frame)| (START + at as u64, frame)).collect()
+    };
+    assert_eq!(folder.events(&[], &RAW.file(&timed(frames.clone()))).len(), 1);
+    // A refusal is no service's.
+    for port in 1..=20 {
+        frames.push(tcp(SCANNER, 41_000, TARGET, 100 + port, SYN));
+        frames.push(tcp(TARGET, 100 + port, SCANNER, 41_000, RST_ACK));
+    }
+    assert_eq!(folder.scanners(&[], &RAW.file(&timed(frames))), [shown(SCANNER)]);
+}
+
+#[test]
+fn broadcasts_are_to_no_host() {
+    let folder = Folder::new();
+    let mut frames = Vec::new();
+    for port in 1..=20_u16 {
+        for destination in [[255, 255, 255, 255], [224, 0, 0, 251]] {
+            frames.push((START, udp(SCANNER, 40_000, destination, port)));
+        }
+    }
+    assert_eq!(folder.events(&[], &RAW.file(&frames)).len(), 1);
+    assert_eq!(folder.events(&["--network"], &RAW.file(&frames)).len(), 1);
+}
+
+/// tcpdump on the target, listening before this returns.
+struct Tcpdump {
+    child: Child,
+    path: PathBuf,
+}
+
+impl Tcpdump {
+    fn start(lab: &Lab, path: PathBuf, arguments: &[&str]) -> Tcpdump {
+        let child = Command::new("ip")
+            .args(["netns", "exec", &lab.target(), "tcpdump", "-Z", "root", "-U", "--immediate-mode", "-w"])
+            .arg(&path)
+            .args(arguments)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // The file's header is written once the socket listens.
+        eventually("tcpdump listens", PATIENCE, || {
+            std::fs::metadata(&path).is_ok_and(|file| file.len() >= 24)
+        });
+        Tcpdump { child, path }
+    }
+
+    /// Ends it once the file has not grown for a while: what was sent last is in it then.
+    fn stop(mut self) -> PathBuf {
+        let length = || std::fs::metadata(&self.path).unwrap().len();
+        let mut before = 0;
+        eventually("the capture is whole", PATIENCE, || {
+            let now = length();
+            let still = now == before && now > 24;
+            before = now;
+            std::thread::sleep(Duration::from_millis(200));
+            still
+        });
+        support::daemon::kill(self.child.id(), nix::sys::signal::Signal::SIGINT);
+        self.child.wait().unwrap();
+        self.path.clone()
+    }
+}
+
+/// What an event says that must be the same live and replayed.
+fn gist(event: &Value) -> Option<String> {
+    let told = ["event_type", "src_ip", "dest_ip", "src_port", "dest_port", "proto", "in_iface"]
+        .map(|key| event[key].to_string());
+    let scan =
+        ["type", "score", "distinct_ports", "probes", "verified"].map(|key| event["scan"][key].to_string());
+    matches!(event["event_type"].as_str(), Some("probe" | "scan"))
+        .then(|| format!("{} {} {}", told[..6].join(" "), scan.join(" "), event["action"]["verdict"]))
+}
+
+fn live_and_replayed(tcpdump: &[&str], v6: bool) {
+    let lab = Lab::new(2);
+    let (scanner, client) = (lab.peer(0), lab.peer(1));
+    let _service = Service::start(&lab.target(), 80);
+    let config = "TCP_PORTS=\"1-1024\"\nUDP_PORTS=\"7,9,69,161\"\nSCAN_TRIGGER=\"4\"\nBLOCK_TCP=\"0\"\nBLOCK_UDP=\"0\"";
+    let mut daemon = Setup::new(&lab, config).start();
+    let capture = Tcpdump::start(&lab, daemon.path("live.pcap"), tcpdump);
+
+    assert!(answers(&client.netns, client.target(v6), 80, PATIENCE));
+    let target = scanner.target(v6).to_string();
+    let family: &[&str] = if v6 { &["-6"] } else { &[] };
+    for arguments in [
+        &["-sT", "-p", "21,23,80"][..],
+        &["-sU", "-p", "7,69"],
+        &["-sS", "-p", "22,80,111"],
+        &["-sX", "-p", "25"],
+        &["-sS", "--badsum", "-p", "26,27"],
+    ] {
+        scanner.nmap(&[family, arguments, &[&target]].concat());
+    }
+    let path = capture.stop();
+    daemon.catch_up();
+    let live: Vec<String> = daemon.seen.iter().filter_map(gist).collect();
+
+    let host = if v6 { scanner.target_v6.to_string() } else { scanner.target_v4.to_string() };
+    let output = Command::new(env!("CARGO_BIN_EXE_portsentry-rs"))
+        .args(["replay", "--host", &host, "-c"])
+        .arg(daemon.path("portsentry.conf"))
+        .arg(&path)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let replayed: Vec<String> = events(&output).iter().filter_map(gist).collect();
+    assert!(live.iter().any(|event| event.starts_with("\"scan\"")), "{live:#?}");
+    assert_eq!(live, replayed);
+}
+
+#[test]
+fn a_real_scan_yields_the_same_events_live_and_from_a_capture_of_one_interface() {
+    live_and_replayed(&["-i", "p0"], false);
+}
+
+#[test]
+fn a_real_scan_over_ipv6_does_so_too_from_a_cooked_capture_of_all_interfaces() {
+    live_and_replayed(&["-i", "any"], true);
+    live_and_replayed(&["-i", "any", "-y", "LINUX_SLL", "-s", "96"], false);
+}
