@@ -6,10 +6,10 @@ use std::net::Ipv4Addr;
 
 use nix::time::{ClockId, clock_gettime};
 use portsentry::config::{BlockMode, PortSet};
-use portsentry::detect::weights::{HALF_LIFE, Sensitivity};
 use portsentry::detect::peers::Peers;
 use portsentry::detect::table::Vantage;
 use portsentry::detect::walk::Walk;
+use portsentry::detect::weights::{HALF_LIFE, Sensitivity};
 use portsentry::detect::{Probe, ScoreTable, Verdict, Watch};
 use portsentry::networks::Networks;
 use portsentry::packet::{Checksums, LinkType, Reassembly, parse_cut};
@@ -50,7 +50,8 @@ fn round(packets: &[[u8; LENGTH]], watched: bool) -> f64 {
         let link = LinkType::Cooked { ethertype: ETHERTYPE_IPV4 };
         let packet = parse_cut(link, black_box(bytes), LENGTH, Checksums::Trust).expect("a whole packet");
         let probe = reassembly.offer(packet, 0).and_then(|packet| Probe::from_packet(&packet));
-        let verdict = probe.map(|probe| watch.judge(&probe, &table, &peers, |_, _| false, 1_000_000 + at as u64));
+        let verdict =
+            probe.map(|probe| watch.judge(&probe, &table, &peers, |_, _| false, 1_000_000 + at as u64));
         black_box(matches!(verdict, Some(Verdict::Scan(_))));
     }
     (processor_time() - begun) * 1e9 / packets.len() as f64

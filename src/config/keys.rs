@@ -102,7 +102,7 @@ pub static KEYS: &[Key] = &[
         "longest block of a repeat offender"),
     key("BLOCK_TIME_FACTOR", Ours, Number(1..=1000, |c, v| c.block_time_factor = v), "2",
         "each further offence makes the block this many times longer; 1 keeps it the same"),
-    key("BLOCK_LIMIT", Ours, Number(1..=3000, |c, v| c.block_limit = v), "60",
+    key("BLOCK_LIMIT", Ours, Number(1..=3000, |c, v| c.block_limit = v), "240",
         "blocks a minute of sources that may be forged; proven ones are not limited"),
     key("PROTECT_ESTABLISHED", Ours, Switch(|c, v| c.protect_established = v), "1",
         "1 blocks nobody with an open connection to this host on evidence that somebody else may have forged"),

@@ -6,7 +6,7 @@
 use jiff::tz::TimeZone;
 use serde::{Serialize, Serializer};
 
-use super::{Action, Event, EventType, Flow, Scan, Start, Stats, text, time};
+use super::{Action, Event, EventType, Flow, Scan, Start, Stats, Summary, text, time};
 use crate::detect::probe::ScanType;
 
 /// `event` as one line of JSON, without the newline.
@@ -39,6 +39,8 @@ struct EventLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     stats: Option<&'a Stats>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    summary: Option<&'a Summary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
 }
 
@@ -66,6 +68,7 @@ impl<'a> EventLine<'a> {
             action: event.action.as_ref(),
             start: event.start.as_ref(),
             stats: event.stats.as_ref(),
+            summary: event.summary.as_ref(),
             error: event.error.as_deref(),
         }
     }

@@ -43,6 +43,8 @@ pub struct Event {
     pub start: Option<Start>,
     /// `stats` and `stop`: counters.
     pub stats: Option<Stats>,
+    /// `stats` of one source: what it did after its alarm.
+    pub summary: Option<Summary>,
     /// `error`: what, where, what to do.
     pub error: Option<String>,
     /// The probe behind it, for the classic line.
@@ -60,6 +62,7 @@ impl Event {
             action: None,
             start: None,
             stats: None,
+            summary: None,
             error: None,
             probe: None,
         }
@@ -159,6 +162,19 @@ pub struct Scan {
     pub verified: bool,
     /// First probe, microseconds since 1970 UTC; written like `timestamp`.
     pub first_seen: u64,
+}
+
+/// The `summary` object: what a scanner did from its alarm until it fell quiet.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Probes since the alarm, the one that raised it among them.
+    pub probes: u64,
+    /// Different ports among these.
+    pub distinct_ports: u64,
+    /// Those, as `1,7,512-515`; of very many the first ranges, and then `…`.
+    pub ports: String,
+    /// From the alarm to the last probe, seconds.
+    pub seconds: u64,
 }
 
 /// The `action` object.

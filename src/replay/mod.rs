@@ -18,9 +18,9 @@ use self::clock::CaptureClock;
 use self::services::Services;
 use crate::capture::Frame;
 use crate::config::{BlockMode, Loaded};
-use crate::detect::{Peers, Probe};
 use crate::detect::policy::{Verdict, Watch};
 use crate::detect::table::ScoreTable;
+use crate::detect::{Peers, Probe};
 use crate::event::emitter::Form;
 use crate::event::{Event, EventType, Stats};
 use crate::packet::{Checksums, Packet, Reassembly, Reject, is_to_many, parse_cut};
@@ -82,6 +82,7 @@ impl Replay {
             with: Vec::new(),
             tell_all: launch::tells_all(config, Form::Json),
             queue: 0,
+            block_limit: config.block_limit,
         });
         Replay {
             view,
@@ -189,7 +190,7 @@ impl Replay {
             | Verdict::Retransmission => return Vec::new(),
         };
         let mut turn = Turn::default();
-        self.responder.on_case(Case { probe, standing, interface: 0 }, seen.now, &mut turn);
+        self.responder.on_case(Case { probe, standing, interface: 0, connected: false }, seen.now, &mut turn);
         turn.events.into_iter().map(|(event, _)| with_interface(event, seen.interface.as_deref())).collect()
     }
 

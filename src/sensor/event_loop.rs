@@ -21,11 +21,13 @@ use super::report::Reporter;
 use super::responder::{Case, Effect, Responder, Turn, micros};
 use super::sightings::{Sighting, State};
 use super::signals::{self, Asked};
+use super::trails::QUIET;
 use super::watcher::Shared;
 use crate::control::protocol::{ControlReply, ControlRequest, Entry};
 use crate::control::server::ControlServer;
 use crate::detect::Probe;
 use crate::detect::policy::Verdict;
+use crate::detect::table::Standing;
 use crate::event::Event;
 use crate::protocol::{Reply, Request};
 
@@ -65,6 +67,14 @@ enum Sockets {
     Unknown,
 }
 
+/// A scanner that is followed.
+pub(super) struct Followed {
+    at: usize,
+    case: Case,
+    /// Microseconds of uptime.
+    alarm: u64,
+}
+
 /// Everything the main thread owns.
 pub struct EventLoop {
     pub(super) epoll: Epoll,
@@ -78,6 +88,10 @@ pub struct EventLoop {
     pub(super) signals: SignalFd,
     pub(super) host: Host,
     pub(super) reporter: Reporter,
+    /// PROTECT_ESTABLISHED.
+    pub(super) protect_established: bool,
+    /// Scanners that are followed until they fall quiet, with the time of their alarm.
+    pub(super) trails: Vec<Followed>,
     /// How often the score table is swept: every half-life of a score.
     pub(super) sweep_every: Duration,
     /// When the score table is swept next, so that no account of long ago passes for a fresh one.
@@ -242,7 +256,7 @@ impl EventLoop {
                     // Counted against a service that came since the last look: the source begins anew.
                     self.shared.table.forgive(self.responder.watch.account(&probe));
                 } else {
-                    self.responder.on_case(Case { probe, standing, interface }, now, turn);
+                    self.on_case(probe, standing, interface, now, turn);
                 }
             }
         }
@@ -253,13 +267,56 @@ impl EventLoop {
         let watch = self.responder.watch.clone();
         match watch.judge(&probe, &self.shared.table, &self.shared.peers, in_use, micros(now)) {
             Verdict::Probe(standing) | Verdict::Scan(standing) => {
-                self.responder.on_case(Case { probe, standing, interface }, now, turn);
+                self.on_case(probe, standing, interface, now, turn);
             }
             Verdict::NotWatched
             | Verdict::ServiceInUse
             | Verdict::Martian
             | Verdict::Answer
             | Verdict::Retransmission => {}
+        }
+    }
+
+    fn on_case(&mut self, probe: Probe, standing: Standing, interface: u32, now: Now, turn: &mut Turn) {
+        let connected = self.protect_established
+            && self.responder.may_blame_an_innocent(&probe, &standing)
+            && self.is_connected_with(probe.source, now);
+        let case = Case { probe, standing, interface, connected };
+        if standing.crossed {
+            self.follow(case, now);
+        }
+        self.responder.on_case(case, now, turn);
+    }
+
+    /// Where the kernel does not tell, nobody is taken for connected.
+    fn is_connected_with(&mut self, source: std::net::IpAddr, now: Now) -> bool {
+        let target = self.responder.watch.target(source);
+        self.host.is_connected_with(target).unwrap_or_else(|error| {
+            self.reporter.error(now, &format!("the host's connections cannot be listed: {error}"));
+            false
+        })
+    }
+
+    fn follow(&mut self, case: Case, now: Now) {
+        let account = self.responder.watch.source_key(case.probe.source).address();
+        let alarm = micros(now);
+        if let Some(at) = self.shared.trails.open(account, &case.probe, alarm)
+            && !self.trails.iter().any(|followed| followed.at == at)
+        {
+            self.trails.push(Followed { at, case, alarm });
+        }
+    }
+
+    fn leave_the_quiet(&mut self, now: Now, turn: &mut Turn) {
+        let shared = self.shared.clone();
+        let is_quiet = |followed: &mut Followed| {
+            let latest = shared.trails.latest(followed.at).unwrap_or_default();
+            latest.saturating_add(QUIET) <= micros(now)
+        };
+        for Followed { at, case, alarm } in self.trails.extract_if(.., is_quiet) {
+            if let Some(trail) = shared.trails.close(at) {
+                self.responder.on_quiet(&case, &trail, alarm, now, turn);
+            }
         }
     }
 
@@ -346,6 +403,7 @@ impl EventLoop {
         self.decoys.on_deadline(now.instant, &self.epoll);
         self.control.sweep(&self.epoll, now.instant);
         self.responder.on_time(now, &mut turn);
+        self.leave_the_quiet(now, &mut turn);
         self.reporter.flush();
         self.tell(&turn);
         if self.sweep_at <= now.instant {
@@ -380,7 +438,11 @@ impl EventLoop {
         let wait = nearest.saturating_duration_since(now.instant);
         let block =
             self.responder.blocks.next_end().map(|end| Duration::from_millis(end.saturating_sub(now.uptime)));
-        let soonest = block.into_iter().chain(self.reporter.wants_flush()).fold(wait, Duration::min);
+        let quiet = self.trails.iter().filter_map(|followed| self.shared.trails.latest(followed.at)).min();
+        let quiet = quiet
+            .map(|latest| Duration::from_micros(latest.saturating_add(QUIET).saturating_sub(micros(now))));
+        let soonest =
+            block.into_iter().chain(quiet).chain(self.reporter.wants_flush()).fold(wait, Duration::min);
         // A millisecond more, as epoll counts whole ones and must not come too early.
         EpollTimeout::try_from(soonest + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
     }

@@ -213,6 +213,15 @@ impl Host {
         Ok(false)
     }
 
+    /// Whether `source` has an open connection to this host, decoys aside: those take anybody's.
+    ///
+    /// # Errors
+    /// The kernel did not list them.
+    pub fn is_connected_with(&mut self, source: IpNet) -> io::Result<bool> {
+        let ports = self.sockets.connected_with(source)?;
+        Ok(ports.into_iter().any(|port| !self.decoy_tcp.contains(port)))
+    }
+
     /// Turns the rings' attention away from ports in use, and back to those that are not.
     ///
     /// # Errors

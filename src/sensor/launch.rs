@@ -30,6 +30,7 @@ use super::report::Reporter;
 use super::responder::{self, Responder};
 use super::ring::{self, Ring, RingControl, RingError};
 use super::sightings::Sightings;
+use super::trails::Trails;
 use super::watcher::{Shared, View, Watcher};
 use super::{never_block, signals};
 use crate::config::{Config, FOREVER, Interfaces, Loaded, LogOutput, Mode, PortSet};
@@ -170,6 +171,7 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
         with: config.block_with.iter().map(|&response| name_of(response).to_owned()).collect(),
         tell_all,
         queue: QUEUE,
+        block_limit: config.block_limit,
     });
     let description = describe(config, &decoys, &link, restored, confined);
     let reporter = Reporter::new(emitter, description, clock.now());
@@ -185,6 +187,8 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
         signals,
         host,
         reporter,
+        protect_established: config.protect_established,
+        trails: Vec::new(),
         sweep_every: half_life(config).unwrap_or(NEVER_SWEPT),
         sweep_at: Instant::now() + half_life(config).unwrap_or(NEVER_SWEPT),
     };
@@ -326,6 +330,7 @@ fn shared(config: &Config, view: View, in_use: PortsInUse, clock: Clock) -> Resu
         view: arc_swap::ArcSwap::from_pointee(view),
         table: Arc::new(ScoreTable::new(config.table_size, &key, half_life(config))),
         peers: Peers::new(&peers_key, true),
+        trails: Trails::new(&peers_key),
         in_use,
         sightings: Sightings::new().map_err(system("no eventfd"))?,
         rejects: [const { AtomicU64::new(0) }; Reject::ALL.len()],

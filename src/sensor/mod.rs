@@ -1,6 +1,7 @@
 //! The sensor: rings, decoys and the event loop. Parses what strangers send and ends up with no privilege.
 #![forbid(unsafe_code)]
 
+pub mod allowance;
 pub mod attention;
 pub mod blocks;
 pub mod clock;
@@ -25,4 +26,5 @@ pub mod ring;
 pub mod services;
 pub mod sightings;
 pub mod signals;
+pub mod trails;
 pub mod watcher;

@@ -107,16 +107,17 @@ impl Reporter {
             blocks_in_force: responder.blocks.len() as u64,
             sources: shared.table.occupancy().occupied as u64,
             lost_lines: self.emitter.lost_lines(),
-            counters: counters(shared),
+            counters: counters(shared, responder),
         }
     }
 }
 
-/// Rejected packets by reason and lost sightings; what is zero is left out.
-fn counters(shared: &Shared) -> BTreeMap<String, u64> {
+/// Rejected packets by reason, lost sightings, blocks held back; what is zero is left out.
+fn counters(shared: &Shared, responder: &Responder) -> BTreeMap<String, u64> {
     let lost = ("sightings_lost".to_owned(), shared.sightings.lost());
+    let held_back = ("blocks_held_back".to_owned(), responder.held_back);
     let counts = shared.rejects.each_ref().map(|count| count.load(Ordering::Relaxed));
-    rejected(counts).chain([lost].into_iter().filter(|&(_, count)| count > 0)).collect()
+    rejected(counts).chain([lost, held_back].into_iter().filter(|&(_, count)| count > 0)).collect()
 }
 
 /// The counters of rejected packets, by the names they have outside; `counts` is in the order of [`Reject::ALL`].

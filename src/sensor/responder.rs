@@ -9,14 +9,16 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::allowance::Allowance;
 use super::blocks::{Block, Blocks};
 use super::clock::Now;
+use super::trails::Trail;
 use crate::config::BlockMode;
 use crate::control::protocol::outcome_reason;
 use crate::detect::Probe;
 use crate::detect::policy::Watch;
 use crate::detect::table::{Ledger, ScoreTable, Standing};
-use crate::event::{Action, ActionVerdict, Event, EventType, Flow, Scan};
+use crate::event::{Action, ActionVerdict, Event, EventType, Flow, Scan, Summary};
 use crate::networks::Networks;
 use crate::protocol::channel::RequestWriter;
 use crate::protocol::{Outcome, Request};
@@ -26,6 +28,18 @@ const TOLD: u64 = 600_000_000;
 
 /// How long a source is left alone after its block failed or was held back, microseconds.
 const RETRY: u64 = 10_000_000;
+
+/// How long nothing more is said of a source whose block was held back, microseconds; then it is judged again.
+const SPARED: u64 = 60_000_000;
+
+/// That the allowance is used up is said once in so long, milliseconds.
+const SAME_LIMIT: u64 = 60_000;
+
+const CONNECTED: &str =
+    "it has an open connection to this host, and its probes may be forged (PROTECT_ESTABLISHED)";
+const HELD_BACK: &str = "too many sources that may be forged earned a block this minute (BLOCK_LIMIT)";
+const LIMITED: &str = "more sources than BLOCK_LIMIT allows a minute earned a block on evidence that may be forged; \
+     those beyond it are counted and not blocked, and proven ones still are; raise BLOCK_LIMIT if no flood is the cause";
 
 /// Probes of one source whose lines wait for its block; more than these are not told one by one.
 const WAITING: usize = 64;
@@ -39,6 +53,8 @@ pub struct Case {
     pub standing: Standing,
     /// Index of the interface it came in by; 0 where that is not known.
     pub interface: u32,
+    /// Its source has an open connection to this host, and PROTECT_ESTABLISHED says that this counts.
+    pub connected: bool,
 }
 
 /// What this turn brought.
@@ -69,6 +85,10 @@ pub struct Responder {
     with: Vec<String>,
     /// Every probe is told, not only crossings: classic text and the history file promise a line each.
     tell_all: bool,
+    /// BLOCK_LIMIT.
+    allowance: Allowance,
+    /// When it was last said that the allowance is used up, milliseconds.
+    limit_told: Option<u64>,
     asked: HashMap<u64, Asked>,
     asked_about: HashMap<IpNet, u64>,
     /// Sources that crossed the trigger, since the start.
@@ -77,6 +97,8 @@ pub struct Responder {
     pub blocked: u64,
     /// Probes that counted, since the start.
     pub probes: u64,
+    /// Blocks that BLOCK_LIMIT held back, since the start.
+    pub held_back: u64,
 }
 
 /// What a [`Responder`] is made of.
@@ -93,6 +115,8 @@ pub struct Setup {
     pub tell_all: bool,
     /// Requests that may wait for the helper.
     pub queue: usize,
+    /// BLOCK_LIMIT.
+    pub block_limit: u32,
 }
 
 impl Responder {
@@ -106,11 +130,14 @@ impl Responder {
             table: setup.table,
             with: setup.with,
             tell_all: setup.tell_all,
+            allowance: Allowance::new(setup.block_limit),
+            limit_told: None,
             asked: HashMap::new(),
             asked_about: HashMap::new(),
             scans: 0,
             blocked: 0,
             probes: 0,
+            held_back: 0,
         }
     }
 
@@ -139,6 +166,16 @@ impl Responder {
     /// Whether anybody wants to hear of one more probe of a source that is over the trigger.
     pub fn is_worth_telling(&self, standing: Standing) -> bool {
         self.tell_all || !standing.quiet
+    }
+
+    /// Whether a block is about to be asked for on evidence that may be forged: then it matters who is connected to us.
+    pub fn may_blame_an_innocent(&self, probe: &Probe, standing: &Standing) -> bool {
+        standing.triggered
+            && !standing.verified
+            && !standing.quiet
+            && !self.never.contains(probe.source)
+            && self.watch.block_mode(probe.protocol) != BlockMode::Log
+            && !self.asked_about.contains_key(&self.watch.target(probe.source))
     }
 
     /// The helper answered a block request.
@@ -190,6 +227,22 @@ impl Responder {
         }
     }
 
+    /// What a scanner did from its alarm on, now that it is quiet.
+    pub fn on_quiet(&self, case: &Case, trail: &Trail, alarm: u64, now: Now, turn: &mut Turn) {
+        let latest =
+            self.table.standing(self.watch.account(&case.probe).in_ledger(case.standing.ledger), micros(now));
+        let case = Case { standing: latest.unwrap_or(case.standing), ..*case };
+        self.tell(EventType::Stats, &case, None, now, turn);
+        if let Some((event, _)) = turn.events.last_mut() {
+            event.summary = Some(Summary {
+                probes: trail.probes,
+                distinct_ports: trail.ports.len() as u64,
+                ports: first_ranges(&trail.ports.to_string()),
+                seconds: trail.latest.saturating_sub(alarm) / 1_000_000,
+            });
+        }
+    }
+
     fn seek_block(&mut self, told: EventType, case: Case, now: Now, turn: &mut Turn) {
         let key = self.watch.account(&case.probe);
         let target = self.watch.target(case.probe.source);
@@ -205,10 +258,40 @@ impl Responder {
             }
             return;
         }
+        if case.connected {
+            return self.spare(told, &case, CONNECTED, now, turn);
+        }
+        if !case.standing.verified && !self.allowance.spend(case.standing.distinct_ports, now.uptime) {
+            return self.hold_back(told, &case, now, turn);
+        }
         if told == EventType::Scan {
             self.tell(told, &case, None, now, turn);
         }
         self.ask(target, case, now, turn);
+    }
+
+    /// Not blocked, and why.
+    fn spare(&self, told: EventType, case: &Case, why: &str, now: Now, turn: &mut Turn) {
+        self.table.quiet(self.watch.account(&case.probe), micros(now).saturating_add(SPARED));
+        let action = Action { error: Some(why.to_owned()), ..Action::new(ActionVerdict::Suppressed) };
+        self.tell(told, case, Some(action), now, turn);
+    }
+
+    /// In a flood of single probes from everywhere only the first is an event: that it is one.
+    fn hold_back(&mut self, told: EventType, case: &Case, now: Now, turn: &mut Turn) {
+        self.held_back = self.held_back.saturating_add(1);
+        let due = |told: u64| now.uptime.saturating_sub(told) >= SAME_LIMIT;
+        if self.limit_told.is_none_or(due) {
+            self.limit_told = Some(now.uptime);
+            let mut event = Event::new(now.wall, EventType::Error);
+            event.error = Some(LIMITED.to_owned());
+            turn.events.push((event, 0));
+        }
+        if case.standing.distinct_ports > 1 || self.tell_all {
+            self.spare(told, case, HELD_BACK, now, turn);
+        } else {
+            self.table.quiet(self.watch.account(&case.probe), micros(now).saturating_add(RETRY));
+        }
     }
 
     fn ask(&mut self, target: IpNet, case: Case, now: Now, turn: &mut Turn) {
@@ -325,6 +408,14 @@ fn verdict_of(outcome: Outcome) -> ActionVerdict {
         Outcome::RefusedPrefix | Outcome::Failed(_) | Outcome::NotBlocked => ActionVerdict::Failed,
         Outcome::Lifted => ActionVerdict::Lifted,
     }
+}
+
+/// As many whole ranges as fit a line.
+fn first_ranges(ports: &str) -> String {
+    const MOST: usize = 512;
+    let Some(head) = ports.get(..MOST).filter(|_| ports.len() > MOST) else { return ports.to_owned() };
+    let (whole, _) = head.rsplit_once(',').unwrap_or((head, ""));
+    format!("{whole},…")
 }
 
 /// Microseconds of uptime: the score table's clock.

@@ -14,6 +14,7 @@ use super::frame::{Checksum, Frame};
 use super::ports_in_use::PortsInUse;
 use super::ring::Reader;
 use super::sightings::{Sighting, Sightings, State};
+use super::trails::Trails;
 use crate::config::PortSet;
 use crate::detect::peers::Served;
 use crate::detect::policy::{Verdict, Watch};
@@ -63,6 +64,8 @@ pub struct Shared {
     pub table: Arc<ScoreTable>,
     /// What this host sent lately.
     pub peers: Peers,
+    /// What scanners did after their alarm.
+    pub trails: Trails,
     /// Ports with a live service.
     pub in_use: PortsInUse,
     /// The way to the main thread.
@@ -143,7 +146,11 @@ impl Watcher {
         let in_use = |protocol, port| self.shared.in_use.holds(protocol, port);
         let micros = super::responder::micros(self.now);
         match view.watch.judge(probe, &self.shared.table, &self.shared.peers, in_use, micros) {
-            Verdict::Scan(standing) => worth_telling(standing, view).then_some(State::Counted(standing)),
+            Verdict::Scan(standing) => {
+                let account = view.watch.source_key(probe.source).address();
+                self.shared.trails.note(account, probe, micros);
+                worth_telling(standing, view).then_some(State::Counted(standing))
+            }
             // A failed contact is no event until there are enough of them.
             Verdict::Probe(standing) => {
                 (standing.ledger == Ledger::Watched).then_some(State::Counted(standing))

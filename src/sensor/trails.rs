@@ -1,0 +1,172 @@
+//! What scanners go on to do after their alarm: counts and ports, for one summary when they fall quiet.
+//!
+//! Ring threads note, the main thread opens and closes; atomics only. Bounded: so many sources, 8 KiB each, and who
+//! finds no room gets no summary. Never decides anything.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use siphasher::sip::SipHasher13;
+
+use crate::config::PortSet;
+use crate::detect::Probe;
+
+/// Sources that are followed at a time.
+const TRAILS: usize = 64;
+/// A source is quiet when it has sent nothing for so long, microseconds: four of the gaps of nmap's -T1.
+pub const QUIET: u64 = 60_000_000;
+
+/// The trails.
+pub struct Trails {
+    slots: Box<[Slot]>,
+    hasher: SipHasher13,
+}
+
+/// What one source did.
+struct Slot {
+    /// A mark of the source; 0: free.
+    mark: AtomicU64,
+    /// Microseconds of uptime.
+    latest: AtomicU64,
+    probes: AtomicU64,
+    /// TCP, UDP and SCTP alike.
+    ports: Box<[AtomicU64]>,
+}
+
+/// What a source did from its alarm on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trail {
+    /// Packets that counted, the one that raised the alarm among them.
+    pub probes: u64,
+    /// Their ports.
+    pub ports: PortSet,
+    /// The last one, microseconds of uptime.
+    pub latest: u64,
+}
+
+impl Trails {
+    /// No trail; `key` is random.
+    pub fn new(key: &[u8; 16]) -> Trails {
+        Trails { slots: (0..TRAILS).map(|_| Slot::new()).collect(), hasher: SipHasher13::new_with_key(key) }
+    }
+
+    /// Follows `account` from `probe` on; `None` if there is no room. Gives the number of its trail.
+    pub fn open(&self, account: IpAddr, probe: &Probe, now: u64) -> Option<usize> {
+        let mark = self.mark(account);
+        let has = |wanted| move |slot: &Slot| slot.mark.load(Relaxed) == wanted;
+        let at = self.slots.iter().position(has(mark)).or_else(|| self.slots.iter().position(has(0)))?;
+        let slot = self.slots.get(at)?;
+        if slot.mark.swap(mark, Relaxed) != mark {
+            slot.note(probe, now);
+        }
+        Some(at)
+    }
+
+    /// A probe of a source over the trigger.
+    pub fn note(&self, account: IpAddr, probe: &Probe, now: u64) {
+        let mark = self.mark(account);
+        if let Some(slot) = self.slots.iter().find(|slot| slot.mark.load(Relaxed) == mark) {
+            slot.note(probe, now);
+        }
+    }
+
+    /// When a trail went on last, microseconds of uptime.
+    pub fn latest(&self, at: usize) -> Option<u64> {
+        self.slots.get(at).map(|slot| slot.latest.load(Relaxed))
+    }
+
+    /// Ends a trail.
+    pub fn close(&self, at: usize) -> Option<Trail> {
+        self.slots.get(at).map(Slot::take)
+    }
+
+    fn mark(&self, account: IpAddr) -> u64 {
+        let hash = match account {
+            IpAddr::V4(address) => self.hasher.hash(&address.octets()),
+            IpAddr::V6(address) => self.hasher.hash(&address.octets()),
+        };
+        hash.max(1)
+    }
+}
+
+impl Slot {
+    fn new() -> Slot {
+        let ports = (0..1024).map(|_| AtomicU64::new(0)).collect();
+        Slot { mark: AtomicU64::new(0), latest: AtomicU64::new(0), probes: AtomicU64::new(0), ports }
+    }
+
+    fn note(&self, probe: &Probe, now: u64) {
+        self.latest.fetch_max(now, Relaxed);
+        self.probes.fetch_add(1, Relaxed);
+        if let Some(word) = self.ports.get(usize::from(probe.port) / 64) {
+            word.fetch_or(1 << (probe.port % 64), Relaxed);
+        }
+    }
+
+    fn take(&self) -> Trail {
+        let words = self.ports.iter().map(|word| word.swap(0, Relaxed)).enumerate();
+        let ports = words.flat_map(|(at, word)| {
+            let bits = (0..64_u16).filter(move |bit| word >> bit & 1 == 1);
+            bits.filter_map(move |bit| u16::try_from(at).ok()?.checked_mul(64)?.checked_add(bit))
+        });
+        let trail = Trail {
+            ports: ports.collect(),
+            probes: self.probes.swap(0, Relaxed),
+            latest: self.latest.swap(0, Relaxed),
+        };
+        self.mark.store(0, Relaxed);
+        trail
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::ScanType;
+    use crate::detect::probe::Protocol;
+    use crate::packet::TcpFlags;
+
+    fn probe(port: u16) -> Probe {
+        Probe {
+            source: "192.0.2.1".parse().unwrap(),
+            destination: "198.51.100.1".parse().unwrap(),
+            source_port: 1,
+            port,
+            protocol: Protocol::Tcp,
+            scan_type: ScanType::Syn,
+            flags: TcpFlags(2),
+            sequence: 1,
+            ip_options: None,
+            verified: false,
+        }
+    }
+
+    fn address(number: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, number])
+    }
+
+    #[test]
+    fn a_full_scan_leaves_one_trail_with_its_counts_and_ranges() {
+        let trails = Trails::new(&[1; 16]);
+        let at = trails.open(address(1), &probe(1), 10).unwrap();
+        (2..=65_535)
+            .filter(|port| port % 1000 != 0)
+            .for_each(|port| trails.note(address(1), &probe(port), 20));
+        trails.note(address(2), &probe(7), 90);
+        assert_eq!((trails.open(address(1), &probe(1), 30), trails.latest(at)), (Some(at), Some(20)));
+        let trail = trails.close(at).unwrap();
+        assert_eq!((trail.probes, trail.latest), (65_535 - 65, 20));
+        assert!(trail.ports.to_string().starts_with("1-999,1001-1999,"), "{}", trail.ports);
+        assert_eq!(trails.close(at).unwrap().probes, 0);
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_and_for_the_next_when_one_ends() {
+        let trails = Trails::new(&[1; 16]);
+        let opened = (0..=255).filter(|&number| trails.open(address(number), &probe(1), 1).is_some());
+        assert_eq!(opened.count(), TRAILS);
+        trails.close(5);
+        assert_eq!(trails.open(address(200), &probe(1), 1), Some(5));
+    }
+}
