@@ -54,17 +54,15 @@ pub fn require(needs: &[Capability]) -> Result<(), SandboxError> {
     if missing.is_empty() { Ok(()) } else { Err(SandboxError::Missing(missing.join(", "))) }
 }
 
-/// Gives up everything but `keep` in all five sets. Takes nothing that is not held.
+/// Gives up everything but `keep`, which stays permitted, effective and bounding; no program that is run inherits any
+/// of it. Takes nothing that is not held.
 pub fn keep_only(keep: &[Capability]) -> Result<Bounding, SandboxError> {
     let held = held()?;
     let kept: CapsHashSet = keep.iter().copied().filter(|capability| held.contains(capability)).collect();
     // First, for it needs CAP_SETPCAP, which the next steps take.
     let bounding = trim_bounding(keep)?;
     for set in [CapSet::Ambient, CapSet::Inheritable] {
-        let left = caps::read(None, set).map_err(refused("reading the inherited sets"))?;
-        for &capability in left.difference(&kept) {
-            caps::drop(None, set, capability).map_err(refused("trimming the inherited sets"))?;
-        }
+        caps::clear(None, set).map_err(refused("clearing the inherited sets"))?;
     }
     // Effective before permitted: it must never be the larger one (capset(2)).
     caps::set(None, CapSet::Effective, &kept).map_err(refused("trimming the effective set"))?;
