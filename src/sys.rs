@@ -1,6 +1,6 @@
 //! The only unsafe code of the crate: system calls that no safe crate wraps. Everything here has a safe face.
 //!
-//! The sensor's packet rings live on it. It decides nothing and parses nothing: which packets, how many rings and
+//! The sensor's packet rings live on it, and the naming of refused system calls. It decides nothing and parses nothing: which packets, how many rings and
 //! what a slot means are the caller's.
 #![allow(unsafe_code)]
 
@@ -9,9 +9,11 @@ use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 /// Bytes of one ring slot: header, link address and packet. A divisor of [`BLOCK_BYTES`], so no slot straddles two.
@@ -195,3 +197,43 @@ impl Drop for Slot<'_> {
 
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(SLOT_BYTES));
 const _: () = assert!(SLOT_BYTES.is_multiple_of(libc::TPACKET_ALIGNMENT));
+
+/// What [`on_refused_call`] reports to.
+static REPORT: OnceLock<fn(i64)> = OnceLock::new();
+
+/// Has `report` called with the number of each system call that a seccomp filter answers with SIGSYS, as a signal
+/// handler: it must neither allocate nor take a lock. SIGSYS is blocked meanwhile, so a second one ends the process.
+pub fn on_refused_call(report: fn(i64)) -> io::Result<()> {
+    let _ = REPORT.set(report);
+    let action = SigAction::new(SigHandler::SigAction(refused_call), SaFlags::SA_SIGINFO, SigSet::empty());
+    // SAFETY: the handler reads its argument and calls `report`, which by the contract above is async-signal-safe.
+    // No safe crate tells which call it was.
+    unsafe { sigaction(Signal::SIGSYS, &action) }?;
+    Ok(())
+}
+
+extern "C" fn refused_call(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    /// siginfo_t of a SIGSYS on 64-bit machines (asm-generic/siginfo.h, `_sigsys`).
+    #[repr(C)]
+    struct Refusal {
+        number_errno_code: [libc::c_int; 4],
+        address: u64,
+        syscall: libc::c_int,
+    }
+    // SAFETY: the kernel passes a siginfo_t, which is longer than `Refusal` and aligned at least as much; libc has no
+    // accessor for this member.
+    let refusal = unsafe { info.cast::<Refusal>().read() };
+    if let Some(report) = REPORT.get() {
+        report(refusal.syscall.into());
+    }
+}
+
+/// Any system call, for what a captured process would try. No release has it.
+#[cfg(feature = "escape-attempts")]
+pub fn raw_call(number: i64, arguments: [usize; 4]) -> io::Result<i64> {
+    let [a, b, c, d] = arguments;
+    // SAFETY: not sound for every call; the attempts pass pointers to live memory that the kernel only reads or, for
+    // io_uring_setup, fills within its 256 bytes. No safe crate makes these calls.
+    let result = unsafe { libc::syscall(number, a, b, c, d) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}

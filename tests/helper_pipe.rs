@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use portsentry::detect::probe::Protocol;
 use portsentry::helper::nftables::Nftables;
-use portsentry::protocol::settings::Response;
+use portsentry::protocol::settings::{Response, Sandbox};
 use portsentry::protocol::{FRAME_LENGTH, Frame, Outcome, Reply, Request, Settings};
 use tempfile::TempDir;
 
@@ -58,11 +58,13 @@ impl Lab {
             state_dir: state.path().to_owned(),
             flush_on_stop: false,
             run_as: None,
+            sandbox: Sandbox::Strict,
+            sandbox_log: false,
         };
         change(&mut settings);
         let (child, requests, replies) = spawn(&settings);
         let mut lab = Lab { state, settings, child, requests: Some(requests), replies, last_id: 0 };
-        assert_eq!(lab.reply(), Reply::Ready { restored: 0 });
+        assert!(matches!(lab.reply(), Reply::Ready { restored: 0, .. }));
         lab
     }
 
@@ -131,7 +133,7 @@ impl Lab {
         let (child, requests, replies) = spawn(&self.settings);
         (self.child, self.requests, self.replies, self.last_id) = (child, Some(requests), replies, 0);
         match self.reply() {
-            Reply::Ready { restored } => restored,
+            Reply::Ready { restored, .. } => restored,
             other => panic!("{other:?}"),
         }
     }

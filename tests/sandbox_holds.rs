@@ -16,9 +16,10 @@ use portsentry::sandbox::capabilities::{self, Bounding, User};
 use portsentry::sandbox::identity::Identity;
 use portsentry::sandbox::in_force::Witness;
 use portsentry::sandbox::landlock::{FLOOR, Rules, restrict};
+use portsentry::sandbox::proof::name_refused_calls;
 use portsentry::sandbox::seccomp::{Filter, OnMismatch, Rule, exactly, pin, rule, without};
 use portsentry::sandbox::selfcheck::{Expectations, prove};
-use portsentry::sandbox::{Capability, Mode, SandboxError};
+use portsentry::sandbox::{Capability, Sandbox, SandboxError};
 use socket2::{Domain, Socket, Type};
 
 const ACT: &str = "SANDBOX_ACT";
@@ -59,7 +60,7 @@ fn the_acts() {
         "open cage" => open_cage(),
         "seccomp inside" => seccomp(OnMismatch::Kill, || {}),
         "seccomp outside" => seccomp(OnMismatch::Kill, outside),
-        "seccomp outside, logged" => seccomp(OnMismatch::Log, outside),
+        "seccomp outside, named" => seccomp_named(),
         "seccomp wrong pin" => seccomp(OnMismatch::Kill, wrong_pin),
         "seccomp wrong bits" => seccomp(OnMismatch::Kill, wrong_bits),
         "seccomp wrong value" => seccomp(OnMismatch::Kill, wrong_value),
@@ -195,7 +196,7 @@ fn landlock_rules() {
         connect: vec![at("read")],
         ..Default::default()
     };
-    let in_force = restrict(&rules, Mode::Strict, FLOOR).unwrap();
+    let in_force = restrict(&rules, Sandbox::Strict, FLOOR).unwrap();
     assert_eq!(in_force.missing, [at("absent")]);
     assert!(in_force.abi >= 1);
 
@@ -242,7 +243,7 @@ fn sandbox_off_restricts_nothing_and_says_so() {
 }
 
 fn landlock_off() {
-    let in_force = restrict(&Rules::default(), Mode::Off, FLOOR).unwrap();
+    let in_force = restrict(&Rules::default(), Sandbox::Off, FLOOR).unwrap();
     assert_eq!((in_force.abi, in_force.complete), (0, false));
     File::open("/").unwrap();
 }
@@ -328,8 +329,15 @@ fn a_call_outside_the_rules_dies_of_sigsys() {
 }
 
 #[test]
-fn a_call_outside_the_rules_works_where_it_is_only_logged() {
-    succeeds("seccomp outside, logged");
+fn a_call_outside_the_rules_is_named_before_the_process_dies_of_it() {
+    dies_of_sigsys("seccomp outside, named");
+    let said = String::from_utf8(act("seccomp outside, named").stderr).unwrap();
+    assert!(said.contains("(uname) is outside the seccomp rules"), "{said}");
+}
+
+fn seccomp_named() {
+    name_refused_calls().unwrap();
+    seccomp(OnMismatch::Name, outside);
 }
 
 fn outside() {

@@ -18,10 +18,15 @@ use run_flags::{RunFlags, rewritten};
 
 use crate::config::control_socket;
 use crate::control::client;
+use crate::sandbox::proof;
 use crate::sensor::launch;
 
 /// Does what the process's arguments say.
 pub fn main() -> ExitCode {
+    // Before anything else: the copy has no other argument and no surroundings.
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == proof::ARGUMENT) {
+        return proof::copy();
+    }
     let arguments = Arguments::parse_from(rewritten(std::env::args_os()));
     match arguments.command {
         None => run(&arguments.run),

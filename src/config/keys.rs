@@ -54,7 +54,7 @@ const fn key(name: &'static str, since: Since, kind: Kind, default: &'static str
 }
 
 use Kind::{
-    Duration, Format, Interfaces, Mode, Networks, Number, Path, Ports, Responses, Sensitivity, Socket,
+    Confinement, Duration, Format, Interfaces, Mode, Networks, Number, Path, Ports, Responses, Sensitivity, Socket,
     Switch, Target, Text, User,
 };
 use Since::{Classic, OnlyPortSentry1, Ours};
@@ -138,6 +138,10 @@ pub static KEYS: &[Key] = &[
         "sources that are remembered at once; memory is fixed by it"),
     key("FLUSH_ON_STOP", Ours, Switch(|c, v| c.flush_on_stop = v), "0",
         "1 lifts every block when the daemon stops, 0 lets them run their time"),
+    key("SANDBOX", Ours, Confinement(|c, v| c.sandbox = v), "strict",
+        "strict: no start where the kernel cannot confine both processes; best-effort: as far as it can; off: neither Landlock nor seccomp"),
+    key("SANDBOX_LOG", Ours, Switch(|c, v| c.sandbox_log = v), "0",
+        "1 names the system call that a process dies of, for a report"),
 ];
 
 #[cfg(test)]

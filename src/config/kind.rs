@@ -14,7 +14,7 @@ use super::list::items;
 use super::networks::parse_networks;
 use super::{BlockMode, Config, Interfaces, LogFormat, PortSet};
 use crate::detect::weights::Sensitivity;
-use crate::protocol::settings::Response;
+use crate::protocol::settings::{Response, Sandbox};
 
 /// A kind of value, together with the place in [`Config`] it is written to.
 #[derive(Clone, Debug)]
@@ -49,6 +49,8 @@ pub enum Kind {
     Format(fn(&mut Config, LogFormat)),
     /// A user's name or uid:gid.
     User(fn(&mut Config, String)),
+    /// strict, best-effort or off.
+    Confinement(fn(&mut Config, Sandbox)),
 }
 
 impl Kind {
@@ -71,6 +73,7 @@ impl Kind {
             Kind::Sensitivity(set) => sensitivity(word).map(|sensitivity| set(config, sensitivity)),
             Kind::Format(set) => format_of(word).map(|format| set(config, format)),
             Kind::User(set) => user(word).map(|user| set(config, user)),
+            Kind::Confinement(set) => confinement(word).map(|sandbox| set(config, sandbox)),
         };
         result.map_err(|fault| fault.shifted(text.len() - text.trim_start().len()))
     }
@@ -95,6 +98,7 @@ impl Kind {
             Kind::Sensitivity(_) => "low, medium, high or off".into(),
             Kind::Format(_) => "auto, json or classic".into(),
             Kind::User(_) => "a user's name or uid:gid".into(),
+            Kind::Confinement(_) => "strict, best-effort or off".into(),
         }
     }
 }
@@ -160,6 +164,15 @@ fn format_of(text: &str) -> Result<LogFormat, Fault> {
         "json" => Ok(LogFormat::Json),
         "classic" => Ok(LogFormat::Classic),
         _ => Err(wrong(text, "auto, json or classic")),
+    }
+}
+
+fn confinement(text: &str) -> Result<Sandbox, Fault> {
+    match text {
+        "strict" => Ok(Sandbox::Strict),
+        "best-effort" => Ok(Sandbox::BestEffort),
+        "off" => Ok(Sandbox::Off),
+        _ => Err(wrong(text, "strict, best-effort or off")),
     }
 }
 

@@ -28,7 +28,7 @@ pub use error::{ConfigError, Origin, Position};
 pub use ports::PortSet;
 
 use crate::detect::weights::Sensitivity;
-use crate::protocol::settings::Response;
+use crate::protocol::settings::{Response, Sandbox};
 
 /// Everything the daemon was told, by file and command line, checked and typed.
 #[derive(Clone, Debug)]
@@ -89,6 +89,10 @@ pub struct Config {
     pub table_size: usize,
     /// FLUSH_ON_STOP.
     pub flush_on_stop: bool,
+    /// SANDBOX.
+    pub sandbox: Sandbox,
+    /// SANDBOX_LOG.
+    pub sandbox_log: bool,
     /// BLOCKED_FILE.
     pub blocked_file: Option<PathBuf>,
     /// RESOLVE_HOST.
@@ -202,6 +206,8 @@ impl Config {
             workers: None,
             table_size: 0,
             flush_on_stop: false,
+            sandbox: Sandbox::Strict,
+            sandbox_log: false,
             blocked_file: None,
             resolve_host: false,
             kill_route: None,
@@ -214,6 +220,24 @@ impl Config {
             advanced_exclude_udp: PortSet::new(),
             flags: Flags::default(),
         }
+    }
+}
+
+impl Config {
+    /// TCP and UDP ports to bind. `--connect`: the watched ports themselves are decoys.
+    pub fn bound_ports(&self) -> (PortSet, PortSet) {
+        match self.flags.mode {
+            Mode::Stealth => (self.decoy_tcp_ports.clone(), self.decoy_udp_ports.clone()),
+            Mode::Connect => {
+                (self.decoy_tcp_ports.union(&self.tcp_ports), self.decoy_udp_ports.union(&self.udp_ports))
+            }
+        }
+    }
+
+    /// Whether any port is bound.
+    pub fn has_decoys(&self) -> bool {
+        let (tcp, udp) = self.bound_ports();
+        tcp.len() + udp.len() > 0
     }
 }
 

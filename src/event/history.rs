@@ -27,11 +27,15 @@ pub enum HistoryError {
     },
 }
 
+/// O_NONBLOCK: a pipe planted at the path must not hold up the start.
+const GUARDED: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+/// open(2)'s flags for it as they reach the kernel.
+pub const OPEN_FLAGS: i32 = GUARDED | libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_CLOEXEC;
+
 /// The open history file.
 #[derive(Debug)]
 pub struct History {
     path: PathBuf,
-    owner: Option<u32>,
     file: File,
     torn: bool,
     lost: u64,
@@ -41,13 +45,21 @@ impl History {
     /// Opens `path` for appending; missing parents (0755) and the file (0640) are created. The file is given to the
     /// user id `owner` where one is named, so that the sensor can open it again when it is that user.
     pub fn open(path: &Path, owner: Option<u32>) -> Result<History, HistoryError> {
-        let file = opened(path, owner)?;
-        Ok(History { path: path.to_owned(), owner, file, torn: false, lost: 0 })
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            let made = DirBuilder::new().recursive(true).mode(0o755).create(parent);
+            made.map_err(|source| HistoryError::Open { path: path.to_owned(), source })?;
+        }
+        let file = opened(path)?;
+        if let Some(owner) = owner.filter(|_| nix::unistd::geteuid().is_root()) {
+            fchown(&file, Some(owner), None)
+                .map_err(|source| HistoryError::Open { path: path.to_owned(), source })?;
+        }
+        Ok(History { path: path.to_owned(), file, torn: false, lost: 0 })
     }
 
-    /// Opens the path anew, after log rotation. On failure the old file stays in use.
+    /// Opens the path anew, after log rotation; it is not given away then, for the sensor owns what it makes. On failure the old file stays in use.
     pub fn reopen(&mut self) -> Result<(), HistoryError> {
-        self.file = opened(&self.path, self.owner)?;
+        self.file = opened(&self.path)?;
         self.torn = false;
         Ok(())
     }
@@ -73,25 +85,17 @@ impl History {
     }
 }
 
-fn opened(path: &Path, owner: Option<u32>) -> Result<File, HistoryError> {
+fn opened(path: &Path) -> Result<File, HistoryError> {
     let failed = |source| HistoryError::Open { path: path.to_owned(), source };
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(failed)?;
-    }
-    // O_NONBLOCK: a pipe planted at the path must not hold up the start.
     let file = OpenOptions::new()
         .append(true)
         .create(true)
         .mode(0o640)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .custom_flags(GUARDED)
         .open(path)
         .map_err(failed)?;
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(HistoryError::NotAFile { path: path.to_owned() });
-    }
-    // At SIGHUP the sensor is that user already and may not give files away; the file is its own then.
-    if let Some(owner) = owner.filter(|_| nix::unistd::geteuid().is_root()) {
-        fchown(&file, Some(owner), None).map_err(failed)?;
     }
     Ok(file)
 }

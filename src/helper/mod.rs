@@ -16,5 +16,6 @@ pub mod nftables;
 pub mod respond;
 pub mod ruleset;
 pub mod run;
+pub mod seccomp;
 pub mod service;
 pub mod start;

@@ -39,11 +39,13 @@ pub struct Service<R> {
 }
 
 impl<R: Respond> Service<R> {
-    /// Puts the table and the unexpired blocks in place, and queues `Ready`.
+    /// Puts the table and the unexpired blocks in place, and queues `Ready`, which also tells `landlock`, the interface
+    /// in force.
     pub fn start(
         settings: Settings,
         responses: R,
         ledger: (Ledger, Loaded),
+        landlock: u8,
     ) -> Result<Service<R>, HelperError> {
         let mut clock = Clock::start();
         let ((now, _), (ledger, loaded)) = (clock.read(), ledger);
@@ -61,11 +63,11 @@ impl<R: Respond> Service<R> {
         };
         service.core.authority.surround(service.responses.surroundings());
         report(&loaded);
-        service.restore(loaded.entries)?;
+        service.restore(loaded.entries, landlock)?;
         Ok(service)
     }
 
-    fn restore(&mut self, entries: BTreeMap<IpNet, Block>) -> Result<(), HelperError> {
+    fn restore(&mut self, entries: BTreeMap<IpNet, Block>, landlock: u8) -> Result<(), HelperError> {
         let dropped = self.core.restore(entries, self.now);
         if dropped > 0 {
             log(&format!("{dropped} entries of the ledger are now in the never-block set and were dropped"));
@@ -74,7 +76,7 @@ impl<R: Respond> Service<R> {
         self.install()?;
         self.commit();
         let restored = u32::try_from(self.core.escalation.len()).unwrap_or(u32::MAX);
-        self.answer(Reply::Ready { restored });
+        self.answer(Reply::Ready { restored, landlock });
         Ok(())
     }
 

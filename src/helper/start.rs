@@ -1,4 +1,5 @@
-//! The helper's start, from its pipes to its loop. Helper; reads no argument, no file but the ledger, no environment.
+//! The helper's start, from its pipes to its loop. Helper; reads no file but the ledger, no environment,
+//! and no argument but the one that makes it a proof of its own filter.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -16,9 +17,13 @@ use super::respond::System;
 use super::run::Loop;
 use super::service::Service;
 use crate::protocol::Settings;
+use crate::sandbox::proof;
 
 /// Serves the sensor on standard input (requests) and output (replies); standard error is the log.
 pub fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == proof::ARGUMENT) {
+        return proof::copy();
+    }
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -32,12 +37,19 @@ fn serve() -> Result<(), HelperError> {
     let (mut requests, replies) = (pipe(io::stdin())?, pipe(io::stdout())?);
     ignore_signals()?;
     let settings = Settings::read_from(&mut requests)?;
-    confine::helper(settings.run_as)?;
+    let cage = confine::cage(&settings)?;
+    confine::rights(settings.run_as)?;
     let system = System::open()?;
+    let landlock = confine::files(&settings)?;
     let ledger = Ledger::open(&settings.state_dir)?;
-    let mut service = Service::start(settings, system, ledger)?;
     let mut pipes =
         Loop::new(requests, replies).map_err(|error| HelperError::System("use the pipes", error))?;
+    if let Some(cage) = cage {
+        cage.enter()?;
+    }
+    let mut service = Service::start(settings, system, ledger, landlock)?;
+    #[cfg(feature = "escape-attempts")]
+    crate::sandbox::escape::attempt("helper");
     pipes.run(&mut service)
 }
 

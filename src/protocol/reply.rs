@@ -12,6 +12,8 @@ pub enum Reply {
     Ready {
         /// Number of blocks re-applied from the ledger.
         restored: u32,
+        /// The Landlock interface that the helper is confined by; 0: none. The kernel shows it to nobody else.
+        landlock: u8,
     },
     /// A request was carried out or refused.
     Done {
@@ -84,7 +86,9 @@ impl Reply {
     /// The reply's frame.
     pub fn encode(&self) -> Frame {
         let writer = match self {
-            Reply::Ready { restored } => Writer::new(READY).put(frame::SECONDS, restored.to_be_bytes()),
+            Reply::Ready { restored, landlock } => {
+                Writer::new(READY).put(frame::SECONDS, restored.to_be_bytes()).put(frame::CODE, [*landlock])
+            }
             Reply::Done { id, outcome, seconds, offence, micros } => Writer::new(DONE)
                 .put(frame::ID, id.to_be_bytes())
                 .put(frame::CODE, [outcome.code()])
@@ -108,7 +112,10 @@ impl Reply {
     pub fn decode(bytes: &Frame) -> Result<Reply, FrameError> {
         let (kind, id) = (frame::kind(bytes)?, frame::id(bytes));
         let reply = match kind {
-            READY => Reply::Ready { restored: u32::from_be_bytes(field(bytes, frame::SECONDS)) },
+            READY => Reply::Ready {
+                restored: u32::from_be_bytes(field(bytes, frame::SECONDS)),
+                landlock: u8::from_be_bytes(field(bytes, frame::CODE)),
+            },
             DONE => decode_done(bytes, id)?,
             ENTRY => decode_entry(bytes, id)?,
             END => Reply::End { id },
@@ -201,7 +208,7 @@ mod tests {
     fn any_reply() -> impl Strategy<Value = Reply> {
         let target = (any::<[u8; 16]>(), 0u8..=128).prop_map(|(ip, len)| IpNet::new(ip.into(), len).unwrap());
         prop_oneof![
-            any::<u32>().prop_map(|restored| Reply::Ready { restored }),
+            any::<(u32, u8)>().prop_map(|(restored, landlock)| Reply::Ready { restored, landlock }),
             (any::<u64>(), any_outcome(), any::<u32>(), any::<u16>(), any::<u32>()).prop_map(
                 |(id, outcome, seconds, offence, micros)| Reply::Done {
                     id,

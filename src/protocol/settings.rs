@@ -30,6 +30,23 @@ pub struct Settings {
     pub flush_on_stop: bool,
     /// User and group to become once the files are open; `None` keeps the present ones.
     pub run_as: Option<(u32, u32)>,
+    /// SANDBOX.
+    pub sandbox: Sandbox,
+    /// SANDBOX_LOG: name the system call that the helper dies of.
+    pub sandbox_log: bool,
+}
+
+/// SANDBOX: what happens where the kernel cannot confine as asked. Rights are given up in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sandbox {
+    /// Below the stated floor the start fails; above it, as much as the kernel knows.
+    #[default]
+    Strict,
+    /// As much as the kernel knows, be it nothing; the `start` event says what is missing.
+    BestEffort,
+    /// Neither Landlock nor seccomp.
+    Off,
 }
 
 /// Ways to block.
@@ -121,6 +138,8 @@ mod tests {
             state_dir: "/var/lib/portsentry-rs".into(),
             flush_on_stop: false,
             run_as: Some((65534, 65534)),
+            sandbox: Sandbox::Strict,
+            sandbox_log: false,
         }
     }
 

@@ -65,7 +65,7 @@ impl Replay {
     /// A daemon as `loaded` configures it that has seen nothing; `key` is random.
     pub fn new(loaded: &Loaded, view: View, key: &[u8; 16]) -> Replay {
         let config = &loaded.config;
-        let (tcp_decoys, udp_decoys) = launch::decoy_ports(config);
+        let (tcp_decoys, udp_decoys) = config.bound_ports();
         let watch = Arc::new(Watch {
             vantage: view.vantage(),
             // Nothing can be blocked any more: what would have been is told.

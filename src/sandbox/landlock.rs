@@ -15,7 +15,7 @@ use landlock::{
 };
 use serde::Serialize;
 
-use super::{Mode, SandboxError};
+use super::{Sandbox, SandboxError};
 
 /// The least that SANDBOX="strict" accepts: file access (Linux 5.13).
 pub const FLOOR: ABI = ABI::V1;
@@ -60,15 +60,20 @@ const CONNECT: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ResolveUnix});
 const OF_FILES: BitFlags<AccessFs> =
     make_bitflags!(AccessFs::{ReadFile | WriteFile | Execute | Truncate | IoctlDev | ResolveUnix});
 
-/// Confines the calling thread to `rules`. Under [`Mode::Strict`], interface `floor` must be had in full.
+/// Confines the calling thread to `rules`. Under [`Sandbox::Strict`], interface `floor` must be had in full.
 ///
 /// # Errors
 /// The kernel has less than the floor, or a path of the rules exists and cannot be opened.
-pub fn restrict(rules: &Rules, mode: Mode, floor: ABI) -> Result<LandlockInForce, SandboxError> {
-    let least = match mode {
-        Mode::Off => return Ok(LandlockInForce { abi: 0, complete: false, missing: Vec::new() }),
-        Mode::BestEffort => ABI::Unsupported,
-        Mode::Strict => floor,
+pub fn restrict(rules: &Rules, sandbox: Sandbox, floor: ABI) -> Result<LandlockInForce, SandboxError> {
+    #[cfg(feature = "escape-attempts")]
+    let sandbox = match super::escape::is_off(super::escape::Layer::Landlock) {
+        true => Sandbox::Off,
+        false => sandbox,
+    };
+    let least = match sandbox {
+        Sandbox::Off => return Ok(LandlockInForce { abi: 0, complete: false, missing: Vec::new() }),
+        Sandbox::BestEffort => ABI::Unsupported,
+        Sandbox::Strict => floor,
     };
     let mut missing = Vec::new();
     let mut ruleset = handled(least)?;

@@ -9,7 +9,7 @@ use std::fmt::Display;
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
+    TargetArch, sock_filter,
 };
 
 use super::SandboxError;
@@ -67,8 +67,8 @@ pub const fn exactly(argument: u8, value: u64) -> Pin {
 pub enum OnMismatch {
     /// The process dies of SIGSYS.
     Kill,
-    /// The call works, and the kernel's audit log names it. For finding a missing rule, never for production.
-    Log,
+    /// The same, and the process names the call first ([`proof::name_refused_calls`](super::proof::name_refused_calls)).
+    Name,
 }
 
 /// A compiled filter.
@@ -95,7 +95,7 @@ impl Filter {
         }
         let action = match mismatch {
             OnMismatch::Kill => SeccompAction::KillProcess,
-            OnMismatch::Log => SeccompAction::Log,
+            OnMismatch::Name => SeccompAction::Trap,
         };
         let machine = TargetArch::try_from(std::env::consts::ARCH).map_err(failed)?;
         let filter = SeccompFilter::new(chains, action, SeccompAction::Allow, machine).map_err(failed)?;
@@ -110,6 +110,24 @@ impl Filter {
     /// BPF instructions; the kernel takes 4096 at most.
     pub fn instructions(&self) -> usize {
         self.0.len()
+    }
+
+    /// The program as the kernel has it (`struct sock_filter`, linux/filter.h), each instruction 8 bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let word = |one: &sock_filter| {
+            u64::from(one.code) << 48 | u64::from(one.jt) << 40 | u64::from(one.jf) << 32 | u64::from(one.k)
+        };
+        self.0.iter().flat_map(|one| word(one).to_be_bytes()).collect()
+    }
+
+    /// What [`to_bytes`](Self::to_bytes) wrote. The kernel judges whether it is a program.
+    pub fn from_bytes(bytes: &[u8]) -> Filter {
+        let (words, _) = bytes.as_chunks::<8>();
+        let instruction = |word: &[u8; 8]| {
+            let [a, b, jt, jf, k @ ..] = *word;
+            sock_filter { code: u16::from_be_bytes([a, b]), jt, jf, k: u32::from_be_bytes(k) }
+        };
+        Filter(words.iter().map(instruction).collect())
     }
 }
 

@@ -12,6 +12,7 @@ use caps::CapSet;
 use nix::unistd::{Uid, setresuid};
 use socket2::{Domain, Socket, Type};
 
+use super::landlock::LandlockInForce;
 use super::{Capability, SandboxError};
 
 /// What must not work any more.
@@ -29,6 +30,14 @@ pub struct Expectations {
     pub no_tcp: bool,
     /// uid 0 must not come back.
     pub no_root: bool,
+}
+
+/// What Landlock as it is `in_force` must refuse, whatever a role's rules are: no role reads `/` or writes a device.
+pub fn under_landlock(in_force: &LandlockInForce) -> Expectations {
+    let holds = in_force.abi > 0;
+    let path = |path: &str| if holds { vec![path.into()] } else { Vec::new() };
+    let (unreadable, unwritable) = (path("/"), path("/dev/null"));
+    Expectations { unreadable, unwritable, no_tcp: in_force.abi >= 4, ..Expectations::default() }
 }
 
 /// Tries everything in `expectations`.

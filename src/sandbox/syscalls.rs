@@ -22,6 +22,11 @@ pub fn number(name: &str) -> Number {
     if OLD_NAMES.contains(&name) { Number::NotHere } else { Number::Unknown }
 }
 
+/// The name of the call with this number, if it is one of the table's.
+pub fn name(number: i64) -> Option<&'static str> {
+    EVERYWHERE.iter().chain(OLD).find(|(_, known)| *known == number).map(|(name, _)| *name)
+}
+
 macro_rules! table {
     ($($name:ident = $number:ident),* $(,)?) => { &[$((stringify!($name), libc::$number)),*] };
 }

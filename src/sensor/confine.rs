@@ -1,10 +1,18 @@
-//! The sensor gives up every right, before it has a thread and before it looks at a packet; and proves that it did.
+//! The sensor gives up every right before it looks at a packet, and proves that it did: rights and files before it has
+//! a thread, system calls once all its threads wait.
 #![forbid(unsafe_code)]
 
+use std::path::{Path, PathBuf};
+
+use super::helper_link::Ready;
+use super::seccomp;
+use crate::config::{Config, Loaded};
 use crate::event;
+use crate::sandbox::cage::Cage;
 use crate::sandbox::identity::Identity;
 use crate::sandbox::in_force::{Confinement, Witness};
-use crate::sandbox::selfcheck::{Expectations, prove};
+use crate::sandbox::landlock::{self, LandlockInForce, Rules};
+use crate::sandbox::selfcheck::{self, Expectations, prove};
 use crate::sandbox::{Capability, SandboxError, capabilities};
 
 /// The user id that the sensor ends with: RUN_AS where it starts as root, its own elsewhere.
@@ -15,48 +23,59 @@ pub fn own_uid(identity: Identity) -> u32 {
     }
 }
 
-/// How both processes are confined, as the kernel tells it.
+/// The filter to enter at last; its proof begins now, while a program may still be run.
+///
+/// # Errors
+/// The filter cannot be made.
+pub fn cage(config: &Config) -> Result<Option<Cage>, SandboxError> {
+    Cage::prepare(&seccomp::rules(config), config.sandbox, config.sandbox_log)
+}
+
+/// A sensor without rights and files that still may make any system call.
 pub struct Confined {
-    sensor: Confinement,
-    helper: Confinement,
+    witness: Witness,
+    helper: Witness,
+    landlock: LandlockInForce,
 }
 
 impl Confined {
-    /// As the `start` event says it.
-    pub fn described(&self) -> event::Confinement {
-        let roles = [("sensor", &self.sensor), ("helper", &self.helper)];
-        event::Confinement {
-            in_force: roles.iter().map(|(role, confinement)| describe(role, confinement)).collect(),
-            missing: Vec::new(),
+    /// Leaves every right and every file but the configuration's. The helper, `helper` by process, has confined itself
+    /// before it was ready.
+    ///
+    /// # Errors
+    /// A step failed, or something that must not work any more worked.
+    pub fn enter(loaded: &Loaded, identity: Identity, helper: u32) -> Result<Confined, SandboxError> {
+        let (witness, helper) = (Witness::open()?, Witness::of_process(helper)?);
+        rights(identity)?;
+        let landlock = landlock::restrict(&rules(loaded), loaded.config.sandbox, landlock::FLOOR)?;
+        prove(&selfcheck::under_landlock(&landlock))?;
+        Ok(Confined { witness, helper, landlock })
+    }
+
+    /// Leaves every system call but those of the rules, with all threads there are. Returns how both processes are
+    /// confined, in the kernel's own words.
+    ///
+    /// # Errors
+    /// The filter does not hold.
+    pub fn seal(self, cage: Option<Cage>, ready: Ready) -> Result<event::Confinement, SandboxError> {
+        if let Some(cage) = cage {
+            cage.enter()?;
         }
+        let (sensor, helper) = (self.witness.in_force()?, self.helper.in_force()?);
+        let roles = [("sensor", sensor, self.landlock.abi), ("helper", helper, i32::from(ready.landlock))];
+        Ok(event::Confinement {
+            in_force: roles.iter().map(|(role, it, landlock)| describe(role, it, *landlock)).collect(),
+            missing: roles.iter().flat_map(|(role, it, landlock)| missing(role, it, *landlock)).collect(),
+        })
     }
 }
 
-fn describe(role: &str, confinement: &Confinement) -> String {
-    let rights = match confinement.permitted.as_slice() {
-        [] => "no capabilities".to_owned(),
-        some => some.join(" "),
-    };
-    let privileges = if confinement.no_new_privs { ", no new privileges" } else { "" };
-    let seccomp = if confinement.seccomp { ", seccomp" } else { "" };
-    format!("{role}: uid {}, {rights}{privileges}{seccomp}", confinement.uid)
-}
-
-/// Confines the sensor; the helper, `helper` by process, has confined itself before it was ready.
-///
-/// # Errors
-/// See [`sensor`].
-pub fn both(identity: Identity, helper: u32) -> Result<Confined, SandboxError> {
-    let helper = Witness::of_process(helper)?.in_force()?;
-    Ok(Confined { sensor: sensor(identity)?, helper })
-}
-
 /// Leaves root, every capability, and every way to get one back. What is open stays open; nothing else can be had.
-///
-/// # Errors
-/// A step failed, or something that must not work any more worked.
-fn sensor(identity: Identity) -> Result<Confinement, SandboxError> {
-    let witness = Witness::open()?;
+fn rights(identity: Identity) -> Result<(), SandboxError> {
+    #[cfg(feature = "escape-attempts")]
+    if crate::sandbox::escape::is_off(crate::sandbox::escape::Layer::Rights) {
+        return Ok(());
+    }
     capabilities::become_user(&identity, &[])?;
     capabilities::no_new_privs()?;
     prove(&Expectations {
@@ -64,6 +83,58 @@ fn sensor(identity: Identity) -> Result<Confinement, SandboxError> {
         no_packet_socket: true,
         no_root: true,
         ..Expectations::default()
-    })?;
-    witness.in_force()
+    })
+}
+
+/// What a reload must reach: the configuration, the ignore file, and where the history file is made anew.
+fn rules(loaded: &Loaded) -> Rules {
+    let read = [Some(Path::new(&loaded.name)), loaded.config.ignore_file.as_deref()];
+    Rules {
+        read: read.into_iter().flatten().flat_map(with_folder).collect(),
+        append: loaded.config.history_file.iter().flat_map(|path| with_folder(path)).collect(),
+        ..Rules::default()
+    }
+}
+
+/// A file and its folder: what replaces the file is another file. A folder at the top, as `/etc`, is everybody's and is
+/// left out: a file replaced there is read after a restart only.
+fn with_folder(path: &Path) -> Vec<PathBuf> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = path.parent().filter(|folder| folder.components().count() > 2).map(Path::to_owned);
+    [Some(path), folder].into_iter().flatten().collect()
+}
+
+fn describe(role: &str, confinement: &Confinement, landlock: i32) -> String {
+    let rights = match confinement.permitted.as_slice() {
+        [] => "no capabilities".to_owned(),
+        some => some.join(" "),
+    };
+    let privileges = if confinement.no_new_privs { ", no new privileges" } else { "" };
+    let files = if landlock > 0 { format!(", Landlock ABI {landlock}") } else { String::new() };
+    let seccomp = if confinement.seccomp { ", seccomp" } else { "" };
+    format!("{role}: uid {}, {rights}{privileges}{files}{seccomp}", confinement.uid)
+}
+
+fn missing(role: &str, confinement: &Confinement, landlock: i32) -> Vec<String> {
+    let layers = [(landlock > 0, "Landlock"), (confinement.seccomp, "seccomp")];
+    layers.iter().filter(|(holds, _)| !holds).map(|(_, layer)| format!("{role}: {layer}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(path: &str) -> Vec<String> {
+        with_folder(Path::new(path)).iter().map(|path| path.display().to_string()).collect()
+    }
+
+    #[test]
+    fn a_file_is_reached_with_its_folder_unless_that_is_everybodys() {
+        assert_eq!(
+            paths("/etc/portsentry/portsentry.conf"),
+            ["/etc/portsentry/portsentry.conf", "/etc/portsentry"]
+        );
+        assert_eq!(paths("/etc/portsentry.conf"), ["/etc/portsentry.conf"]);
+        assert_eq!(paths("/history"), ["/history"]);
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -33,6 +34,15 @@ pub struct HelperLink {
     reader: FrameReader,
 }
 
+/// What the helper says of itself once it is ready.
+#[derive(Clone, Copy, Debug)]
+pub struct Ready {
+    /// Blocks that were put back into the kernel.
+    pub restored: u32,
+    /// The Landlock interface that confines it; 0: none.
+    pub landlock: u8,
+}
+
 /// Why there is no helper to talk to.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
@@ -57,6 +67,11 @@ pub enum LinkError {
     /// It answered before it said that it is ready.
     #[error("the helper answered before it was ready; are both programs of the same version?")]
     OutOfOrder,
+    /// A system call outside its rules.
+    #[error(
+        "the helper died of SIGSYS: it made a system call outside its seccomp rules; blocks stay in place, SANDBOX_LOG=\"1\" names the call, please report it"
+    )]
+    Refused,
     /// It ended.
     #[error("the helper ended ({0}); its own message stands above")]
     Ended(ExitStatus),
@@ -70,13 +85,14 @@ impl HelperLink {
     /// settings. Everything else this process has open is close-on-exec.
     pub fn start(settings: &Settings) -> Result<HelperLink, LinkError> {
         let path = std::env::current_exe().map_err(LinkError::OwnPath)?.with_file_name(HELPER);
-        let spawned = Command::new(&path)
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn();
-        let mut child = spawned.map_err(|error| LinkError::Spawn(path, error))?;
+        let mut command = Command::new(&path);
+        command.env_clear().current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped());
+        #[cfg(feature = "escape-attempts")]
+        command.envs(
+            std::env::var_os(crate::sandbox::escape::VARIABLE)
+                .map(|it| (crate::sandbox::escape::VARIABLE, it)),
+        );
+        let mut child = command.spawn().map_err(|error| LinkError::Spawn(path, error))?;
         let missing = || io::Error::from(io::ErrorKind::BrokenPipe);
         let mut requests = child.stdin.take().ok_or_else(missing)?;
         let replies = child.stdout.take().ok_or_else(missing)?;
@@ -86,12 +102,12 @@ impl HelperLink {
         Ok(HelperLink { child, requests, waiting: false, replies, reader: FrameReader::default() })
     }
 
-    /// Waits until the table stands. Returns the number of blocks that were put back into the kernel.
-    pub fn wait_ready(&mut self) -> Result<u32, LinkError> {
+    /// Waits until the table stands.
+    pub fn wait_ready(&mut self) -> Result<Ready, LinkError> {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
             match self.next_reply()? {
-                Some(Reply::Ready { restored }) => return Ok(restored),
+                Some(Reply::Ready { restored, landlock }) => return Ok(Ready { restored, landlock }),
                 // It must not answer before it is ready.
                 Some(_) => return Err(LinkError::OutOfOrder),
                 None => self.wait_readable(deadline)?,
@@ -162,6 +178,7 @@ impl HelperLink {
 
     fn end(&mut self) -> LinkError {
         match self.child.wait() {
+            Ok(status) if status.signal() == Some(libc::SIGSYS) => LinkError::Refused,
             Ok(status) => LinkError::Ended(status),
             Err(error) => LinkError::Pipe(error),
         }

@@ -4,7 +4,6 @@
 
 use std::fs::{DirBuilder, Permissions};
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, lchown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,14 +23,16 @@ use super::half_open::HalfOpen;
 use super::helper_link::{HelperLink, LinkError, QUEUE};
 use super::host::{Host, Known};
 use super::listener::DecoyError;
+use super::notify::Notifier;
 use super::operators::Operators;
+use super::parked::Parked;
 use super::ports_in_use::PortsInUse;
 use super::report::Reporter;
 use super::responder::{self, Responder};
 use super::ring::{self, Ring, RingControl, RingError};
 use super::sightings::Sightings;
 use super::trails::Trails;
-use super::watcher::{Shared, View, Watcher};
+use super::watcher::{Shared, View};
 use super::{never_block, signals};
 use crate::config::{Config, FOREVER, Interfaces, Loaded, LogOutput, Mode, PortSet};
 use crate::control::server::{BindError, ControlServer};
@@ -58,9 +59,6 @@ const MOST_WORKERS: usize = 4;
 /// Scores that never fade need no sweep; a day is soon enough to find that out again.
 const NEVER_SWEPT: Duration = Duration::from_secs(86_400);
 
-/// A ring thread's stack, bytes: it calls nothing deep.
-const THREAD_STACK: usize = 128 * 1024;
-
 /// A step of the start that failed. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -82,6 +80,9 @@ pub enum StartError {
     /// No control socket.
     #[error(transparent)]
     Control(#[from] BindError),
+    /// No ring threads.
+    #[error(transparent)]
+    Thread(#[from] super::parked::ThreadError),
     /// No helper.
     #[error(transparent)]
     Helper(#[from] LinkError),
@@ -128,6 +129,7 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
     let clock = Clock::start();
     capabilities::require(&needs(config))?;
     let identity = Identity::resolve(config.run_as.as_deref())?;
+    let cage = confine::cage(config)?;
     let signals = signals::open().map_err(system("signals cannot be read"))?;
 
     // Everything that needs rights.
@@ -146,11 +148,12 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
     let rings = open_rings(config, &watch, &in_use)?;
     let control = ControlServer::bind(&config.control_socket, own_uid)?;
     let epoll = event_loop::epoll().map_err(system("no epoll"))?;
+    let notifier = Notifier::open();
 
     // The helper, while there still are rights to give it.
     make_state_dir(&config.state_dir, identity)?;
     let mut link = HelperLink::start(&settings(config, configured_never, identity))?;
-    let restored = link.wait_ready()?;
+    let ready = link.wait_ready()?;
 
     let tell_all = tells_all(config, emitter.form());
     let view = View {
@@ -162,7 +165,10 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
         tell_all,
     };
     let shared = Arc::new(shared(config, view, in_use, clock)?);
-    let confined = confine::both(identity, link.pid())?;
+    let confined = Confined::enter(loaded, identity, link.pid())?;
+    let (readers, rings) = rings.map_or_else(Default::default, Rings::apart);
+    let threads = Parked::start(readers, &shared)?;
+    let confinement = confined.seal(cage, ready)?;
 
     let responder = Responder::new(responder::Setup {
         watch,
@@ -173,7 +179,7 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
         queue: QUEUE,
         block_limit: config.block_limit,
     });
-    let description = describe(config, &decoys, &link, restored, confined);
+    let description = describe(config, &decoys, &link, ready.restored, confinement);
     let reporter = Reporter::new(emitter, description, clock.now());
     let mut events = EventLoop {
         epoll,
@@ -194,17 +200,18 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
     };
     events.register().map_err(system("a descriptor cannot be watched"))?;
     events.register_decoys()?;
-    if let Some(rings) = rings {
-        start_threads(rings.readers, &shared)?;
-        events.host.set_rings(rings.control, rings.interest);
+    if let Some((control, interest)) = rings {
+        events.host.set_rings(control, interest);
     }
+    threads.begin();
     let now = clock.now();
     for skipped in skipped {
         events.reporter.error(now, &skipped.to_string());
     }
     events.reporter.start(now);
-    // No service manager, no socket: nothing to tell.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    notifier.ready();
+    #[cfg(feature = "escape-attempts")]
+    crate::sandbox::escape::attempt("sensor");
     Ok(Daemon { events })
 }
 
@@ -214,7 +221,7 @@ fn needs(config: &Config) -> Vec<Capability> {
     if config.flags.mode == Mode::Stealth {
         needs.push(Capability::CAP_NET_RAW);
     }
-    let (tcp, udp) = decoy_ports(config);
+    let (tcp, udp) = config.bound_ports();
     if tcp.iter().chain(udp.iter()).any(|port| port < 1024) {
         needs.push(Capability::CAP_NET_BIND_SERVICE);
     }
@@ -240,18 +247,8 @@ fn open_host(config: &Config, configured_never: &[ipnet::IpNet]) -> Result<Host,
     Host::open(known).map_err(|error| StartError::System("the host's addresses cannot be read", error))
 }
 
-/// `--connect`: the watched ports themselves are decoys.
-pub(crate) fn decoy_ports(config: &Config) -> (PortSet, PortSet) {
-    match config.flags.mode {
-        Mode::Stealth => (config.decoy_tcp_ports.clone(), config.decoy_udp_ports.clone()),
-        Mode::Connect => {
-            (config.decoy_tcp_ports.union(&config.tcp_ports), config.decoy_udp_ports.union(&config.udp_ports))
-        }
-    }
-}
-
 fn bind_decoys(config: &Config) -> Result<(Decoys, Vec<super::listener::Skipped>), StartError> {
-    let (tcp, udp) = decoy_ports(config);
+    let (tcp, udp) = config.bound_ports();
     Ok(Decoys::bind(&tcp, &udp, config.port_banner.as_deref())?)
 }
 
@@ -298,6 +295,8 @@ fn settings(config: &Config, never_block: Vec<ipnet::IpNet>, identity: Identity)
         state_dir: config.state_dir.clone(),
         flush_on_stop: config.flush_on_stop,
         run_as: Some((identity.uid, identity.gid)),
+        sandbox: config.sandbox,
+        sandbox_log: config.sandbox_log,
     }
 }
 
@@ -344,24 +343,20 @@ pub(crate) fn tells_all(config: &Config, form: Form) -> bool {
     config.history_file.is_some() || form == Form::Classic
 }
 
-fn start_threads(rings: Vec<Ring>, shared: &Arc<Shared>) -> Result<(), StartError> {
-    for (number, ring) in rings.into_iter().enumerate() {
-        let shared = shared.clone();
-        let body = move || {
-            let watcher = Watcher::new(shared.clone());
-            // A ring that fails takes the daemon down: blind, it would be worse than gone.
-            if let Err(error) = ring.run(shared.stop.as_fd(), watcher) {
-                eprintln!("portsentry-rs: a packet ring failed: {error}");
-                std::process::exit(1);
-            }
-        };
-        let named = std::thread::Builder::new().name(format!("ring{number}")).stack_size(THREAD_STACK);
-        named.spawn(body).map_err(|error| StartError::System("a ring thread cannot be started", error))?;
+impl Rings {
+    /// What the threads take, and what the main thread keeps.
+    fn apart(self) -> (Vec<Ring>, Option<(RingControl, Interest)>) {
+        (self.readers, Some((self.control, self.interest)))
     }
-    Ok(())
 }
 
-fn describe(config: &Config, decoys: &Decoys, link: &HelperLink, restored: u32, confined: Confined) -> Start {
+fn describe(
+    config: &Config,
+    decoys: &Decoys,
+    link: &HelperLink,
+    restored: u32,
+    confinement: event::Confinement,
+) -> Start {
     Start {
         version: crate::VERSION.to_owned(),
         pid: std::process::id(),
@@ -380,7 +375,7 @@ fn describe(config: &Config, decoys: &Decoys, link: &HelperLink, restored: u32, 
         decoy_tcp_ports: decoys.ports(Protocol::Tcp).to_string(),
         decoy_udp_ports: decoys.ports(Protocol::Udp).to_string(),
         restored,
-        confinement: confined.described(),
+        confinement,
     }
 }
 

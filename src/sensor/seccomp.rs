@@ -1,0 +1,65 @@
+//! The sensor's system calls: what watching takes once everything is open and every thread runs.
+//!
+//! Data only, beside [`BASE`]. No new socket, no program, no thread: ring threads are started before the filter, which
+//! reaches them too (TSYNC). Started under it they would need nine calls more, `clone3` among them, whose flags lie in
+//! memory where no pin can see them.
+#![forbid(unsafe_code)]
+
+use crate::config::Config;
+use crate::event::history;
+use crate::sandbox::base::BASE;
+use crate::sandbox::seccomp::{Rule, pin, rule};
+
+const LOOP: &[Rule] = &[
+    rule("epoll_wait", "x86_64: the main loop"),
+    rule("epoll_pwait", "elsewhere, likewise"),
+    rule("epoll_ctl", "visitors and clients come and go"),
+    rule("recvfrom", "what visitors and clients say"),
+    rule("getpid", "the start event names us"),
+    rule("pread64", "the kernel's account of what is in force"),
+    rule("wait4", "how the helper ended"),
+    rule("setsockopt", "a packet filter for changed ports or interfaces")
+        .with(&[pin(1, libc::SOL_SOCKET), pin(2, libc::SO_ATTACH_FILTER)]),
+    rule("getsockopt", "packets dropped so far")
+        .with(&[pin(1, libc::SOL_PACKET), pin(2, libc::PACKET_STATISTICS)]),
+    rule("getsockopt", "why a ring woke its thread")
+        .with(&[pin(1, libc::SOL_SOCKET), pin(2, libc::SO_ERROR)]),
+];
+
+/// The control socket.
+const CONTROL: &[Rule] = &[
+    rule("accept4", "a client, or a decoy's visitor").with(&[pin(3, libc::SOCK_CLOEXEC)]),
+    rule("getsockopt", "which user a client is").with(&[pin(1, libc::SOL_SOCKET), pin(2, libc::SO_PEERCRED)]),
+    rule("ioctl", "a client must not make us wait").with(&[pin(1, libc::FIONBIO as i32)]),
+];
+
+/// SIGHUP: the configuration and the ignore file are read again.
+const RELOAD: &[Rule] =
+    &[rule("openat", "reading only")
+        .with(&[pin(0, libc::AT_FDCWD), pin(2, libc::O_RDONLY | libc::O_CLOEXEC)])];
+
+/// With HISTORY_FILE.
+const HISTORY: &[Rule] = &[
+    rule("openat", "the history file after its rotation")
+        .with(&[pin(0, libc::AT_FDCWD), pin(2, history::OPEN_FLAGS)]),
+    rule("statx", "what was opened is a regular file").with(&[pin(2, libc::AT_EMPTY_PATH)]),
+];
+
+/// With decoys.
+const DECOYS: &[Rule] = &[
+    rule("getsockname", "which of our addresses a visitor came to"),
+    rule("sendmsg", "a datagram answered from the address it came to"),
+    rule("shutdown", "goodbye to a visitor").with(&[pin(1, libc::SHUT_WR)]),
+];
+
+/// The lists in force under `config`.
+pub fn rules(config: &Config) -> Vec<&'static [Rule]> {
+    let mut lists = vec![BASE, LOOP, CONTROL, RELOAD];
+    if config.history_file.is_some() {
+        lists.push(HISTORY);
+    }
+    if config.has_decoys() {
+        lists.push(DECOYS);
+    }
+    lists
+}
