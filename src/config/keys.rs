@@ -54,8 +54,8 @@ const fn key(name: &'static str, since: Since, kind: Kind, default: &'static str
 }
 
 use Kind::{
-    Confinement, Duration, Format, Interfaces, Mode, Networks, Number, Path, Ports, Responses, Sensitivity, Socket,
-    Switch, Target, Text, User,
+    Confinement, Duration, Format, Interfaces, Mode, Networks, Number, Path, Ports, Responses, Sensitivity,
+    Socket, Switch, Target, Text, User,
 };
 use Since::{Classic, OnlyPortSentry1, Ours};
 

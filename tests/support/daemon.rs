@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use super::{Lab, eventually};
 
+/// The daemon as cargo built it for tests.
+const BINARY: &str = env!("CARGO_BIN_EXE_portsentry-rs");
+
 /// How long a test waits for something that should take milliseconds, on a busy two-core machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -54,21 +57,38 @@ impl Setup {
 
     /// Likewise with run flags.
     pub fn start_with(self, flags: &[&str]) -> Daemon {
-        self.start_program(Path::new(env!("CARGO_BIN_EXE_portsentry-rs")), flags)
+        self.start_program(Path::new(BINARY), flags)
     }
 
     /// Likewise another build of the daemon.
     pub fn start_program(self, program: &Path, flags: &[&str]) -> Daemon {
-        let mut child = Command::new("ip")
-            .args(["netns", "exec", &self.netns])
-            .arg(program)
-            .arg("-c")
-            .arg(self.folder.path().join("portsentry.conf"))
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the daemon starts");
+        let mut command = self.command(&[], program);
+        command.args(flags);
+        self.started(command)
+    }
+
+    /// Starts the daemon through a program that changes its surroundings and then becomes it, and waits likewise.
+    pub fn start_through(self, program: &str, flags: &[String]) -> Daemon {
+        let command = self.command(&through(program, flags), Path::new(BINARY));
+        self.started(command)
+    }
+
+    /// Starts the daemon likewise and waits for its end; its output.
+    pub fn fail_through(&self, program: &str, flags: &[String]) -> Output {
+        self.command(&through(program, flags), Path::new(BINARY)).output().expect("the daemon starts")
+    }
+
+    fn command(&self, through: &[&str], program: &Path) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.netns]).args(through);
+        command.arg(program).arg("-c");
+        command.arg(self.folder.path().join("portsentry.conf"));
+        command
+    }
+
+    fn started(self, mut command: Command) -> Daemon {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the daemon starts");
         let (sender, lines) = channel();
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
         std::thread::spawn(move || {
@@ -78,6 +98,10 @@ impl Setup {
         daemon.wait_for("the start event", |event| event["event_type"] == "start");
         daemon
     }
+}
+
+fn through<'a>(program: &'a str, flags: &'a [String]) -> Vec<&'a str> {
+    [program].into_iter().chain(flags.iter().map(String::as_str)).collect()
 }
 
 impl Daemon {
@@ -200,7 +224,7 @@ pub fn alive(pid: u32) -> bool {
 
 fn client(config: &Path, netns: &str, arguments: &[&str]) -> Output {
     Command::new("ip")
-        .args(["netns", "exec", netns, env!("CARGO_BIN_EXE_portsentry-rs")])
+        .args(["netns", "exec", netns, BINARY])
         .args(arguments)
         .arg("-c")
         .arg(config)
