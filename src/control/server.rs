@@ -7,13 +7,14 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::socket::{getsockopt, sockopt};
+use nix::unistd::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::protocol::{ControlReply, ControlRequest, REQUEST_LIMIT};
@@ -30,8 +31,8 @@ pub const CLIENT_TIME: Duration = Duration::from_secs(10);
 /// Pause after the system had no descriptor for a client: a ready listener would spin the event loop.
 const REST: Duration = Duration::from_secs(1);
 
-/// Bytes of replies kept for a client that does not read: room for about 10,000 list entries.
-pub const REPLY_LIMIT: usize = 1024 * 1024;
+/// Bytes of replies kept for a client that does not read: room for as many list entries as there can be blocks.
+pub const REPLY_LIMIT: usize = 4 * 1024 * 1024;
 
 /// Why the control socket cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -106,8 +107,8 @@ impl ControlServer {
     /// the user id `admitted` (the daemon's own, after it left root) may use it.
     pub fn bind(path: &Path, admitted: u32) -> Result<ControlServer, BindError> {
         clear(path)?;
-        let listener =
-            listening(path).map_err(|source| BindError::System { path: path.to_owned(), source })?;
+        let listener = listening(path, admitted)
+            .map_err(|source| BindError::System { path: path.to_owned(), source })?;
         Ok(ControlServer {
             listener,
             admitted,
@@ -375,12 +376,15 @@ fn connected(path: &Path) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Nobody can connect before `listen`, and by then the mode is set.
-fn listening(path: &Path) -> io::Result<UnixListener> {
+/// Nobody can connect before `listen`, and by then mode and owner are set.
+fn listening(path: &Path, owner: u32) -> io::Result<UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    if geteuid().is_root() {
+        chown(path, Some(owner), None)?;
+    }
     socket.listen(CLIENTS as i32)?;
     Ok(socket.into())
 }

@@ -115,10 +115,10 @@ pub struct ScoreTable {
 }
 
 impl ScoreTable {
-    /// Room for at least `capacity` sources (rounded up to 7 times a power of two; at most 7 × 2^20), keyed with random
+    /// Room for at least `capacity` sources (at most 7 × 2^20), keyed with random
     /// bytes. Points are worth half after each `half_life`; `None` keeps them whole.
     pub fn new(capacity: usize, key: &[u8; 16], half_life: Option<Duration>) -> ScoreTable {
-        let buckets = capacity.div_ceil(WAYS).clamp(1, 1 << 20).next_power_of_two();
+        let buckets = capacity.div_ceil(WAYS).clamp(1, 1 << 20);
         let hasher = SipHasher13::new_with_key(key);
         ScoreTable {
             buckets: (0..buckets).map(|_| Bucket::new()).collect(),
@@ -242,8 +242,10 @@ impl ScoreTable {
     }
 
     fn bucket(&self, place: Place) -> Option<&Bucket> {
-        // The number of buckets is a power of two.
-        self.buckets.get(place.bucket as usize & (self.buckets.len() - 1))
+        // Spread evenly over any number of buckets (Lemire 2019, "A fast alternative to the modulo reduction"); by the
+        // lower half of the hash, for the fingerprint is of the upper one and must tell tenants apart.
+        let spread = (place.bucket & 0xffff_ffff) * self.buckets.len() as u64 >> 32;
+        self.buckets.get(spread as usize)
     }
 }
 

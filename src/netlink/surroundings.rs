@@ -25,6 +25,8 @@ pub struct Surroundings {
     broadcasts: BTreeSet<IpAddr>,
     gateways: BTreeSet<IpAddr>,
     links: BTreeMap<u32, Link>,
+    /// What must be read again, also after an attempt that failed.
+    stale: Stale,
 }
 
 /// Which lists must be read again.
@@ -60,15 +62,16 @@ impl Surroundings {
             broadcasts: BTreeSet::new(),
             gateways: BTreeSet::new(),
             links: BTreeMap::new(),
+            stale: Stale::ALL,
         };
-        surroundings.read_again(Stale::ALL)?;
+        surroundings.read_again()?;
         Ok(surroundings)
     }
 
     /// Takes in every notification that waits; `true` if anything is different now. Call it when [`AsFd::as_fd`] is readable.
     /// A notification only says which list to read again: order, replacement and loss of notifications then do not matter.
     pub fn drain(&mut self) -> io::Result<bool> {
-        let mut stale = Stale::default();
+        let stale = &mut self.stale;
         loop {
             match self.notifications.notifications() {
                 Ok(Some(mut messages)) => messages.try_for_each(|message| {
@@ -77,14 +80,14 @@ impl Surroundings {
                 }),
                 Ok(None) => break,
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    stale = Stale::ALL;
+                    *stale = Stale::ALL;
                     Ok(())
                 }
                 Err(error) => return Err(error),
             }
             .map_err(|malformed: Malformed| io::Error::other(malformed))?;
         }
-        self.read_again(stale)
+        self.read_again()
     }
 
     /// The host's own addresses.
@@ -128,10 +131,13 @@ impl Surroundings {
         self.addresses().chain(self.gateways()).chain(self.broadcasts()).map(IpNet::from)
     }
 
-    fn read_again(&mut self, stale: Stale) -> io::Result<bool> {
+    fn read_again(&mut self) -> io::Result<bool> {
+        let stale = self.stale;
         let addresses = stale.addresses && self.read_addresses()?;
         let links = stale.links && self.read_links()?;
         let routes = stale.routes && self.read_gateways()?;
+        // Only now: a list that could not be read is tried again with the next notification.
+        self.stale = Stale::default();
         Ok(addresses | links | routes)
     }
 

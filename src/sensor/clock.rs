@@ -1,7 +1,7 @@
 //! The two times the sensor goes by, read once a turn and passed down: nothing below reads a clock.
 #![forbid(unsafe_code)]
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// One moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct Now {
 }
 
 impl Now {
-    /// Whole seconds since the daemon started, as the score table counts them.
+    /// Whole seconds since the daemon started.
     pub fn seconds(self) -> u64 {
         self.uptime / 1000
     }
@@ -30,9 +30,7 @@ pub struct Clock {
 impl Clock {
     /// Begins to count.
     pub fn start() -> Clock {
-        // A score table's empty slot reads as second 0: beginning at 1 keeps the two apart.
-        let started = Instant::now();
-        Clock { started: started.checked_sub(Duration::from_secs(1)).unwrap_or(started) }
+        Clock { started: Instant::now() }
     }
 
     /// This moment.

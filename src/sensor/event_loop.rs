@@ -13,7 +13,7 @@ use nix::sys::signalfd::SignalFd;
 
 use super::clock::Now;
 use super::decoy::{Decoys, Visit};
-use super::half_open::HalfOpen;
+use super::half_open::{HalfOpen, Knock};
 use super::helper_link::{HelperLink, LinkError};
 use super::host::Host;
 use super::operators::{Answers, Operators};
@@ -40,7 +40,7 @@ const CONTROL: u64 = 0x100;
 const DECOYS: u64 = 0x1_0000;
 
 /// Sightings handled in one turn, so that signals and control have theirs during a flood.
-const BATCH: usize = 512;
+pub const BATCH: usize = 512;
 
 /// How long a clean stop waits for the helper.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -88,6 +88,8 @@ pub struct EventLoop {
     pub(super) signals: SignalFd,
     pub(super) host: Host,
     pub(super) reporter: Reporter,
+    /// Sightings of one turn; kept so that a turn allocates nothing.
+    pub(super) batch: Vec<Sighting>,
     /// PROTECT_ESTABLISHED.
     pub(super) protect_established: bool,
     /// Scanners that are followed until they fall quiet, with the time of their alarm.
@@ -157,12 +159,28 @@ impl EventLoop {
 
     /// Says goodbye to the helper, which lifts the blocks first if it was told to. Returns whether it ended well.
     pub fn stop(&mut self) -> bool {
-        let _ = self.responder.requests.send(|id| Request::Stop { id });
-        let _ = self.link.flush(&mut self.responder.requests);
-        let ended = self.link.wait_end(FAREWELL);
+        let well = self.farewell();
         let now = self.shared.clock.now();
         self.reporter.stop(now, &self.responder, &self.shared, &self.host);
-        ended.is_some_and(|status| status.success())
+        well
+    }
+
+    /// What the helper still answers is still told. Where requests wait, the last one has to wait for room too.
+    fn farewell(&mut self) -> bool {
+        let deadline = Instant::now() + FAREWELL;
+        let mut said = false;
+        while Instant::now() < deadline {
+            said = said || self.responder.requests.send(|id| Request::Stop { id }).is_ok();
+            if self.send().is_err() {
+                return false;
+            }
+            match self.on_replies(self.shared.clock.now()) {
+                Ok(()) => self.link.wait_reply(deadline),
+                Err(LinkError::Ended(status)) => return said && status.success(),
+                Err(_) => return false,
+            }
+        }
+        false
     }
 
     fn on_ready(&mut self, token: u64, now: Now) -> Result<Option<End>, LinkError> {
@@ -179,13 +197,14 @@ impl EventLoop {
     }
 
     fn on_sightings(&mut self, now: Now) -> Result<(), LinkError> {
-        let mut batch = Vec::with_capacity(BATCH);
+        let mut batch = std::mem::take(&mut self.batch);
         self.shared.sightings.take(BATCH, &mut batch);
         let sockets = self.sockets_for(&batch, now);
         let mut turn = Turn::default();
-        for sighting in batch {
+        for sighting in batch.drain(..) {
             self.on_sighting(sighting, sockets, now, &mut turn);
         }
+        self.batch = batch;
         // The block first: telling may wake a reader, which costs more than all of the above.
         self.send()?;
         self.tell(&turn);
@@ -233,9 +252,7 @@ impl EventLoop {
             Err(error) => {
                 self.reporter.error(
                     now,
-                    &format!(
-                        "the host's sockets cannot be listed: {error}; probes of ports in use may be missed"
-                    ),
+                    &format!("the host's sockets cannot be listed: {error}; until they can, no probe counts"),
                 );
                 false
             }
@@ -246,7 +263,8 @@ impl EventLoop {
         let Sighting { probe, interface, state } = sighting;
         match state {
             State::HalfOpen => {
-                if let Some(displaced) = self.half_open.saw_syn(probe, now.instant) {
+                if let Some((displaced, interface)) = self.half_open.saw_syn((probe, interface), now.instant)
+                {
                     self.judge(displaced, interface, now, turn);
                 }
             }
@@ -266,10 +284,12 @@ impl EventLoop {
         let in_use = |protocol, port| self.shared.in_use.holds(protocol, port);
         let watch = self.responder.watch.clone();
         match watch.judge(&probe, &self.shared.table, &self.shared.peers, in_use, micros(now)) {
-            Verdict::Probe(standing) | Verdict::Scan(standing) => {
+            Verdict::Probe(standing) => self.on_case(probe, standing, interface, now, turn),
+            Verdict::Scan(standing) if self.responder.is_worth_telling(standing) => {
                 self.on_case(probe, standing, interface, now, turn);
             }
-            Verdict::NotWatched
+            Verdict::Scan(_)
+            | Verdict::NotWatched
             | Verdict::ServiceInUse
             | Verdict::Martian
             | Verdict::Answer
@@ -322,7 +342,9 @@ impl EventLoop {
 
     fn on_replies(&mut self, now: Now) -> Result<(), LinkError> {
         let (mut turn, mut answers) = (Turn::default(), Answers::new());
-        while let Some(reply) = self.link.next_reply()? {
+        // A long list must not keep signals and sightings from having their turn.
+        for _ in 0..BATCH {
+            let Some(reply) = self.link.next_reply()? else { break };
             self.on_reply(reply, now, &mut turn, &mut answers);
         }
         self.tell(&turn);
@@ -392,14 +414,16 @@ impl EventLoop {
 
     fn on_visit(&mut self, visit: &Visit, now: Now, turn: &mut Turn) {
         let probe = visit.probe();
-        self.half_open.completed(probe.source, probe.source_port, probe.port);
+        if let Some((displaced, interface)) = self.half_open.completed(&probe, now.instant) {
+            self.judge(displaced, interface, now, turn);
+        }
         self.judge(probe, 0, now, turn);
     }
 
     fn on_time(&mut self, now: Now) {
         let mut turn = Turn::default();
-        let left_open: Vec<Probe> = self.half_open.expired(now.instant).collect();
-        left_open.into_iter().for_each(|probe| self.judge(probe, 0, now, &mut turn));
+        let left_open: Vec<Knock> = self.half_open.expired(now.instant).collect();
+        left_open.into_iter().for_each(|(probe, interface)| self.judge(probe, interface, now, &mut turn));
         self.decoys.on_deadline(now.instant, &self.epoll);
         self.control.sweep(&self.epoll, now.instant);
         self.responder.on_time(now, &mut turn);

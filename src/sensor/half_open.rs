@@ -1,7 +1,8 @@
 //! SYNs to decoy ports that are waiting for their handshake: `nmap -sS` never completes one, a visitor does.
 //!
 //! Pure, run by the sensor's main thread; time is an argument. Bounded: a flood pushes the oldest SYN out, and it
-//! counts as a probe at once, so nobody escapes by flooding.
+//! counts as a probe at once, so nobody escapes by flooding. Ring and decoy tell the main thread of the same visitor by
+//! different ways, so the handshake may be heard of before the SYN: it is remembered just as long.
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, VecDeque};
@@ -17,13 +18,17 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 type Key = (IpAddr, u16, u16);
 
+/// A SYN, and the index of the interface it came in by.
+pub type Knock = (Probe, u32);
+
 /// The SYNs that no handshake has followed yet.
 ///
 /// The map's keys come from attackers: its hasher is SipHash under a random key (`RandomState`).
 #[derive(Debug, Default)]
 pub struct HalfOpen {
-    waiting: HashMap<Key, (Probe, Instant)>,
-    /// In order of arrival; may name keys that were completed since.
+    /// `None` once its handshake was completed.
+    waiting: HashMap<Key, Option<Knock>>,
+    /// In order of arrival.
     arrivals: VecDeque<(Key, Instant)>,
     displaced: u64,
 }
@@ -36,33 +41,43 @@ impl HalfOpen {
 
     /// Notes a SYN to a decoy port. Returns the probe that had to make room for it: it counts now. A retransmission
     /// changes nothing.
-    pub fn saw_syn(&mut self, probe: Probe, now: Instant) -> Option<Probe> {
-        let key = (probe.source, probe.source_port, probe.port);
+    pub fn saw_syn(&mut self, knock: Knock, now: Instant) -> Option<Knock> {
+        let key = key_of(&knock.0);
         if self.waiting.contains_key(&key) {
             return None;
         }
+        self.admit(key, Some(knock), now)
+    }
+
+    /// A decoy accepted `visit`: its SYN, seen already or still to be seen, is no half-open probe. Returns the one that
+    /// had to make room, as [`HalfOpen::saw_syn`] does.
+    pub fn completed(&mut self, visit: &Probe, now: Instant) -> Option<Knock> {
+        let key = key_of(visit);
+        if let Some(waiting) = self.waiting.get_mut(&key) {
+            *waiting = None;
+            return None;
+        }
+        self.admit(key, None, now)
+    }
+
+    fn admit(&mut self, key: Key, knock: Option<Knock>, now: Instant) -> Option<Knock> {
         let displaced = if self.arrivals.len() >= CAPACITY { self.take_oldest() } else { None };
         self.displaced = self.displaced.saturating_add(u64::from(displaced.is_some()));
-        self.waiting.insert(key, (probe, now));
+        self.waiting.insert(key, knock);
         self.arrivals.push_back((key, now));
         displaced
     }
 
-    /// A decoy accepted this connection: its SYN was no half-open probe.
-    pub fn completed(&mut self, source: IpAddr, source_port: u16, port: u16) {
-        self.waiting.remove(&(source, source_port, port));
-    }
-
     /// The probes whose handshake did not come in time.
-    pub fn expired(&mut self, now: Instant) -> impl Iterator<Item = Probe> + '_ {
+    pub fn expired(&mut self, now: Instant) -> impl Iterator<Item = Knock> + '_ {
         std::iter::from_fn(move || {
             loop {
                 let &(_, arrived) = self.arrivals.front()?;
                 if now.saturating_duration_since(arrived) < PATIENCE {
                     return None;
                 }
-                if let Some(probe) = self.take_oldest() {
-                    return Some(probe);
+                if let Some(knock) = self.take_oldest() {
+                    return Some(knock);
                 }
             }
         })
@@ -78,12 +93,15 @@ impl HalfOpen {
         self.displaced
     }
 
-    /// `None` if the oldest arrival was completed. A key may have come again since: then the entry is not the oldest's.
-    fn take_oldest(&mut self) -> Option<Probe> {
-        let (key, arrived) = self.arrivals.pop_front()?;
-        let (probe, seen) = *self.waiting.get(&key)?;
-        (seen == arrived).then(|| self.waiting.remove(&key)).flatten().map(|_| probe)
+    /// `None` if the oldest arrival was completed.
+    fn take_oldest(&mut self) -> Option<Knock> {
+        let (key, _) = self.arrivals.pop_front()?;
+        self.waiting.remove(&key)?
     }
+}
+
+fn key_of(probe: &Probe) -> Key {
+    (probe.source, probe.source_port, probe.port)
 }
 
 #[cfg(test)]
@@ -108,35 +126,40 @@ mod tests {
         }
     }
 
+    fn knock(source_port: u16) -> Knock {
+        (syn(source_port), 7)
+    }
+
     #[test]
     fn only_a_syn_without_a_handshake_counts_and_only_once() {
         let (mut table, start) = (HalfOpen::new(), Instant::now());
-        assert_eq!(table.saw_syn(syn(1), start), None);
-        assert_eq!(table.saw_syn(syn(2), start), None);
-        assert_eq!(table.saw_syn(syn(2), start + Duration::from_secs(1)), None);
-        table.completed(syn(1).source, 1, 23);
+        assert_eq!(table.saw_syn(knock(1), start), None);
+        assert_eq!(table.saw_syn(knock(2), start), None);
+        assert_eq!(table.saw_syn(knock(2), start + Duration::from_secs(1)), None);
+        assert_eq!(table.completed(&syn(1), start), None);
         assert_eq!(table.expired(start + PATIENCE - Duration::from_millis(1)).count(), 0);
         assert_eq!(table.next_deadline(), Some(start + PATIENCE));
-        assert_eq!(table.expired(start + PATIENCE).collect::<Vec<_>>(), vec![syn(2)]);
+        assert_eq!(table.expired(start + PATIENCE).collect::<Vec<_>>(), vec![knock(2)]);
         assert_eq!((table.expired(start + PATIENCE * 9).count(), table.next_deadline()), (0, None));
     }
 
     #[test]
-    fn a_port_that_is_used_again_waits_its_full_time() {
+    fn a_handshake_that_is_heard_of_before_its_syn_excuses_it_all_the_same() {
         let (mut table, start) = (HalfOpen::new(), Instant::now());
-        table.saw_syn(syn(1), start);
-        table.completed(syn(1).source, 1, 23);
-        table.saw_syn(syn(1), start + Duration::from_secs(2));
-        assert_eq!(table.expired(start + Duration::from_secs(4)).count(), 0);
-        assert_eq!(table.expired(start + Duration::from_secs(5)).count(), 1);
+        assert_eq!(table.completed(&syn(1), start), None);
+        assert_eq!(table.saw_syn(knock(1), start), None);
+        assert_eq!(table.expired(start + PATIENCE).count(), 0);
+        // Forgotten in its time: the same port may be used again.
+        assert_eq!(table.saw_syn(knock(1), start + PATIENCE), None);
+        assert_eq!(table.expired(start + PATIENCE * 2).count(), 1);
     }
 
     #[test]
     fn a_flood_pushes_out_the_oldest_which_then_counts() {
         let (mut table, now) = (HalfOpen::new(), Instant::now());
-        let pushed: Vec<Probe> = (0..5000).filter_map(|port| table.saw_syn(syn(port), now)).collect();
+        let pushed: Vec<Knock> = (0..5000).filter_map(|port| table.saw_syn(knock(port), now)).collect();
         assert_eq!((pushed.len(), table.displaced()), (5000 - CAPACITY, 5000 - CAPACITY as u64));
-        assert_eq!((pushed.first(), table.waiting.len()), (Some(&syn(0)), CAPACITY));
+        assert_eq!((pushed.first(), table.waiting.len()), (Some(&knock(0)), CAPACITY));
         assert_eq!(table.arrivals.len(), CAPACITY);
     }
 }

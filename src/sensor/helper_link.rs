@@ -3,7 +3,7 @@
 //! Never waits once the daemon runs: a full queue refuses, and the caller says so in the event.
 #![forbid(unsafe_code)]
 
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::protocol::channel::{ChannelError, FrameReader, Intake, RequestWriter, set_nonblocking};
 use crate::protocol::settings::SettingsError;
-use crate::protocol::{FRAME_LENGTH, FrameError, Reply, Settings};
+use crate::protocol::{FrameError, Reply, Settings};
 
 /// The helper's file name, beside the sensor's own executable.
 pub const HELPER: &str = "portsentry-rs-helper";
@@ -81,8 +81,8 @@ pub enum LinkError {
 }
 
 impl HelperLink {
-    /// Starts the helper with a clean environment and nothing open but the pipes and stderr, and tells it its
-    /// settings. Everything else this process has open is close-on-exec.
+    /// Starts the helper with a clean environment and the pipes, and tells it its settings.
+    /// Everything that this process opened is close-on-exec.
     pub fn start(settings: &Settings) -> Result<HelperLink, LinkError> {
         let path = std::env::current_exe().map_err(LinkError::OwnPath)?.with_file_name(HELPER);
         let mut command = Command::new(&path);
@@ -164,16 +164,10 @@ impl HelperLink {
         }
     }
 
-    /// Waits for the helper to end, up to `limit`; then it is on its own (it ends with its pipe).
-    pub fn wait_end(&mut self, limit: Duration) -> Option<ExitStatus> {
-        let deadline = Instant::now() + limit;
-        let mut rest = [0; FRAME_LENGTH];
-        loop {
-            let gone = matches!(self.replies.read(&mut rest), Ok(0));
-            if gone || self.wait_readable(deadline).is_err() {
-                return if gone { self.child.wait().ok() } else { None };
-            }
-        }
+    /// Waits until the helper says something or ends, but not beyond `deadline`.
+    pub fn wait_reply(&self, deadline: Instant) {
+        // Whatever went wrong, the next read tells it.
+        let _ = self.wait_readable(deadline);
     }
 
     fn end(&mut self) -> LinkError {

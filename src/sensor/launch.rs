@@ -89,6 +89,9 @@ pub enum StartError {
     /// The ledger has no folder.
     #[error("STATE_DIR {path} cannot be made or given to the helper's user: {error}", path = .0.display(), error = .1)]
     StateDir(PathBuf, io::Error),
+    /// STATE_DIR="/tmp".
+    #[error("STATE_DIR {} holds files of others, and would be given to the daemon's user: name a folder of its own", .0.display())]
+    SharedStateDir(PathBuf),
     /// The kernel refused something small.
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
@@ -193,6 +196,7 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
         signals,
         host,
         reporter,
+        batch: Vec::with_capacity(event_loop::BATCH),
         protect_established: config.protect_established,
         trails: Vec::new(),
         sweep_every: half_life(config).unwrap_or(NEVER_SWEPT),
@@ -273,6 +277,13 @@ fn open_rings(config: &Config, watch: &Watch, in_use: &PortsInUse) -> Result<Opt
 fn make_state_dir(path: &Path, identity: Identity) -> Result<(), StartError> {
     let failed = |error| StartError::StateDir(path.to_owned(), error);
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    let shared = std::fs::read_dir(path)
+        .map_err(failed)?
+        .flatten()
+        .any(|entry| !entry.file_name().to_str().is_some_and(|name| name.starts_with(LEDGER)));
+    if shared {
+        return Err(StartError::SharedStateDir(path.to_owned()));
+    }
     if nix::unistd::geteuid().is_root() {
         chown(path, Some(identity.uid), Some(identity.gid)).map_err(failed)?;
         std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;

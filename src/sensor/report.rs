@@ -27,13 +27,15 @@ pub struct Reporter {
     start: Start,
     /// Seconds since 1970 UTC.
     since: u64,
+    /// Milliseconds of uptime: the wall clock may be set at any time.
+    started: u64,
     last_error: Option<(String, u64)>,
 }
 
 impl Reporter {
     /// Nothing said yet.
     pub fn new(emitter: Emitter, start: Start, now: Now) -> Reporter {
-        Reporter { emitter, start, since: now.wall / 1_000_000, last_error: None }
+        Reporter { emitter, start, since: now.wall / 1_000_000, started: now.uptime, last_error: None }
     }
 
     /// Says that the daemon watches.
@@ -98,7 +100,7 @@ impl Reporter {
     fn stats(&self, now: Now, responder: &Responder, shared: &Shared, host: &Host) -> Stats {
         let (packets, drops) = host.packets_and_drops();
         Stats {
-            uptime: (now.wall / 1_000_000).saturating_sub(self.since),
+            uptime: now.uptime.saturating_sub(self.started) / 1000,
             packets,
             drops,
             probes: responder.probes,

@@ -145,16 +145,17 @@ impl Responder {
     pub fn on_case(&mut self, case: Case, now: Now, turn: &mut Turn) {
         self.probes += 1;
         self.scans += u64::from(case.standing.crossed);
+        let ignored = self.never.contains(case.probe.source);
         if !case.standing.triggered {
             // A failed contact is no event until there are enough of them.
             if case.standing.ledger == Ledger::Watched {
-                self.tell(EventType::Probe, &case, None, now, turn);
+                let action = ignored.then(|| Action::new(ActionVerdict::Ignored));
+                self.tell(EventType::Probe, &case, action, now, turn);
             }
             return;
         }
         let told = if case.standing.crossed { EventType::Scan } else { EventType::Probe };
-        let source = case.probe.source;
-        if self.never.contains(source) {
+        if ignored {
             self.tell_once(told, &case, ActionVerdict::Ignored, now, turn);
         } else if self.watch.block_mode(case.probe.protocol) == BlockMode::Log {
             self.tell_once(told, &case, ActionVerdict::Logged, now, turn);
@@ -312,17 +313,19 @@ impl Responder {
     }
 
     fn take_effect(&mut self, target: IpNet, done: &Effect, now: Now) {
-        if matches!(done.outcome, Outcome::Blocked | Outcome::AlreadyBlocked) {
-            self.blocked += u64::from(done.outcome == Outcome::Blocked);
+        // What was blocked already is mirrored already, unless a wider block covers it; that one may be lifted alone.
+        if done.outcome == Outcome::Blocked {
+            self.blocked += 1;
             self.on_block(target, done.seconds, done.offence, now);
         }
     }
 
     fn quiet_until(&self, done: &Effect, now: Now) -> u64 {
         let wait = match done.outcome {
-            Outcome::Blocked | Outcome::AlreadyBlocked => u64::from(done.seconds) * 1_000_000,
+            Outcome::Blocked => u64::from(done.seconds) * 1_000_000,
             Outcome::RefusedNeverBlock | Outcome::RefusedPrefix => TOLD,
-            Outcome::RefusedRate
+            Outcome::AlreadyBlocked
+            | Outcome::RefusedRate
             | Outcome::RefusedFull
             | Outcome::Failed(_)
             | Outcome::Lifted

@@ -135,16 +135,24 @@ impl Watcher {
             && !(self.view.skip_local && probe.source == probe.destination)
     }
 
+    fn is_quiet(&self, probe: &Probe, micros: u64) -> bool {
+        let standing = self.shared.table.standing(self.view.watch.account(probe), micros);
+        !self.view.tell_all && standing.is_some_and(|standing| standing.quiet)
+    }
+
     fn state_of(&self, probe: &Probe) -> Option<State> {
         let view = &self.view;
-        if probe.protocol == Protocol::Tcp
-            && probe.scan_type == ScanType::Syn
-            && view.decoys.contains(probe.port)
-        {
-            return Some(State::HalfOpen);
+        let micros = super::responder::micros(self.now);
+        if probe.protocol == Protocol::Tcp && view.decoys.contains(probe.port) {
+            if probe.scan_type == ScanType::Syn {
+                return (!self.is_quiet(probe, micros)).then_some(State::HalfOpen);
+            }
+            // The visitor's own end of the conversation: the visit counts, and once is enough.
+            if probe.scan_type.may_be_stray() {
+                return None;
+            }
         }
         let in_use = |protocol, port| self.shared.in_use.holds(protocol, port);
-        let micros = super::responder::micros(self.now);
         match view.watch.judge(probe, &self.shared.table, &self.shared.peers, in_use, micros) {
             Verdict::Scan(standing) => {
                 let account = view.watch.source_key(probe.source).address();
