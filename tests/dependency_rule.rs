@@ -11,6 +11,11 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         "packet",
         &["sys", "sensor", "helper", "config", "detect", "netlink", "control", "cli", "event", "sandbox"],
     ),
+    (
+        "capture",
+        &["sys", "sensor", "helper", "config", "detect", "netlink", "control", "cli", "event", "sandbox"],
+    ),
+    ("replay", &["sys", "helper", "netlink", "control", "cli", "sandbox"]),
     ("detect", &["sys", "sensor", "helper", "netlink", "control", "cli", "event", "sandbox"]),
     ("config", &["sys", "sensor", "helper", "netlink", "control", "cli", "event", "sandbox", "packet"]),
     ("protocol", &["sys", "sensor", "helper", "netlink", "control", "cli", "event", "sandbox", "config"]),

@@ -34,16 +34,17 @@ enum ReplayError {
 
 /// Plays every capture; exit code 1 if one of them could not be read to its end.
 pub fn replay(arguments: &arguments::Replay) -> ExitCode {
-    let mut key = [0; 16];
-    let loaded = configured(arguments.configfile.as_deref());
-    let (Ok(loaded), Ok(())) = (loaded, getrandom::fill(&mut key)) else { return ExitCode::FAILURE };
+    let loaded = match configured(arguments.configfile.as_deref()) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
     let view = match (arguments.host, arguments.network) {
         (Some(host), _) => View::Host(host),
         (None, true) => View::Network,
         (None, false) => View::EachHost,
     };
     let printer = Printer { out: BufWriter::new(io::stdout().lock()), zone: time::local_zone() };
-    let mut player = Player { replay: Replay::new(&loaded, view, &key), printer };
+    let mut player = Player { replay: Replay::new(&loaded, view), printer };
     match player.play_all(&arguments.captures) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -33,6 +33,10 @@ use crate::sensor::responder::{Case, Responder, Setup, Turn, micros};
 /// is: about 16 MiB.
 const LOOKAHEAD: usize = 1 << 17;
 
+/// The score table's key. The daemon's is random, for its probes are an attacker's. Here the same capture must always
+/// yield the same events; who would make it so that accounts collide could as well have left packets out.
+const KEY: [u8; 16] = *b"portsentry-rs re";
+
 /// A daemon that is shown captures.
 pub struct Replay {
     view: View,
@@ -62,8 +66,8 @@ struct Seen {
 }
 
 impl Replay {
-    /// A daemon as `loaded` configures it that has seen nothing; `key` is random.
-    pub fn new(loaded: &Loaded, view: View, key: &[u8; 16]) -> Replay {
+    /// A daemon as `loaded` configures it that has seen nothing.
+    pub fn new(loaded: &Loaded, view: View) -> Replay {
         let config = &loaded.config;
         let (tcp_decoys, udp_decoys) = config.bound_ports();
         let watch = Arc::new(Watch {
@@ -74,7 +78,7 @@ impl Replay {
             ..launch::watch(config, &tcp_decoys, &udp_decoys)
         });
         let half_life = launch::half_life(config);
-        let table = Arc::new(ScoreTable::new(config.table_size, key, half_life));
+        let table = Arc::new(ScoreTable::new(config.table_size, &KEY, half_life));
         let responder = Responder::new(Setup {
             watch: watch.clone(),
             never: config.never_block.iter().chain(&loaded.ignored).copied().collect(),
