@@ -352,6 +352,7 @@ fn live_and_replayed(tcpdump: &[&str], v6: bool) {
     let path = capture.stop(scanner);
     daemon.catch_up();
     let live: Vec<String> = daemon.seen.iter().filter_map(gist).collect();
+    let counted: Value = serde_json::from_slice(&daemon.client(&["stats", "--json"]).stdout).unwrap();
 
     let host = if v6 { scanner.target_v6.to_string() } else { scanner.target_v4.to_string() };
     let output = Command::new(env!("CARGO_BIN_EXE_portsentry-rs"))
@@ -363,6 +364,8 @@ fn live_and_replayed(tcpdump: &[&str], v6: bool) {
     assert!(output.status.success(), "{}", stderr(&output));
     let replayed: Vec<String> = events(&output).iter().filter_map(gist).collect();
     assert!(live.iter().any(|event| event.starts_with("\"scan\"")), "{live:#?}");
+    let stats = &events(&output).pop().unwrap()["stats"];
+    assert_eq!((&counted["probes"], &counted["scans"]), (&stats["probes"], &stats["scans"]));
     assert_eq!(live, replayed, "live and replayed; {:?}", events(&output).last());
 }
 

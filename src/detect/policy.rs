@@ -364,6 +364,25 @@ mod tests {
     }
 
     #[test]
+    fn each_host_has_accounts_of_its_own_and_a_network_counts_hosts_and_ports() {
+        let sweep = || {
+            (1..=9_u8).map(|host| Probe { destination: [192, 0, 2, host].into(), ..probe("10.0.0.1", 445) })
+        };
+        let outcome = |vantage| {
+            let (watch, table) = (Watch { vantage, ..watch(9) }, table());
+            let verdicts = sweep().map(|probe| watch.judge(&probe, &table, NOBODY, HOUR));
+            match verdicts.last() {
+                Some(Verdict::Scan(standing)) => (standing.distinct_ports, standing.probes, true),
+                Some(Verdict::Probe(standing)) => (standing.distinct_ports, standing.probes, false),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(outcome(Vantage::Host), (1, 9, true));
+        assert_eq!(outcome(Vantage::EachHost), (1, 1, false));
+        assert_eq!(outcome(Vantage::Network), (9, 9, true));
+    }
+
+    #[test]
     fn a_slash_64_is_one_source_and_two_are_two() {
         let from = |prefix: &str| {
             let source = prefix.to_owned();

@@ -39,3 +39,39 @@ impl CaptureClock {
         Now { wall: time, uptime: self.uptime / 1000, instant }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    #[test]
+    fn uptime_follows_the_frames_and_never_goes_back() {
+        let mut clock = CaptureClock::start();
+        let uptimes: Vec<u64> =
+            [100, 103, 101, 104].map(|second| clock.at(second * SECOND).uptime).into_iter().collect();
+        assert_eq!(uptimes, [1_000, 4_000, 4_000, 5_000]);
+        assert_eq!(clock.at(102 * SECOND).wall, 102 * SECOND);
+    }
+
+    #[test]
+    fn a_later_capture_goes_on_at_its_own_time_and_an_earlier_one_where_the_last_ended() {
+        let mut clock = CaptureClock::start();
+        clock.at(100 * SECOND);
+        clock.begin_capture();
+        assert_eq!(clock.at(160 * SECOND).uptime, 61_000);
+        clock.begin_capture();
+        assert_eq!(clock.at(50 * SECOND).uptime, 61_000);
+        assert_eq!(clock.at(52 * SECOND).uptime, 63_000);
+    }
+
+    #[test]
+    fn no_time_is_too_strange() {
+        let mut clock = CaptureClock::start();
+        for time in [u64::MAX, 0, u64::MAX] {
+            clock.begin_capture();
+            clock.at(time);
+        }
+    }
+}

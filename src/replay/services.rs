@@ -10,8 +10,8 @@ use crate::config::PortSet;
 use crate::detect::probe::Protocol;
 use crate::packet::{Packet, TcpFlags, Transport};
 
-/// Sockets that are remembered: about 50 MB at most.
-const MOST: usize = 1 << 20;
+/// Sockets that are remembered: about 30 MB at most.
+const MOST: usize = 1 << 19;
 
 /// SCTP's ABORT chunk (RFC 9260 §3.3.7): what a port without a socket answers.
 const ABORT: u8 = 6;
@@ -65,5 +65,47 @@ fn sender(transport: Transport) -> Option<(Protocol, u16)> {
         // Whoever sends an IP protocol speaks it.
         Transport::Other { protocol } => Some((Protocol::Ip, protocol.into())),
         Transport::Icmp { .. } | Transport::TinyFragment { .. } | Transport::LaterFragment { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn services() -> Services {
+        Services::new([23].into_iter().collect(), PortSet::new())
+    }
+
+    fn packet(transport: Transport) -> Packet {
+        let (source, destination) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+        Packet { source, destination, ip_options: None, transport }
+    }
+
+    fn segment(source_port: u16, flags: u8) -> Packet {
+        let flags = TcpFlags(flags);
+        packet(Transport::Tcp { source_port, port: 9, flags, sequence: 0, payload: 0 })
+    }
+
+    #[test]
+    fn what_a_host_sends_shows_its_sockets_but_a_refusal_or_a_decoy_shows_none() {
+        let mut services = services();
+        for known in [
+            segment(80, TcpFlags::SYN | TcpFlags::ACK),
+            segment(81, TcpFlags::RST | TcpFlags::ACK),
+            segment(23, TcpFlags::SYN | TcpFlags::ACK),
+            packet(Transport::Udp { source_port: 53, port: 9, payload: 0 }),
+            packet(Transport::Sctp { source_port: 36, port: 9, chunk: 2 }),
+            packet(Transport::Sctp { source_port: 37, port: 9, chunk: ABORT }),
+            packet(Transport::Other { protocol: 47 }),
+            packet(Transport::Icmp { kind: 0, code: 0 }),
+        ] {
+            services.learn(&known);
+        }
+        let mut learnt: Vec<_> =
+            services.sockets.iter().map(|&(_, protocol, port)| (protocol as u8, port)).collect();
+        learnt.sort_unstable();
+        assert_eq!(learnt, [(0, 47), (6, 80), (17, 53), (132, 36)]);
+        let (host, other) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+        assert!(services.holds(host, Protocol::Tcp, 80) && !services.holds(other, Protocol::Tcp, 80));
     }
 }
