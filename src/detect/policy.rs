@@ -370,7 +370,8 @@ mod tests {
         };
         let outcome = |vantage| {
             let (watch, table) = (Watch { vantage, ..watch(9) }, table());
-            let verdicts = sweep().map(|probe| watch.judge(&probe, &table, NOBODY, HOUR));
+            let verdicts: Vec<Verdict> =
+                sweep().map(|probe| watch.judge(&probe, &table, &peers(), NOBODY, HOUR)).collect();
             match verdicts.last() {
                 Some(Verdict::Scan(standing)) => (standing.distinct_ports, standing.probes, true),
                 Some(Verdict::Probe(standing)) => (standing.distinct_ports, standing.probes, false),

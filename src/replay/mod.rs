@@ -62,6 +62,8 @@ pub struct Replay {
 struct Seen {
     packet: Packet,
     now: Now,
+    /// The link header sends it to one host, not to a group.
+    to_one: bool,
     interface: Option<Arc<str>>,
 }
 
@@ -93,7 +95,7 @@ impl Replay {
             watch,
             table,
             // A capture may hold one direction only.
-            peers: Peers::new(key, false),
+            peers: Peers::new(&KEY, false),
             half_life,
             responder,
             services: Services::new(tcp_decoys, udp_decoys),
@@ -120,7 +122,8 @@ impl Replay {
         self.span = Some((first.min(frame.time), latest.max(frame.time)));
         if let Some(packet) = self.packet_of(frame, now) {
             let interface = frame.interface.map(Arc::from);
-            self.waiting.push_back(Seen { packet, now, interface });
+            let to_one = !is_to_many(frame.link, frame.bytes);
+            self.waiting.push_back(Seen { packet, now, to_one, interface });
         }
         if self.waiting.len() > LOOKAHEAD { self.judge_next().unwrap_or_default() } else { Vec::new() }
     }
@@ -148,15 +151,12 @@ impl Replay {
         event
     }
 
-    /// The packet to be judged, if it is to one host. One that its receiver refused for its checksum still tells what its sender serves.
+    /// The packet to be judged. One that its receiver refused for its checksum still tells what its sender serves.
     fn packet_of(&mut self, frame: &Frame<'_>, now: Now) -> Option<Packet> {
         let parsed = |checksums| parse_cut(frame.link, frame.bytes, frame.wire_length, checksums);
         match parsed(Checksums::Captured) {
             Ok(packet) => {
                 self.services.learn(&packet);
-                if is_to_many(frame.link, frame.bytes) {
-                    return None;
-                }
                 let seconds = u32::try_from(now.seconds()).unwrap_or(u32::MAX);
                 self.reassembly.offer(packet, seconds)
             }
@@ -180,7 +180,7 @@ impl Replay {
 
     fn judge(&mut self, seen: &Seen) -> Vec<Event> {
         self.note_sent(&seen.packet, seen.now);
-        let probe = Probe::from_packet(&seen.packet).filter(|probe| self.is_for_us(probe));
+        let probe = Probe::from_packet(&seen.packet).filter(|probe| seen.to_one && self.is_for_us(probe));
         let Some(probe) = probe else { return Vec::new() };
         let in_use = |protocol, port| self.services.holds(probe.destination, protocol, port);
         let standing = match self.watch.judge(&probe, &self.table, &self.peers, in_use, micros(seen.now)) {
