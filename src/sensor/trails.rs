@@ -1,6 +1,6 @@
 //! What scanners go on to do after their alarm: counts and ports, for one summary when they fall quiet.
 //!
-//! Ring threads note, the main thread opens and closes; atomics only. Bounded: so many sources, 8 KiB each, and who
+//! Ring threads open and note, the main thread closes; atomics only. Two alarms at the very same time may share a trail. Bounded: so many sources, 8 KiB each, and who
 //! finds no room gets no summary. Never decides anything.
 #![forbid(unsafe_code)]
 
@@ -51,13 +51,16 @@ impl Trails {
         Trails { slots: (0..TRAILS).map(|_| Slot::new()).collect(), hasher: SipHasher13::new_with_key(key) }
     }
 
-    /// Follows `account` from `probe` on; `None` if there is no room. Gives the number of its trail.
+    /// Follows `account` from `probe` on; `None` if there is no room. Gives the number of its trail. Once opened, it is
+    /// the same trail for whoever opens it again.
     pub fn open(&self, account: IpAddr, probe: &Probe, now: u64) -> Option<usize> {
         let mark = self.mark(account);
-        let has = |wanted| move |slot: &Slot| slot.mark.load(Relaxed) == wanted;
-        let at = self.slots.iter().position(has(mark)).or_else(|| self.slots.iter().position(has(0)))?;
+        let mine = self.slots.iter().position(|slot| slot.mark.load(Relaxed) == mark);
+        let at = mine.or_else(|| self.slots.iter().position(|slot| slot.is_free(now)))?;
         let slot = self.slots.get(at)?;
-        if slot.mark.swap(mark, Relaxed) != mark {
+        if mine.is_none() {
+            slot.take();
+            slot.mark.store(mark, Relaxed);
             slot.note(probe, now);
         }
         Some(at)
@@ -94,6 +97,12 @@ impl Slot {
     fn new() -> Slot {
         let ports = (0..1024).map(|_| AtomicU64::new(0)).collect();
         Slot { mark: AtomicU64::new(0), latest: AtomicU64::new(0), probes: AtomicU64::new(0), ports }
+    }
+
+    /// Nobody's, or of a source that nobody closed in all this time: its alarm found no way to the main thread.
+    fn is_free(&self, now: u64) -> bool {
+        let abandoned = self.latest.load(Relaxed).saturating_add(10 * QUIET) < now;
+        self.mark.load(Relaxed) == 0 || abandoned
     }
 
     fn note(&self, probe: &Probe, now: u64) {

@@ -156,7 +156,10 @@ impl Watcher {
         match view.watch.judge(probe, &self.shared.table, &self.shared.peers, in_use, micros) {
             Verdict::Scan(standing) => {
                 let account = view.watch.source_key(probe.source).address();
-                self.shared.trails.note(account, probe, micros);
+                match standing.crossed {
+                    true => drop(self.shared.trails.open(account, probe, micros)),
+                    false => self.shared.trails.note(account, probe, micros),
+                }
                 worth_telling(standing, view).then_some(State::Counted(standing))
             }
             // A failed contact is no event until there are enough of them.

@@ -6,11 +6,15 @@
 
 use super::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
 use super::details::Details;
-use super::head::{Decay, Gain, Head};
+use super::head::{Decay, Gain, Head, age};
 use super::source::Place;
 
 /// Accounts in a bucket. With the ledger word their heads fill one cache line. Loom explores two.
 pub(super) const WAYS: usize = if cfg!(loom) { 2 } else { 7 };
+
+/// Ticks of silence after which an account counts half in the contest for a place: about nine minutes of a half-life of
+/// six hours, nearly twice the gap between probes of nmap's slowest scan.
+const SILENCE: u16 = 8;
 
 /// One line of heads, one line of details for each.
 #[derive(Debug)]
@@ -167,14 +171,19 @@ impl Bucket {
     }
 
     /// The way for a newcomer that brings `gain`: the one worth least, spoofable before verified, and of equals the one
-    /// claimed longest ago. Nobody who is worth more than the newcomer goes.
+    /// claimed longest ago. Nobody who is worth more than the newcomer goes, but for sources long silent: in this contest
+    /// what they are worth halves with every [`SILENCE`], or a flood of two packets a source would keep all others out for
+    /// hours. The highest score of the bucket stays whatever comes.
     fn victim(&self, heads: &Heads, gain: Gain, moment: Moment) -> Option<(usize, Head)> {
         let last = (self.ledger.load(Relaxed) & 0xff) as usize;
         let in_turn = (1..=WAYS).map(|step| (last + step) % WAYS);
-        let rank = |head: Head| (moment.worth(head), head.verified());
-        let ways = in_turn.filter_map(|way| heads.get(way).map(|&head| (way, head)));
-        let (way, head) = ways.min_by_key(|&(_, head)| rank(head))?;
         let mine = (u64::try_from(gain.points.0).unwrap_or(0), gain.verified);
+        let height = |&way: &usize| heads.get(way).map(|&head| (moment.worth(head), head.tick()));
+        let highest = (0..WAYS).max_by_key(height);
+        let rank = |head: Head| (moment.standing_worth(head), head.verified());
+        let goes = |&(way, head): &(usize, Head)| Some(way) != highest || moment.worth(head) <= mine.0;
+        let ways = in_turn.filter_map(|way| heads.get(way).map(|&head| (way, head))).filter(goes);
+        let (way, head) = ways.min_by_key(|&(_, head)| rank(head))?;
         (rank(head) <= mine && gain.points.0 > 0).then_some((way, head))
     }
 
@@ -214,6 +223,11 @@ impl Moment<'_> {
     /// What an account is worth now, in 256ths of a point.
     pub fn worth(&self, head: Head) -> u64 {
         self.decay.faded(head.score(), head.tick(), self.tick)
+    }
+
+    /// The same in the contest for a place, where silence counts against it.
+    fn standing_worth(&self, head: Head) -> u64 {
+        self.worth(head) >> (age(head.tick(), self.tick) / SILENCE).min(20)
     }
 }
 

@@ -108,20 +108,17 @@ proptest! {
     fn the_highest_scorer_of_a_bucket_stays(order in prop::collection::vec((0_u32..30, 1_u64..3), 1..400)) {
         let table = table(7);
         let mut now = START;
-        let mut highest: Option<(u32, f32)> = None;
         for (at, (number, gap)) in order.into_iter().enumerate() {
             now += gap * MINUTE / 4;
-            if let Some((top, _)) = highest {
-                let kept = table.standing(source(top), now).map(|standing| standing.score);
-                highest = Some((top, kept.unwrap_or(-1.0)));
-            }
-            let standing = hit(&table, number, at as u32, now);
-            if let Some((top, score)) = highest.filter(|&(top, score)| top != number && score > 1.0) {
-                let kept = table.standing(source(top), now).map(|standing| standing.score);
-                prop_assert_eq!(kept, Some(score));
-            }
-            if highest.is_none_or(|(_, score)| standing.score >= score) && table.standing(source(number), now).is_some() {
-                highest = Some((number, standing.score));
+            let score = |number| table.standing(source(number), now).map_or(0.0, |standing| standing.score);
+            let top = (0..30).max_by(|&one, &other| score(one).total_cmp(&score(other))).unwrap();
+            let others = (0..30).filter(|&other| other != top);
+            let is_alone = others.map(score).all(|other| other < score(top));
+            let before = score(top);
+            hit(&table, number, at as u32, now);
+            // Who scores no more than the newcomer is no higher than it.
+            if is_alone && top != number && before > 1.0 {
+                prop_assert_eq!(score(top), before);
             }
         }
     }
@@ -162,6 +159,23 @@ fn two_hundred_thousand_one_hit_sources_put_out_nobody_with_two_points() {
     let occupancy = table.occupancy();
     assert_eq!((occupancy.occupied, table.memory_bytes()), (occupancy.capacity, memory));
     assert!(occupancy.evicted > 190_000 && occupancy.capacity >= 4_096, "{occupancy:?}");
+}
+
+#[test]
+fn a_flood_of_two_packets_a_source_keeps_newcomers_out_for_minutes_not_hours() {
+    let table = table(4_096);
+    for number in 1_000..101_000 {
+        hit(&table, number, 1, START);
+        hit(&table, number, 2, START);
+    }
+    let comes_in = |number, now| {
+        hit(&table, number, 1, now);
+        table.standing(source(number), now).is_some()
+    };
+    let share = |now| (0..100).filter(|&number| comes_in(number, now)).count();
+    // A half-life of an hour here, not of six: a sixth of nine minutes.
+    assert!(share(START) < 5);
+    assert_eq!(share(START + 3 * MINUTE), 100);
 }
 
 #[test]
