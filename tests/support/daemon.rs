@@ -1,6 +1,6 @@
 //! The real daemon on the target of a lab: start it, read its events, end it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -8,13 +8,19 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Lab, eventually};
+use super::{Host, Lab, eventually};
 
 /// The daemon as cargo built it for tests.
 const BINARY: &str = env!("CARGO_BIN_EXE_portsentry-rs");
 
 /// How long a test waits for something that should take milliseconds, on a busy two-core machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// No thread of the daemon pauses for so long while it has work: a ring thread's breath in a flood takes 0.5 ms.
+const REST: Duration = Duration::from_millis(20);
+
+/// A line that no daemon writes.
+const CAUGHT_UP: &str = "caught up";
 
 /// A running daemon with its own folder for configuration, state and control socket.
 pub struct Daemon {
@@ -151,15 +157,44 @@ impl Daemon {
         }
     }
 
-    /// Reads what has been written so far. `status` answers only after the event loop went round, so whatever was
-    /// seen on the wire before has been judged by then.
+    /// Waits until whatever was sent before has been judged and told, and reads what was told. A SYN to a decoy alone
+    /// may still be waiting for its handshake: see [`outlast_handshakes`](Self::outlast_handshakes).
     pub fn catch_up(&mut self) {
-        self.client(&["status"]);
-        while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(100)) {
-            if let Ok(event) = serde_json::from_str(&line) {
-                self.seen.push(event);
+        eventually("the daemon has nothing left to do", PATIENCE, || self.is_at_rest());
+        // By way of the daemon's own pipe, so that it comes after all that is in there.
+        let stdout = std::fs::File::options().write(true).open(format!("/proc/{}/fd/1", self.pid()));
+        stdout.and_then(|mut pipe| writeln!(pipe, "{CAUGHT_UP}")).expect("the daemon lives");
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE).expect("the pipe brings what was written into it");
+            if line == CAUGHT_UP {
+                return;
             }
+            self.seen.extend(serde_json::from_str::<Value>(&line));
         }
+    }
+
+    /// Waits until no earlier SYN to a decoy is waiting for its handshake any more. They are judged in the order in
+    /// which they came: `marker`, a host that nothing else is asked of, leaves one more half open and is heard of last.
+    pub fn outlast_handshakes(&mut self, marker: &Host, decoy: u16) {
+        self.catch_up();
+        marker.nmap(&["-sS", "--max-retries", "0", "-p", &decoy.to_string(), &marker.target_v4.to_string()]);
+        let source = marker.v4.to_string();
+        self.wait_for("the marker", |event| event["src_ip"] == *source);
+        self.catch_up();
+    }
+
+    /// Whether no packet is on its way into this machine, and no thread of sensor and helper has run for a while.
+    fn is_at_rest(&self) -> bool {
+        let before = self.turns_taken();
+        std::thread::sleep(REST);
+        before.is_some() && before == self.turns_taken()
+    }
+
+    /// How often the threads of both processes had the processor; none if one has it or wants it now, or if packets
+    /// wait to be delivered.
+    fn turns_taken(&self) -> Option<u64> {
+        let threads = [self.pid(), self.helper_pid()].into_iter().flat_map(threads);
+        threads.map(|thread| turns_of_sleeper(&thread)).sum::<Option<u64>>().filter(|_| backlog_is_empty())
     }
 
     /// Events seen of a type from a source.
@@ -186,12 +221,18 @@ impl Daemon {
 
     /// Waits for the sensor to end by itself.
     pub fn wait(&mut self) -> ExitStatus {
-        let mut status = None;
-        eventually("the sensor ends", PATIENCE, || {
-            status = self.child.try_wait().expect("our child");
-            status.is_some()
-        });
-        status.expect("it has ended")
+        self.wait_at_most(PATIENCE)
+    }
+
+    /// Likewise; panics if it takes longer than `limit`.
+    pub fn wait_at_most(&mut self, limit: Duration) -> ExitStatus {
+        eventually("the sensor ends", limit, || self.try_wait().is_some());
+        self.try_wait().expect("it has ended")
+    }
+
+    /// How the sensor ended, if it has.
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("our child")
     }
 
     /// Keeps the folder for a next daemon on the same state.
@@ -220,6 +261,27 @@ pub fn kill(pid: u32, signal: nix::sys::signal::Signal) {
 pub fn alive(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z')))
+}
+
+fn threads(pid: u32) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives");
+    entries.map(|entry| entry.expect("it can be listed").path()).collect()
+}
+
+/// How often a thread was given the processor; none unless it sleeps until something happens (proc_pid_status(5)).
+fn turns_of_sleeper(thread: &Path) -> Option<u64> {
+    let status = std::fs::read_to_string(thread.join("status")).ok()?;
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let number = |name| field(name)?.parse::<u64>().ok();
+    let sleeps = field("State:")?.starts_with('S');
+    let turns = number("voluntary_ctxt_switches:")?.checked_add(number("nonvoluntary_ctxt_switches:")?)?;
+    sleeps.then_some(turns)
+}
+
+/// Whether no packet waits in a processor's input queue: the twelfth column of softnet_stat (Linux 5.10), hexadecimal.
+fn backlog_is_empty() -> bool {
+    let text = std::fs::read_to_string("/proc/net/softnet_stat").expect("Linux has it");
+    text.lines().all(|line| line.split_whitespace().nth(11).is_none_or(|length| length == "00000000"))
 }
 
 fn client(config: &Path, netns: &str, arguments: &[&str]) -> Output {
