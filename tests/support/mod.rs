@@ -48,9 +48,9 @@ impl Host {
         if v6 { self.target_v6.into() } else { self.target_v4.into() }
     }
 
-    /// Runs a program on this host and returns what it printed; panics if it cannot be started.
+    /// Runs a program on this host and returns what it printed; panics if it fails.
     pub fn run(&self, command: &[&str]) -> Output {
-        netns_run(&self.netns, command)
+        succeeds(command, netns_run(&self.netns, command))
     }
 
     /// The hardware address of the target's end of the link: raw scanners build their frames themselves.
@@ -66,9 +66,7 @@ impl Host {
     pub fn nmap(&self, arguments: &[&str]) -> String {
         let mut command = vec!["nmap", "-n", "-Pn", "--disable-arp-ping", "--max-retries", "1"];
         command.extend_from_slice(arguments);
-        let output = self.run(&command);
-        assert!(output.status.success(), "nmap failed: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        String::from_utf8_lossy(&self.run(&command).stdout).into_owned()
     }
 }
 
@@ -99,10 +97,10 @@ impl Lab {
         netns_run(&self.target(), command)
     }
 
-    /// What `nft` shows of our table on the target; empty if there is none.
+    /// What `nft` shows of our table on the target, where the daemon has made one.
     pub fn nft_table(&self) -> String {
-        let output = self.on_target(&["nft", "list", "table", "inet", "portsentry"]);
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let command = ["nft", "list", "table", "inet", "portsentry"];
+        String::from_utf8_lossy(&succeeds(&command, self.on_target(&command)).stdout).into_owned()
     }
 
     fn add_peer(&mut self, index: u8) {
@@ -145,12 +143,21 @@ impl Drop for Lab {
 /// Runs `ip` and panics with its words if it fails.
 pub fn ip(arguments: &[&str]) {
     let output = Command::new("ip").args(arguments).output().expect("iproute2 is installed");
+    succeeds(arguments, output);
+}
+
+/// What a program printed; panics with its words if it failed.
+fn succeeds(command: &[&str], output: Output) -> Output {
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     assert!(
         output.status.success(),
-        "ip {}: {}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr)
+        "{}: {}: {}{}",
+        command.join(" "),
+        output.status,
+        text(&output.stdout),
+        text(&output.stderr)
     );
+    output
 }
 
 /// Runs a program in a namespace.
