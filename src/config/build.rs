@@ -28,9 +28,19 @@ pub struct Loaded {
     pub warnings: Vec<ConfigError>,
     /// The configuration file.
     pub name: String,
+    /// What it was read with, to read it again.
+    overrides: Overrides,
 }
 
 impl Loaded {
+    /// Reads the files again, with the same command line.
+    ///
+    /// # Errors
+    /// Every error of both files.
+    pub fn reload(&self) -> Result<Loaded, Vec<ConfigError>> {
+        load(Path::new(&self.name), &self.overrides)
+    }
+
     /// Where the value of the key `name` comes from.
     pub fn origin(&self, name: &str) -> Origin {
         let setting = self.settings.iter().find(|setting| setting.key.name == name);
@@ -140,8 +150,14 @@ fn build(name: &str, bytes: &[u8], overrides: &Overrides) -> (Loaded, Vec<Config
     let mut config = Config { flags: overrides.flags, block_with: Vec::new(), ..Config::default() };
     let faults: Vec<ConfigError> =
         settings.iter().filter_map(|setting| apply(setting, &mut config)).collect();
-    let mut loaded =
-        Loaded { config, settings, ignored: Vec::new(), warnings: Vec::new(), name: name.into() };
+    let mut loaded = Loaded {
+        config,
+        settings,
+        ignored: Vec::new(),
+        warnings: Vec::new(),
+        name: name.into(),
+        overrides: overrides.clone(),
+    };
     loaded.warnings = repeated(&found).into_iter().map(|(at, message)| in_file(at, message)).collect();
     let unfit = combine::finish(&mut loaded, &faults);
     errors.extend(unfit.into_iter().chain(faults).chain(not_yet::refusals(&loaded)));

@@ -10,7 +10,8 @@ use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::time::TimeSpec;
 use socket2::Socket;
 
 /// Bytes kept for a reader that is slow.
@@ -132,7 +133,7 @@ impl Target {
 
 fn has_room(file: &File) -> io::Result<bool> {
     let mut polled = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
-    Ok(nix::poll::poll(&mut polled, PollTimeout::ZERO)? > 0)
+    Ok(nix::poll::ppoll(&mut polled, Some(TimeSpec::new(0, 0)), None)? > 0)
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
 
 use super::error::HelperError;
 use super::respond::Respond;
@@ -118,7 +119,7 @@ impl<I: Read + AsFd, O: Write + AsFd> Loop<I, O> {
         if !unsent {
             fds.push(PollFd::new(self.requests.as_fd(), PollFlags::POLLIN));
         }
-        match poll(&mut fds, self.patience(service)) {
+        match ppoll(&mut fds, self.patience(service).map(TimeSpec::from), None) {
             Err(Errno::EINTR) => return Ok(Woken::default()),
             Err(errno) => return Err(HelperError::System("wait for the sensor", errno.into())),
             Ok(_) => {}
@@ -134,15 +135,12 @@ impl<I: Read + AsFd, O: Write + AsFd> Loop<I, O> {
     }
 
     /// How long to wait: not at all while frames that have come can be served.
-    fn patience<R: Respond>(&self, service: &Service<R>) -> PollTimeout {
+    fn patience<R: Respond>(&self, service: &Service<R>) -> Option<Duration> {
         if service.replies.is_empty() && (self.reader.is_waiting() || !service.is_free()) {
-            return PollTimeout::ZERO;
+            return Some(Duration::ZERO);
         }
         let stuck = (!service.replies.is_empty()).then_some(PATIENCE.as_millis() as u64 + 1);
         let end = service.next_end().map(|end| end.max(SWEEP));
-        match stuck.into_iter().chain(end).min() {
-            Some(millis) => PollTimeout::try_from(millis.min(3_600_000)).unwrap_or(PollTimeout::MAX),
-            None => PollTimeout::NONE,
-        }
+        stuck.into_iter().chain(end).min().map(|millis| Duration::from_millis(millis.min(3_600_000)))
     }
 }

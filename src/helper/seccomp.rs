@@ -17,10 +17,15 @@ const LEDGER: &[Rule] = &[
     rule("fsync", "the new ledger and its folder, likewise"),
     rule("openat", "a new ledger").with(&[pin(0, libc::AT_FDCWD), pin(2, NEW_LEDGER)]),
     rule("openat", "its folder, to sync it").with(&[pin(0, libc::AT_FDCWD), pin(2, libc::O_CLOEXEC)]),
-    rule("unlink", "x86_64: what an interrupted rewrite left over"),
-    rule("unlinkat", "elsewhere, likewise").with(&[pin(0, libc::AT_FDCWD), pin(2, 0)]),
-    rule("rename", "x86_64: the new ledger takes its place"),
-    rule("renameat", "elsewhere, likewise").with(&[pin(0, libc::AT_FDCWD), pin(2, libc::AT_FDCWD)]),
+    #[cfg(target_arch = "x86_64")]
+    rule("unlink", "what an interrupted rewrite left over"),
+    #[cfg(not(target_arch = "x86_64"))]
+    rule("unlinkat", "what an interrupted rewrite left over").with(&[pin(0, libc::AT_FDCWD), pin(2, 0)]),
+    #[cfg(target_arch = "x86_64")]
+    rule("rename", "the new ledger takes its place"),
+    #[cfg(not(target_arch = "x86_64"))]
+    rule("renameat", "the new ledger takes its place")
+        .with(&[pin(0, libc::AT_FDCWD), pin(2, libc::AT_FDCWD)]),
 ];
 
 /// The lists in force under `settings`.

@@ -77,7 +77,7 @@ impl Replay {
             // Nothing can be blocked any more: what would have been is told.
             block_tcp: BlockMode::Log,
             block_udp: BlockMode::Log,
-            ..launch::watch(config, &tcp_decoys, &udp_decoys)
+            ..launch::watch(config, (tcp_decoys.clone(), udp_decoys.clone()))
         });
         let half_life = launch::half_life(config);
         let table = Arc::new(ScoreTable::new(config.table_size, &KEY, half_life));

@@ -14,9 +14,8 @@ pub const BASE: &[Rule] = &[
     rule("close", "whatever ends"),
     rule("recvmsg", "netlink answers and news"),
     rule("sendto", "netlink requests, the log socket"),
-    rule("poll", "x86_64: waiting for one descriptor"),
-    rule("ppoll", "waiting for one descriptor; the ring threads"),
-    rule("restart_syscall", "a wait goes on after SIGSTOP or suspend"),
+    // Not poll(2): after SIGSTOP or suspend it goes on by another call, restart_syscall.
+    rule("ppoll", "waiting for a few descriptors"),
     rule("futex", "threads, the allocator's lock"),
     rule("brk", "memory"),
     rule("mmap", "memory that is never code").with(&[without(2, EXEC)]),

@@ -97,6 +97,11 @@ impl Decoys {
         Ok((Decoys { listeners, banner, conversations, resting, token_base: 0 }, skipped))
     }
 
+    /// Those of TCP and those of UDP.
+    pub fn ports_of_both(&self) -> (PortSet, PortSet) {
+        (self.ports(Protocol::Tcp), self.ports(Protocol::Udp))
+    }
+
     /// The ports of `protocol` that are ours.
     pub fn ports(&self, protocol: Protocol) -> PortSet {
         let ours = self.listeners.iter().filter(|listener| listener.protocol == protocol);

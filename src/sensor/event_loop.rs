@@ -23,6 +23,7 @@ use super::sightings::{Sighting, State};
 use super::signals::{self, Asked};
 use super::trails::QUIET;
 use super::watcher::Shared;
+use crate::config::Loaded;
 use crate::control::protocol::{ControlReply, ControlRequest, Entry};
 use crate::control::server::ControlServer;
 use crate::detect::Probe;
@@ -96,6 +97,8 @@ pub struct EventLoop {
     pub(super) trails: Vec<Followed>,
     /// How often the score table is swept: every half-life of a score.
     pub(super) sweep_every: Duration,
+    /// The configuration in force.
+    pub(super) loaded: Loaded,
     /// When the score table is swept next, so that no account of long ago passes for a fresh one.
     pub(super) sweep_at: Instant,
 }
@@ -375,7 +378,10 @@ impl EventLoop {
         while let Some(asked) = signals::next(&self.signals) {
             match asked {
                 Asked::Stop => return Some(End::Asked),
-                Asked::Reload => self.reporter.reopen(now),
+                Asked::Reload => {
+                    self.reporter.reopen(now);
+                    self.reload(now);
+                }
             }
         }
         None

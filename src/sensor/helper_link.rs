@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
 
 use crate::protocol::channel::{ChannelError, FrameReader, Intake, RequestWriter, set_nonblocking};
 use crate::protocol::settings::SettingsError;
@@ -180,9 +181,8 @@ impl HelperLink {
 
     fn wait_readable(&self, deadline: Instant) -> Result<(), LinkError> {
         let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(self.replies.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, timeout) {
+        match ppoll(&mut fds, Some(TimeSpec::from(left)), None) {
             Ok(0) => Err(LinkError::Slow),
             Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
             Err(errno) => Err(LinkError::Pipe(errno.into())),

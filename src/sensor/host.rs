@@ -138,13 +138,38 @@ impl Host {
         if !self.surroundings.drain()? {
             return Ok(());
         }
+        self.pass_on(responder, shared);
+        self.watch_interfaces()?;
+        Ok(())
+    }
+
+    /// Goes by a new configuration from now on: further networks that are never blocked, other ports.
+    ///
+    /// # Errors
+    /// The rings take no new filter.
+    pub fn go_by(
+        &mut self,
+        never: &[IpNet],
+        watch: Watch,
+        responder: &mut Responder,
+        shared: &Shared,
+    ) -> Result<(), RingError> {
+        let new: Vec<IpNet> =
+            never.iter().filter(|network| !self.configured_never.contains(network)).copied().collect();
+        self.configured_never.extend(new);
+        responder.watch = Arc::new(watch);
+        self.pass_on(responder, shared);
+        let Some((rings, interest)) = self.rings.as_mut() else { return Ok(()) };
+        *interest = attention::turned(interest, &responder.watch, &shared.in_use);
+        rings.set_filter(&filter::compile(interest))
+    }
+
+    fn pass_on(&self, responder: &mut Responder, shared: &Shared) {
         responder.never = self.never_block();
         responder.watch = Arc::new(self.watch(&responder.watch));
         let view =
             View { watch: responder.watch.clone(), own: self.own(), ..View::clone(&shared.view.load()) };
         shared.view.store(Arc::new(view));
-        self.watch_interfaces()?;
-        Ok(())
     }
 
     /// An interface that is made anew has another index. Rings of all interfaces see new ones by themselves.

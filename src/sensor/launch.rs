@@ -143,8 +143,7 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
     let mut host = open_host(config, &configured_never)?;
     let (decoys, skipped) = bind_decoys(config)?;
     host.set_decoys(decoys.ports(Protocol::Tcp), decoys.ports(Protocol::Udp));
-    let bound = (decoys.ports(Protocol::Tcp), decoys.ports(Protocol::Udp));
-    let watch = Arc::new(host.watch(&watch(config, &bound.0, &bound.1)));
+    let watch = Arc::new(host.watch(&watch(config, decoys.ports_of_both())));
     let in_use = PortsInUse::new(config.interfaces == Interfaces::All);
     host.look_at_sockets(&in_use, clock.now().uptime)
         .map_err(|error| StartError::System("sockets cannot be listed", error))?;
@@ -201,6 +200,7 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
         trails: Vec::new(),
         sweep_every: half_life(config).unwrap_or(NEVER_SWEPT),
         sweep_at: Instant::now() + half_life(config).unwrap_or(NEVER_SWEPT),
+        loaded: loaded.clone(),
     };
     events.register().map_err(system("a descriptor cannot be watched"))?;
     events.register_decoys()?;
@@ -312,10 +312,10 @@ fn settings(config: &Config, never_block: Vec<ipnet::IpNet>, identity: Identity)
 }
 
 /// Decoys are watched ports too: who knocks there is a stranger as well.
-pub(crate) fn watch(config: &Config, tcp_decoys: &PortSet, udp_decoys: &PortSet) -> Watch {
+pub(crate) fn watch(config: &Config, (tcp, udp): (PortSet, PortSet)) -> Watch {
     Watch {
-        tcp_ports: config.tcp_ports.union(tcp_decoys),
-        udp_ports: config.udp_ports.union(udp_decoys),
+        tcp_ports: config.tcp_ports.union(&tcp),
+        udp_ports: config.udp_ports.union(&udp),
         scan_trigger: config.scan_trigger,
         ipv6_prefix: config.ipv6_prefix,
         on_link: crate::networks::Networks::default(),

@@ -22,6 +22,7 @@ pub mod notify;
 pub mod operators;
 pub mod parked;
 pub mod ports_in_use;
+pub mod reload;
 pub mod report;
 pub mod responder;
 pub mod ring;

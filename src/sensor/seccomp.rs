@@ -11,8 +11,10 @@ use crate::sandbox::base::BASE;
 use crate::sandbox::seccomp::{Rule, pin, rule};
 
 const LOOP: &[Rule] = &[
-    rule("epoll_wait", "x86_64: the main loop"),
-    rule("epoll_pwait", "elsewhere, likewise"),
+    #[cfg(target_arch = "x86_64")]
+    rule("epoll_wait", "the main loop"),
+    #[cfg(not(target_arch = "x86_64"))]
+    rule("epoll_pwait", "the main loop"),
     rule("epoll_ctl", "visitors and clients come and go"),
     rule("recvfrom", "what visitors and clients say"),
     rule("getpid", "the start event names us"),

@@ -1,0 +1,113 @@
+//! SIGHUP: the configuration and the ignore file are read again. What needs rights that are gone is named, not done.
+//!
+//! Main thread, within the cage. A configuration with an error changes nothing.
+#![forbid(unsafe_code)]
+
+use ipnet::IpNet;
+
+use super::clock::Now;
+use super::event_loop::EventLoop;
+use super::launch;
+use crate::config::{ConfigError, Loaded, Mode};
+use crate::protocol::Request;
+
+/// Keys that take effect at once. TCP_PORTS and UDP_PORTS only where packets are watched: under `--connect` they are
+/// bound, and binding takes rights.
+const AT_ONCE: [&str; 8] = [
+    "SCAN_TRIGGER",
+    "SENSITIVITY",
+    "IPV6_PREFIX",
+    "BLOCK_TCP",
+    "BLOCK_UDP",
+    "NEVER_BLOCK",
+    "IGNORE_FILE",
+    "RESOLVE_HOST",
+];
+const PORTS: [&str; 6] = [
+    "TCP_PORTS",
+    "UDP_PORTS",
+    "ADVANCED_PORTS_TCP",
+    "ADVANCED_PORTS_UDP",
+    "ADVANCED_EXCLUDE_TCP",
+    "ADVANCED_EXCLUDE_UDP",
+];
+
+impl EventLoop {
+    /// Reads the configuration again and goes by it.
+    pub(super) fn reload(&mut self, now: Now) {
+        match self.loaded.reload() {
+            Ok(loaded) => self.go_by(loaded, now),
+            Err(errors) => self.reporter.error(now, &refused(&errors)),
+        }
+    }
+
+    fn go_by(&mut self, loaded: Loaded, now: Now) {
+        let restart = needs_restart(&self.loaded, &loaded);
+        if !restart.is_empty() {
+            let keys = restart.join(", ");
+            self.reporter.error(now, &format!("changed, but in force only after a restart: {keys}"));
+        }
+        if !self.protect(&loaded) {
+            self.reporter
+                .error(now, "too many new addresses to protect at once; restart to have them all protected");
+        }
+        let watch = launch::watch(&loaded.config, self.decoys.ports_of_both());
+        if let Err(error) = self.host.go_by(&protected(&loaded), watch, &mut self.responder, &self.shared) {
+            self.reporter.error(now, &format!("the new ports are not watched: {error}"));
+        }
+        self.loaded = loaded;
+    }
+
+    /// Tells the helper what is new in the never-block set. What was taken out stays protected until a restart: a
+    /// captured sensor must not be able to ask for that.
+    fn protect(&mut self, loaded: &Loaded) -> bool {
+        let known = protected(&self.loaded);
+        let new: Vec<IpNet> =
+            protected(loaded).into_iter().filter(|network| !known.contains(network)).collect();
+        new.into_iter()
+            .all(|network| self.responder.requests.send(|id| Request::Protect { id, network }).is_ok())
+    }
+}
+
+fn protected(loaded: &Loaded) -> Vec<IpNet> {
+    loaded.config.never_block.iter().chain(&loaded.ignored).copied().collect()
+}
+
+fn needs_restart(old: &Loaded, new: &Loaded) -> Vec<&'static str> {
+    let watches = new.config.flags.mode == Mode::Stealth;
+    let at_once = |key: &str| AT_ONCE.contains(&key) || (watches && PORTS.contains(&key));
+    let both = old.settings.iter().zip(&new.settings);
+    let changed = both.filter(|(old, new)| old.text != new.text).map(|(_, new)| new.key.name);
+    changed.filter(|key| !at_once(key)).collect()
+}
+
+fn refused(errors: &[ConfigError]) -> String {
+    let first = errors.first().map(ToString::to_string).unwrap_or_default();
+    let more = errors.len().saturating_sub(1);
+    format!(
+        "the configuration was not read again, the old one stays in force: {first} (and {more} more errors)"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Flags, Overrides, parse};
+
+    fn loaded(text: &str, mode: Mode) -> Loaded {
+        let flags = Flags { mode, ..Flags::default() };
+        parse("a", text.as_bytes(), &Overrides { flags, ..Overrides::default() }).unwrap()
+    }
+
+    #[test]
+    fn only_what_takes_rights_or_the_helper_needs_a_restart() {
+        let text = "TCP_PORTS=\"1\"\nSCAN_TRIGGER=\"1\"\nWORKERS=\"1\"\nDECOY_TCP_PORTS=\"5\"";
+        let changed = "TCP_PORTS=\"2\"\nSCAN_TRIGGER=\"2\"\nWORKERS=\"2\"\nDECOY_TCP_PORTS=\"6\"";
+        for (mode, expected) in [
+            (Mode::Stealth, vec!["DECOY_TCP_PORTS", "WORKERS"]),
+            (Mode::Connect, vec!["TCP_PORTS", "DECOY_TCP_PORTS", "WORKERS"]),
+        ] {
+            assert_eq!(needs_restart(&loaded(text, mode), &loaded(changed, mode)), expected);
+        }
+    }
+}

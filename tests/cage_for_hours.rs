@@ -1,0 +1,116 @@
+//! Promise: what happens to a daemon in days of service happens to it within the strict cage, and it goes on watching.
+//! Needs root.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use nix::sys::signal::Signal;
+use support::daemon::{Daemon, PATIENCE, Setup, alive, kill};
+use support::service::Service;
+use support::{Lab, eventually, ip};
+
+/// A scan of `port` from peer `index` is seen and told.
+fn scan_is_seen(lab: &Lab, daemon: &mut Daemon, index: usize, port: &str) {
+    let peer = lab.peer(index);
+    peer.nmap(&["-sS", &format!("-p{port}"), &peer.target_v4.to_string()]);
+    let source = peer.v4.to_string();
+    daemon.wait_for_new("the scan", |event| {
+        event["event_type"] == "scan" && event["src_ip"] == source.as_str()
+    });
+}
+
+/// Both processes live, and still within their cages.
+fn still_caged(daemon: &Daemon) {
+    for process in [daemon.pid(), daemon.helper_pid()] {
+        assert!(alive(process));
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        assert!(status.contains("Seccomp:\t2"), "{status}");
+    }
+}
+
+#[test]
+fn addresses_interfaces_and_services_come_and_go() {
+    let lab = Lab::new(3);
+    let mut daemon =
+        Setup::new(&lab, "TCP_PORTS=\"1,7\"\nDECOY_TCP_PORTS=\"23\"\nINTERFACES=\"p0 p1\"").start();
+    let target = lab.target();
+    ip(&["-n", &target, "address", "add", "10.99.0.1/24", "dev", "p0"]);
+    ip(&["-n", &target, "address", "del", "10.99.0.1/24", "dev", "p0"]);
+    ip(&["-n", &target, "link", "set", "p0", "down"]);
+    ip(&["-n", &target, "link", "set", "p0", "up"]);
+    // Watched interfaces by name: one that is made anew has another index, and the rings take another filter.
+    ip(&["-n", &target, "link", "del", "p2"]);
+    ip(&["-n", &target, "link", "set", "p1", "name", "gone"]);
+    daemon.catch_up();
+    scan_is_seen(&lab, &mut daemon, 0, "1");
+    drop(Service::start(&target, 7));
+    still_caged(&daemon);
+}
+
+#[test]
+fn a_suspended_daemon_goes_on_where_it_stopped() {
+    let lab = Lab::new(1);
+    let mut daemon = Setup::new(&lab, "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nBLOCK_TIME=\"1h\"").start();
+    let (sensor, helper) = (daemon.pid(), daemon.helper_pid());
+    assert!(daemon.client(&["block", "203.0.113.9"]).status.success());
+    for signal in [Signal::SIGSTOP, Signal::SIGCONT] {
+        kill(sensor, signal);
+        kill(helper, signal);
+    }
+    scan_is_seen(&lab, &mut daemon, 0, "1");
+    still_caged(&daemon);
+}
+
+#[test]
+fn the_history_file_is_rotated_and_the_configuration_replaced() {
+    let lab = Lab::new(2);
+    let setup = Setup::new(&lab, "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"");
+    let (config, ignore) = (setup.path("portsentry.conf"), setup.path("ignore"));
+    let (history, rotated) = (setup.path("log/history"), setup.path("log/history.1"));
+    std::fs::write(&ignore, "").unwrap();
+    let mut text = std::fs::read_to_string(&config).unwrap();
+    text.push_str(&format!("HISTORY_FILE=\"{}\"\nIGNORE_FILE=\"{}\"\n", history.display(), ignore.display()));
+    std::fs::write(&config, &text).unwrap();
+    std::fs::create_dir(setup.path("log")).unwrap();
+    // logrotate's `create` mode: the folder is the daemon's own.
+    std::os::unix::fs::chown(setup.path("log"), Some(65534), Some(65534)).unwrap();
+    let mut daemon = setup.start();
+    let helper = daemon.helper_pid();
+
+    std::fs::rename(&history, &rotated).unwrap();
+    // Replaced as editors do it: a new file takes the place of the old one.
+    let replaced = text.replace("TCP_PORTS=\"1\"", "TCP_PORTS=\"9\"\nWORKERS=\"1\"");
+    for (path, text) in [(&config, replaced), (&ignore, format!("{}\n", lab.peer(1).v4))] {
+        std::fs::write(path.with_extension("new"), text).unwrap();
+        std::fs::rename(path.with_extension("new"), path).unwrap();
+    }
+    daemon.signal(Signal::SIGHUP);
+    let named = daemon.wait_for("what needs a restart", |event| event["event_type"] == "error");
+    assert!(named["error"].as_str().unwrap().ends_with("after a restart: WORKERS"), "{named}");
+    eventually("the history file is made anew", PATIENCE, || history.exists());
+    scan_is_seen(&lab, &mut daemon, 0, "9");
+    eventually("its line is in the new file", PATIENCE, || {
+        std::fs::read_to_string(&history).unwrap().contains(&lab.peer(0).v4.to_string())
+    });
+    assert_eq!(std::fs::read_to_string(&rotated).unwrap(), "");
+    lab.peer(1).nmap(&["-sS", "-p9", &lab.peer(1).target_v4.to_string()]);
+    daemon.catch_up();
+    assert!(!lab.nft_table().contains(&format!("{} timeout", lab.peer(1).v4)), "{}", lab.nft_table());
+    // The helper knows it too: nobody can have it blocked.
+    assert!(!daemon.client(&["block", &lab.peer(1).v4.to_string()]).status.success());
+    still_caged(&daemon);
+    assert_eq!(daemon.helper_pid(), helper);
+}
+
+#[test]
+fn a_configuration_with_an_error_changes_nothing_and_is_told() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "TCP_PORTS=\"1\"");
+    let config = setup.path("portsentry.conf");
+    let mut daemon = setup.start();
+    std::fs::write(&config, "TCP_PORTS=\"x\"\n").unwrap();
+    daemon.signal(Signal::SIGHUP);
+    let told = daemon.wait_for("the error", |event| event["event_type"] == "error");
+    assert!(told["error"].as_str().unwrap().contains("portsentry.conf:1:"), "{told}");
+    scan_is_seen(&lab, &mut daemon, 0, "1");
+}
