@@ -244,7 +244,7 @@ impl ScoreTable {
     fn bucket(&self, place: Place) -> Option<&Bucket> {
         // Spread evenly over any number of buckets (Lemire 2019, "A fast alternative to the modulo reduction"); by the
         // lower half of the hash, for the fingerprint is of the upper one and must tell tenants apart.
-        let spread = (place.bucket & 0xffff_ffff) * self.buckets.len() as u64 >> 32;
+        let spread = ((place.bucket & 0xffff_ffff) * self.buckets.len() as u64) >> 32;
         self.buckets.get(spread as usize)
     }
 }

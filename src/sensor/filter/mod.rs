@@ -16,7 +16,6 @@ pub use assembler::Instruction;
 
 use super::frame::CAPTURED_BYTES;
 use crate::config::PortSet;
-use crate::detect::policy::Watch;
 use crate::packet::TcpFlags;
 
 /// What is wanted. Ports of live services should be in none of the sets: their traffic is no probe.
