@@ -1,6 +1,6 @@
 //! The system calls that both roles need whatever is configured: memory, waiting, what is open, the end.
 //!
-//! Data only. A rule that neither role needs any more goes: `tests/cage_rules.rs` finds it.
+//! Data only. A rule that neither role needs any more goes.
 #![forbid(unsafe_code)]
 
 use super::seccomp::{Rule, pin, rule, without};
