@@ -44,7 +44,7 @@ demo: build ## Two hosts in namespaces, a real nmap scan, the events and the ker
 
 test: build ## Every test, in network namespaces (root; about 10 minutes).
 	@[ "$$(id -u)" = 0 ] || { echo "the tests make network namespaces: run 'sudo make test'" >&2; exit 1; }
-	@$(NEED) nmap:nmap nft:nftables ip:iproute2 python3:python3 hping3:hping3 iperf3:iperf3 ping:iputils-ping nc:netcat-openbsd setpriv:util-linux curl:curl
+	@$(NEED) nmap:nmap nft:nftables ip:iproute2 python3:python3 hping3:hping3 masscan:masscan zmap:zmap iperf3:iperf3 ping:iputils-ping nc:netcat-openbsd setpriv:util-linux curl:curl
 	PORTSENTRY_RELEASE=$(CURDIR)/$(RELEASE) $(CARGO) test --locked
 	CARGO_TARGET_DIR=target/escape $(CARGO) test --locked --features escape-attempts --test cage_holds
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --locked --release --lib detect::table

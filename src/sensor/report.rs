@@ -118,8 +118,9 @@ impl Reporter {
 fn counters(shared: &Shared, responder: &Responder) -> BTreeMap<String, u64> {
     let lost = ("sightings_lost".to_owned(), shared.sightings.lost());
     let held_back = ("blocks_held_back".to_owned(), responder.held_back);
+    let lines = ("lines_held_back".to_owned(), responder.lines_held_back);
     let counts = shared.rejects.each_ref().map(|count| count.load(Ordering::Relaxed));
-    rejected(counts).chain([lost, held_back].into_iter().filter(|&(_, count)| count > 0)).collect()
+    rejected(counts).chain([lost, held_back, lines].into_iter().filter(|&(_, count)| count > 0)).collect()
 }
 
 /// The counters of rejected packets, by the names they have outside; `counts` is in the order of [`Reject::ALL`].

@@ -32,6 +32,10 @@ const RETRY: u64 = 10_000_000;
 /// How long nothing more is said of a source whose block was held back, microseconds; then it is judged again.
 const SPARED: u64 = 60_000_000;
 
+/// Lines of single probes a minute, where classic text and the history file promise one for each: a scan of all ports a
+/// minute would write 10 MB an hour at most, not 500.
+const LINES_A_MINUTE: u32 = 1_000;
+
 /// That the allowance is used up is said once in so long, milliseconds.
 const SAME_LIMIT: u64 = 60_000;
 
@@ -87,6 +91,8 @@ pub struct Responder {
     tell_all: bool,
     /// BLOCK_LIMIT.
     allowance: Allowance,
+    /// Lines of single probes, where each is promised one.
+    lines: Allowance,
     /// When it was last said that the allowance is used up, milliseconds.
     limit_told: Option<u64>,
     asked: HashMap<u64, Asked>,
@@ -99,6 +105,8 @@ pub struct Responder {
     pub probes: u64,
     /// Blocks that BLOCK_LIMIT held back, since the start.
     pub held_back: u64,
+    /// Lines of single probes that were not written for their number, since the start.
+    pub lines_held_back: u64,
 }
 
 /// What a [`Responder`] is made of.
@@ -131,6 +139,7 @@ impl Responder {
             with: setup.with,
             tell_all: setup.tell_all,
             allowance: Allowance::new(setup.block_limit),
+            lines: Allowance::new(LINES_A_MINUTE),
             limit_told: None,
             asked: HashMap::new(),
             asked_about: HashMap::new(),
@@ -138,6 +147,7 @@ impl Responder {
             blocked: 0,
             probes: 0,
             held_back: 0,
+            lines_held_back: 0,
         }
     }
 
@@ -145,6 +155,11 @@ impl Responder {
     pub fn on_case(&mut self, case: Case, now: Now, turn: &mut Turn) {
         self.probes += 1;
         self.scans += u64::from(case.standing.crossed);
+        let is_a_line_alone = !case.standing.triggered || case.standing.quiet;
+        if self.tell_all && is_a_line_alone && !self.lines.spend(u32::MAX, now.uptime) {
+            self.lines_held_back = self.lines_held_back.saturating_add(1);
+            return;
+        }
         let ignored = self.never.contains(case.probe.source);
         if !case.standing.triggered {
             // A failed contact is no event until there are enough of them.
@@ -152,6 +167,9 @@ impl Responder {
                 let action = ignored.then(|| Action::new(ActionVerdict::Ignored));
                 self.tell(EventType::Probe, &case, action, now, turn);
             }
+            return;
+        }
+        if !case.standing.crossed && self.was_told_meanwhile(&case, now) {
             return;
         }
         let told = if case.standing.crossed { EventType::Scan } else { EventType::Probe };
@@ -162,6 +180,13 @@ impl Responder {
         } else {
             self.seek_block(told, case, now, turn);
         }
+    }
+
+    /// A quick scanner's probes wait in the queue while its alarm is told: they are not worth an event each.
+    fn was_told_meanwhile(&self, case: &Case, now: Now) -> bool {
+        let account = self.watch.account(&case.probe).in_ledger(case.standing.ledger);
+        let is_quiet = || self.table.standing(account, micros(now)).is_some_and(|standing| standing.quiet);
+        !self.tell_all && is_quiet()
     }
 
     /// Whether anybody wants to hear of one more probe of a source that is over the trigger.
