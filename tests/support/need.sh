@@ -1,12 +1,22 @@
 #!/bin/sh
-# usage: need.sh PROGRAM:PACKAGE …   Makes sure that each program is there: installs the Debian packages of those that
-# are missing if it may, else names them and fails.
+# usage: need.sh PROGRAM[/MODULE,MODULE…]:PACKAGE …   Makes sure that each program is there, and where modules are named
+# that it is a Python that can import them: installs the Debian packages of those that are missing if it may, else names
+# them and fails.
 set -eu
 PATH="$PATH:/usr/sbin:/sbin"
-missing=
-for pair in "$@"; do
-    command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
-done
+
+is_there() {
+    command -v "${1%%/*}" >/dev/null 2>&1 || return 1
+    case $1 in */*) "${1%%/*}" -c "import ${1#*/}" 2>/dev/null ;; esac
+}
+
+absent() { # its package, for each pair that is not there
+    for pair in "$@"; do
+        is_there "${pair%:*}" || printf ' %s' "${pair##*:}"
+    done
+}
+
+missing=$(absent "$@")
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
     echo "missing here:$missing (Debian's package names); install them, or run this as root on Debian or Ubuntu" >&2
@@ -17,3 +27,5 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 # shellcheck disable=SC2086 # one word per package
 apt-get install -qq -y --no-install-recommends $missing >/dev/null
+missing=$(absent "$@")
+[ -z "$missing" ] || { echo "still missing after their installation:$missing" >&2; exit 1; }
