@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use portsentry::detect::probe::Protocol;
 use portsentry::helper::nftables::Nftables;
-use portsentry::protocol::settings::{Response, Sandbox};
+use portsentry::protocol::settings::{Custom, Response, Sandbox};
 use portsentry::protocol::{FRAME_LENGTH, Frame, Outcome, Reply, Request, Settings};
 use tempfile::TempDir;
 
@@ -60,6 +60,8 @@ impl Lab {
             run_as: None,
             sandbox: Sandbox::Strict,
             sandbox_log: false,
+            blocked_file: None,
+            custom: Custom::default(),
         };
         change(&mut settings);
         let (child, requests, replies) = spawn(&settings);

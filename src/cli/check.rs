@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use super::feasible;
 use super::run_flags::{LOG_FORMAT_VARIABLE, RunFlags};
 use crate::config::effective::render_effective;
 use crate::config::{ConfigError, Loaded, load};
@@ -17,7 +18,14 @@ pub fn configured(run: &RunFlags) -> Result<Loaded, ExitCode> {
         ExitCode::FAILURE
     })?;
     complain("warning: ", &loaded.warnings);
-    Ok(loaded)
+    complain("warning: ", &feasible::warnings(&loaded));
+    match feasible::errors(&loaded) {
+        errors if errors.is_empty() => Ok(loaded),
+        errors => {
+            complain("", &errors);
+            Err(ExitCode::FAILURE)
+        }
+    }
 }
 
 /// Shows what is in force and what would be done: exit code 0; or what is wrong: 1.

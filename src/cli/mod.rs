@@ -3,6 +3,7 @@
 
 pub mod arguments;
 pub mod check;
+pub mod feasible;
 pub mod progress;
 pub mod replay;
 pub mod run_flags;

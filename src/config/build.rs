@@ -307,18 +307,28 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_would_not_be_made_is_refused() {
-        let errors = bad(
-            "TCP_PORTS=1\nBLOCK_TCP=1\nKILL_ROUTE=\"/sbin/x $TARGET$\"\nBLOCK_UDP=2\nKILL_RUN_CMD=\"x\"\n",
-        );
-        assert_eq!(errors.len(), 3, "{errors:#?}");
-        for (error, start) in
-            errors.iter().zip(["conf:3:13: KILL_ROUTE", "conf:4:11: BLOCK_UDP", "conf:5:15: KILL_RUN"])
-        {
-            assert!(error.starts_with(start) && error.contains("not supported yet"), "{error}");
-        }
+    fn classic_keys_imply_their_responses_in_portsentrys_order() {
+        use Response::{Command, HostsDeny, Iptables, Nftables, RunCommand};
+        let all = "TCP_PORTS=1\nKILL_ROUTE=\"/sbin/x $TARGET$\"\nKILL_HOSTS_DENY=\"ALL: $TARGET$\"\nKILL_RUN_CMD=\"x\"\n";
+        let order = |more: &str| good(&format!("{all}{more}")).config.block_with;
+        assert_eq!(order(""), [HostsDeny, Command, RunCommand]);
+        assert_eq!(order("KILL_RUN_CMD_FIRST=1"), [RunCommand, HostsDeny, Command]);
+        assert_eq!(order("BLOCK_WITH=nftables,command"), [Nftables, Command, HostsDeny, RunCommand]);
+        assert_eq!(good("TCP_PORTS=1\nKILL_RUN_CMD=x").config.block_with, [Nftables, RunCommand]);
+        let loaded = good("TCP_PORTS=1\nBLOCK_WITH=\"hosts_deny iptables\"");
+        assert_eq!(loaded.config.block_with, [HostsDeny, Iptables]);
+        assert_eq!(loaded.config.kill_hosts_deny.as_deref(), Some("ALL: $TARGET$"));
+    }
+
+    #[test]
+    fn a_block_that_could_not_be_made_is_refused() {
         assert!(bad("TCP_PORTS=1\nKILL_ROUTE=\"/sbin/x\"")[0].contains("$TARGET$ is missing"));
-        assert_eq!(good("TCP_PORTS=1\nBLOCKED_FILE=/x\nRESOLVE_HOST=1").warnings.len(), 2);
+        assert!(
+            bad("TCP_PORTS=1\nBLOCK_WITH=command")[0]
+                .starts_with("conf:2:12: BLOCK_WITH: command needs KILL_ROUTE")
+        );
+        assert!(bad("TCP_PORTS=1\nBLOCK_WITH=run_command")[0].contains("not allowed here"));
+        assert!(bad("TCP_PORTS=1\nBLOCK_UDP=2")[0].starts_with("conf:2:11: BLOCK_UDP=2 needs KILL_RUN_CMD"));
     }
 
     #[test]

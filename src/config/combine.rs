@@ -12,9 +12,8 @@ use crate::protocol::settings::Response;
 pub(super) fn finish(loaded: &mut Loaded, faults: &[ConfigError]) -> Vec<ConfigError> {
     let mut errors = Vec::new();
     watched_protocols(&mut loaded.config);
-    if loaded.config.block_with.is_empty() {
-        loaded.config.block_with = responses_in_force(&loaded.config);
-    }
+    errors.extend(route_missing(loaded));
+    complete_responses(&mut loaded.config);
     errors.extend(longest_block(loaded));
     // With a fault among the values "nothing is set" may be untrue.
     if faults.is_empty() {
@@ -24,12 +23,34 @@ pub(super) fn finish(loaded: &mut Loaded, faults: &[ConfigError]) -> Vec<ConfigE
     errors
 }
 
-/// Native nftables unless something else was chosen.
-pub(super) fn responses_in_force(config: &Config) -> Vec<Response> {
-    match config.kill_route.is_some() || config.kill_hosts_deny.is_some() {
-        true => Vec::new(),
-        false => vec![Response::Nftables],
+/// Native nftables unless something else was chosen; then what the KILL_ keys imply, in PortSentry's order: KILL_RUN_CMD if
+/// it comes first, hosts.deny, KILL_ROUTE, KILL_RUN_CMD otherwise.
+pub(super) fn complete_responses(config: &mut Config) {
+    let mut responses = std::mem::take(&mut config.block_with);
+    if responses.is_empty() && config.kill_route.is_none() && config.kill_hosts_deny.is_none() {
+        responses.push(Response::Nftables);
     }
+    let implied = [
+        (Response::HostsDeny, config.kill_hosts_deny.is_some()),
+        (Response::Command, config.kill_route.is_some()),
+    ];
+    let missing = implied.into_iter().filter(|(response, set)| *set && !responses.contains(response));
+    responses.extend(missing.map(|(response, _)| response).collect::<Vec<_>>());
+    if responses.contains(&Response::HostsDeny) {
+        config.kill_hosts_deny.get_or_insert_with(|| "ALL: $TARGET$".to_owned());
+    }
+    if config.kill_run_cmd.is_some() {
+        let place = if config.kill_run_cmd_first { 0 } else { responses.len() };
+        responses.insert(place, Response::RunCommand);
+    }
+    config.block_with = responses;
+}
+
+fn route_missing(loaded: &Loaded) -> Option<ConfigError> {
+    let config = &loaded.config;
+    let asked = config.block_with.contains(&Response::Command) && config.kill_route.is_none();
+    let message = "BLOCK_WITH: command needs KILL_ROUTE; set it or take command out";
+    asked.then(|| ConfigError::new(loaded.origin("BLOCK_WITH"), message))
 }
 
 /// `-tcp`, `-audp` and their like.

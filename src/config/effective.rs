@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use super::duration::show_duration;
 use super::{BlockMode, Config, FOREVER, Interfaces, Loaded, Mode, PortSet, Setting};
+use crate::protocol::Response;
 
 /// The whole report, ending in a newline.
 pub fn render_effective(loaded: &Loaded) -> String {
@@ -85,11 +86,13 @@ fn response(mode: BlockMode, config: &Config) -> String {
 }
 
 fn with(config: &Config) -> String {
-    let mut names: Vec<String> =
-        config.block_with.iter().map(|response| format!("{response:?}").to_lowercase()).collect();
-    names.extend(config.kill_hosts_deny.as_ref().map(|_| "KILL_HOSTS_DENY".into()));
-    names.extend(config.kill_route.as_ref().map(|_| "KILL_ROUTE".into()));
-    names.join(", ")
+    let name = |response: &Response| match response {
+        Response::Nftables | Response::Iptables | Response::Route => response.name().to_owned(),
+        Response::HostsDeny => format!("a line in {}", config.hosts_deny_file.display()),
+        Response::Command => "KILL_ROUTE".to_owned(),
+        Response::RunCommand => "KILL_RUN_CMD".to_owned(),
+    };
+    config.block_with.iter().map(name).collect::<Vec<String>>().join(", ")
 }
 
 fn length(config: &Config) -> String {

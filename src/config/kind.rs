@@ -93,7 +93,7 @@ impl Kind {
             Kind::Text(_) => "text".into(),
             Kind::Target(_) => "text with $TARGET$ in it".into(),
             Kind::Interfaces(_) => "interface names, or one of ALL, ALL_NLO, any".into(),
-            Kind::Responses(_) => "nftables".into(),
+            Kind::Responses(_) => RESPONSES.into(),
             Kind::Networks(_) => "addresses and networks like 192.0.2.1, 2001:db8::/32".into(),
             Kind::Sensitivity(_) => "low, medium, high or off".into(),
             Kind::Format(_) => "auto, json or classic".into(),
@@ -186,13 +186,14 @@ fn user(text: &str) -> Result<String, Fault> {
     }
 }
 
+const RESPONSES: &str = "nftables, iptables, route, hosts_deny, command, or several with commas between them";
+
 fn responses(text: &str) -> Result<Vec<Response>, Fault> {
     let mut out = Vec::new();
     for (at, item) in items(text, &[',', ' ', '\t']) {
-        let response = match item {
-            "nftables" => Response::Nftables,
-            _ => return Err(wrong(item, "nftables").shifted(at)),
-        };
+        // KILL_RUN_CMD blocks nobody: its key alone asks for it.
+        let named = Response::ALL.into_iter().find(|response| response.blocks() && response.name() == item);
+        let response = named.ok_or_else(|| wrong(item, RESPONSES).shifted(at))?;
         if !out.contains(&response) {
             out.push(response);
         }

@@ -65,7 +65,7 @@ pub struct Config {
     pub port_banner: Option<String>,
     /// INTERFACES.
     pub interfaces: Interfaces,
-    /// BLOCK_WITH, in order of application.
+    /// BLOCK_WITH and what the KILL_ keys imply, in order of application.
     pub block_with: Vec<Response>,
     /// BLOCK_TIME, seconds.
     pub block_time: u32,
@@ -101,6 +101,12 @@ pub struct Config {
     pub kill_route: Option<String>,
     /// KILL_HOSTS_DENY, likewise.
     pub kill_hosts_deny: Option<String>,
+    /// HOSTS_DENY_FILE.
+    pub hosts_deny_file: PathBuf,
+    /// UNBLOCK_CMD, likewise.
+    pub unblock_cmd: Option<String>,
+    /// COMMAND_TIMEOUT, seconds.
+    pub command_timeout: u32,
     /// KILL_RUN_CMD, `$TARGET$`, `$PORT$` and `$MODE$` not yet replaced.
     pub kill_run_cmd: Option<String>,
     /// KILL_RUN_CMD_FIRST.
@@ -212,6 +218,9 @@ impl Config {
             resolve_host: false,
             kill_route: None,
             kill_hosts_deny: None,
+            hosts_deny_file: PathBuf::new(),
+            unblock_cmd: None,
+            command_timeout: 0,
             kill_run_cmd: None,
             kill_run_cmd_first: false,
             advanced_ports_tcp: 0,
@@ -249,7 +258,7 @@ impl Default for Config {
             // A test holds every default to be an allowed value.
             let _ = key.kind.set(&mut config, key.default);
         }
-        config.block_with = combine::responses_in_force(&config);
+        combine::complete_responses(&mut config);
         config
     }
 }

@@ -4,36 +4,17 @@
 //! Pure. Each line goes when the thing is built; the file goes with the last one.
 #![forbid(unsafe_code)]
 
-use super::{BlockMode, Config, ConfigError, Flags, Loaded, Origin};
-
-const BLOCKING: &str = "is not supported yet by this version; take the key out, and nftables will block";
+use super::{Config, ConfigError, Flags, Loaded, Origin};
 
 type Asked<T> = fn(&T) -> bool;
 
-const REFUSED_KEYS: &[(&str, Asked<Config>, &str)] = &[
-    ("KILL_ROUTE", |c| c.kill_route.is_some(), BLOCKING),
-    ("KILL_HOSTS_DENY", |c| c.kill_hosts_deny.is_some(), BLOCKING),
-    ("KILL_RUN_CMD", |c| c.kill_run_cmd.is_some(), "is not supported yet by this version; take the key out"),
-    (
-        "BLOCK_TCP",
-        |c| c.block_tcp == BlockMode::RunCommand,
-        "2 is not supported yet by this version; set it to 0 or 1",
-    ),
-    (
-        "BLOCK_UDP",
-        |c| c.block_udp == BlockMode::RunCommand,
-        "2 is not supported yet by this version; set it to 0 or 1",
-    ),
-];
+const REFUSED_KEYS: &[(&str, Asked<Config>, &str)] = &[];
 
-const WARNED_KEYS: &[(&str, Asked<Config>, &str)] = &[
-    (
-        "BLOCKED_FILE",
-        |c| c.blocked_file.is_some(),
-        "is not written yet by this version; blocks are kept in STATE_DIR",
-    ),
-    ("RESOLVE_HOST", |c| c.resolve_host, "has no effect yet in this version; sources are shown by address"),
-];
+const WARNED_KEYS: &[(&str, Asked<Config>, &str)] = &[(
+    "RESOLVE_HOST",
+    |c| c.resolve_host,
+    "has no effect yet in this version; sources are shown by address",
+)];
 
 const REFUSED_FLAGS: &[(&str, Asked<Flags>)] =
     &[("-D", |f| f.daemonize), ("-d", |f| f.debug), ("-v", |f| f.verbose)];

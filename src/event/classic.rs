@@ -16,7 +16,7 @@
 //! before it. `expired` and `lifted` belong to `unblock`; elsewhere they say nothing.
 #![forbid(unsafe_code)]
 
-use super::{Action, ActionVerdict, Event, EventType, Flow, text};
+use super::{Action, ActionVerdict, Deed, Event, EventType, Flow, text};
 use crate::detect::probe::{Probe, Protocol, ScanType};
 use crate::packet::TcpFlags;
 
@@ -186,14 +186,35 @@ fn alerts(flow: &Flow, action: &Action) -> Vec<ClassicLine> {
 
 fn block_lines(flow: &Flow, action: &Action) -> Vec<ClassicLine> {
     let time = action.seconds.map_or_else(String::new, |seconds| format!(" for {seconds} seconds"));
-    let line = |with: &String| {
-        let with = text::escaped(with);
-        ClassicLine::Note(format!(
-            "attackalert: Host {} has been blocked via {with}{time}",
-            target(flow, action)
-        ))
+    let host = target(flow, action);
+    let line = |deed: &Deed| match deed {
+        Deed::Shut(with) => format!("attackalert: Host {host} has been blocked via {with}{time}"),
+        Deed::Wrappers(line) => {
+            format!(
+                "attackalert: Host {host} has been blocked via wrappers with string: \"{}\"",
+                printable(line)
+            )
+        }
+        Deed::Route(command) => format!(
+            "attackalert: Host {host} has been blocked via dropped route using command: \"{}\"",
+            printable(command)
+        ),
+        Deed::Ran(command) => {
+            format!(
+                "attackalert: External command run for host: {host} using command: \"{}\"",
+                printable(command)
+            )
+        }
     };
-    action.with.iter().map(line).collect()
+    let mut lines: Vec<ClassicLine> = action.deeds.iter().map(|deed| ClassicLine::Note(line(deed))).collect();
+    // Blocked, but not by all that was asked to.
+    lines.extend(action.error.is_some().then(|| failure_line(flow, action)));
+    lines
+}
+
+/// The administrator's own text, byte for byte; the configuration lets no control character through.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if text::is_unprintable(c) { '?' } else { c }).collect()
 }
 
 fn failure_line(flow: &Flow, action: &Action) -> ClassicLine {
@@ -315,7 +336,13 @@ mod tests {
     #[test]
     fn every_response_says_that_it_blocked_before_the_scan_line() {
         let action = Action {
-            with: vec!["nftables".into(), "route".into()],
+            deeds: vec![
+                Deed::Shut("nftables"),
+                Deed::Wrappers("ALL: 10.0.0.1".into()),
+                Deed::Route("/x \\ 10.0.0.1".into()),
+                Deed::Ran("/y 10.0.0.1 23 stealth".into()),
+            ],
+            error: Some("route: no".into()),
             seconds: Some(3600),
             ..Action::new(ActionVerdict::Blocked)
         };
@@ -324,9 +351,16 @@ mod tests {
             lines[0].text(),
             "attackalert: Host 10.0.0.1 has been blocked via nftables for 3600 seconds"
         );
-        assert_eq!(lines[1].text(), "attackalert: Host 10.0.0.1 has been blocked via route for 3600 seconds");
-        assert!(matches!(&lines[2], ClassicLine::Scan(text) if text.ends_with("blocked: [true]")));
-        assert_eq!(lines.len(), 3);
+        for (line, text) in lines[1..].iter().zip([
+            "attackalert: Host 10.0.0.1 has been blocked via wrappers with string: \"ALL: 10.0.0.1\"",
+            "attackalert: Host 10.0.0.1 has been blocked via dropped route using command: \"/x \\ 10.0.0.1\"",
+            "attackalert: External command run for host: 10.0.0.1 using command: \"/y 10.0.0.1 23 stealth\"",
+            "attackalert: Error during target dispose 10.0.0.1/10.0.0.1! route: no",
+        ]) {
+            assert_eq!(line.text(), text);
+        }
+        assert!(matches!(&lines[5], ClassicLine::Scan(text) if text.ends_with("blocked: [true]")));
+        assert_eq!(lines.len(), 6);
     }
 
     #[test]

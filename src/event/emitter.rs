@@ -215,6 +215,7 @@ mod tests {
         };
         let action = Action {
             with: vec!["nftables".into()],
+            deeds: vec![crate::event::Deed::Shut("nftables")],
             seconds: Some(60),
             ..Action::new(ActionVerdict::Blocked)
         };

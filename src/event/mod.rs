@@ -188,6 +188,9 @@ pub struct Action {
     /// By which responses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub with: Vec<String>,
+    /// What they did, for the classic lines.
+    #[serde(skip)]
+    pub deeds: Vec<Deed>,
     /// For how long, seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u32>,
@@ -209,12 +212,26 @@ impl Action {
             verdict,
             target: None,
             with: Vec::new(),
+            deeds: Vec::new(),
             seconds: None,
             offence: None,
             micros: None,
             error: None,
         }
     }
+}
+
+/// What a response did, in the words it did it with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// The firewall or the routing table has it, by the response of this name.
+    Shut(&'static str),
+    /// This line went to hosts.deny.
+    Wrappers(String),
+    /// KILL_ROUTE ran as this.
+    Route(String),
+    /// KILL_RUN_CMD ran as this.
+    Ran(String),
 }
 
 /// The `action.verdict` field.

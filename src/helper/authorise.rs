@@ -102,9 +102,14 @@ impl Authority {
         if target.prefix_len() < widest { Err(Outcome::RefusedPrefix) } else { Ok(()) }
     }
 
+    /// Whether there is room for one more block beside the `held` ones.
+    pub fn has_room(&self, held: usize) -> bool {
+        held < MAX_BLOCKS
+    }
+
     /// Whether there is room and budget for one more block beside the `held` ones; pays for it.
     pub fn grant(&mut self, held: usize, uptime: u64) -> Result<(), Outcome> {
-        if held >= MAX_BLOCKS {
+        if !self.has_room(held) {
             return Err(Outcome::RefusedFull);
         }
         if self.blocks.spend(uptime) { Ok(()) } else { Err(Outcome::RefusedRate) }

@@ -31,6 +31,12 @@ impl Clock {
         Clock { start: Instant::now(), origin: wall() }
     }
 
+    /// When the machine was started, milliseconds since 1970 UTC; 0 where that cannot be known.
+    pub fn boot(&self) -> u64 {
+        let up = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map(Duration::from);
+        up.map_or(0, |up| wall().saturating_sub(millis(up)))
+    }
+
     /// The time, and by how many milliseconds the wall clock was set since the last call.
     pub fn read(&mut self) -> (Now, i64) {
         let uptime = millis(self.start.elapsed());

@@ -8,7 +8,8 @@ use ipnet::IpNet;
 use super::authorise::Authority;
 use super::clock::Now;
 use super::escalation::{Block, Escalation};
-use crate::protocol::{Outcome, Reply, Request};
+use crate::detect::probe::Protocol;
+use crate::protocol::{Outcome, Reply, Request, Responses};
 
 /// A block that was granted and that the kernel does not have yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +18,12 @@ pub struct Grant {
     pub id: u64,
     /// What to block.
     pub target: IpNet,
-    /// From when, until when, for which offence.
+    /// From when, until when, for which offence; `with` is what is in force already.
     pub block: Block,
+    /// The port that was probed, 0 where an operator asked.
+    pub port: u16,
+    /// KILL_RUN_CMD and nothing else.
+    pub run_only: bool,
 }
 
 /// What is to be done about a request.
@@ -63,6 +68,37 @@ pub struct Core {
     pub authority: Authority,
     /// What is blocked, and who has offended.
     pub escalation: Escalation,
+    /// BLOCK_TCP=2 and BLOCK_UDP=2.
+    pub run_only: RunOnly,
+}
+
+/// Which protocols' scans run KILL_RUN_CMD and nothing else.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunOnly {
+    /// BLOCK_TCP=2.
+    pub tcp: bool,
+    /// BLOCK_UDP=2.
+    pub udp: bool,
+}
+
+impl RunOnly {
+    /// An operator, who names no port, always means a block.
+    fn holds(self, protocol: Protocol, port: u16) -> bool {
+        let asked = match protocol {
+            Protocol::Udp => self.udp,
+            Protocol::Tcp | Protocol::Sctp | Protocol::Icmp | Protocol::Ip => self.tcp,
+        };
+        asked && port != 0
+    }
+}
+
+/// What a ledger held that is not in force any more.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    /// How many blocks were dropped because their target is now in the never-block set.
+    pub dropped: usize,
+    /// What ended while nobody was there to take it back.
+    pub ended: Vec<(IpNet, Block)>,
 }
 
 impl Core {
@@ -70,8 +106,16 @@ impl Core {
     pub fn decide(&mut self, request: &Request, pending: usize, now: Now) -> Action {
         let id = request.id();
         let decided = match *request {
-            Request::Block { target, seconds, .. } => {
-                return self.decide_block(id, target, seconds, pending, now);
+            Request::Block { target, seconds, port, protocol, .. } => {
+                let run_only = self.run_only.holds(protocol, port);
+                let asked = Grant {
+                    id,
+                    target,
+                    block: self.escalation.sentence(&target, seconds, now.utc),
+                    port,
+                    run_only,
+                };
+                return self.decide_block(asked, seconds, pending, now);
             }
             // Neither costs more than its frame, and an end must never be refused.
             Request::Ping { .. } => return Action::Answer(Reply::Pong { id }),
@@ -90,61 +134,61 @@ impl Core {
         self.authority.permit(now.uptime).map(|()| action)
     }
 
-    fn decide_block(&mut self, id: u64, target: IpNet, seconds: u32, pending: usize, now: Now) -> Action {
+    fn decide_block(&mut self, asked: Grant, seconds: u32, pending: usize, now: Now) -> Action {
+        let Grant { id, target, run_only, .. } = asked;
         if let Err(outcome) = self.authority.check_target(&target) {
             return Action::Answer(done(id, outcome));
         }
-        // An operator's own length is always granted: it renews the same block, or outlasts a wider one.
+        // An operator's own length is always granted: it renews the same block, or outlasts a wider one. What only ran
+        // a command shuts nobody out.
         let current = self.escalation.covering(&target, now.utc).filter(|_| seconds == 0);
-        if let Some(block) = current {
-            return Action::Answer(in_force(id, Outcome::AlreadyBlocked, block, now.utc, 0));
+        if let Some(block) = current.filter(|block| run_only || !block.is_run_only()) {
+            return Action::Answer(in_force(id, Outcome::AlreadyBlocked, block, now.utc, 0, block.with));
         }
         match self.authority.grant(self.escalation.len() + pending, now.uptime) {
-            Ok(()) => Action::Block(Grant {
-                id,
-                target,
-                block: self.escalation.sentence(&target, seconds, now.utc),
-            }),
+            Ok(()) => Action::Block(asked),
             Err(outcome) => Action::Answer(done(id, outcome)),
         }
     }
 
     /// Takes over what a ledger held. A block lasts no longer than it was granted for, wherever the clock stands now;
-    /// what may no longer be blocked is dropped. Returns how many were dropped for that.
-    pub fn restore(&mut self, entries: BTreeMap<IpNet, Block>, now: Now) -> usize {
-        let mut dropped = 0;
+    /// what may no longer be blocked is dropped.
+    pub fn restore(&mut self, entries: BTreeMap<IpNet, Block>, now: Now) -> Leftovers {
+        let mut left = Leftovers::default();
         for (target, mut block) in entries {
             block.until = block.until.min(now.utc.saturating_add(block.until.saturating_sub(block.since)));
             block.since = block.since.min(now.utc);
             if self.authority.check_target(&target).is_err() {
-                dropped += 1;
+                left.dropped += 1;
+                left.ended.push((target, block));
             } else if block.until <= now.utc {
-                self.escalation.remember(target, block);
+                self.escalation.remember(target, Block { with: Responses::NONE, ..block });
+                left.ended.push((target, block));
             } else {
                 self.escalation.enter(target, block);
             }
         }
         self.escalation.expire(now.utc);
-        dropped
+        left.ended.retain(|(_, block)| !block.with.is_empty());
+        left
     }
 }
 
 /// The reply about something that is not in force.
 pub fn done(id: u64, outcome: Outcome) -> Reply {
-    Reply::Done { id, outcome, seconds: 0, offence: 0, micros: 0 }
+    Reply::Done { id, outcome, seconds: 0, offence: 0, micros: 0, with: Responses::NONE }
 }
 
 /// The reply about a block in force at `now`.
-pub fn in_force(id: u64, outcome: Outcome, block: Block, now: u64, micros: u32) -> Reply {
+pub fn in_force(id: u64, outcome: Outcome, block: Block, now: u64, micros: u32, with: Responses) -> Reply {
     let seconds = u32::try_from(block.left(now).div_ceil(1000)).unwrap_or(u32::MAX);
-    Reply::Done { id, outcome, seconds, offence: block.offence, micros }
+    Reply::Done { id, outcome, seconds, offence: block.offence, micros, with }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::escalation::Terms;
     use super::*;
-    use crate::detect::probe::Protocol;
 
     fn net(text: &str) -> IpNet {
         text.parse().unwrap()
@@ -152,7 +196,8 @@ mod tests {
 
     fn core() -> Core {
         let terms = Terms { first: 60_000, longest: 600_000, factor: 2 };
-        Core { authority: Authority::new(vec![net("10.0.0.0/8")], 0), escalation: Escalation::new(terms) }
+        let authority = Authority::new(vec![net("10.0.0.0/8")], 0);
+        Core { authority, escalation: Escalation::new(terms), run_only: RunOnly::default() }
     }
 
     fn at(seconds: u64) -> Now {
@@ -187,8 +232,14 @@ mod tests {
         let grant = block(&mut core, "192.0.2.1/32", 0, at(0)).unwrap();
         assert_eq!(grant.block.until - grant.block.since, 60_000);
         let again = core.decide(&ask("192.0.2.1/32", 0), 0, at(20));
-        let reply =
-            Reply::Done { id: 1, outcome: Outcome::AlreadyBlocked, seconds: 40, offence: 1, micros: 0 };
+        let reply = Reply::Done {
+            id: 1,
+            outcome: Outcome::AlreadyBlocked,
+            seconds: 40,
+            offence: 1,
+            micros: 0,
+            with: Responses::NONE,
+        };
         assert_eq!(again, Action::Answer(reply));
         assert_eq!(block(&mut core, "192.0.2.1/32", 0, at(60)).unwrap().block.offence, 2);
     }
@@ -227,11 +278,11 @@ mod tests {
 
     #[test]
     fn a_restored_block_never_outlasts_its_grant() {
-        let granted = Block { since: at(0).utc, until: at(60).utc, offence: 3 };
+        let granted = Block { since: at(0).utc, until: at(60).utc, offence: 3, with: Responses::NONE };
         let entries = BTreeMap::from([(net("192.0.2.1/32"), granted), (net("10.1.1.1/32"), granted)]);
         let left = |now: Now| {
             let mut core = core();
-            assert_eq!(core.restore(entries.clone(), now), 1);
+            assert_eq!(core.restore(entries.clone(), now).dropped, 1);
             core.escalation.after(None, now.utc).map(|(_, block)| block.left(now.utc))
         };
         assert_eq!(left(at(20)), Some(40_000));
@@ -242,7 +293,7 @@ mod tests {
     #[test]
     fn a_restored_offender_is_remembered() {
         let mut core = core();
-        let past = Block { since: at(0).utc, until: at(60).utc, offence: 3 };
+        let past = Block { since: at(0).utc, until: at(60).utc, offence: 3, with: Responses::NONE };
         core.restore(BTreeMap::from([(net("192.0.2.1/32"), past)]), at(3600));
         assert_eq!(block(&mut core, "192.0.2.1/32", 0, at(3601)).unwrap().block.offence, 4);
     }

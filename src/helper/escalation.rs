@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::authorise::{WIDEST_V4, WIDEST_V6};
 use crate::networks::Networks;
+use crate::protocol::Responses;
 
 /// How long an offence is remembered after its block has ended.
 pub const MEMORY: u64 = 7 * 24 * 3600 * 1000;
@@ -48,12 +49,20 @@ pub struct Block {
     pub until: u64,
     /// Which offence of this source it answers, from 1.
     pub offence: u16,
+    /// What is in force, or was and has not been taken back yet.
+    #[serde(default, skip_serializing_if = "Responses::is_empty")]
+    pub with: Responses,
 }
 
 impl Block {
     /// Milliseconds left at `now`.
     pub fn left(&self, now: u64) -> u64 {
         self.until.saturating_sub(now)
+    }
+
+    /// Whether nothing but KILL_RUN_CMD answered (BLOCK_*=2): it is told as blocked, and shut out of nothing.
+    pub fn is_run_only(&self) -> bool {
+        !self.with.is_empty() && !self.with.block()
     }
 }
 
@@ -85,7 +94,12 @@ impl Escalation {
             0 => self.terms.length(offence),
             given => (u64::from(given) * 1000).min(LONGEST),
         };
-        Block { since: current.map_or(now, |block| block.since), until: now.saturating_add(length), offence }
+        Block {
+            since: current.map_or(now, |block| block.since),
+            until: now.saturating_add(length),
+            offence,
+            with: current.map_or(Responses::NONE, |block| block.with),
+        }
     }
 
     /// Enters a block that the kernel has taken.
@@ -109,20 +123,21 @@ impl Escalation {
         self.blocks.remove(target).is_some()
     }
 
-    /// Lifts and forgives everything. Returns how many blocks there were.
-    pub fn lift_all(&mut self) -> usize {
+    /// Lifts and forgives everything. Returns the blocks there were.
+    pub fn lift_all(&mut self) -> BTreeMap<IpNet, Block> {
         self.offenders.clear();
-        std::mem::take(&mut self.blocks).len()
+        std::mem::take(&mut self.blocks)
     }
 
-    /// Ends every block at `now`, and remembers why. Returns how many there were.
-    pub fn end_all(&mut self, now: u64) -> usize {
+    /// Ends every block at `now`, and remembers why. Returns them.
+    pub fn end_all(&mut self, now: u64) -> Vec<(IpNet, Block)> {
         self.blocks.values_mut().for_each(|block| block.until = block.until.min(now));
         self.expire(now)
     }
 
-    /// Takes what has ended out of the list, and forgets what is too long ago. Returns how many blocks ended.
-    pub fn expire(&mut self, now: u64) -> usize {
+    /// Takes what has ended out of the list, and forgets what is too long ago. Returns the blocks that ended, as they
+    /// were; what is remembered of them has nothing in force.
+    pub fn expire(&mut self, now: u64) -> Vec<(IpNet, Block)> {
         let mut ended = Vec::new();
         self.blocks.retain(|target, block| {
             let lasts = block.until > now;
@@ -132,10 +147,11 @@ impl Escalation {
             lasts
         });
         self.offenders.retain(|_, block| now < block.until.saturating_add(MEMORY));
-        let count = ended.len();
-        ended.into_iter().for_each(|(target, block)| self.remember(target, block));
+        for (target, block) in &ended {
+            self.remember(*target, Block { with: Responses::NONE, ..*block });
+        }
         self.next_end = self.blocks.values().map(|block| block.until).min().unwrap_or(u64::MAX);
-        count
+        ended
     }
 
     /// When [`expire`](Self::expire) will next have something to do.
@@ -160,6 +176,21 @@ impl Escalation {
             let network = IpNet::new(target.addr(), prefix).ok()?.trunc();
             self.blocks.get(&network).filter(|block| block.until > now).copied()
         })
+    }
+
+    /// Whether `target` or a network around it is blocked or remembered.
+    pub fn knows(&self, target: &IpNet) -> bool {
+        let widest = if target.addr().is_ipv4() { WIDEST_V4 } else { WIDEST_V6 };
+        let around =
+            (widest..=target.prefix_len()).filter_map(|prefix| IpNet::new(target.addr(), prefix).ok());
+        around
+            .map(|network| network.trunc())
+            .any(|it| self.blocks.contains_key(&it) || self.offenders.contains_key(&it))
+    }
+
+    /// The block of exactly `target`.
+    pub fn get(&self, target: &IpNet) -> Option<Block> {
+        self.blocks.get(target).copied()
     }
 
     /// Blocks that touch `never`.
@@ -232,23 +263,29 @@ mod tests {
     #[test]
     fn a_second_offence_after_expiry_counts_and_one_after_a_week_does_not() {
         let mut record = Escalation::new(TERMS);
-        assert_eq!(offend(&mut record, "192.0.2.1/32", 0, 0), Block { since: 0, until: 1_000, offence: 1 });
+        assert_eq!(
+            offend(&mut record, "192.0.2.1/32", 0, 0),
+            Block { since: 0, until: 1_000, offence: 1, with: Responses::NONE }
+        );
         assert_eq!(record.next_end(), Some(1_000));
-        assert_eq!(record.expire(999), 0);
-        assert_eq!(record.expire(1_000), 1);
+        assert_eq!(record.expire(999).len(), 0);
+        assert_eq!(record.expire(1_000).len(), 1);
         assert!(record.is_empty());
         let second = offend(&mut record, "192.0.2.1/32", 0, 5_000);
-        assert_eq!(second, Block { since: 5_000, until: 8_000, offence: 2 });
+        assert_eq!(second, Block { since: 5_000, until: 8_000, offence: 2, with: Responses::NONE });
         assert_eq!(record.sentence(&net("192.0.2.1/32"), 0, 8_000 + MEMORY).offence, 1);
     }
 
     #[test]
     fn an_operators_length_overrides_counts_once_and_renews_without_counting() {
         let mut record = Escalation::new(TERMS);
-        assert_eq!(offend(&mut record, "192.0.2.1/32", 60, 0), Block { since: 0, until: 60_000, offence: 1 });
+        assert_eq!(
+            offend(&mut record, "192.0.2.1/32", 60, 0),
+            Block { since: 0, until: 60_000, offence: 1, with: Responses::NONE }
+        );
         assert_eq!(
             offend(&mut record, "192.0.2.1/32", 90, 10),
-            Block { since: 0, until: 90_010, offence: 1 }
+            Block { since: 0, until: 90_010, offence: 1, with: Responses::NONE }
         );
         assert_eq!(record.sentence(&net("192.0.2.1/32"), u32::MAX, 20).until, LONGEST + 20);
     }
@@ -259,9 +296,9 @@ mod tests {
         offend(&mut record, "192.0.2.1/32", 0, 0);
         assert!(record.lift(&net("192.0.2.1/32")) && !record.lift(&net("192.0.2.1/32")));
         assert_eq!(offend(&mut record, "192.0.2.1/32", 0, 10).offence, 1);
-        assert_eq!(record.end_all(20), 1);
+        assert_eq!(record.end_all(20).len(), 1);
         assert_eq!(record.sentence(&net("192.0.2.1/32"), 0, 30).offence, 2);
-        assert_eq!(record.lift_all(), 0);
+        assert_eq!(record.lift_all().len(), 0);
         assert_eq!(record.sentence(&net("192.0.2.1/32"), 0, 30).offence, 1);
     }
 
@@ -286,7 +323,10 @@ mod tests {
         let target = |at: u32| IpNet::from(IpAddr::V4(Ipv4Addr::from(at)));
         let count = u32::try_from(MAX_OFFENDERS).unwrap() + 10;
         for at in 0..count {
-            record.remember(target(at), Block { since: 0, until: u64::from(at), offence: 1 });
+            record.remember(
+                target(at),
+                Block { since: 0, until: u64::from(at), offence: 1, with: Responses::NONE },
+            );
         }
         assert!(record.offenders.len() <= MAX_OFFENDERS);
         assert!(!record.offenders.contains_key(&target(0)));
@@ -308,7 +348,7 @@ mod tests {
         fn the_list_walks_every_block_in_force_once(ends in prop::collection::btree_map(any::<u32>(), 0u64..100, 0..50), now in 0u64..100) {
             let mut record = Escalation::new(TERMS);
             for (address, until) in &ends {
-                record.enter(IpNet::from(IpAddr::V4(Ipv4Addr::from(*address))), Block { since: 0, until: *until, offence: 1 });
+                record.enter(IpNet::from(IpAddr::V4(Ipv4Addr::from(*address))), Block { since: 0, until: *until, offence: 1, with: Responses::NONE });
             }
             let (mut last, mut seen) = (None, 0);
             while let Some((target, block)) = record.after(last, now) {
@@ -316,7 +356,7 @@ mod tests {
                 (last, seen) = (Some(target), seen + 1);
             }
             prop_assert_eq!(seen, ends.values().filter(|&&until| until > now).count());
-            prop_assert_eq!(record.expire(now) + seen, ends.len());
+            prop_assert_eq!(record.expire(now).len() + seen, ends.len());
         }
     }
 }

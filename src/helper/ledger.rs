@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::authorise::{MAX_BLOCKS, WIDEST_V4, WIDEST_V6};
 use super::escalation::{Block, LONGEST, MAX_OFFENDERS};
+use crate::protocol::Responses;
 use crate::protocol::settings::LEDGER;
 
 const NEW_NAME: &str = "ledger.new";
@@ -57,6 +58,9 @@ struct Line {
     since: u64,
     until: u64,
     offence: u16,
+    /// Absent in ledgers of builds that knew nftables alone.
+    #[serde(default, skip_serializing_if = "Responses::is_empty")]
+    with: Responses,
 }
 
 /// What the file held.
@@ -101,8 +105,8 @@ impl Ledger {
 
     /// Notes that `target` is blocked so.
     pub fn note(&mut self, target: IpNet, block: Block) {
-        let Block { since, until, offence } = block;
-        let line = Line { target, since, until, offence };
+        let Block { since, until, offence, with } = block;
+        let line = Line { target, since, until, offence, with };
         if serde_json::to_writer(&mut self.pending, &line).is_ok() {
             self.pending.push(b'\n');
             self.lines = self.lines.saturating_add(1);
@@ -111,7 +115,7 @@ impl Ledger {
 
     /// Notes that nothing is held against `target` any more.
     pub fn forget(&mut self, target: IpNet) {
-        self.note(target, Block { since: 0, until: 0, offence: 0 });
+        self.note(target, Block { since: 0, until: 0, offence: 0, with: Responses::NONE });
     }
 
     /// Drops what was noted; the next commit writes everything anew.
@@ -171,8 +175,8 @@ fn write_new(path: &Path, entries: impl Iterator<Item = (IpNet, Block)>) -> io::
     options.append(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
     let mut out = BufWriter::new(options.open(path)?);
     let mut lines = 0;
-    for (target, Block { since, until, offence }) in entries {
-        serde_json::to_writer(&mut out, &Line { target, since, until, offence })?;
+    for (target, Block { since, until, offence, with }) in entries {
+        serde_json::to_writer(&mut out, &Line { target, since, until, offence, with })?;
         out.write_all(b"\n")?;
         lines += 1;
     }
@@ -215,7 +219,8 @@ fn read(mut input: impl BufRead) -> io::Result<Loaded> {
                 loaded.entries.remove(&known.target);
             }
             Some(known) if has_room(&loaded.entries, &known.target) => {
-                let block = Block { since: known.since, until: known.until, offence: known.offence };
+                let Line { target: _, since, until, offence, with } = known;
+                let block = Block { since, until, offence, with };
                 loaded.entries.insert(known.target, block);
             }
             Some(_) | None if ending == Ending::Torn => loaded.torn = true,
@@ -284,7 +289,7 @@ mod tests {
     }
 
     fn block(offence: u16) -> Block {
-        Block { since: 1_700_000_000_000, until: 1_700_000_060_000, offence }
+        Block { since: 1_700_000_000_000, until: 1_700_000_060_000, offence, with: Responses::NONE }
     }
 
     fn reread(folder: &Path) -> Loaded {
@@ -428,8 +433,8 @@ mod tests {
         fn a_file_cut_anywhere_gives_a_prefix_of_its_lines(cut in 0usize..400) {
             let whole: Vec<u8> = (1u8..=4).flat_map(|at| {
                 let target = IpNet::from(std::net::IpAddr::from([192, 0, 2, at]));
-                let Block { since, until, offence } = block(1);
-                let mut line = serde_json::to_vec(&Line { target, since, until, offence }).unwrap();
+                let Block { since, until, offence, with } = block(1);
+                let mut line = serde_json::to_vec(&Line { target, since, until, offence, with }).unwrap();
                 line.push(b'\n');
                 line
             }).collect();

@@ -11,10 +11,11 @@ use ipnet::IpNet;
 
 use super::error::HelperError;
 use super::nftables::{Nftables, NftablesError};
+use super::route::Routes;
 use super::ruleset::Block;
 use crate::netlink::surroundings::Surroundings;
 use crate::networks::Networks;
-use crate::protocol::Outcome;
+use crate::protocol::{Outcome, Response, Responses};
 
 /// The system refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,14 +32,25 @@ pub struct Refusal {
 /// What to block and for how long.
 pub type Timed = (IpNet, Option<Duration>);
 
-/// The effects of the helper, and what it learns itself about the host.
+/// What became of one block where the kernel itself was asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// What took effect.
+    pub with: Responses,
+    /// What did not, and why.
+    pub refused: Vec<(Response, Refusal)>,
+}
+
+/// The effects of the helper that the kernel brings about at once, and what it learns itself about the host.
 pub trait Respond {
     /// Puts everything in place: an empty table, the never-block set, these blocks.
     fn install(&mut self, never: &Networks, blocks: &[Timed]) -> Result<(), Refusal>;
     /// Blocks, in one go; one result for each element, in their order.
-    fn block(&mut self, batch: &[Timed]) -> Vec<Result<(), Refusal>>;
+    fn block(&mut self, batch: &[Timed]) -> Vec<Effects>;
     /// Lifts one block. Returns whether there was one.
     fn unblock(&mut self, target: &IpNet) -> Result<bool, Refusal>;
+    /// Takes back what does not end by itself with a block's time.
+    fn expire(&mut self, target: &IpNet) -> Result<(), Refusal>;
     /// Lifts all blocks.
     fn flush(&mut self) -> Result<(), Refusal>;
     /// Replaces the never-block set.
@@ -51,42 +63,71 @@ pub trait Respond {
     fn surroundings(&self) -> Vec<IpNet>;
 }
 
-/// This machine: nftables to act on, route netlink to learn from.
+/// This machine: nftables and routes to act on, route netlink to learn from.
 pub struct System {
-    nftables: Nftables,
+    nftables: Option<Nftables>,
+    routes: Option<Routes>,
     surroundings: Surroundings,
 }
 
 impl System {
-    /// Opens everything. Changes nothing yet.
-    pub fn open() -> Result<System, HelperError> {
-        Ok(System {
-            nftables: Nftables::open().map_err(Refusal::from)?,
-            surroundings: Surroundings::open().map_err(HelperError::Surroundings)?,
-        })
+    /// Opens what `responses` take. Changes nothing yet.
+    pub fn open(responses: &[Response]) -> Result<System, HelperError> {
+        let asked = |response| responses.contains(&response);
+        let nftables = asked(Response::Nftables).then(Nftables::open).transpose().map_err(Refusal::from)?;
+        let routes = asked(Response::Route).then(Routes::open).transpose()?;
+        let surroundings = Surroundings::open().map_err(HelperError::Surroundings)?;
+        Ok(System { nftables, routes, surroundings })
     }
 }
 
 impl Respond for System {
     fn install(&mut self, never: &Networks, blocks: &[Timed]) -> Result<(), Refusal> {
-        Ok(self.nftables.install(never, &listed(blocks))?)
+        if let Some(nftables) = &mut self.nftables {
+            nftables.install(never, &listed(blocks))?;
+        }
+        let targets: Vec<IpNet> = blocks.iter().map(|(target, _)| *target).collect();
+        self.routes.as_mut().map_or(Ok(()), |routes| routes.install(&targets))
     }
 
-    fn block(&mut self, batch: &[Timed]) -> Vec<Result<(), Refusal>> {
-        let results = self.nftables.block(&listed(batch));
-        results.into_iter().map(|result| result.map_err(Refusal::from)).collect()
+    fn block(&mut self, batch: &[Timed]) -> Vec<Effects> {
+        let mut effects = vec![Effects::default(); batch.len()];
+        if let Some(nftables) = &mut self.nftables {
+            let results = nftables.block(&listed(batch));
+            let results = results.into_iter().map(|result| result.map_err(Refusal::from));
+            effects
+                .iter_mut()
+                .zip(results)
+                .for_each(|(effects, result)| effects.note(Response::Nftables, result));
+        }
+        if let Some(routes) = &mut self.routes {
+            let results = batch.iter().map(|(target, _)| routes.block(target));
+            effects
+                .iter_mut()
+                .zip(results)
+                .for_each(|(effects, result)| effects.note(Response::Route, result));
+        }
+        effects
     }
 
     fn unblock(&mut self, target: &IpNet) -> Result<bool, Refusal> {
-        Ok(self.nftables.unblock(target)? == Outcome::Lifted)
+        let route = self.routes.as_mut().map_or(Ok(false), |routes| routes.unblock(target));
+        let set = self.nftables.as_mut().map_or(Ok(Outcome::NotBlocked), |nftables| nftables.unblock(target));
+        Ok(set? == Outcome::Lifted || route?)
+    }
+
+    fn expire(&mut self, target: &IpNet) -> Result<(), Refusal> {
+        self.routes.as_mut().map_or(Ok(()), |routes| routes.unblock(target).map(drop))
     }
 
     fn flush(&mut self) -> Result<(), Refusal> {
-        Ok(self.nftables.flush()?)
+        let routes = self.routes.as_mut().map_or(Ok(()), Routes::flush);
+        self.nftables.as_mut().map_or(Ok(()), Nftables::flush)?;
+        routes
     }
 
     fn set_never(&mut self, never: &Networks) -> Result<(), Refusal> {
-        Ok(self.nftables.set_never(never)?)
+        Ok(self.nftables.as_mut().map_or(Ok(()), |nftables| nftables.set_never(never))?)
     }
 
     fn watch(&self) -> BorrowedFd<'_> {
@@ -99,6 +140,20 @@ impl Respond for System {
 
     fn surroundings(&self) -> Vec<IpNet> {
         self.surroundings.never_block().collect()
+    }
+}
+
+impl Effects {
+    fn note(&mut self, response: Response, result: Result<(), Refusal>) {
+        match result {
+            Ok(()) => self.with = self.with.and(response),
+            Err(refusal) => self.refused.push((response, refusal)),
+        }
+    }
+
+    /// Whether our table was found missing.
+    pub fn table_gone(&self) -> bool {
+        self.refused.iter().any(|(_, refusal)| refusal.table_gone)
     }
 }
 

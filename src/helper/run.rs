@@ -54,14 +54,15 @@ impl<I: Read + AsFd, O: Write + AsFd> Loop<I, O> {
     pub fn run<R: Respond>(&mut self, service: &mut Service<R>) -> Result<(), HelperError> {
         loop {
             service.tick();
+            service.advance();
             let served = self.serve(service);
             let flushed = self.flush(service);
             // What the kernel has is recorded even if the sensor is already gone.
             service.commit();
             match served.and(flushed) {
                 // After Stop the sensor need not wait for its answer.
-                Err(HelperError::SensorGone) if service.is_stopped() => return Ok(()),
-                Ok(()) if service.is_stopped() && service.replies.is_empty() => return Ok(()),
+                Err(HelperError::SensorGone) if service.is_stopped() => return finish(service),
+                Ok(()) if service.is_stopped() && service.replies.is_empty() => return finish(service),
                 result => result?,
             }
             let woken = self.wait(service)?;
@@ -119,6 +120,7 @@ impl<I: Read + AsFd, O: Write + AsFd> Loop<I, O> {
         if !unsent {
             fds.push(PollFd::new(self.requests.as_fd(), PollFlags::POLLIN));
         }
+        fds.extend(service.jobs().watch().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         match ppoll(&mut fds, self.patience(service).map(TimeSpec::from), None) {
             Err(Errno::EINTR) => return Ok(Woken::default()),
             Err(errno) => return Err(HelperError::System("wait for the sensor", errno.into())),
@@ -130,7 +132,7 @@ impl<I: Read + AsFd, O: Write + AsFd> Loop<I, O> {
         Ok(Woken {
             surroundings: !at(0).is_empty(),
             sensor_deaf: at(1).contains(PollFlags::POLLERR),
-            requests: !at(2).is_empty(),
+            requests: !unsent && !at(2).is_empty(),
         })
     }
 
@@ -141,6 +143,29 @@ impl<I: Read + AsFd, O: Write + AsFd> Loop<I, O> {
         }
         let stuck = (!service.replies.is_empty()).then_some(PATIENCE.as_millis() as u64 + 1);
         let end = service.next_end().map(|end| end.max(SWEEP));
-        stuck.into_iter().chain(end).min().map(|millis| Duration::from_millis(millis.min(3_600_000)))
+        let job = service.jobs().next_deadline().map(left);
+        let soonest = stuck.into_iter().chain(end).chain(job).min();
+        soonest.map(|millis| Duration::from_millis(millis.min(3_600_000)))
     }
+}
+
+/// A stop that lifts the blocks lets the programs it takes come to their end, each within its own limit.
+fn finish<R: Respond>(service: &mut Service<R>) -> Result<(), HelperError> {
+    while !service.jobs().is_empty() {
+        let mut fds: Vec<PollFd<'_>> =
+            service.jobs().watch().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let wait = Duration::from_millis(service.jobs().next_deadline().map_or(0, left));
+        let _ = ppoll(&mut fds, Some(TimeSpec::from(wait)), None);
+        drop(fds);
+        service.advance();
+    }
+    service.commit();
+    Ok(())
+}
+
+/// Milliseconds until `deadline`, one more as they are counted whole.
+fn left(deadline: Instant) -> u64 {
+    u64::try_from(deadline.saturating_duration_since(Instant::now()).as_millis())
+        .unwrap_or(u64::MAX)
+        .saturating_add(1)
 }

@@ -1,9 +1,9 @@
 //! The helper's system calls: what serving requests takes once its sockets and its ledger are open. Helper.
 //!
-//! Data only, beside [`BASE`]. No socket, no program, no file but those of its own folder (Landlock sees to which).
+//! Data only, beside [`BASE`]. No socket, no program, no file but those of its folders (Landlock sees to which).
 #![forbid(unsafe_code)]
 
-use crate::protocol::Settings;
+use crate::protocol::{Response, Settings};
 use crate::sandbox::base::BASE;
 use crate::sandbox::seccomp::{Rule, pin, rule};
 
@@ -28,7 +28,35 @@ const LEDGER: &[Rule] = &[
         .with(&[pin(0, libc::AT_FDCWD), pin(2, libc::AT_FDCWD)]),
 ];
 
-/// The lists in force under `settings`.
-pub fn rules(_settings: &Settings) -> Vec<&'static [Rule]> {
-    vec![BASE, LEDGER]
+/// With hosts.deny, which is replaced whole, as the ledger is.
+const HOSTS_DENY: &[Rule] = &[
+    rule("openat", "hosts.deny as it is now").with(&[
+        pin(0, libc::AT_FDCWD),
+        pin(2, libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC),
+    ]),
+    rule("openat", "its successor").with(&[
+        pin(0, libc::AT_FDCWD),
+        pin(2, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC),
+    ]),
+    rule("statx", "its mode and owner").with(&[pin(2, libc::AT_EMPTY_PATH)]),
+    rule("fchmod", "the successor has the same mode"),
+    rule("fchown", "and the same owner"),
+];
+
+/// With BLOCKED_FILE, which is open already.
+const BLOCKED_FILE: &[Rule] = &[
+    rule("ftruncate", "what has ended is taken out of BLOCKED_FILE"),
+    rule("lseek", "the file is written anew from its start"),
+];
+
+/// The lists in force under `settings`, where the helper runs no program.
+pub fn rules(settings: &Settings) -> Vec<&'static [Rule]> {
+    let mut lists = vec![BASE, LEDGER];
+    if settings.block_with.contains(&Response::HostsDeny) {
+        lists.push(HOSTS_DENY);
+    }
+    if settings.blocked_file.is_some() {
+        lists.push(BLOCKED_FILE);
+    }
+    lists
 }

@@ -9,24 +9,50 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use super::authorise::Authority;
+use super::blocked_file::{self, BlockedFile};
 use super::clock::{Clock, Now};
-use super::decide::{Action, Core, Grant, done, in_force};
+use super::command::Failure;
+use super::decide::{Action, Core, Grant, RunOnly, done, in_force};
 use super::error::{HelperError, log};
 use super::escalation::{Block, Escalation, Terms};
+use super::jobs::{Job, Jobs, Purpose, WAITING};
 use super::ledger::{Ledger, Loaded};
-use super::respond::{Refusal, Respond, Timed};
+use super::respond::{Effects, Refusal, Respond, Timed};
+use super::steps::Steps;
 use crate::protocol::channel::FrameWriter;
-use crate::protocol::{Outcome, Reply, Request, Settings};
+use crate::protocol::reply::NOTE_BYTES;
+use crate::protocol::{Fault, Note, Outcome, Reply, Request, Response, Responses, Settings};
 
-/// Replies that may wait for a slow sensor.
-const REPLIES: usize = 128;
+/// Frames that one request may be answered with: its notes and the last word.
+const FRAMES: usize = 7;
+/// Replies that may wait for a slow sensor: room for every job that waits, and for a batch.
+const REPLIES: usize = FRAMES * (WAITING + 82);
 /// Lifted at once, more than this are not noted one by one: the ledger is written anew.
 const MANY: usize = 256;
+
+/// What a [`Service`] is made of: everything is open, nothing changed yet.
+pub struct Opened<R> {
+    /// Kernel and surroundings.
+    pub responses: R,
+    /// Files and programs.
+    pub steps: Steps,
+    /// STATE_DIR.
+    pub ledger: (Ledger, Loaded),
+    /// BLOCKED_FILE.
+    pub blocked_file: Option<(BlockedFile, blocked_file::Loaded)>,
+    /// The Landlock interface in force, which `Ready` tells.
+    pub landlock: u8,
+}
 
 /// The helper at work.
 pub struct Service<R> {
     core: Core,
     responses: R,
+    /// Which of the responses `responses` is for.
+    at_once: Responses,
+    steps: Steps,
+    jobs: Jobs,
+    blocked_file: Option<BlockedFile>,
     ledger: Ledger,
     clock: Clock,
     now: Now,
@@ -39,19 +65,19 @@ pub struct Service<R> {
 }
 
 impl<R: Respond> Service<R> {
-    /// Puts the table and the unexpired blocks in place, and queues `Ready`, which also tells `landlock`, the interface
-    /// in force.
-    pub fn start(
-        settings: Settings,
-        responses: R,
-        ledger: (Ledger, Loaded),
-        landlock: u8,
-    ) -> Result<Service<R>, HelperError> {
+    /// Puts everything and the unexpired blocks in place, and queues `Ready`.
+    pub fn start(settings: Settings, opened: Opened<R>) -> Result<Service<R>, HelperError> {
         let mut clock = Clock::start();
-        let ((now, _), (ledger, loaded)) = (clock.read(), ledger);
+        let (now, _) = clock.read();
+        let (ledger, loaded) = opened.ledger;
+        let (blocked_file, blocked) = opened.blocked_file.unzip();
         let mut service = Service {
             core: core(&settings, now),
-            responses,
+            responses: opened.responses,
+            at_once: at_once(&settings.block_with),
+            steps: opened.steps,
+            jobs: Jobs::default(),
+            blocked_file,
             ledger,
             clock,
             now,
@@ -63,33 +89,89 @@ impl<R: Respond> Service<R> {
         };
         service.core.authority.surround(service.responses.surroundings());
         report(&loaded);
-        service.restore(loaded.entries, landlock)?;
+        service.restore(loaded.entries, blocked.unwrap_or_default(), opened.landlock)?;
         Ok(service)
     }
 
-    fn restore(&mut self, entries: BTreeMap<IpNet, Block>, landlock: u8) -> Result<(), HelperError> {
-        let dropped = self.core.restore(entries, self.now);
-        if dropped > 0 {
+    fn restore(
+        &mut self,
+        entries: BTreeMap<IpNet, Block>,
+        blocked: blocked_file::Loaded,
+        landlock: u8,
+    ) -> Result<(), HelperError> {
+        let left = self.core.restore(entries, self.now);
+        if left.dropped > 0 {
+            let dropped = left.dropped;
             log(&format!("{dropped} entries of the ledger are now in the never-block set and were dropped"));
             self.ledger.renew();
         }
+        self.adopt(&blocked);
         self.install()?;
+        self.install_steps(&left.ended)?;
         self.commit();
         let restored = u32::try_from(self.core.escalation.len()).unwrap_or(u32::MAX);
         self.answer(Reply::Ready { restored, landlock });
         Ok(())
     }
 
+    /// Takes over from BLOCKED_FILE whom the ledger does not know: PortSentry's own blocks, after the change to us.
+    fn adopt(&mut self, blocked: &blocked_file::Loaded) {
+        if blocked.damaged {
+            log("BLOCKED_FILE: what is no whole record is dropped, and the file written anew");
+        }
+        for target in blocked.addresses.iter().map(|&address| IpNet::from(address)) {
+            let is_new =
+                !self.core.escalation.knows(&target) && self.core.authority.check_target(&target).is_ok();
+            if is_new && self.core.authority.has_room(self.core.escalation.len()) {
+                let block = self.core.escalation.sentence(&target, 0, self.now.utc);
+                self.core.escalation.enter(target, block);
+                self.ledger.note(target, block);
+            }
+        }
+        self.rewrite_blocked_file();
+    }
+
+    /// The files and programs' part of the start: what ended while nobody was there is taken back, what is in force put
+    /// in place, commands run again where the machine was started since.
+    fn install_steps(&mut self, ended: &[(IpNet, Block)]) -> Result<(), HelperError> {
+        let in_force = self.in_force();
+        let gone: Vec<IpNet> = ended.iter().map(|(target, _)| *target).collect();
+        self.steps.install(&timed_all(&in_force, self.now.utc), &gone)?;
+        for (target, block) in ended {
+            self.push_lift(*target, block.with, None);
+            self.ledger.note(*target, Block { with: Responses::NONE, ..*block });
+        }
+        let boot = self.clock.boot();
+        let installed = self.at_once.union(self.steps.installed());
+        for (target, block) in in_force {
+            if self.steps.must_renew(&block, boot) {
+                self.jobs.push(Job::new(Purpose::Renew, target, self.steps.to_renew(&target)));
+            }
+            self.record(target, Block { with: block.with.union(installed), ..block });
+        }
+        self.advance();
+        Ok(())
+    }
+
+    /// The blocks that shut somebody out.
+    fn in_force(&self) -> Vec<(IpNet, Block)> {
+        let now = self.now.utc;
+        self.core
+            .escalation
+            .entries()
+            .filter(|(_, block)| block.until > now && !block.is_run_only())
+            .collect()
+    }
+
     fn install(&mut self) -> Result<(), Refusal> {
-        let (entries, now) = (self.core.escalation.entries(), self.now.utc);
-        let blocks = entries.filter(|(_, block)| block.until > now);
-        let blocks: Vec<Timed> = blocks.map(|(target, block)| timed(target, block, now)).collect();
+        let blocks = timed_all(&self.in_force(), self.now.utc);
         self.responses.install(self.core.authority.never(), &blocks)
     }
 
     /// Whether a request can be taken: its reply must find room, and replies must not overtake a list.
     pub fn is_free(&self) -> bool {
-        self.listing.is_none() && !self.stopped && self.replies.room() > self.pending.len()
+        let spoken_for = FRAMES * (self.pending.len() + self.jobs.answers_due() + 1);
+        self.listing.is_none() && !self.stopped && self.replies.room() > spoken_for
     }
 
     /// Whether the sensor asked for the end.
@@ -113,52 +195,107 @@ impl<R: Respond> Service<R> {
         }
     }
 
-    /// Gives the kernel the blocks that were granted, and answers for each as the kernel did.
+    /// Gives the kernel the blocks that were granted, and goes on with what is to be done besides.
     pub fn finish(&mut self) {
         let grants = std::mem::take(&mut self.pending);
         if grants.is_empty() {
             return;
         }
         let begun = Instant::now();
-        let results = self.do_block(&grants);
-        let micros = micros(begun.elapsed());
+        let shut_out: Vec<Grant> = grants.iter().filter(|grant| !grant.run_only).copied().collect();
+        let mut results = self.do_block(&shut_out).into_iter();
+        for grant in grants {
+            let effects =
+                if grant.run_only { Effects::default() } else { results.next().unwrap_or_default() };
+            self.begin(grant, effects, begun);
+        }
+        self.advance();
+    }
+
+    /// What the kernel has is on record from now on, whatever becomes of the rest.
+    fn begin(&mut self, grant: Grant, effects: Effects, begun: Instant) {
+        let left = Duration::from_millis(grant.block.left(self.now.utc));
+        let mut job = Job::new(Purpose::Block(grant), grant.target, self.steps.to_block(&grant, left));
+        (job.with, job.begun) = (effects.with, begun);
+        effects.refused.into_iter().for_each(|(response, refusal)| job.refuse(response, refusal));
+        if effects.with.block() && !job.is_done() {
+            self.record(grant.target, Block { with: grant.block.with.union(effects.with), ..grant.block });
+        }
+        self.jobs.push(job);
+    }
+
+    /// Goes on with every job that can, and says what became of those that are done.
+    pub fn advance(&mut self) {
         let mut logged = false;
-        for (at, grant) in grants.iter().enumerate() {
-            match results.get(at) {
-                Some(Ok(())) => self.blocked(grant, micros),
-                Some(Err(refusal)) => {
-                    // One line a batch: a sensor must not be able to fill the log.
-                    if !std::mem::replace(&mut logged, true) {
-                        log(&format!("{} was not blocked: {refusal}", grant.target));
-                    }
-                    self.answer(done(grant.id, Outcome::Failed(refusal.errno)));
-                }
-                None => self.answer(done(grant.id, Outcome::Failed(libc::EIO))),
+        for job in self.jobs.advance(&mut self.steps) {
+            // One line a batch: a sensor must not be able to fill the log.
+            if let Some((response, failure)) =
+                job.failures.first().filter(|_| !std::mem::replace(&mut logged, true))
+            {
+                log(&format!("{}: {}: {}: {}", job.target, response.name(), failure.fault, failure.text));
+            }
+            match job.purpose {
+                Purpose::Block(grant) => self.blocked(&grant, &job),
+                Purpose::Lift(asked) => self.lifted(asked, &job),
+                Purpose::Renew => self.renewed(&job),
+                Purpose::Abandoned => {}
             }
         }
     }
 
-    fn blocked(&mut self, grant: &Grant, micros: u32) {
-        self.core.escalation.enter(grant.target, grant.block);
-        self.ledger.note(grant.target, grant.block);
-        self.answer(in_force(grant.id, Outcome::Blocked, grant.block, self.now.utc, micros));
+    fn blocked(&mut self, grant: &Grant, job: &Job) {
+        let holds = job.with.block() || grant.run_only && job.with.contains(Response::RunCommand);
+        self.tell_failures(grant.id, &job.failures);
+        let Some(block) = holds.then(|| Block { with: grant.block.with.union(job.with), ..grant.block })
+        else {
+            let errno = job.failures.first().map_or(libc::EIO, |(_, failure)| failure.fault.errno());
+            return self.answer(done(grant.id, Outcome::Failed(errno)));
+        };
+        self.record(grant.target, block);
+        let micros = micros(job.begun.elapsed());
+        self.answer(in_force(grant.id, Outcome::Blocked, block, self.now.utc, micros, job.with));
     }
 
-    fn do_block(&mut self, grants: &[Grant]) -> Vec<Result<(), Refusal>> {
+    /// Kernel, file or command has it: now it is a block.
+    fn record(&mut self, target: IpNet, block: Block) {
+        let before = self.core.escalation.get(&target);
+        self.core.escalation.enter(target, block);
+        if before != Some(block) {
+            self.ledger.note(target, block);
+        }
+        if let Some(file) = self.blocked_file.as_mut().filter(|_| before.is_none())
+            && let Err(refusal) = file.add(target.addr())
+        {
+            log(&refusal.text);
+        }
+    }
+
+    fn renewed(&mut self, job: &Job) {
+        if let Some(block) = self.core.escalation.get(&job.target) {
+            self.record(job.target, Block { with: block.with.union(job.with), ..block });
+        }
+    }
+
+    /// Why responses failed, before the last word on the request.
+    fn tell_failures(&mut self, id: u64, failures: &[(Response, Failure)]) {
+        let pieces = |text: &str| text.chars().count().div_ceil(NOTE_BYTES).clamp(1, 2);
+        let notes = failures.iter().flat_map(|(response, failure)| {
+            (0..pieces(&failure.text)).map(|part| Note::new(*response, failure.fault, &failure.text, part))
+        });
+        notes.take(FRAMES - 1).for_each(|note| self.answer(Reply::Note { id, note }));
+    }
+
+    fn do_block(&mut self, grants: &[Grant]) -> Vec<Effects> {
         let batch: Vec<Timed> = grants.iter().map(|it| timed(it.target, it.block, self.now.utc)).collect();
         let results = self.responses.block(&batch);
-        match results.iter().any(|result| result.as_ref().is_err_and(|refusal| refusal.table_gone)) {
+        match results.iter().any(Effects::table_gone) {
             true => self.block_in_a_new_table(&batch, results),
             false => results,
         }
     }
 
     /// Somebody's `nft flush ruleset` must not end the protection: everything is installed again.
-    fn block_in_a_new_table(
-        &mut self,
-        batch: &[Timed],
-        results: Vec<Result<(), Refusal>>,
-    ) -> Vec<Result<(), Refusal>> {
+    fn block_in_a_new_table(&mut self, batch: &[Timed], results: Vec<Effects>) -> Vec<Effects> {
         log("the firewall table was deleted by somebody and is installed again");
         match self.install() {
             Ok(()) => self.responses.block(batch),
@@ -170,28 +307,94 @@ impl<R: Respond> Service<R> {
     }
 
     fn do_unblock(&mut self, id: u64, target: IpNet) {
-        let begun = Instant::now();
-        let outcome = match self.responses.unblock(&target) {
-            // Blocked for the kernel, or at least on record: either way it is lifted now.
-            Ok(was_blocked) if self.core.escalation.lift(&target) | was_blocked => {
-                self.ledger.forget(target);
-                Outcome::Lifted
+        self.overtake(Some(&target));
+        match self.responses.unblock(&target) {
+            Ok(was_blocked) => {
+                let with = self.core.escalation.get(&target).map_or(Responses::NONE, |block| block.with);
+                self.take_lines(&[(target, with)]);
+                self.push_lift(target, with, Some((id, was_blocked)));
+                self.advance();
             }
-            Ok(_) => Outcome::NotBlocked,
-            Err(refusal) => Outcome::Failed(refusal.errno),
+            Err(refusal) => self.answer(done(id, Outcome::Failed(refusal.errno))),
+        }
+    }
+
+    /// Blocks on their way are given up: whoever asked for them is told.
+    fn overtake(&mut self, target: Option<&IpNet>) {
+        for grant in self.jobs.abandon(target) {
+            self.answer(done(grant.id, Outcome::Failed(Fault::Lifted.errno())));
+        }
+    }
+
+    fn push_lift(&mut self, target: IpNet, with: Responses, asked: Option<(u64, bool)>) {
+        self.jobs.push(Job::new(Purpose::Lift(asked), target, self.steps.to_lift(&target, with)));
+    }
+
+    /// An operator's unblock that failed in part leaves the record, so that it can be asked for again.
+    fn lifted(&mut self, asked: Option<(u64, bool)>, job: &Job) {
+        let Some((id, was_blocked)) = asked else { return };
+        self.tell_failures(id, &job.failures);
+        let outcome = match job.failures.first() {
+            Some((_, failure)) => Outcome::Failed(failure.fault.errno()),
+            // Blocked for the kernel, or at least on record: either way it is lifted now.
+            None if self.forget(&job.target) | was_blocked => Outcome::Lifted,
+            None => Outcome::NotBlocked,
         };
-        self.answer(timed_reply(id, outcome, begun));
+        self.answer(timed_reply(id, outcome, job.begun, job.with));
+    }
+
+    fn forget(&mut self, target: &IpNet) -> bool {
+        let was = self.core.escalation.lift(target);
+        self.ledger.forget(*target);
+        if was {
+            self.rewrite_blocked_file();
+        }
+        was
+    }
+
+    fn rewrite_blocked_file(&mut self) {
+        let (entries, now) = (self.core.escalation.entries(), self.now.utc);
+        let addresses = entries.filter(|(_, block)| block.until > now).map(|(target, _)| target.addr());
+        if let Some(Err(refusal)) = self.blocked_file.as_mut().map(|file| file.rewrite(addresses)) {
+            log(&refusal.text);
+        }
+    }
+
+    fn take_lines(&mut self, ended: &[(IpNet, Responses)]) {
+        let lines =
+            ended.iter().filter(|(_, with)| with.contains(Response::HostsDeny)).map(|(target, _)| *target);
+        if let Err(refusal) = self.steps.take_lines(lines) {
+            log(&refusal.text);
+        }
     }
 
     fn do_flush(&mut self, id: u64) {
         let begun = Instant::now();
         let outcome = match self.responses.flush() {
-            Ok(()) if self.core.escalation.lift_all() > 0 => Outcome::Lifted,
-            Ok(()) => Outcome::NotBlocked,
+            Ok(()) => {
+                self.overtake(None);
+                let lifted: Vec<(IpNet, Block)> = self.core.escalation.lift_all().into_iter().collect();
+                self.take_back(&lifted);
+                if lifted.is_empty() { Outcome::NotBlocked } else { Outcome::Lifted }
+            }
             Err(refusal) => Outcome::Failed(refusal.errno),
         };
         self.ledger.renew();
-        self.answer(timed_reply(id, outcome, begun));
+        self.answer(timed_reply(id, outcome, begun, Responses::NONE));
+    }
+
+    /// Files and programs' part of blocks that are over; what fails is logged.
+    fn take_back(&mut self, ended: &[(IpNet, Block)]) {
+        let with: Vec<(IpNet, Responses)> =
+            ended.iter().map(|(target, block)| (*target, block.with)).collect();
+        self.take_lines(&with);
+        for (target, with) in with {
+            self.push_lift(target, with, None);
+        }
+        if !ended.is_empty() {
+            self.rewrite_blocked_file();
+        }
+        self.advance();
     }
 
     fn do_protect(&mut self, id: u64) {
@@ -200,7 +403,7 @@ impl<R: Respond> Service<R> {
             Ok(()) => Outcome::Lifted,
             Err(refusal) => Outcome::Failed(refusal.errno),
         };
-        self.answer(timed_reply(id, outcome, begun));
+        self.answer(timed_reply(id, outcome, begun, Responses::NONE));
     }
 
     /// Unlike an operator's flush this forgives nobody.
@@ -210,10 +413,10 @@ impl<R: Respond> Service<R> {
             Some(Err(refusal)) => Outcome::Failed(refusal.errno),
             Some(Ok(())) => {
                 self.ledger.renew();
-                match self.core.escalation.end_all(self.now.utc) {
-                    0 => Outcome::NotBlocked,
-                    _ => Outcome::Lifted,
-                }
+                self.overtake(None);
+                let ended = self.core.escalation.end_all(self.now.utc);
+                self.take_back(&ended);
+                if ended.is_empty() { Outcome::NotBlocked } else { Outcome::Lifted }
             }
         };
         self.stopped = true;
@@ -251,12 +454,16 @@ impl<R: Respond> Service<R> {
     }
 
     fn lift(&mut self, targets: &[IpNet]) {
+        let mut lifted = Vec::new();
         for target in targets {
+            self.overtake(Some(target));
             if let Err(refusal) = self.responses.unblock(target) {
                 log(&refusal.text);
             }
+            lifted.extend(self.core.escalation.get(target).map(|block| (*target, block)));
             self.core.escalation.lift(target);
         }
+        self.take_back(&lifted);
         match targets.len() > MANY {
             true => self.ledger.renew(),
             false => targets.iter().for_each(|target| self.ledger.forget(*target)),
@@ -289,8 +496,27 @@ impl<R: Respond> Service<R> {
             self.ledger.renew();
         }
         if self.core.escalation.next_end().is_some_and(|end| end <= now.utc) {
-            self.core.escalation.expire(now.utc);
+            self.expire();
         }
+    }
+
+    fn expire(&mut self) {
+        let ended = self.core.escalation.expire(self.now.utc);
+        for (target, block) in &ended {
+            if let Err(refusal) = self.responses.expire(target) {
+                log(&refusal.text);
+            }
+            // What the kernel ends by itself needs no word in the ledger.
+            if block.with.iter().any(|response| response != Response::Nftables) {
+                self.ledger.note(*target, Block { with: Responses::NONE, ..*block });
+            }
+        }
+        self.take_back(&ended);
+    }
+
+    /// Programs that run, and when the first one's time is up.
+    pub fn jobs(&self) -> &Jobs {
+        &self.jobs
     }
 
     /// Milliseconds until the next block ends.
@@ -327,7 +553,18 @@ fn core(settings: &Settings, now: Now) -> Core {
     Core {
         authority: Authority::new(settings.never_block.clone(), now.uptime),
         escalation: Escalation::new(terms),
+        run_only: RunOnly { tcp: settings.custom.run_only_tcp, udp: settings.custom.run_only_udp },
     }
+}
+
+/// What the kernel brings about at once.
+fn at_once(responses: &[Response]) -> Responses {
+    let kernel = |response: &Response| matches!(response, Response::Nftables | Response::Route);
+    responses.iter().copied().filter(kernel).collect()
+}
+
+fn timed_all(blocks: &[(IpNet, Block)], now: u64) -> Vec<Timed> {
+    blocks.iter().map(|(target, block)| timed(*target, *block, now)).collect()
 }
 
 fn report(loaded: &Loaded) {
@@ -358,13 +595,13 @@ fn timed(target: IpNet, block: Block, now: u64) -> Timed {
     (target, Some(Duration::from_millis(block.left(now))))
 }
 
-fn timed_reply(id: u64, outcome: Outcome, begun: Instant) -> Reply {
-    Reply::Done { id, outcome, seconds: 0, offence: 0, micros: micros(begun.elapsed()) }
+fn timed_reply(id: u64, outcome: Outcome, begun: Instant, with: Responses) -> Reply {
+    Reply::Done { id, outcome, seconds: 0, offence: 0, micros: micros(begun.elapsed()), with }
 }
 
 fn entry(id: u64, target: IpNet, block: Block) -> Reply {
     let (since, until) = (block.since / 1000, block.until.div_ceil(1000));
-    Reply::Entry { id, target, since, until, offence: block.offence }
+    Reply::Entry { id, target, since, until, offence: block.offence, with: block.with }
 }
 
 fn micros(span: Duration) -> u32 {

@@ -10,12 +10,14 @@ use std::process::ExitCode;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{SFlag, fstat};
 
+use super::blocked_file::BlockedFile;
 use super::confine;
 use super::error::{HelperError, log};
 use super::ledger::Ledger;
 use super::respond::System;
 use super::run::Loop;
-use super::service::Service;
+use super::service::{Opened, Service};
+use super::steps::Steps;
 use crate::protocol::Settings;
 use crate::sandbox::proof;
 
@@ -38,16 +40,22 @@ fn serve() -> Result<(), HelperError> {
     ignore_signals()?;
     let settings = Settings::read_from(&mut requests)?;
     let cage = confine::cage(&settings)?;
-    confine::rights(settings.run_as)?;
-    let system = System::open()?;
+    // Before root is left: its folder is not the helper's user's.
+    let owner = settings.run_as.map(|(uid, _)| uid);
+    let blocked_file =
+        settings.blocked_file.as_deref().map(|path| BlockedFile::open(path, owner)).transpose()?;
+    confine::rights(settings.rights(), settings.run_as)?;
+    let responses = System::open(&settings.block_with)?;
     let landlock = confine::files(&settings)?;
+    let steps = Steps::open(&settings)?;
     let ledger = Ledger::open(&settings.state_dir)?;
+    let opened = Opened { responses, steps, ledger, blocked_file, landlock };
     let mut pipes =
         Loop::new(requests, replies).map_err(|error| HelperError::System("use the pipes", error))?;
     if let Some(cage) = cage {
         cage.enter()?;
     }
-    let mut service = Service::start(settings, system, ledger, landlock)?;
+    let mut service = Service::start(settings, opened)?;
     #[cfg(feature = "escape-attempts")]
     crate::sandbox::escape::attempt("helper");
     pipes.run(&mut service)

@@ -3,6 +3,7 @@
 //! Both roles use it. Bytes that come from the kernel are parsed totally: whatever they are, there is no panic.
 #![forbid(unsafe_code)]
 
+pub mod blackhole;
 pub mod message;
 pub mod nftables;
 pub mod route;

@@ -7,7 +7,8 @@
 //! |---|---|---|---|
 //! | 0 | version | 36-39 | seconds, restored |
 //! | 1 | kind | 40 | protocol, outcome |
-//! | 8-15 | id | 41 | verified |
+//! | 8-15 | id | 41 | verified, responses |
+//! | 2, 3, 4-7 | response, fault, its number (notes) | 16-63 | text (notes) |
 //! | 16-31 | address, IPv4 in the first four | 44-47 | micros |
 //! | 32, 33 | family 4 or 6, prefix length | 48-55 | since; errno in 48-51 |
 //! | 34-35 | port, offence | 56-63 | until |
@@ -58,6 +59,11 @@ pub(super) const OFFENCE: usize = 34;
 pub(super) const SECONDS: usize = 36;
 pub(super) const CODE: usize = 40;
 pub(super) const VERIFIED: usize = 41;
+pub(super) const RESPONSES: usize = 41;
+pub(super) const NOTE_RESPONSE: usize = 2;
+pub(super) const NOTE_FAULT: usize = 3;
+pub(super) const NOTE_NUMBER: usize = 4;
+pub(super) const NOTE_TEXT: usize = 16;
 pub(super) const MICROS: usize = 44;
 pub(super) const ERRNO: usize = 48;
 pub(super) const SINCE: usize = 48;

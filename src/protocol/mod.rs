@@ -8,11 +8,14 @@ pub mod channel;
 pub mod frame;
 pub mod reply;
 pub mod request;
+pub mod responses;
 pub mod settings;
+pub mod wording;
 
 pub use frame::{Frame, FrameError};
-pub use reply::{Outcome, Reply};
+pub use reply::{Fault, Note, Outcome, Reply};
 pub use request::Request;
+pub use responses::{Response, Responses};
 pub use settings::Settings;
 
 /// Length of every frame on either pipe, bytes.

@@ -4,6 +4,7 @@
 use ipnet::IpNet;
 
 use super::frame::{self, Frame, FrameError, Writer, field};
+use super::{Response, Responses};
 
 /// What the helper says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,15 @@ pub enum Reply {
         offence: u16,
         /// Time the effect took, microseconds.
         micros: u32,
+        /// Which responses took effect.
+        with: Responses,
+    },
+    /// Why a response to a request failed, before the request's `Done`; several make up one text.
+    Note {
+        /// The request's number.
+        id: u64,
+        /// What failed, and why.
+        note: Note,
     },
     /// One block in force, in answer to `List`.
     Entry {
@@ -40,6 +50,8 @@ pub enum Reply {
         until: u64,
         /// Which offence.
         offence: u16,
+        /// Which responses are in force.
+        with: Responses,
     },
     /// No more entries.
     End {
@@ -76,11 +88,123 @@ pub enum Outcome {
     Failed(i32),
 }
 
+/// Bytes of text in one note.
+pub const NOTE_BYTES: usize = 48;
+
+/// One response that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Which.
+    pub response: Response,
+    /// How.
+    pub fault: Fault,
+    /// What was said about it: printable ASCII, filled up with zeros.
+    pub text: [u8; NOTE_BYTES],
+}
+
+/// How a response failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The system refused: an `errno` value.
+    Errno(i32),
+    /// The command ended with this status.
+    Exit(i32),
+    /// A signal ended the command.
+    Signal(i32),
+    /// The command did not end in time (seconds) and was killed.
+    Hung(i32),
+    /// So many commands were running or waiting that this one was not run.
+    Busy,
+    /// An unblock overtook it.
+    Lifted,
+}
+
+impl Note {
+    /// A note whose text is the `part`th piece of `text`, with anything but printable ASCII made a `?`.
+    pub fn new(response: Response, fault: Fault, text: &str, part: usize) -> Note {
+        let mut bytes = [0; NOTE_BYTES];
+        let plain = text.chars().map(|c| if matches!(c, ' '..='~') { c as u8 } else { b'?' });
+        bytes.iter_mut().zip(plain.skip(part.saturating_mul(NOTE_BYTES))).for_each(|(to, from)| *to = from);
+        Note { response, fault, text: bytes }
+    }
+
+    /// Its text.
+    pub fn text(&self) -> String {
+        self.text.iter().take_while(|&&byte| byte != 0).map(|&byte| char::from(byte)).collect()
+    }
+
+    fn is_clean(text: &[u8]) -> bool {
+        let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
+        text.iter()
+            .enumerate()
+            .all(|(at, byte)| if at < end { matches!(byte, b' '..=b'~') } else { *byte == 0 })
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Fault::Errno(errno) => write!(out, "{}", std::io::Error::from_raw_os_error(*errno)),
+            Fault::Exit(status) => write!(out, "exit status {status}"),
+            Fault::Signal(signal) => write!(out, "ended by signal {signal}"),
+            Fault::Hung(seconds) => write!(out, "not done within {seconds} s and killed"),
+            Fault::Busy => write!(out, "not run: too many commands are running or waiting"),
+            Fault::Lifted => write!(out, "given up: the block was lifted meanwhile"),
+        }
+    }
+}
+
+impl Fault {
+    fn code(self) -> u8 {
+        match self {
+            Fault::Errno(_) => 1,
+            Fault::Exit(_) => 2,
+            Fault::Signal(_) => 3,
+            Fault::Hung(_) => 4,
+            Fault::Busy => 5,
+            Fault::Lifted => 6,
+        }
+    }
+
+    fn number(self) -> i32 {
+        match self {
+            Fault::Errno(number) | Fault::Exit(number) | Fault::Signal(number) | Fault::Hung(number) => {
+                number
+            }
+            Fault::Busy | Fault::Lifted => 0,
+        }
+    }
+
+    fn of(code: [u8; 1], number: i32) -> Option<Fault> {
+        Some(match code {
+            [1] => Fault::Errno(number),
+            [2] => Fault::Exit(number),
+            [3] => Fault::Signal(number),
+            [4] => Fault::Hung(number),
+            [5] => Fault::Busy,
+            [6] => Fault::Lifted,
+            [_] => return None,
+        })
+    }
+
+    /// The errno that says it best, for [`Outcome::Failed`].
+    pub fn errno(self) -> i32 {
+        match self {
+            Fault::Errno(errno) => errno,
+            Fault::Hung(_) => libc::ETIMEDOUT,
+            Fault::Busy => libc::EAGAIN,
+            Fault::Lifted => libc::ECANCELED,
+            Fault::Exit(_) | Fault::Signal(_) => libc::EIO,
+        }
+    }
+}
+
 const READY: u8 = 0x81;
 const DONE: u8 = 0x82;
 const ENTRY: u8 = 0x83;
 const END: u8 = 0x84;
 const PONG: u8 = 0x85;
+const NOTE: u8 = 0x86;
 
 impl Reply {
     /// The reply's frame.
@@ -89,19 +213,27 @@ impl Reply {
             Reply::Ready { restored, landlock } => {
                 Writer::new(READY).put(frame::SECONDS, restored.to_be_bytes()).put(frame::CODE, [*landlock])
             }
-            Reply::Done { id, outcome, seconds, offence, micros } => Writer::new(DONE)
+            Reply::Done { id, outcome, seconds, offence, micros, with } => Writer::new(DONE)
                 .put(frame::ID, id.to_be_bytes())
                 .put(frame::CODE, [outcome.code()])
                 .put(frame::ERRNO, outcome.errno().to_be_bytes())
                 .put(frame::SECONDS, seconds.to_be_bytes())
                 .put(frame::OFFENCE, offence.to_be_bytes())
-                .put(frame::MICROS, micros.to_be_bytes()),
-            Reply::Entry { id, target, since, until, offence } => Writer::new(ENTRY)
+                .put(frame::MICROS, micros.to_be_bytes())
+                .put(frame::RESPONSES, [u8::from(*with)]),
+            Reply::Note { id, note } => Writer::new(NOTE)
+                .put(frame::ID, id.to_be_bytes())
+                .put(frame::NOTE_RESPONSE, [note.response as u8])
+                .put(frame::NOTE_FAULT, [note.fault.code()])
+                .put(frame::NOTE_NUMBER, note.fault.number().to_be_bytes())
+                .put(frame::NOTE_TEXT, note.text),
+            Reply::Entry { id, target, since, until, offence, with } => Writer::new(ENTRY)
                 .put(frame::ID, id.to_be_bytes())
                 .network(target)
                 .put(frame::SINCE, since.to_be_bytes())
                 .put(frame::UNTIL, until.to_be_bytes())
-                .put(frame::OFFENCE, offence.to_be_bytes()),
+                .put(frame::OFFENCE, offence.to_be_bytes())
+                .put(frame::RESPONSES, [u8::from(*with)]),
             Reply::End { id } => Writer::new(END).put(frame::ID, id.to_be_bytes()),
             Reply::Pong { id } => Writer::new(PONG).put(frame::ID, id.to_be_bytes()),
         };
@@ -120,6 +252,7 @@ impl Reply {
             ENTRY => decode_entry(bytes, id)?,
             END => Reply::End { id },
             PONG => Reply::Pong { id },
+            NOTE => Reply::Note { id, note: decode_note(bytes)? },
             unknown => return Err(FrameError::Kind(unknown)),
         };
         match reply.encode() == *bytes {
@@ -137,7 +270,26 @@ fn decode_done(bytes: &Frame, id: u64) -> Result<Reply, FrameError> {
         seconds: u32::from_be_bytes(field(bytes, frame::SECONDS)),
         offence: u16::from_be_bytes(field(bytes, frame::OFFENCE)),
         micros: u32::from_be_bytes(field(bytes, frame::MICROS)),
+        with: decode_responses(bytes, DONE)?,
     })
+}
+
+fn decode_responses(bytes: &Frame, kind: u8) -> Result<Responses, FrameError> {
+    let [bits] = field(bytes, frame::RESPONSES);
+    Responses::try_from(bits).map_err(|_| FrameError::Field { kind, field: "set of responses" })
+}
+
+fn decode_note(bytes: &Frame) -> Result<Note, FrameError> {
+    let wrong = |field| FrameError::Field { kind: NOTE, field };
+    let [response] = field(bytes, frame::NOTE_RESPONSE);
+    let known = Response::ALL.into_iter().find(|known| *known as u8 == response);
+    let number = i32::from_be_bytes(field(bytes, frame::NOTE_NUMBER));
+    let fault = Fault::of(field(bytes, frame::NOTE_FAULT), number).ok_or(wrong("fault"))?;
+    let text = field(bytes, frame::NOTE_TEXT);
+    match Note::is_clean(&text) {
+        true => Ok(Note { response: known.ok_or(wrong("response"))?, fault, text }),
+        false => Err(wrong("text")),
+    }
 }
 
 fn decode_entry(bytes: &Frame, id: u64) -> Result<Reply, FrameError> {
@@ -147,6 +299,7 @@ fn decode_entry(bytes: &Frame, id: u64) -> Result<Reply, FrameError> {
         since: u64::from_be_bytes(field(bytes, frame::SINCE)),
         until: u64::from_be_bytes(field(bytes, frame::UNTIL)),
         offence: u16::from_be_bytes(field(bytes, frame::OFFENCE)),
+        with: decode_responses(bytes, ENTRY)?,
     })
 }
 
@@ -209,22 +362,30 @@ mod tests {
         let target = (any::<[u8; 16]>(), 0u8..=128).prop_map(|(ip, len)| IpNet::new(ip.into(), len).unwrap());
         prop_oneof![
             any::<(u32, u8)>().prop_map(|(restored, landlock)| Reply::Ready { restored, landlock }),
-            (any::<u64>(), any_outcome(), any::<u32>(), any::<u16>(), any::<u32>()).prop_map(
-                |(id, outcome, seconds, offence, micros)| Reply::Done {
+            (any::<u64>(), any_outcome(), any::<u32>(), any::<u16>(), any::<u32>(), 0u8..64).prop_map(
+                |(id, outcome, seconds, offence, micros, with)| Reply::Done {
                     id,
                     outcome,
                     seconds,
                     offence,
-                    micros
+                    micros,
+                    with: Responses::try_from(with).unwrap(),
                 }
             ),
-            (any::<u64>(), target, any::<u64>(), any::<u64>(), any::<u16>()).prop_map(
-                |(id, target, since, until, offence)| Reply::Entry {
+            (any::<u64>(), 0usize..6, 1u8..=6, any::<i32>(), "\\PC{0,120}", 0usize..4).prop_map(
+                |(id, response, code, number, text, part)| {
+                    let fault = Fault::of([code], number).unwrap();
+                    Reply::Note { id, note: Note::new(Response::ALL[response], fault, &text, part) }
+                }
+            ),
+            (any::<u64>(), target, any::<u64>(), any::<u64>(), any::<u16>(), 0u8..64).prop_map(
+                |(id, target, since, until, offence, with)| Reply::Entry {
                     id,
                     target: target.trunc(),
                     since,
                     until,
-                    offence
+                    offence,
+                    with: Responses::try_from(with).unwrap(),
                 }
             ),
             any::<u64>().prop_map(|id| Reply::End { id }),

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use super::responses::Response;
+
 /// The ledger's file name in STATE_DIR: the sensor hands the file to the helper's user, the helper keeps it.
 pub const LEDGER: &str = "ledger";
 
@@ -34,6 +36,10 @@ pub struct Settings {
     pub sandbox: Sandbox,
     /// SANDBOX_LOG: name the system call that the helper dies of.
     pub sandbox_log: bool,
+    /// BLOCKED_FILE.
+    pub blocked_file: Option<PathBuf>,
+    /// What the administrator wrote himself.
+    pub custom: Custom,
 }
 
 /// SANDBOX: what happens where the kernel cannot confine as asked. Rights are given up in any case.
@@ -49,12 +55,39 @@ pub enum Sandbox {
     Off,
 }
 
-/// Ways to block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Response {
-    /// Timed sets in the table `inet portsentry`.
-    Nftables,
+/// What the administrator wrote himself: `$TARGET$`, `$PORT$` and `$MODE$` are not yet replaced (see `wording`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Custom {
+    /// KILL_ROUTE.
+    pub kill_route: Option<String>,
+    /// KILL_RUN_CMD.
+    pub kill_run_cmd: Option<String>,
+    /// UNBLOCK_CMD: run when a block ends that KILL_ROUTE made.
+    pub unblock_cmd: Option<String>,
+    /// KILL_HOSTS_DENY.
+    pub hosts_deny: Option<String>,
+    /// HOSTS_DENY_FILE.
+    pub hosts_deny_file: PathBuf,
+    /// COMMAND_TIMEOUT, seconds.
+    pub command_timeout: u32,
+    /// `$MODE$`: `stealth` or `connect`.
+    pub mode: String,
+    /// BLOCK_TCP=2: TCP scans run KILL_RUN_CMD and nothing else.
+    pub run_only_tcp: bool,
+    /// BLOCK_UDP=2, likewise.
+    pub run_only_udp: bool,
+}
+
+/// What rights the helper cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// CAP_NET_ADMIN as an ordinary user: nftables and routes.
+    NetAdmin,
+    /// uid 0 with CAP_NET_ADMIN, CAP_NET_RAW and CAP_CHOWN: hosts.deny and the iptables programs.
+    Root,
+    /// uid 0 with all it has, and programs may gain rights: the administrator's own commands may do whatever root may.
+    Commands,
 }
 
 /// Longest settings document, bytes.
@@ -107,12 +140,48 @@ impl Settings {
         serde_json::from_slice::<Settings>(&text).map_err(SettingsError::Form)?.checked()
     }
 
+    /// What the responses need. Folders and files: that of `custom.hosts_deny_file`; programs: everything on
+    /// [`PATH`](super::wording::PATH) and whatever those run.
+    pub fn rights(&self) -> Rights {
+        let needs = |response: &Response| match response {
+            Response::Nftables | Response::Route => Rights::NetAdmin,
+            Response::Iptables | Response::HostsDeny => Rights::Root,
+            Response::Command | Response::RunCommand => Rights::Commands,
+        };
+        let most = |most, rights| match (most, rights) {
+            (Rights::Commands, _) | (_, Rights::Commands) => Rights::Commands,
+            (Rights::Root, _) | (_, Rights::Root) => Rights::Root,
+            (Rights::NetAdmin, Rights::NetAdmin) => Rights::NetAdmin,
+        };
+        self.block_with.iter().map(needs).fold(Rights::NetAdmin, most)
+    }
+
+    /// Whether the helper runs programs, which inherit its confinement.
+    pub fn runs_programs(&self) -> bool {
+        self.block_with.iter().any(|response| match response {
+            Response::Nftables | Response::Route | Response::HostsDeny => false,
+            Response::Iptables | Response::Command | Response::RunCommand => true,
+        })
+    }
+
+    /// Whether a scan over this protocol runs KILL_RUN_CMD and nothing else.
+    pub fn is_run_only(&self, protocol: crate::detect::probe::Protocol) -> bool {
+        use crate::detect::probe::Protocol;
+        match protocol {
+            Protocol::Udp => self.custom.run_only_udp,
+            Protocol::Tcp | Protocol::Sctp | Protocol::Icmp | Protocol::Ip => self.custom.run_only_tcp,
+        }
+    }
+
     fn checked(self) -> Result<Settings, SettingsError> {
         match &self {
             Settings { block_time: 0, .. } => Err(SettingsError::Value("block_time of 0 seconds")),
             Settings { block_time_factor: 0, .. } => Err(SettingsError::Value("block_time_factor of 0")),
-            Settings { block_with, .. } if block_with.as_slice() != [Response::Nftables] => {
-                Err(SettingsError::Value("block_with: nftables, once, is the response of this build"))
+            Settings { block_with, .. } if block_with.is_empty() || repeats(block_with) => {
+                Err(SettingsError::Value("block_with: at least one response, each once"))
+            }
+            Settings { block_with, custom, .. } if lacks_text(block_with, custom) => {
+                Err(SettingsError::Value("block_with: a response without its text"))
             }
             Settings { state_dir, .. } if !state_dir.is_absolute() => {
                 Err(SettingsError::Value("state_dir: its path must be absolute"))
@@ -120,6 +189,22 @@ impl Settings {
             Settings { .. } => Ok(self),
         }
     }
+}
+
+fn repeats(responses: &[Response]) -> bool {
+    responses
+        .iter()
+        .enumerate()
+        .any(|(at, response)| responses.iter().skip(at + 1).any(|other| other == response))
+}
+
+fn lacks_text(responses: &[Response], custom: &Custom) -> bool {
+    responses.iter().any(|response| match response {
+        Response::Nftables | Response::Iptables | Response::Route => false,
+        Response::HostsDeny => custom.hosts_deny.is_none() || !custom.hosts_deny_file.is_absolute(),
+        Response::Command => custom.kill_route.is_none(),
+        Response::RunCommand => custom.kill_run_cmd.is_none(),
+    })
 }
 
 #[cfg(test)]
@@ -140,6 +225,8 @@ mod tests {
             run_as: Some((65534, 65534)),
             sandbox: Sandbox::Strict,
             sandbox_log: false,
+            blocked_file: None,
+            custom: Custom::default(),
         }
     }
 
@@ -178,6 +265,8 @@ mod tests {
         for wrong in [
             Settings { block_time: 0, ..settings() },
             Settings { block_with: vec![], ..settings() },
+            Settings { block_with: vec![Response::Route, Response::Route], ..settings() },
+            Settings { block_with: vec![Response::Command], ..settings() },
             Settings { block_time_factor: 0, ..settings() },
             Settings { state_dir: "state".into(), ..settings() },
         ] {

@@ -32,11 +32,12 @@ pub struct Expectations {
     pub no_root: bool,
 }
 
-/// What Landlock as it is `in_force` must refuse, whatever a role's rules are: no role reads `/` or writes a device.
+/// What Landlock as it is `in_force` must refuse, whatever a role's rules are: no role reads `/` or writes
+/// `/dev/zero`.
 pub fn under_landlock(in_force: &LandlockInForce) -> Expectations {
     let holds = in_force.abi > 0;
     let path = |path: &str| if holds { vec![path.into()] } else { Vec::new() };
-    let (unreadable, unwritable) = (path("/"), path("/dev/null"));
+    let (unreadable, unwritable) = (path("/"), path("/dev/zero"));
     Expectations { unreadable, unwritable, no_tcp: in_force.abi >= 4, ..Expectations::default() }
 }
 

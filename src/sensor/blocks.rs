@@ -14,6 +14,8 @@ pub struct Block {
     pub until: u64,
     /// Which offence of the source it is for.
     pub offence: u16,
+    /// KILL_RUN_CMD and nothing else (BLOCK_*=2): nobody is shut out.
+    pub run_only: bool,
 }
 
 /// Blocks by target, and the order in which they end. As large as the helper's table, which is bounded.
@@ -83,9 +85,9 @@ mod tests {
     fn blocks_end_in_order_and_a_renewed_one_ends_later() {
         let mut blocks = Blocks::default();
         for (target, until) in [("192.0.2.1/32", 3000), ("192.0.2.2/32", 1000), ("2001:db8::/64", 2000)] {
-            blocks.insert(net(target), Block { until, offence: 1 });
+            blocks.insert(net(target), Block { until, offence: 1, run_only: false });
         }
-        blocks.insert(net("192.0.2.2/32"), Block { until: 9000, offence: 2 });
+        blocks.insert(net("192.0.2.2/32"), Block { until: 9000, offence: 2, run_only: false });
         assert_eq!((blocks.len(), blocks.next_end()), (3, Some(2000)));
         assert_eq!(blocks.take_ended(1999), None);
         assert_eq!(blocks.take_ended(3000).unwrap().0, net("2001:db8::/64"));

@@ -8,12 +8,14 @@ use super::helper_link::Ready;
 use super::seccomp;
 use crate::config::{Config, Loaded};
 use crate::event;
+use crate::protocol::Settings;
+use crate::protocol::settings::Rights;
 use crate::sandbox::cage::Cage;
 use crate::sandbox::identity::Identity;
 use crate::sandbox::in_force::{Confinement, Witness};
 use crate::sandbox::landlock::{self, LandlockInForce, Rules};
 use crate::sandbox::selfcheck::{self, Expectations, prove};
-use crate::sandbox::{Capability, SandboxError, capabilities};
+use crate::sandbox::{Capability, Sandbox, SandboxError, capabilities};
 
 /// The user id that the sensor ends with: RUN_AS where it starts as root, its own elsewhere.
 pub fn own_uid(identity: Identity) -> u32 {
@@ -57,15 +59,26 @@ impl Confined {
     ///
     /// # Errors
     /// The filter does not hold.
-    pub fn seal(self, cage: Option<Cage>, ready: Ready) -> Result<event::Confinement, SandboxError> {
+    pub fn seal(
+        self,
+        cage: Option<Cage>,
+        settings: &Settings,
+        ready: Ready,
+    ) -> Result<event::Confinement, SandboxError> {
         if let Some(cage) = cage {
             cage.enter()?;
         }
         let (sensor, helper) = (self.witness.in_force()?, self.helper.in_force()?);
-        let roles = [("sensor", sensor, self.landlock.abi), ("helper", helper, i32::from(ready.landlock))];
+        let roles = [
+            ("sensor", sensor, self.landlock.abi, ""),
+            ("helper", helper, i32::from(ready.landlock), why_less(settings)),
+        ];
         Ok(event::Confinement {
-            in_force: roles.iter().map(|(role, it, landlock)| describe(role, it, *landlock)).collect(),
-            missing: roles.iter().flat_map(|(role, it, landlock)| missing(role, it, *landlock)).collect(),
+            in_force: roles.iter().map(|(role, it, landlock, _)| describe(role, it, *landlock)).collect(),
+            missing: roles
+                .iter()
+                .flat_map(|(role, it, landlock, why)| missing(role, it, *landlock, why))
+                .collect(),
         })
     }
 }
@@ -115,9 +128,18 @@ fn describe(role: &str, confinement: &Confinement, landlock: i32) -> String {
     format!("{role}: uid {}, {rights}{privileges}{files}{seccomp}", confinement.uid)
 }
 
-fn missing(role: &str, confinement: &Confinement, landlock: i32) -> Vec<String> {
+/// Why the helper keeps more than it could: what it runs inherits its confinement.
+fn why_less(settings: &Settings) -> &'static str {
+    match (settings.rights(), settings.runs_programs(), settings.sandbox) {
+        (Rights::Commands, _, _) => ", for the configured commands run with all of root's rights",
+        (Rights::Root, true, Sandbox::Strict | Sandbox::BestEffort) => ", for iptables would inherit it",
+        (Rights::Root | Rights::NetAdmin, _, _) => "",
+    }
+}
+
+fn missing(role: &str, confinement: &Confinement, landlock: i32, why: &str) -> Vec<String> {
     let layers = [(landlock > 0, "Landlock"), (confinement.seccomp, "seccomp")];
-    layers.iter().filter(|(holds, _)| !holds).map(|(_, layer)| format!("{role}: {layer}")).collect()
+    layers.iter().filter(|(holds, _)| !holds).map(|(_, layer)| format!("{role}: {layer}{why}")).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Performs what the pure parts decide. Never waits for anything but epoll, and an idle daemon does not wake.
 #![forbid(unsafe_code)]
 
+use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +31,7 @@ use crate::detect::Probe;
 use crate::detect::policy::Verdict;
 use crate::detect::table::Standing;
 use crate::event::Event;
-use crate::protocol::{Reply, Request};
+use crate::protocol::{Note, Reply, Request};
 
 const SIGHTINGS: u64 = 0;
 const REPLIES: u64 = 1;
@@ -99,6 +100,8 @@ pub struct EventLoop {
     pub(super) sweep_every: Duration,
     /// The configuration in force.
     pub(super) loaded: Loaded,
+    /// What the helper said about requests whose last word is still due.
+    pub(super) notes: HashMap<u64, Vec<Note>>,
     /// When the score table is swept next, so that no account of long ago passes for a fresh one.
     pub(super) sweep_at: Instant,
 }
@@ -359,15 +362,17 @@ impl EventLoop {
 
     fn on_reply(&mut self, reply: Reply, now: Now, turn: &mut Turn, answers: &mut Answers) {
         match reply {
-            Reply::Done { id, outcome, seconds, offence, micros } => {
-                let effect = Effect { outcome, seconds, offence, micros };
-                if !self.operators.on_done(id, effect, now, &mut self.responder, turn, answers) {
-                    self.responder.on_done(id, effect, now, turn);
+            Reply::Note { id, note } => self.notes.entry(id).or_default().push(note),
+            Reply::Done { id, outcome, seconds, offence, micros, with } => {
+                let notes = self.notes.remove(&id).unwrap_or_default();
+                let effect = Effect { outcome, seconds, offence, micros, with, notes };
+                if !self.operators.on_done(id, &effect, now, &mut self.responder, turn, answers) {
+                    self.responder.on_done(id, &effect, now, turn);
                 }
             }
-            Reply::Entry { id, target, since, until, offence } => {
+            Reply::Entry { id, target, since, until, offence, with } => {
                 let entry = Entry { target, since, until, offence };
-                self.operators.on_entry(id, entry, now, &mut self.responder, answers);
+                self.operators.on_entry(id, entry, with, now, &mut self.responder, answers);
             }
             Reply::End { id } => self.operators.on_end(id, answers),
             Reply::Ready { .. } | Reply::Pong { .. } => {}

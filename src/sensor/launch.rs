@@ -2,6 +2,7 @@
 //! right is given up, then the first packet is looked at.
 #![forbid(unsafe_code)]
 
+use std::collections::HashMap;
 use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, lchown};
@@ -34,7 +35,7 @@ use super::sightings::Sightings;
 use super::trails::Trails;
 use super::watcher::{Shared, View};
 use super::{never_block, signals};
-use crate::config::{Config, FOREVER, Interfaces, Loaded, LogOutput, Mode, PortSet};
+use crate::config::{BlockMode, Config, FOREVER, Interfaces, Loaded, LogOutput, Mode, PortSet};
 use crate::control::server::{BindError, ControlServer};
 use crate::detect::Peers;
 use crate::detect::policy::Watch;
@@ -46,7 +47,7 @@ use crate::event::history::{History, HistoryError};
 use crate::event::{self, Emitter, Start};
 use crate::packet::Reject;
 use crate::protocol::Settings;
-use crate::protocol::settings::{LEDGER, Response};
+use crate::protocol::settings::{Custom, LEDGER, Rights};
 use crate::sandbox::identity::Identity;
 use crate::sandbox::{Capability, SandboxError, capabilities};
 
@@ -153,8 +154,9 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
     let notifier = Notifier::open();
 
     // The helper, while there still are rights to give it.
-    make_state_dir(&config.state_dir, identity)?;
-    let mut link = HelperLink::start(&settings(config, configured_never, identity))?;
+    let settings = settings(config, configured_never, identity);
+    make_state_dir(&config.state_dir, helper_user(&settings, identity))?;
+    let mut link = HelperLink::start(&settings)?;
     let ready = link.wait_ready()?;
 
     let tell_all = tells_all(config, emitter.form());
@@ -170,13 +172,14 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
     let confined = Confined::enter(loaded, identity, link.pid())?;
     let (readers, rings) = rings.map_or_else(Default::default, Rings::apart);
     let threads = Parked::start(readers, &shared)?;
-    let confinement = confined.seal(cage, ready)?;
+    let confinement = confined.seal(cage, &settings, ready)?;
 
     let responder = Responder::new(responder::Setup {
         watch,
         never: host.never_block(),
         table: shared.table.clone(),
-        with: config.block_with.iter().map(|&response| name_of(response).to_owned()).collect(),
+        order: config.block_with.clone(),
+        custom: custom(config),
         tell_all,
         queue: QUEUE,
         block_limit: config.block_limit,
@@ -201,6 +204,7 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
         sweep_every: half_life(config).unwrap_or(NEVER_SWEPT),
         sweep_at: Instant::now() + half_life(config).unwrap_or(NEVER_SWEPT),
         loaded: loaded.clone(),
+        notes: HashMap::new(),
     };
     events.register().map_err(system("a descriptor cannot be watched"))?;
     events.register_decoys()?;
@@ -274,6 +278,14 @@ fn open_rings(config: &Config, watch: &Watch, in_use: &PortsInUse) -> Result<Opt
     Ok(Some(Rings { readers, control, interest }))
 }
 
+/// Whom the helper ends as: responses by files and programs keep it root.
+fn helper_user(settings: &Settings, identity: Identity) -> Identity {
+    match settings.rights() {
+        Rights::NetAdmin => identity,
+        Rights::Root | Rights::Commands => Identity { uid: 0, gid: 0 },
+    }
+}
+
 fn make_state_dir(path: &Path, identity: Identity) -> Result<(), StartError> {
     let failed = |error| StartError::StateDir(path.to_owned(), error);
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
@@ -308,6 +320,27 @@ fn settings(config: &Config, never_block: Vec<ipnet::IpNet>, identity: Identity)
         run_as: Some((identity.uid, identity.gid)),
         sandbox: config.sandbox,
         sandbox_log: config.sandbox_log,
+        blocked_file: config.blocked_file.clone(),
+        custom: custom(config),
+    }
+}
+
+/// The administrator's own texts: the helper acts on them, and the log quotes them.
+fn custom(config: &Config) -> Custom {
+    let mode = match config.flags.mode {
+        Mode::Stealth => "stealth",
+        Mode::Connect => "connect",
+    };
+    Custom {
+        kill_route: config.kill_route.clone(),
+        kill_run_cmd: config.kill_run_cmd.clone(),
+        unblock_cmd: config.unblock_cmd.clone(),
+        hosts_deny: config.kill_hosts_deny.clone(),
+        hosts_deny_file: config.hosts_deny_file.clone(),
+        command_timeout: config.command_timeout,
+        mode: mode.to_owned(),
+        run_only_tcp: config.block_tcp == BlockMode::RunCommand,
+        run_only_udp: config.block_udp == BlockMode::RunCommand,
     }
 }
 
@@ -387,12 +420,6 @@ fn describe(
         decoy_udp_ports: decoys.ports(Protocol::Udp).to_string(),
         restored,
         confinement,
-    }
-}
-
-fn name_of(response: Response) -> &'static str {
-    match response {
-        Response::Nftables => "nftables",
     }
 }
 

@@ -11,7 +11,7 @@ use super::clock::Now;
 use super::responder::{Effect, Responder, Turn};
 use crate::control::protocol::{ControlReply, ControlRequest, Done, Entry};
 use crate::control::server::ClientId;
-use crate::protocol::{Outcome, Request};
+use crate::protocol::{Outcome, Request, Responses};
 
 /// Answers on their way to clients.
 pub type Answers = Vec<(ClientId, ControlReply)>;
@@ -88,7 +88,7 @@ impl Operators {
     pub fn on_done(
         &mut self,
         id: u64,
-        effect: Effect,
+        effect: &Effect,
         now: Now,
         responder: &mut Responder,
         turn: &mut Turn,
@@ -119,7 +119,9 @@ impl Operators {
             Waiting::List { client, .. } => (client, effect),
             Waiting::Mirror => return true,
         };
-        answers.push((client, ControlReply::Done(Done::new(held.outcome, held.seconds, held.offence))));
+        let mut done = Done::new(held.outcome, held.seconds, held.offence);
+        done.error = held.reason();
+        answers.push((client, ControlReply::Done(done)));
         true
     }
 
@@ -128,6 +130,7 @@ impl Operators {
         &mut self,
         id: u64,
         entry: Entry,
+        with: Responses,
         now: Now,
         responder: &mut Responder,
         answers: &mut Answers,
@@ -139,7 +142,8 @@ impl Operators {
             }
             Some(Waiting::Mirror) => {
                 let left = entry.until.saturating_sub(now.wall / 1_000_000);
-                responder.on_block(entry.target, u32::try_from(left).unwrap_or(u32::MAX), entry.offence, now);
+                let seconds = u32::try_from(left).unwrap_or(u32::MAX);
+                responder.on_block(entry.target, seconds, entry.offence, with, now);
             }
             Some(Waiting::Block { .. } | Waiting::Unblock { .. } | Waiting::Flush { .. }) | None => {}
         }

@@ -18,10 +18,12 @@ use crate::control::protocol::outcome_reason;
 use crate::detect::Probe;
 use crate::detect::policy::Watch;
 use crate::detect::table::{Ledger, ScoreTable, Standing};
-use crate::event::{Action, ActionVerdict, Event, EventType, Flow, Scan, Summary};
+use crate::event::{Action, ActionVerdict, Deed, Event, EventType, Flow, Scan, Summary};
 use crate::networks::Networks;
 use crate::protocol::channel::RequestWriter;
-use crate::protocol::{Outcome, Request};
+use crate::protocol::settings::Custom;
+use crate::protocol::wording::{self, Filling};
+use crate::protocol::{Note, Outcome, Request, Response, Responses};
 
 /// How long nothing more is said of a source that was reported and not blocked, microseconds.
 const TOLD: u64 = 600_000_000;
@@ -85,8 +87,9 @@ pub struct Responder {
     /// Requests on their way to the helper.
     pub requests: RequestWriter,
     table: Arc<ScoreTable>,
-    /// Names of the responses, for `action.with`.
-    with: Vec<String>,
+    /// The responses in their order, and the administrator's texts, which the log quotes.
+    order: Vec<Response>,
+    custom: Custom,
     /// Every probe is told, not only crossings: classic text and the history file promise a line each.
     tell_all: bool,
     /// BLOCK_LIMIT.
@@ -117,8 +120,10 @@ pub struct Setup {
     pub never: Networks,
     /// The table that ring threads score in.
     pub table: Arc<ScoreTable>,
-    /// Names of the responses.
-    pub with: Vec<String>,
+    /// The responses in their order.
+    pub order: Vec<Response>,
+    /// The administrator's texts.
+    pub custom: Custom,
     /// Whether every probe is told.
     pub tell_all: bool,
     /// Requests that may wait for the helper.
@@ -136,7 +141,8 @@ impl Responder {
             blocks: Blocks::default(),
             requests: RequestWriter::new(setup.queue),
             table: setup.table,
-            with: setup.with,
+            order: setup.order,
+            custom: setup.custom,
             tell_all: setup.tell_all,
             allowance: Allowance::new(setup.block_limit),
             lines: Allowance::new(LINES_A_MINUTE),
@@ -205,37 +211,49 @@ impl Responder {
     }
 
     /// The helper answered a block request.
-    pub fn on_done(&mut self, id: u64, done: Effect, now: Now, turn: &mut Turn) {
+    pub fn on_done(&mut self, id: u64, done: &Effect, now: Now, turn: &mut Turn) {
         let Some(asked) = self.asked.remove(&id) else { return };
         self.asked_about.remove(&asked.target);
-        self.take_effect(asked.target, &done, now);
-        let quiet_until = self.quiet_until(&done, now);
-        let action = self.action_of(asked.target, &done);
+        self.take_effect(asked.target, done, now);
+        let quiet_until = self.quiet_until(done, now);
+        let port = asked.cases.first().map_or(0, |case| case.probe.port);
+        let action = self.action_of(asked.target, port, done);
         let mut cases = asked.cases.iter();
         if let Some(first) = cases.next() {
-            self.table.quiet(self.watch.account(&first.probe), quiet_until);
+            if !self.may_still_be_blocked(done) {
+                self.table.quiet(self.watch.account(&first.probe), quiet_until);
+            }
             self.tell(EventType::Block, first, Some(action.clone()), now, turn);
         }
         let blocked = action.verdict == ActionVerdict::Blocked;
         let verdict = if blocked { ActionVerdict::AlreadyBlocked } else { action.verdict };
         for case in cases {
-            self.tell(EventType::Probe, case, Some(Action { verdict, ..action.clone() }), now, turn);
+            let action = Action { verdict, deeds: Vec::new(), with: Vec::new(), ..action.clone() };
+            self.tell(EventType::Probe, case, Some(action), now, turn);
         }
     }
 
     /// A block is in force (an operator's, or one from before the start): mirror it.
-    pub fn on_block(&mut self, target: IpNet, seconds: u32, offence: u16, now: Now) {
+    pub fn on_block(&mut self, target: IpNet, seconds: u32, offence: u16, with: Responses, now: Now) {
         let until = now.uptime.saturating_add(u64::from(seconds) * 1000);
-        self.blocks.insert(target, Block { until, offence });
-        self.table.quiet(self.watch.source_key(target.addr()), until.saturating_mul(1000));
+        let run_only = is_run_only(with);
+        self.blocks.insert(target, Block { until, offence, run_only });
+        if !run_only {
+            self.table.quiet(self.watch.source_key(target.addr()), until.saturating_mul(1000));
+        }
+    }
+
+    /// Where BLOCK_TCP=2 and BLOCK_UDP=1, say, a source that a command has told of may yet earn a block.
+    fn may_still_be_blocked(&self, done: &Effect) -> bool {
+        is_run_only(done.with) && self.watch.block_tcp != self.watch.block_udp
     }
 
     /// An operator blocked a source: mirror it and tell of it.
-    pub fn on_operator_block(&mut self, target: IpNet, effect: Effect, now: Now, turn: &mut Turn) {
-        self.take_effect(target, &effect, now);
+    pub fn on_operator_block(&mut self, target: IpNet, effect: &Effect, now: Now, turn: &mut Turn) {
+        self.take_effect(target, effect, now);
         let mut event = Event::new(now.wall, EventType::Block);
         event.flow = Some(Flow::from_source(target.addr()));
-        event.action = Some(self.action_of(target, &effect));
+        event.action = Some(self.action_of(target, 0, effect));
         turn.events.push((event, 0));
     }
 
@@ -272,9 +290,12 @@ impl Responder {
     fn seek_block(&mut self, told: EventType, case: Case, now: Now, turn: &mut Turn) {
         let key = self.watch.account(&case.probe);
         let target = self.watch.target(case.probe.source);
-        if let Some(block) = self.blocks.get(&target) {
+        let run_only = self.watch.block_mode(case.probe.protocol) == BlockMode::RunCommand;
+        if let Some(block) = self.blocks.get(&target).filter(|block| run_only || !block.run_only) {
             let until = block.until.saturating_mul(1000);
-            self.table.quiet(key, until);
+            if !block.run_only || self.watch.block_tcp == self.watch.block_udp {
+                self.table.quiet(key, until);
+            }
             let action = Action { target: Some(target), ..Action::new(ActionVerdict::AlreadyBlocked) };
             return self.tell(told, &case, Some(action), now, turn);
         }
@@ -341,7 +362,7 @@ impl Responder {
         // What was blocked already is mirrored already, unless a wider block covers it; that one may be lifted alone.
         if done.outcome == Outcome::Blocked {
             self.blocked += 1;
-            self.on_block(target, done.seconds, done.offence, now);
+            self.on_block(target, done.seconds, done.offence, done.with, now);
         }
     }
 
@@ -359,17 +380,34 @@ impl Responder {
         micros(now).saturating_add(wait)
     }
 
-    fn action_of(&self, target: IpNet, done: &Effect) -> Action {
-        let (verdict, error) = (verdict_of(done.outcome), outcome_reason(done.outcome));
+    fn action_of(&self, target: IpNet, port: u16, done: &Effect) -> Action {
         let holds = matches!(done.outcome, Outcome::Blocked | Outcome::AlreadyBlocked);
+        let new = done.outcome == Outcome::Blocked;
+        let took = self.order.iter().filter(|&&response| new && done.with.contains(response));
+        let filling = Filling { target, port, mode: &self.custom.mode };
         Action {
-            verdict,
             target: Some(target),
-            with: if done.outcome == Outcome::Blocked { self.with.clone() } else { Vec::new() },
+            with: took.clone().map(|response| response.name().to_owned()).collect(),
+            deeds: took.map(|&response| self.deed(response, &filling)).collect(),
             seconds: holds.then_some(done.seconds),
             offence: holds.then_some(done.offence),
-            micros: (done.outcome == Outcome::Blocked).then_some(done.micros),
-            error,
+            micros: new.then_some(done.micros),
+            error: done.reason(),
+            ..Action::new(verdict_of(done.outcome))
+        }
+    }
+
+    /// The same words as the helper used.
+    fn deed(&self, response: Response, filling: &Filling<'_>) -> Deed {
+        let command = |text: &Option<String>| wording::command(text.as_deref().unwrap_or_default(), filling);
+        match response {
+            Response::Nftables | Response::Iptables | Response::Route => Deed::Shut(response.name()),
+            Response::HostsDeny => {
+                let line = self.custom.hosts_deny.as_deref().unwrap_or_default();
+                Deed::Wrappers(wording::hosts_deny(line, filling))
+            }
+            Response::Command => Deed::Route(command(&self.custom.kill_route)),
+            Response::RunCommand => Deed::Ran(command(&self.custom.kill_run_cmd)),
         }
     }
 
@@ -414,7 +452,7 @@ impl Responder {
 }
 
 /// What the helper says became of a request; see [`crate::protocol::Reply::Done`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Effect {
     /// What happened.
     pub outcome: Outcome,
@@ -424,6 +462,38 @@ pub struct Effect {
     pub offence: u16,
     /// Time it took, microseconds.
     pub micros: u32,
+    /// Which responses took effect.
+    pub with: Responses,
+    /// Which did not, and why.
+    pub notes: Vec<Note>,
+}
+
+impl Effect {
+    /// What failed, in one line; where no response says so itself, why the whole did.
+    pub fn reason(&self) -> Option<String> {
+        let mut reason = String::new();
+        let mut last = None;
+        for note in &self.notes {
+            let text = note.text();
+            match last.replace((note.response, note.fault)) == Some((note.response, note.fault)) {
+                true => reason.push_str(&text),
+                false => {
+                    let between = if reason.is_empty() { "" } else { "; " };
+                    let colon = if text.is_empty() { "" } else { ": " };
+                    reason.push_str(&format!(
+                        "{between}{}: {}{colon}{text}",
+                        note.response.name(),
+                        note.fault
+                    ));
+                }
+            }
+        }
+        if reason.is_empty() { outcome_reason(self.outcome) } else { Some(reason) }
+    }
+}
+
+fn is_run_only(with: Responses) -> bool {
+    !with.is_empty() && !with.block()
 }
 
 /// The verdict that the outside reads.

@@ -44,11 +44,22 @@ impl Setup {
         let folder = tempfile::tempdir().expect("a temporary folder");
         // The daemon leaves root: its user must be able to pass through.
         std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let path = folder.path().display();
+        let setup = Setup { folder, netns: lab.target() };
+        setup.rewrite(lines);
+        setup
+    }
+
+    /// Writes the configuration anew, on the same state.
+    pub fn rewrite(&self, lines: &str) {
+        let path = self.folder.path().display();
         let text =
             format!("STATE_DIR=\"{path}/state\"\nCONTROL_SOCKET=\"{path}/run/control.sock\"\n{lines}\n");
-        std::fs::write(folder.path().join("portsentry.conf"), text).expect("the folder is ours");
-        Setup { folder, netns: lab.target() }
+        std::fs::write(self.folder.path().join("portsentry.conf"), text).expect("the folder is ours");
+    }
+
+    /// Runs the program with the configuration to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        client(&self.folder.path().join("portsentry.conf"), &self.netns, arguments)
     }
 
     /// A file in the folder.

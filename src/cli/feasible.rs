@@ -1,0 +1,69 @@
+//! Whether the configured responses can work on this machine: looked at by `check` and before a start, changing nothing.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+
+use crate::config::{ConfigError, Loaded};
+use crate::helper::command::found;
+use crate::helper::hosts_deny::HostsDeny;
+use crate::helper::iptables::Iptables;
+use crate::helper::nftables::Nftables;
+use crate::protocol::Response;
+use crate::protocol::wording::program;
+use crate::sandbox::{Capability, capabilities};
+
+/// Responses that cannot work.
+pub fn errors(loaded: &Loaded) -> Vec<ConfigError> {
+    let responses = loaded.config.block_with.iter();
+    let refused = responses.filter_map(|&response| refusal(response, loaded).map(|why| (response, why)));
+    refused.map(|(response, why)| ConfigError::new(loaded.origin(key(response, loaded)), why)).collect()
+}
+
+fn refusal(response: Response, loaded: &Loaded) -> Option<String> {
+    match response {
+        // Without the right to ask, only the start can tell.
+        Response::Nftables => may_ask().then(Nftables::open)?.err().map(|error| error.to_string()),
+        Response::Iptables => Iptables::open().err().map(|refusal| refusal.text),
+        Response::HostsDeny => {
+            HostsDeny::inspect(&loaded.config.hosts_deny_file).err().map(|refusal| refusal.text)
+        }
+        Response::Route | Response::Command | Response::RunCommand => None,
+    }
+}
+
+fn may_ask() -> bool {
+    capabilities::held().is_ok_and(|held| held.contains(&Capability::CAP_NET_ADMIN))
+}
+
+/// The key that asks for it.
+fn key(response: Response, loaded: &Loaded) -> &'static str {
+    match response {
+        Response::HostsDeny if loaded.origin("KILL_HOSTS_DENY") != crate::config::Origin::Default => {
+            "KILL_HOSTS_DENY"
+        }
+        Response::Nftables | Response::Iptables | Response::Route | Response::HostsDeny => "BLOCK_WITH",
+        Response::Command => "KILL_ROUTE",
+        Response::RunCommand => "KILL_RUN_CMD",
+    }
+}
+
+/// Commands whose program is not there. No error: PortSentry starts without it too, it may be installed later, and each
+/// block that fails for it says so.
+pub fn warnings(loaded: &Loaded) -> Vec<ConfigError> {
+    let config = &loaded.config;
+    let commands = [
+        ("KILL_ROUTE", &config.kill_route),
+        ("KILL_RUN_CMD", &config.kill_run_cmd),
+        ("UNBLOCK_CMD", &config.unblock_cmd),
+    ];
+    let programs = commands.into_iter().filter_map(|(key, text)| Some((key, program(text.as_deref()?)?)));
+    let missing = programs.filter(|(_, program)| found(program).is_none());
+    let told = missing.map(|(key, program)| {
+        let what = if Path::new(&program).exists() { "cannot be executed" } else { "is not there" };
+        ConfigError::new(
+            loaded.origin(key),
+            format!("{key}: {program} {what}; every response by it will fail until it is"),
+        )
+    });
+    told.collect()
+}

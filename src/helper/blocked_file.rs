@@ -1,0 +1,184 @@
+//! BLOCKED_FILE: who is blocked, in PortSentry's records: `sa_family_t` in host order (2 bytes) and the raw address, IPv4
+//! 6 bytes, IPv6 18. The helper's; opened before it leaves root, kept open, never opened again.
+//!
+//! Appended on a block, rewritten on an end. A link or somebody else's file is refused: it may have been planted.
+#![forbid(unsafe_code)]
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::error::HelperError;
+use super::respond::Refusal;
+
+/// Longest file that is read, bytes: far beyond what can be blocked at once.
+const LONGEST: u64 = 4 << 20;
+
+/// The open file.
+#[derive(Debug)]
+pub struct BlockedFile {
+    path: PathBuf,
+    file: File,
+}
+
+/// What the file held.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Whom, in the file's order.
+    pub addresses: Vec<IpAddr>,
+    /// The last record was cut off, or something else stood there.
+    pub damaged: bool,
+}
+
+impl BlockedFile {
+    /// Opens or creates (0600, with parents 0755) the file and reads it. `owner` may own it besides root and us.
+    pub fn open(path: &Path, owner: Option<u32>) -> Result<(BlockedFile, Loaded), HelperError> {
+        let failed = |error: io::Error| refusal(path, &error.to_string(), &error);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(failed)?;
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true).mode(0o600);
+        // O_NONBLOCK: a planted FIFO must not hold us before it is seen for what it is.
+        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let mut file = options.open(path).map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP) => {
+                refusal(path, "it is a symbolic link; remove it, it may have been planted", &error)
+            }
+            _ => failed(error),
+        })?;
+        check(path, &file, owner)?;
+        let mut bytes = Vec::new();
+        (&mut file).take(LONGEST).read_to_end(&mut bytes).map_err(failed)?;
+        Ok((BlockedFile { path: path.to_owned(), file }, read(&bytes)))
+    }
+
+    /// Appends the record of one block.
+    pub fn add(&mut self, address: IpAddr) -> Result<(), Refusal> {
+        self.file.write_all(&record(address)).map_err(|error| self.refused(&error))
+    }
+
+    /// Makes the file say exactly this.
+    pub fn rewrite(&mut self, addresses: impl Iterator<Item = IpAddr>) -> Result<(), Refusal> {
+        let bytes: Vec<u8> = addresses.flat_map(record).collect();
+        // Append mode: after cutting, one write puts everything at the start.
+        let written =
+            self.file.set_len(0).and_then(|()| self.file.rewind()).and_then(|()| self.file.write_all(&bytes));
+        written.map_err(|error| self.refused(&error))
+    }
+
+    fn refused(&self, error: &io::Error) -> Refusal {
+        refusal(&self.path, &error.to_string(), error)
+    }
+}
+
+fn check(path: &Path, file: &File, owner: Option<u32>) -> Result<(), Refusal> {
+    let foreign = |what: &str| Err(refusal(path, what, &io::Error::from_raw_os_error(libc::EPERM)));
+    let facts = file.metadata().map_err(|error| refusal(path, &error.to_string(), &error))?;
+    let ours = [Some(0), Some(nix::unistd::geteuid().as_raw()), owner];
+    match facts.mode() & 0o022 {
+        _ if !facts.is_file() => foreign("it is no regular file; give the path of one"),
+        _ if !ours.contains(&Some(facts.uid())) => {
+            foreign("it belongs to somebody else; remove it, it may have been planted")
+        }
+        0 => Ok(()),
+        _ => foreign("others may write it; take that right away or remove it"),
+    }
+}
+
+fn refusal(path: &Path, what: &str, error: &io::Error) -> Refusal {
+    Refusal {
+        errno: error.raw_os_error().unwrap_or(libc::EIO),
+        table_gone: false,
+        text: format!("BLOCKED_FILE {} cannot be used: {what}", path.display()),
+    }
+}
+
+fn record(address: IpAddr) -> Vec<u8> {
+    let family = |number: i32| u16::try_from(number).unwrap_or(0).to_ne_bytes().to_vec();
+    match address {
+        IpAddr::V4(address) => [family(libc::AF_INET), address.octets().to_vec()].concat(),
+        IpAddr::V6(address) => [family(libc::AF_INET6), address.octets().to_vec()].concat(),
+    }
+}
+
+/// After the first thing that is no record nothing can be trusted to be one.
+fn read(mut bytes: &[u8]) -> Loaded {
+    let mut loaded = Loaded::default();
+    while let Some((address, rest)) = first(bytes) {
+        loaded.addresses.push(address);
+        bytes = rest;
+    }
+    loaded.damaged = !bytes.is_empty();
+    loaded
+}
+
+fn first(bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
+    let (family, rest) = bytes.split_first_chunk::<2>()?;
+    match i32::from(u16::from_ne_bytes(*family)) {
+        libc::AF_INET => rest.split_first_chunk::<4>().map(|(address, rest)| (IpAddr::from(*address), rest)),
+        libc::AF_INET6 => {
+            rest.split_first_chunk::<16>().map(|(address, rest)| (IpAddr::from(*address), rest))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn records_are_portsentrys_byte_for_byte() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/blocked");
+        let (mut file, loaded) = BlockedFile::open(&path, None).unwrap();
+        assert_eq!(loaded, Loaded::default());
+        file.add("10.77.0.1".parse().unwrap()).unwrap();
+        if cfg!(target_endian = "little") {
+            assert_eq!(std::fs::read(&path).unwrap(), [2, 0, 10, 77, 0, 1]);
+        }
+        file.add("2001:db8::7".parse().unwrap()).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap().len(), 24);
+        file.rewrite(["2001:db8::7".parse().unwrap()].into_iter()).unwrap();
+        file.add("10.77.0.2".parse().unwrap()).unwrap();
+        let (_, loaded) = BlockedFile::open(&path, None).unwrap();
+        let expected = ["2001:db8::7".parse().unwrap(), "10.77.0.2".parse().unwrap()];
+        assert_eq!(loaded, Loaded { addresses: expected.to_vec(), damaged: false });
+    }
+
+    #[test]
+    fn planted_files_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, real) = (folder.path().join("blocked"), folder.path().join("real"));
+        std::fs::write(&real, "").unwrap();
+        symlink(&real, &path).unwrap();
+        assert!(BlockedFile::open(&path, None).unwrap_err().to_string().contains("symbolic link"));
+        std::fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(BlockedFile::open(&path, None).is_err());
+    }
+
+    #[test]
+    fn a_torn_or_foreign_record_ends_what_is_believed() {
+        let whole = [record("10.0.0.1".parse().unwrap()), record("10.0.0.2".parse().unwrap())].concat();
+        assert_eq!(read(&whole[..11]).addresses.len(), 1);
+        assert!(read(&whole[..11]).damaged && !read(&whole).damaged);
+        assert!(read(b"\xff\xff1234").damaged);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let loaded = read(&bytes);
+            let again: Vec<u8> = loaded.addresses.iter().copied().flat_map(record).collect();
+            prop_assert!(bytes.starts_with(&again));
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Programs that the helper runs: the administrator's commands, and iptables. The helper's; never a shell where plain
+//! words do, never waits for one but at start.
+//!
+//! Each gets its own process group, a clean environment, no input, nothing open but standard error, and a time limit.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStderr, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::protocol::Fault;
+use crate::protocol::channel::set_nonblocking;
+use crate::protocol::wording::{PATH, Words};
+use crate::sys;
+
+/// What is kept of a program's first line on standard error, bytes.
+const FIRST_LINE: usize = 200;
+/// Read of a program that floods its standard error, in one go; the rest waits in the pipe and holds it up alone.
+const GULP: usize = 16 * 1024;
+
+/// A program that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// How.
+    pub fault: Fault,
+    /// The first line of its standard error, or what could not be run.
+    pub text: String,
+}
+
+/// A running program.
+#[derive(Debug)]
+pub struct Running {
+    child: std::process::Child,
+    ended: OwnedFd,
+    stderr: ChildStderr,
+    said: Vec<u8>,
+    limit: Duration,
+    deadline: Instant,
+    hung: bool,
+}
+
+impl Running {
+    /// Starts `words`; it has `limit` to end.
+    pub fn start(words: &Words, limit: Duration) -> Result<Running, Failure> {
+        let (mut command, name) = prepared(words)?;
+        let failed =
+            |error: io::Error| Failure { fault: fault_of(&error), text: format!("{name} cannot be run") };
+        let mut child = command.stdin(Stdio::null()).spawn().map_err(failed)?;
+        let stderr = child.stderr.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
+        set_nonblocking(&stderr).map_err(failed)?;
+        let ended = sys::pidfd_open(child.id()).map_err(failed)?;
+        let deadline = Instant::now() + limit;
+        Ok(Running { child, ended, stderr, said: Vec::new(), limit, deadline, hung: false })
+    }
+
+    /// Readable when it has ended, and when it has said something.
+    pub fn watch(&self) -> [BorrowedFd<'_>; 2] {
+        [self.ended.as_fd(), self.stderr.as_fd()]
+    }
+
+    /// When its time is up.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Takes in what it said. Returns its end, if it has ended; kills it if its time is up.
+    pub fn look(&mut self, now: Instant) -> Option<Result<(), Failure>> {
+        self.listen();
+        if now >= self.deadline && !self.hung {
+            self.hung = true;
+            self.kill();
+        }
+        let status = self.child.try_wait().ok()??;
+        self.listen();
+        Some(self.judge(status))
+    }
+
+    /// Ends it and all of its group.
+    pub fn kill(&self) {
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+
+    /// A program that floods must not fill memory: all but the beginning is read and dropped.
+    fn listen(&mut self) {
+        let mut gulp = [0; GULP];
+        if let Ok(count) = self.stderr.read(&mut gulp) {
+            let room = FIRST_LINE.saturating_sub(self.said.len());
+            self.said.extend(gulp.iter().take(count.min(room)));
+        }
+    }
+
+    fn judge(&self, status: ExitStatus) -> Result<(), Failure> {
+        let fault = match (self.hung, status.code(), status.signal()) {
+            (true, ..) => Fault::Hung(i32::try_from(self.limit.as_secs()).unwrap_or(i32::MAX)),
+            (false, Some(0), _) => return Ok(()),
+            (false, Some(code), _) => Fault::Exit(code),
+            (false, None, signal) => Fault::Signal(signal.unwrap_or(0)),
+        };
+        let first = self.said.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        Err(Failure { fault, text: String::from_utf8_lossy(first).trim().to_owned() })
+    }
+}
+
+/// Runs `words` with `input` and waits for the end. At start only, when nobody waits for anything else.
+pub fn run_to_end(words: &[&str], input: &str, limit: Duration) -> Result<(), Failure> {
+    let words = Words::Plain(words.iter().map(ToString::to_string).collect());
+    let (mut command, name) = prepared(&words)?;
+    let failed =
+        |error: io::Error| Failure { fault: fault_of(&error), text: format!("{name} cannot be run") };
+    // A file, not a pipe: a program that reads nothing cannot hold us up.
+    let mut stdin = File::from(memfd_create(c"input", MFdFlags::MFD_CLOEXEC).map_err(|e| failed(e.into()))?);
+    stdin.write_all(input.as_bytes()).and_then(|()| stdin.rewind()).map_err(failed)?;
+    let mut child = command.stdin(stdin).spawn().map_err(failed)?;
+    let stderr = child.stderr.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
+    set_nonblocking(&stderr).map_err(failed)?;
+    let ended = sys::pidfd_open(child.id()).map_err(failed)?;
+    let deadline = Instant::now() + limit;
+    let mut running = Running { child, ended, stderr, said: Vec::new(), limit, deadline, hung: false };
+    loop {
+        if let Some(end) = running.look(Instant::now()) {
+            return end;
+        }
+        let mut fds = running.watch().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+    }
+}
+
+/// Where `name` is, if it can be run: itself if it is a path, else looked for on [`PATH`].
+pub fn found(name: &str) -> Option<PathBuf> {
+    let executable = |path: &Path| {
+        std::fs::metadata(path).is_ok_and(|facts| facts.is_file() && facts.permissions().mode() & 0o111 != 0)
+    };
+    if name.contains('/') {
+        return Some(PathBuf::from(name)).filter(|path| executable(path));
+    }
+    PATH.split(':').map(|folder| Path::new(folder).join(name)).find(|path| executable(path))
+}
+
+fn prepared(words: &Words) -> Result<(Command, String), Failure> {
+    let (name, arguments): (&str, Vec<&str>) = match words {
+        Words::Shell(text) => ("/bin/sh", vec!["-c", text]),
+        Words::Plain(words) => {
+            let mut words = words.iter().map(String::as_str);
+            (words.next().unwrap_or_default(), words.collect())
+        }
+    };
+    let missing = || Failure { fault: Fault::Errno(libc::ENOENT), text: format!("{name} cannot be run") };
+    let mut command = Command::new(found(name).ok_or_else(missing)?);
+    command.args(arguments).env_clear().env("PATH", PATH).env("HOME", "/").current_dir("/");
+    command.process_group(0).stdout(Stdio::null()).stderr(Stdio::piped());
+    Ok((command, name.to_owned()))
+}
+
+fn fault_of(error: &io::Error) -> Fault {
+    Fault::Errno(error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::wording::words;
+
+    fn end_of(text: &str, limit: Duration) -> Result<(), Failure> {
+        let mut running = Running::start(&words(text), limit)?;
+        loop {
+            if let Some(end) = running.look(Instant::now()) {
+                return end;
+            }
+            let mut fds = running.watch().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            let left = running.deadline().saturating_duration_since(Instant::now()).as_millis() + 1;
+            poll(&mut fds, PollTimeout::try_from(left).unwrap()).unwrap();
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn the_exit_status_and_the_first_line_of_standard_error_are_told() {
+        assert_eq!(end_of("true", LONG), Ok(()));
+        let failure = end_of("echo out; echo why >&2; echo more >&2; exit 3", LONG).unwrap_err();
+        assert_eq!(failure, Failure { fault: Fault::Exit(3), text: "why".into() });
+        assert_eq!(end_of("kill -9 $$", LONG).unwrap_err().fault, Fault::Signal(9));
+        assert_eq!(end_of("/nonexistent/x 192.0.2.7", LONG).unwrap_err().fault, Fault::Errno(libc::ENOENT));
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_killed_with_its_children() {
+        let begun = Instant::now();
+        let failure = end_of("sleep 30 & wait", Duration::from_millis(200)).unwrap_err();
+        assert!(matches!(failure.fault, Fault::Hung(_)) && begun.elapsed() < LONG);
+    }
+
+    #[test]
+    fn a_flood_is_read_and_dropped_and_a_background_child_holds_up_nobody() {
+        let flood = "i=0; while [ $i -lt 2000 ]; do echo aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa >&2; i=$((i+1)); done";
+        assert_eq!(end_of(flood, LONG), Ok(()));
+        let begun = Instant::now();
+        assert_eq!(end_of("sleep 3 >/dev/null 2>&1 & exit 0", LONG), Ok(()));
+        assert!(begun.elapsed() < Duration::from_secs(3));
+    }
+
+    #[test]
+    fn a_program_is_found_on_the_path_or_nowhere() {
+        assert!(found("sh").is_some() && found("/bin/sh").is_some());
+        assert!(found("no-such-program").is_none() && found("/etc/passwd").is_none() && found("").is_none());
+    }
+
+    #[test]
+    fn input_is_given_and_signals_are_not_blocked() {
+        let grep = ["grep", "-q", "right", "-"];
+        assert_eq!(run_to_end(&grep, "left\nright\n", LONG), Ok(()));
+        assert_eq!(run_to_end(&grep, "left\n", LONG).unwrap_err().fault, Fault::Exit(1));
+    }
+}

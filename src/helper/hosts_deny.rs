@@ -1,0 +1,190 @@
+//! The response hosts.deny: a line a source for the TCP wrappers (hosts_access(5)). The helper's; needs the file's folder.
+//!
+//! The file is replaced whole by rename, with its mode and owner: a reader never sees half of it. A link, or a file
+//! that everybody may write, is refused. Lines that are not ours are kept byte for byte.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use super::respond::Refusal;
+
+/// Longest file that is rewritten, bytes.
+const LONGEST: u64 = 16 << 20;
+
+/// The file.
+#[derive(Debug)]
+pub struct HostsDeny {
+    path: PathBuf,
+}
+
+impl HostsDeny {
+    /// Makes sure that the file can be kept: it is created where it is missing (0644), and its folder takes a new file.
+    pub fn open(path: &Path) -> Result<HostsDeny, Refusal> {
+        let file = HostsDeny { path: path.to_owned() };
+        let made = OpenOptions::new().append(true).create_new(true).mode(0o644).open(path);
+        match made {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(file.refusal("create", &error)),
+            _ => file.read().and_then(|_| file.probe()).map(|()| file),
+        }
+    }
+
+    /// Whether the file can be kept at `path`, as far as looking tells.
+    pub fn inspect(path: &Path) -> Result<(), Refusal> {
+        let file = HostsDeny { path: path.to_owned() };
+        match std::fs::symlink_metadata(path) {
+            Ok(_) => file.read().map(drop),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(file.refusal("examine", &error)),
+        }
+    }
+
+    /// Adds the lines that are missing and takes out those of `gone`, in one replacement; none if nothing changes.
+    pub fn edit(&self, added: &[String], gone: &[String]) -> Result<(), Refusal> {
+        let (old, facts) = self.read()?;
+        let new = edited(&old, added, gone);
+        if new == old {
+            return Ok(());
+        }
+        self.replace(&new, &facts).map_err(|error| self.refusal("replace", &error))
+    }
+
+    fn read(&self) -> Result<(Vec<u8>, fs::Metadata), Refusal> {
+        let failed = |error: io::Error| self.refusal("read", &error);
+        let mut options = OpenOptions::new();
+        // O_NONBLOCK: a planted FIFO must not hold us before it is seen for what it is.
+        options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let file = options.open(&self.path).map_err(failed)?;
+        let facts = file.metadata().map_err(failed)?;
+        if !facts.is_file() || facts.mode() & 0o002 != 0 || facts.len() > LONGEST {
+            return Err(Refusal {
+                errno: libc::EPERM,
+                table_gone: false,
+                text: format!(
+                    "{} is not a regular file of at most 16 MiB that only its owner and group may write; mend that first",
+                    self.path.display()
+                ),
+            });
+        }
+        let mut bytes = Vec::new();
+        file.take(LONGEST).read_to_end(&mut bytes).map_err(failed)?;
+        Ok((bytes, facts))
+    }
+
+    fn fresh(&self) -> PathBuf {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(".portsentry-new");
+        PathBuf::from(name)
+    }
+
+    /// What could not be done later is an error now.
+    fn probe(&self) -> Result<(), Refusal> {
+        let fresh = self.fresh();
+        let made = create(&fresh).and_then(|_| fs::remove_file(&fresh));
+        made.map_err(|error| self.refusal("make a file beside", &error))
+    }
+
+    fn replace(&self, bytes: &[u8], facts: &fs::Metadata) -> io::Result<()> {
+        let fresh = self.fresh();
+        let mut file = create(&fresh)?;
+        file.write_all(bytes)?;
+        file.set_permissions(Permissions::from_mode(facts.mode() & 0o7777))?;
+        let made = file.metadata()?;
+        if (made.uid(), made.gid()) != (facts.uid(), facts.gid()) {
+            fchown(&file, Some(facts.uid()), Some(facts.gid()))?;
+        }
+        file.sync_all()?;
+        fs::rename(&fresh, &self.path)
+    }
+
+    fn refusal(&self, step: &'static str, error: &io::Error) -> Refusal {
+        let advice = match error.raw_os_error() {
+            Some(libc::ELOOP) => "; it is a symbolic link: put the file itself there",
+            Some(libc::EACCES | libc::EPERM | libc::EROFS) => "; the helper must be able to write its folder",
+            _ => "",
+        };
+        Refusal {
+            errno: error.raw_os_error().unwrap_or(libc::EIO),
+            table_gone: false,
+            text: format!("cannot {step} {}: {error}{advice}", self.path.display()),
+        }
+    }
+}
+
+/// create_new: O_EXCL follows no link. What a crash left there is ours to remove.
+fn create(path: &Path) -> io::Result<File> {
+    let make = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match make() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path).and_then(|()| make())
+        }
+        made => made,
+    }
+}
+
+fn edited(old: &[u8], added: &[String], gone: &[String]) -> Vec<u8> {
+    let gone: BTreeSet<&[u8]> = gone.iter().map(String::as_bytes).collect();
+    let lines: Vec<&[u8]> = old.split_inclusive(|&byte| byte == b'\n').collect();
+    let kept = lines.into_iter().filter(|line| !gone.contains(line.trim_ascii_end()));
+    let mut new: Vec<u8> = kept.flatten().copied().collect();
+    let present: BTreeSet<Vec<u8>> =
+        new.split(|&byte| byte == b'\n').map(|line| line.trim_ascii_end().to_vec()).collect();
+    let mut missing: Vec<&String> = added.iter().filter(|line| !present.contains(line.as_bytes())).collect();
+    missing.dedup();
+    for line in missing {
+        if new.last().is_some_and(|&byte| byte != b'\n') {
+            new.push(b'\n');
+        }
+        new.extend_from_slice(line.as_bytes());
+        new.push(b'\n');
+    }
+    new
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn lines(of: &[&str]) -> Vec<String> {
+        of.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn foreign_lines_mode_and_place_are_kept_and_no_line_stands_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hosts.deny");
+        fs::write(&path, b"# mine \xff\nALL: 192.0.2.9").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        let file = HostsDeny::open(&path).unwrap();
+        file.edit(&lines(&["ALL: 192.0.2.7", "ALL: 192.0.2.9"]), &[]).unwrap();
+        file.edit(&lines(&["ALL: 192.0.2.7"]), &[]).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"# mine \xff\nALL: 192.0.2.9\nALL: 192.0.2.7\n");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
+        file.edit(&[], &lines(&["ALL: 192.0.2.7", "ALL: 192.0.2.70"])).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"# mine \xff\nALL: 192.0.2.9\n");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_a_pipe_and_a_file_for_everybody_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, real) = (folder.path().join("hosts.deny"), folder.path().join("real"));
+        fs::write(&real, "").unwrap();
+        symlink(&real, &path).unwrap();
+        assert!(HostsDeny::open(&path).unwrap_err().text.contains("symbolic link"));
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert!(HostsDeny::open(&path).is_err());
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+        assert_eq!(HostsDeny::open(&path).unwrap_err().errno, libc::EPERM);
+        let elsewhere = folder.path().join("none/hosts.deny");
+        assert!(HostsDeny::open(&elsewhere).is_err());
+    }
+}

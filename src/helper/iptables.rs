@@ -1,0 +1,193 @@
+//! The response iptables: rules in a chain of our own, `PORTSENTRY`, in iptables and ip6tables, by those programs; one
+//! set lookup instead where `ipset` works. The helper's; for hosts whose firewall is managed that way.
+//!
+//! Touches nothing but that chain, the jump to it from INPUT, and the sets `portsentry4` and `portsentry6`.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::command::{Failure, found, run_to_end};
+use super::error::log;
+use super::respond::{Refusal, Timed};
+use crate::protocol::wording::Words;
+
+/// How long one of the programs may take; `-w` waits this long for another that holds the lock.
+pub const LIMIT: Duration = Duration::from_secs(10);
+const WAIT: [&str; 2] = ["-w", "5"];
+/// Longest time an ipset entry can have, seconds (ip_set.h, IPSET_MAX_TIMEOUT).
+const LONGEST: u64 = 4_294_967;
+
+/// The two families, each with its programs.
+#[derive(Clone, Copy)]
+struct Family {
+    program: &'static str,
+    restore: &'static str,
+    set: &'static str,
+    inet: &'static str,
+}
+
+const V4: Family =
+    Family { program: "iptables", restore: "iptables-restore", set: "portsentry4", inet: "inet" };
+const V6: Family =
+    Family { program: "ip6tables", restore: "ip6tables-restore", set: "portsentry6", inet: "inet6" };
+
+/// The programs, and what stands in the chain.
+#[derive(Debug)]
+pub struct Iptables {
+    ipset: bool,
+    present: BTreeSet<IpNet>,
+}
+
+impl Iptables {
+    /// Makes sure of the programs. Changes nothing.
+    pub fn open() -> Result<Iptables, Refusal> {
+        let programs = [V4.program, V4.restore, V6.program, V6.restore];
+        match programs.into_iter().find(|name| found(name).is_none()) {
+            None => Ok(Iptables { ipset: found("ipset").is_some(), present: BTreeSet::new() }),
+            Some(name) => Err(Refusal {
+                errno: libc::ENOENT,
+                table_gone: false,
+                text: format!("{name} is not installed; install iptables or take it out of BLOCK_WITH"),
+            }),
+        }
+    }
+
+    /// Makes the chain, empty but for these blocks, and the jump to it.
+    pub fn install(&mut self, blocks: &[Timed]) -> Result<(), Refusal> {
+        if self.ipset
+            && let Err(failure) = fill_sets(blocks)
+        {
+            log(&format!(
+                "ipset cannot be used: {}: {}; iptables gets a rule a block",
+                failure.fault, failure.text
+            ));
+            self.ipset = false;
+        }
+        [V4, V6].iter().try_for_each(|family| self.make_chain(*family, blocks)).map_err(refusal)?;
+        self.present = blocks.iter().map(|(target, _)| *target).collect();
+        Ok(())
+    }
+
+    fn make_chain(&self, family: Family, blocks: &[Timed]) -> Result<(), Failure> {
+        let mut text = "*filter\n:PORTSENTRY - [0:0]\n".to_owned();
+        if self.ipset {
+            let _ = writeln!(text, "-A PORTSENTRY -m set --match-set {} src -j DROP", family.set);
+        } else {
+            blocks.iter().filter(|(target, _)| family_of(target).program == family.program).for_each(
+                |(target, _)| {
+                    let _ = writeln!(text, "-A PORTSENTRY -s {target} -j DROP");
+                },
+            );
+        }
+        text.push_str("COMMIT\n");
+        run_to_end(&[&[family.restore], &WAIT[..], &["--noflush"]].concat(), &text, LIMIT)?;
+        let jump = ["INPUT", "-j", "PORTSENTRY"];
+        let check = [&[family.program], &WAIT[..], &["-C"], &jump[..]].concat();
+        let insert = [&[family.program], &WAIT[..], &["-I"], &jump[..]].concat();
+        run_to_end(&check, "", LIMIT).or_else(|_| run_to_end(&insert, "", LIMIT))
+    }
+
+    /// The command that blocks `target`; `None` where a rule stands already.
+    pub fn block(&self, (target, left): &Timed) -> Option<Words> {
+        let (family, address) = (family_of(target), target.to_string());
+        if self.ipset {
+            let seconds = seconds(*left).to_string();
+            return Some(plain(&["ipset", "-exist", "add", family.set, &address, "timeout", &seconds]));
+        }
+        let missing = !self.present.contains(target);
+        missing.then(|| rule(family, "-A", &address))
+    }
+
+    /// The command that lifts the block of `target`.
+    pub fn lift(&self, target: &IpNet) -> Option<Words> {
+        let (family, address) = (family_of(target), target.to_string());
+        if self.ipset {
+            return Some(plain(&["ipset", "-exist", "del", family.set, &address]));
+        }
+        let there = self.present.contains(target);
+        there.then(|| rule(family, "-D", &address))
+    }
+
+    /// A command of [`block`](Self::block) (or of [`lift`](Self::lift)) did its work.
+    pub fn took(&mut self, target: IpNet, blocked: bool) {
+        match blocked {
+            true => self.present.insert(target),
+            false => self.present.remove(&target),
+        };
+    }
+}
+
+fn fill_sets(blocks: &[Timed]) -> Result<(), Failure> {
+    let mut text = String::new();
+    for family in [V4, V6] {
+        let _ =
+            writeln!(text, "create {} hash:net family {} timeout 0 maxelem 131072", family.set, family.inet);
+        let _ = writeln!(text, "flush {}", family.set);
+    }
+    for (target, left) in blocks {
+        let _ = writeln!(text, "add {} {target} timeout {}", family_of(target).set, seconds(*left));
+    }
+    run_to_end(&["ipset", "-exist", "restore"], &text, LIMIT)
+}
+
+fn family_of(target: &IpNet) -> Family {
+    match target {
+        IpNet::V4(_) => V4,
+        IpNet::V6(_) => V6,
+    }
+}
+
+/// Whole seconds, and never 0, which is for ever.
+fn seconds(left: Option<Duration>) -> u64 {
+    left.map_or(0, |left| left.as_millis().div_ceil(1000).try_into().unwrap_or(LONGEST).clamp(1, LONGEST))
+}
+
+fn rule(family: Family, change: &str, address: &str) -> Words {
+    let [wait, seconds] = WAIT;
+    plain(&[family.program, wait, seconds, change, "PORTSENTRY", "-s", address, "-j", "DROP"])
+}
+
+fn plain(words: &[&str]) -> Words {
+    Words::Plain(words.iter().map(ToString::to_string).collect())
+}
+
+fn refusal(failure: Failure) -> Refusal {
+    let Failure { fault, text } = failure;
+    let errno = fault.errno();
+    Refusal { errno, table_gone: false, text: format!("iptables cannot be set up: {fault}: {text}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_rule_is_added_once_and_removed_once() {
+        let mut iptables = Iptables { ipset: false, present: BTreeSet::new() };
+        let block = (net("2001:db8::7/128"), Some(Duration::from_secs(60)));
+        let Some(Words::Plain(words)) = iptables.block(&block) else { panic!("a command is due") };
+        assert_eq!(words.join(" "), "ip6tables -w 5 -A PORTSENTRY -s 2001:db8::7/128 -j DROP");
+        assert_eq!(iptables.lift(&block.0), None);
+        iptables.took(block.0, true);
+        assert_eq!(iptables.block(&block), None);
+        assert!(iptables.lift(&block.0).is_some());
+    }
+
+    #[test]
+    fn a_set_entry_has_its_time_and_is_never_for_ever_by_mistake() {
+        let iptables = Iptables { ipset: true, present: BTreeSet::new() };
+        let Some(Words::Plain(words)) = iptables.block(&(net("192.0.2.7/32"), Some(Duration::ZERO))) else {
+            panic!("a command is due")
+        };
+        assert_eq!(words.join(" "), "ipset -exist add portsentry4 192.0.2.7/32 timeout 1");
+        assert_eq!(seconds(Some(Duration::from_secs(u64::MAX))), LONGEST);
+    }
+}

@@ -1,0 +1,152 @@
+//! `$TARGET$`, `$PORT$` and `$MODE$`: the administrator's texts with what they stand for put in. Pure; both roles, so that
+//! the helper does exactly what the sensor's log says.
+//!
+//! What is put in is made here from numbers and one of two words: no byte of it comes from the network.
+#![forbid(unsafe_code)]
+
+use ipnet::IpNet;
+
+/// What an administrator's text is filled with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filling<'a> {
+    /// `$TARGET$`: one address, or a prefix where one was blocked in its place.
+    pub target: IpNet,
+    /// `$PORT$`: the probed port, 0 where an operator asked.
+    pub port: u16,
+    /// `$MODE$`: `stealth` or `connect`.
+    pub mode: &'a str,
+}
+
+/// A command of the administrator's, ready to be run.
+pub fn command(template: &str, filling: &Filling<'_>) -> String {
+    filled(template, &address(&filling.target), filling)
+}
+
+/// A line of hosts.deny (hosts_access(5)): IPv6 in brackets, IPv4 networks with their mask.
+pub fn hosts_deny(template: &str, filling: &Filling<'_>) -> String {
+    let target = filling.target;
+    let single = target.prefix_len() == target.max_prefix_len();
+    let pattern = match target {
+        IpNet::V4(net) if single => net.addr().to_string(),
+        IpNet::V4(net) => format!("{}/{}", net.addr(), net.netmask()),
+        // Whoever knew that brackets are due has written them already.
+        IpNet::V6(net) if single && template.contains("[$TARGET$]") => net.addr().to_string(),
+        IpNet::V6(net) if single => format!("[{}]", net.addr()),
+        IpNet::V6(net) => format!("[{}]/{}", net.addr(), net.prefix_len()),
+    };
+    filled(template, &pattern, filling)
+}
+
+fn filled(template: &str, target: &str, filling: &Filling<'_>) -> String {
+    let text = template.replace("$TARGET$", target).replace("$PORT$", &filling.port.to_string());
+    text.replace("$MODE$", filling.mode)
+}
+
+/// `192.0.2.7`, `2001:db8::7`, or `2001:db8::/64` where a prefix was blocked.
+pub fn address(target: &IpNet) -> String {
+    match target.prefix_len() == target.max_prefix_len() {
+        true => target.addr().to_string(),
+        false => target.to_string(),
+    }
+}
+
+/// How a command's text is run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Words {
+    /// Program and arguments, without any shell.
+    Plain(Vec<String>),
+    /// `/bin/sh -c` this text.
+    Shell(String),
+}
+
+/// Splits a filled text at blanks. A shell is asked only where the text uses what only a shell knows.
+pub fn words(text: &str) -> Words {
+    let plain: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+    let assignment = plain.first().is_some_and(|first| first.contains('='));
+    match assignment || text.contains(needs_shell) {
+        true => Words::Shell(text.to_owned()),
+        false => Words::Plain(plain),
+    }
+}
+
+/// POSIX.1-2017, Shell Command Language §2.2: characters that mean something to a shell. `:`, `/`, `.` and `-`, which
+/// addresses and options are made of, do not.
+fn needs_shell(character: char) -> bool {
+    matches!(
+        character,
+        '|' | '&'
+            | ';'
+            | '<'
+            | '>'
+            | '('
+            | ')'
+            | '$'
+            | '`'
+            | '\\'
+            | '"'
+            | '\''
+            | '*'
+            | '?'
+            | '['
+            | ']'
+            | '#'
+            | '~'
+            | '{'
+            | '}'
+            | '!'
+            | '\n'
+    )
+}
+
+/// The program that `template` runs; `None` where a shell finds it.
+pub fn program(template: &str) -> Option<String> {
+    let filling = Filling { target: IpNet::default(), port: 0, mode: "stealth" };
+    match words(&command(template, &filling)) {
+        Words::Plain(words) => words.into_iter().next(),
+        Words::Shell(_) => None,
+    }
+}
+
+/// Where programs without a path are looked for, and what commands get as their PATH.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(target: &str) -> Filling<'static> {
+        Filling { target: target.parse().unwrap(), port: 23, mode: "stealth" }
+    }
+
+    #[test]
+    fn every_mark_is_replaced_wherever_it_stands() {
+        let text = command("/x $TARGET$ $PORT$ $MODE$ $TARGET$", &at("192.0.2.7/32"));
+        assert_eq!(text, "/x 192.0.2.7 23 stealth 192.0.2.7");
+        assert_eq!(command("/x $TARGET$", &at("2001:db8::/64")), "/x 2001:db8::/64");
+    }
+
+    #[test]
+    fn hosts_deny_has_brackets_for_ipv6_and_masks_for_networks() {
+        for (target, line) in [
+            ("192.0.2.7/32", "ALL: 192.0.2.7"),
+            ("192.0.2.0/24", "ALL: 192.0.2.0/255.255.255.0"),
+            ("2001:db8::7/128", "ALL: [2001:db8::7]"),
+            ("2001:db8::/64", "ALL: [2001:db8::]/64"),
+        ] {
+            assert_eq!(hosts_deny("ALL: $TARGET$", &at(target)), line);
+        }
+        assert_eq!(hosts_deny("ALL: [$TARGET$] : DENY", &at("2001:db8::7/128")), "ALL: [2001:db8::7] : DENY");
+    }
+
+    #[test]
+    fn plain_words_need_no_shell_and_everything_else_gets_one() {
+        let plain = words("/sbin/iptables -I INPUT  -s 2001:db8::7/64 -j DROP --x=y,z");
+        let expected = ["/sbin/iptables", "-I", "INPUT", "-s", "2001:db8::7/64", "-j", "DROP", "--x=y,z"];
+        assert_eq!(plain, Words::Plain(expected.map(str::to_owned).to_vec()));
+        for text in ["a | b", "a; b", "a 'b c'", "A=1 b", "a > /tmp/x", "a $HOME", "a && b", "a *"] {
+            assert_eq!(words(text), Words::Shell(text.to_owned()));
+        }
+        assert_eq!(program("/sbin/route add -host $TARGET$ reject").as_deref(), Some("/sbin/route"));
+        assert_eq!(program("a $TARGET$ | b"), None);
+    }
+}

@@ -1,0 +1,226 @@
+//! Every way to respond does what it says, for IPv4 and IPv6: it blocks, the system's own tool shows it, it is gone after
+//! its time and after `unblock`, once is enough, and it is there again after a restart.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::process::Output;
+use std::time::Duration;
+
+use serde_json::Value;
+use support::daemon::{Daemon, PATIENCE, Setup};
+use support::{Lab, eventually};
+
+const PORTS: &str = "TCP_PORTS=\"111\"\nBLOCK_TCP=\"1\"\nBLOCK_TIME_FACTOR=\"1\"";
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn offend(lab: &Lab, daemon: &mut Daemon, v6: bool) -> Value {
+    let scanner = lab.peer(0);
+    let target = scanner.target(v6).to_string();
+    let family = if v6 { "-6" } else { "-4" };
+    scanner.run(&[
+        "nmap",
+        family,
+        "-n",
+        "-Pn",
+        "--disable-arp-ping",
+        "-sS",
+        "--max-retries",
+        "0",
+        "-p",
+        "111",
+        &target,
+    ]);
+    daemon.wait_for_new("the block", |event| event["event_type"] == "block")
+}
+
+fn unblock(lab: &Lab, daemon: &mut Daemon, v6: bool) {
+    let output = daemon.client(&["unblock", &lab.peer(0).address(v6).to_string()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    daemon.wait_for_new("the unblock", |event| event["event_type"] == "unblock");
+}
+
+/// Runs one response through its life. `shown` is how often the system's own tool shows the source.
+fn life_of(response: &str, lines: impl Fn(&Setup) -> String, shown: impl Fn(&Lab, &Setup2, bool) -> usize) {
+    for v6 in [false, true] {
+        let lab = Lab::new(1);
+        let setup = Setup::new(&lab, "");
+        let view = Setup2 { folder: setup.path("") };
+        let config = |seconds: &str| format!("{PORTS}\nBLOCK_TIME=\"{seconds}\"\n{}", lines(&setup));
+        let first = config("10m");
+        let short = config("2s");
+        setup.rewrite(&first);
+        let mut daemon = setup.start();
+
+        let block = offend(&lab, &mut daemon, v6);
+        assert_eq!(block["action"]["verdict"], "blocked", "{block}");
+        assert_eq!(block["action"]["with"][0], response, "{block}");
+        assert_eq!(shown(&lab, &view, v6), 1, "{response} blocks (IPv6: {v6})");
+
+        let address = lab.peer(0).address(v6).to_string();
+        let again = daemon.client(&["block", &address, "700"]);
+        assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+        assert_eq!(shown(&lab, &view, v6), 1, "{response}: once is enough (IPv6: {v6})");
+
+        let (status, setup) = daemon.stop();
+        assert_eq!(status.code(), Some(0));
+        assert_eq!(shown(&lab, &view, v6), 1, "{response} outlives the daemon (IPv6: {v6})");
+        let mut daemon = setup.start();
+        assert_eq!(shown(&lab, &view, v6), 1, "{response} is there after a restart (IPv6: {v6})");
+
+        unblock(&lab, &mut daemon, v6);
+        eventually("nothing is left after unblock", PATIENCE, || shown(&lab, &view, v6) == 0);
+
+        let (_, setup) = daemon.stop();
+        setup.rewrite(&short);
+        let mut daemon = setup.start();
+        let block = offend(&lab, &mut daemon, v6);
+        assert_eq!(block["action"]["seconds"], 2, "{block}");
+        assert_eq!(shown(&lab, &view, v6), 1);
+        daemon.wait_for_new("the end", |event| event["action"]["verdict"] == "expired");
+        eventually("nothing is left after its time", Duration::from_secs(5), || shown(&lab, &view, v6) == 0);
+    }
+}
+
+/// The daemon's folder, for files that a response writes.
+struct Setup2 {
+    folder: std::path::PathBuf,
+}
+
+impl Setup2 {
+    fn count(&self, file: &str, line: &str) -> usize {
+        let text = std::fs::read_to_string(self.folder.join(file)).unwrap_or_default();
+        text.lines().filter(|found| *found == line).count()
+    }
+}
+
+#[test]
+fn nftables_lives_its_life() {
+    life_of(
+        "nftables",
+        |_| "BLOCK_WITH=\"nftables\"".into(),
+        |lab, _, v6| lab.nft_table().matches(&format!("{} timeout", lab.peer(0).address(v6))).count(),
+    );
+}
+
+#[test]
+fn a_blackhole_route_lives_its_life() {
+    life_of(
+        "route",
+        |_| "BLOCK_WITH=\"route\"".into(),
+        |lab, _, v6| {
+            let family = if v6 { "-6" } else { "-4" };
+            let routes = text(&lab.on_target(&["ip", family, "route", "show", "type", "blackhole"]));
+            routes.matches(&lab.peer(0).address(v6).to_string()).count()
+        },
+    );
+}
+
+#[test]
+fn iptables_lives_its_life() {
+    life_of(
+        "iptables",
+        |_| "BLOCK_WITH=\"iptables\"".into(),
+        |lab, _, v6| {
+            let (program, set) = if v6 { ("ip6tables", "portsentry6") } else { ("iptables", "portsentry4") };
+            let rules = text(&lab.on_target(&[program, "-S"]));
+            assert_eq!(rules.matches("-A INPUT -j PORTSENTRY").count(), 1, "{rules}");
+            let address = lab.peer(0).address(v6).to_string();
+            match rules.contains(set) {
+                true => text(&lab.on_target(&["ipset", "list", set])).matches(&format!("{address} ")).count(),
+                false => rules.matches(&format!("-s {address}/")).count(),
+            }
+        },
+    );
+}
+
+#[test]
+fn hosts_deny_lives_its_life() {
+    let lines = |setup: &Setup| {
+        format!(
+            "KILL_HOSTS_DENY=\"ALL: $TARGET$ : DENY\"\nHOSTS_DENY_FILE=\"{}\"",
+            setup.path("hosts.deny").display()
+        )
+    };
+    life_of("hosts_deny", lines, |lab, view, v6| {
+        let address = lab.peer(0).address(v6);
+        let pattern = if v6 { format!("[{address}]") } else { address.to_string() };
+        view.count("hosts.deny", &format!("ALL: {pattern} : DENY"))
+    });
+}
+
+#[test]
+fn a_command_lives_its_life() {
+    let lines = |setup: &Setup| {
+        let list = setup.path("list");
+        let list = list.display();
+        format!("KILL_ROUTE=\"echo $TARGET$ >> {list}\"\nUNBLOCK_CMD=\"sed -i -e '/^$TARGET$/d' {list}\"")
+    };
+    life_of("command", lines, |lab, view, v6| view.count("list", &lab.peer(0).address(v6).to_string()));
+}
+
+#[test]
+fn all_of_them_together_respond_and_a_blocked_file_follows() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    let folder = setup.path("");
+    let folder = folder.display();
+    setup.rewrite(&format!(
+        "{PORTS}\nBLOCK_WITH=\"nftables,iptables,route,hosts_deny,command\"\nKILL_ROUTE=\"touch {folder}/route-$TARGET$\"\n\
+         KILL_RUN_CMD=\"touch {folder}/ran-$TARGET$-$PORT$-$MODE$\"\nHOSTS_DENY_FILE=\"{folder}/hosts.deny\"\n\
+         BLOCKED_FILE=\"{folder}/blocked\""
+    ));
+    let mut daemon = setup.start();
+    let block = offend(&lab, &mut daemon, false);
+    let with = serde_json::json!(["nftables", "iptables", "route", "hosts_deny", "command", "run_command"]);
+    assert_eq!(block["action"]["with"], with, "{block}");
+    assert!(daemon.path("route-10.77.0.2").exists() && daemon.path("ran-10.77.0.2-111-stealth").exists());
+    let record = if cfg!(target_endian = "little") { [2, 0, 10, 77, 0, 2] } else { [0, 2, 10, 77, 0, 2] };
+    assert_eq!(std::fs::read(daemon.path("blocked")).unwrap(), record);
+    assert!(daemon.client(&["unblock", "all"]).status.success());
+    eventually("the record is gone", PATIENCE, || std::fs::read(daemon.path("blocked")).unwrap().is_empty());
+}
+
+#[test]
+fn who_stands_in_portsentrys_blocked_file_is_blocked_at_start() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    setup.rewrite(&format!("{PORTS}\nBLOCKED_FILE=\"{}\"", setup.path("blocked").display()));
+    let mut records = vec![2, 0, 192, 0, 2, 7, 10, 0];
+    records.extend("2001:db8::7".parse::<std::net::Ipv6Addr>().unwrap().octets());
+    records.extend([2, 0, 192]);
+    std::fs::write(setup.path("blocked"), &records).unwrap();
+    let daemon = setup.start();
+    let table = lab.nft_table();
+    assert!(table.contains("192.0.2.7") && table.contains("2001:db8::7"), "{table}");
+    assert_eq!(std::fs::read(daemon.path("blocked")).unwrap(), records[..24], "the torn record is dropped");
+}
+
+#[test]
+fn a_response_that_cannot_work_ends_the_start_and_says_why() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    std::os::unix::fs::symlink("/etc/hostname", setup.path("hosts.deny")).unwrap();
+    setup.rewrite(&format!(
+        "{PORTS}\nBLOCK_WITH=\"hosts_deny\"\nHOSTS_DENY_FILE=\"{}\"",
+        setup.path("hosts.deny").display()
+    ));
+    for arguments in [&["check"][..], &[]] {
+        let output = setup.run(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(told.contains("hosts.deny") && told.contains("symbolic link"), "{arguments:?}: {told}");
+    }
+}
+
+#[test]
+fn the_table_of_nftables_is_not_made_where_only_classic_keys_respond() {
+    let lab = Lab::new(1);
+    let mut daemon = Setup::new(&lab, &format!("{PORTS}\nKILL_ROUTE=\"true $TARGET$\"")).start();
+    let block = offend(&lab, &mut daemon, false);
+    assert_eq!(block["action"]["with"], serde_json::json!(["command"]), "{block}");
+    assert_eq!(lab.nft_table(), "");
+}
