@@ -93,13 +93,12 @@ fn a_right_file_is_shown_with_origins_and_intentions() {
 }
 
 #[test]
-fn a_response_that_this_version_does_not_make_is_refused_not_skipped() {
-    let lab = Lab::with(
-        "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nKILL_ROUTE=\"/sbin/iptables -I INPUT -s $TARGET$ -j DROP\"\n",
-    );
-    let (code, _, stderr) = lab.check(&[]);
-    assert_eq!(code, Some(1));
-    assert!(stderr.contains(":3:13: KILL_ROUTE is not supported yet"), "{stderr}");
+fn a_command_that_is_not_there_is_warned_of_with_its_place() {
+    let lab = Lab::with("TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nKILL_ROUTE=\"/nonexistent/block $TARGET$\"\n");
+    let (code, stdout, stderr) = lab.check(&[]);
+    assert_eq!(code, Some(0));
+    assert!(stderr.contains(":3:13: KILL_ROUTE: /nonexistent/block is not there"), "{stderr}");
+    assert!(stdout.contains("block with KILL_ROUTE for 1h"), "{stdout}");
 }
 
 #[test]

@@ -54,7 +54,7 @@ impl Stage {
         let mut events = [EpollEvent::empty(); 64];
         let ready = self.epoll.wait(&mut events, wait).unwrap();
         for event in &events[..ready] {
-            self.decoys.on_ready(event.data(), now, &self.epoll, &mut self.visits);
+            self.decoys.on_ready(event.data(), now, &self.epoll, &|_| true, &mut self.visits);
         }
         self.decoys.on_deadline(now, &self.epoll);
         ready

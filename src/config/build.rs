@@ -13,7 +13,7 @@ use super::error::{ConfigError, Origin, Position};
 use super::ignore::parse_ignore;
 use super::keys::{KEYS, Key, find, nearest};
 use super::parse::{Assignment, assignments};
-use super::{Config, Flags, combine, not_yet};
+use super::{Config, Flags, combine};
 
 /// A configuration without errors.
 #[derive(Clone, Debug)]
@@ -160,8 +160,7 @@ fn build(name: &str, bytes: &[u8], overrides: &Overrides) -> (Loaded, Vec<Config
     };
     loaded.warnings = repeated(&found).into_iter().map(|(at, message)| in_file(at, message)).collect();
     let unfit = combine::finish(&mut loaded, &faults);
-    errors.extend(unfit.into_iter().chain(faults).chain(not_yet::refusals(&loaded)));
-    loaded.warnings.extend(not_yet::warnings(&loaded));
+    errors.extend(unfit.into_iter().chain(faults));
     (loaded, errors)
 }
 

@@ -14,7 +14,6 @@ pub mod keys;
 pub mod kind;
 mod list;
 pub mod networks;
-mod not_yet;
 pub mod parse;
 pub mod ports;
 

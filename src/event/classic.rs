@@ -58,7 +58,9 @@ pub fn lines(event: &Event) -> Vec<ClassicLine> {
 
 fn source_lines(event: &Event) -> Vec<ClassicLine> {
     let Some(flow) = &event.flow else { return Vec::new() };
-    let mut lines = event.action.as_ref().map_or_else(Vec::new, |action| alerts(flow, action));
+    let mut lines: Vec<ClassicLine> =
+        event.remark.iter().map(|remark| ClassicLine::Note(text::escaped(remark))).collect();
+    lines.extend(event.action.as_ref().map_or_else(Vec::new, |action| alerts(flow, action)));
     if let (Some(probe), Some(states)) = (&event.probe, States::of(event)) {
         lines.push(ClassicLine::Scan(scan_line(flow, probe, states)));
     }

@@ -96,7 +96,8 @@ impl Emitter {
             Output::Syslog => Sink::Syslog(Syslog::open(Path::new(SYSLOG_SOCKET))?),
             Output::Journald => Sink::Journald(Journald::open(Path::new(JOURNAL_SOCKET))?),
         };
-        let form = Form::chosen(format, io::stdout().is_terminal());
+        // What reads PortSentry's syslog lines expects PortSentry's lines.
+        let form = Form::chosen(format, output == Output::Syslog || io::stdout().is_terminal());
         Ok(Emitter::new(form, sink, history, time::local_zone()))
     }
 

@@ -49,6 +49,8 @@ pub struct Event {
     pub error: Option<String>,
     /// The probe behind it, for the classic line.
     pub probe: Option<Probe>,
+    /// `-v`: a line before the others that only classic text has.
+    pub remark: Option<String>,
 }
 
 impl Event {
@@ -65,6 +67,7 @@ impl Event {
             summary: None,
             error: None,
             probe: None,
+            remark: None,
         }
     }
 }

@@ -87,6 +87,7 @@ impl Replay {
             table: table.clone(),
             order: Vec::new(),
             custom: crate::protocol::settings::Custom::default(),
+            verbose_ignore: None,
             tell_all: launch::tells_all(config, Form::Json),
             queue: 0,
             block_limit: config.block_limit,

@@ -133,13 +133,22 @@ impl Decoys {
 
     /// A socket of ours is ready. New visitors are greeted first and then added to `visits`, each exactly once: who
     /// gets blocked for his visit has seen the greeting. A stale or foreign token does nothing.
-    pub fn on_ready(&mut self, token: u64, now: Instant, epoll: &Epoll, visits: &mut Vec<Visit>) {
+    ///
+    /// PORT_BANNER is said only to whom `due` it is.
+    pub fn on_ready(
+        &mut self,
+        token: u64,
+        now: Instant,
+        epoll: &Epoll,
+        due: &dyn Fn(IpAddr) -> bool,
+        visits: &mut Vec<Visit>,
+    ) {
         let Some(index) = token.checked_sub(self.token_base).and_then(|at| usize::try_from(at).ok()) else {
             return;
         };
         match self.listeners.get(index).map(|listener| listener.protocol) {
-            Some(Protocol::Tcp) => self.welcome(index, now, epoll, visits),
-            Some(_) => self.collect(index, visits),
+            Some(Protocol::Tcp) => self.welcome(index, now, epoll, due, visits),
+            Some(_) => self.collect(index, due, visits),
             None => self.talk(index.saturating_sub(self.listeners.len()), now),
         }
     }
@@ -168,14 +177,22 @@ impl Decoys {
         }
     }
 
-    fn welcome(&mut self, index: usize, now: Instant, epoll: &Epoll, visits: &mut Vec<Visit>) {
+    fn welcome(
+        &mut self,
+        index: usize,
+        now: Instant,
+        epoll: &Epoll,
+        due: &dyn Fn(IpAddr) -> bool,
+        visits: &mut Vec<Visit>,
+    ) {
         for _ in 0..TAKEN_PER_WAKE {
             let Some(listener) = self.listeners.get(index) else { return };
             match listener.socket.accept4(libc::SOCK_CLOEXEC) {
                 Ok((stream, source)) => {
                     let port = listener.port;
                     let source = source.as_socket().map(canonical);
-                    visits.extend(source.and_then(|source| self.greet(stream, source, port, now, epoll)));
+                    visits
+                        .extend(source.and_then(|source| self.greet(stream, source, port, now, epoll, due)));
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) => return,
@@ -198,10 +215,12 @@ impl Decoys {
         port: u16,
         now: Instant,
         epoll: &Epoll,
+        due: &dyn Fn(IpAddr) -> bool,
     ) -> Option<Visit> {
         let service = if self.banner.is_some() { Service::Silent } else { Service::at(port) };
         let (text, next) = match &self.banner {
-            Some(banner) => (banner.as_slice(), Next::Close),
+            Some(banner) if due(source.ip()) => (banner.as_slice(), Next::Close),
+            Some(_) => (&[][..], Next::Close),
             None => service.greeting(),
         };
         let greeted = say(&stream, text);
@@ -232,16 +251,16 @@ impl Decoys {
         }
     }
 
-    fn collect(&mut self, index: usize, visits: &mut Vec<Visit>) {
+    fn collect(&mut self, index: usize, due: &dyn Fn(IpAddr) -> bool, visits: &mut Vec<Visit>) {
         let Some(listener) = self.listeners.get(index) else { return };
         for _ in 0..TAKEN_PER_WAKE {
             match datagram::receive(&listener.socket) {
                 Ok(datagram) => {
-                    if let Some(banner) = &self.banner {
+                    let source = canonical(datagram.source);
+                    if let Some(banner) = self.banner.as_ref().filter(|_| due(source.ip())) {
                         datagram::answer(&listener.socket, &datagram, banner);
                     }
                     let destination = SocketAddr::new(datagram.destination, listener.port);
-                    let source = canonical(datagram.source);
                     visits.push(Visit { source, destination, protocol: Protocol::Udp, verified: false });
                 }
                 Err(Errno::EAGAIN) => return,

@@ -38,6 +38,7 @@ const REPLIES: u64 = 1;
 const REQUESTS: u64 = 2;
 const SIGNALS: u64 = 3;
 const ROUTES: u64 = 4;
+const NAMES: u64 = 5;
 const CONTROL: u64 = 0x100;
 const DECOYS: u64 = 0x1_0000;
 
@@ -75,6 +76,13 @@ pub(super) struct Followed {
     case: Case,
     /// Microseconds of uptime.
     alarm: u64,
+}
+
+/// Whether a service was in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Judged {
+    Served,
+    Other,
 }
 
 /// Everything the main thread owns.
@@ -126,6 +134,9 @@ impl EventLoop {
         self.epoll.add(self.link.request_pipe(), EpollEvent::new(EpollFlags::empty(), REQUESTS))?;
         self.epoll.add(self.signals.as_fd(), readable(SIGNALS))?;
         self.epoll.add(self.host.surroundings().as_fd(), readable(ROUTES))?;
+        if let Some(names) = self.reporter.names() {
+            self.epoll.add(names, readable(NAMES))?;
+        }
         self.control.register(&self.epoll, CONTROL).map_err(errno)?;
         Ok(())
     }
@@ -196,6 +207,7 @@ impl EventLoop {
             REQUESTS => {}
             SIGNALS => return Ok(self.on_signals(now)),
             ROUTES => self.on_routes(now),
+            NAMES => self.reporter.on_names(now),
             token if self.control.owns(token) => self.on_control(token, now),
             token => self.on_decoy(token, now),
         }
@@ -213,7 +225,7 @@ impl EventLoop {
         self.batch = batch;
         // The block first: telling may wake a reader, which costs more than all of the above.
         self.send()?;
-        self.tell(&turn);
+        self.tell(&turn, now);
         Ok(())
     }
 
@@ -271,14 +283,26 @@ impl EventLoop {
             State::HalfOpen => {
                 if let Some((displaced, interface)) = self.half_open.saw_syn((probe, interface), now.instant)
                 {
-                    self.judge(displaced, interface, now, turn);
+                    let _ = self.judge(displaced, interface, now, turn);
                 }
             }
-            State::Doubtful => self.judge(probe, interface, now, turn),
+            State::Doubtful => {
+                if self.judge(probe, interface, now, turn) == Judged::Served {
+                    self.tell_served(&probe);
+                }
+            }
+            State::Served => self.tell_served(&probe),
+            State::FromItself => {
+                let Probe { source, destination, .. } = probe;
+                let both =
+                    format!("Source address {source} same as destination address {destination}, skipping");
+                self.reporter.note(&format!("debug: {both}"));
+            }
             State::Counted(standing) => {
                 if self.is_served(&probe, interface, sockets, now) {
                     // Counted against a service that came since the last look: the source begins anew.
                     self.shared.table.forgive(self.responder.watch.account(&probe));
+                    self.tell_served(&probe);
                 } else {
                     self.on_case(probe, standing, interface, now, turn);
                 }
@@ -286,20 +310,34 @@ impl EventLoop {
         }
     }
 
-    fn judge(&mut self, probe: Probe, interface: u32, now: Now, turn: &mut Turn) {
+    /// Only for packets that could have been probes of a watched port.
+    fn tell_served(&mut self, probe: &Probe) {
+        if probe.scan_type.may_be_stray() || !self.responder.watch.is_watched(probe.protocol, probe.port) {
+            return;
+        }
+        let Probe { source, port, .. } = probe;
+        self.reporter
+            .note(&format!("Ignoring packet from {source} to destination port {port}, a service is running"));
+    }
+
+    fn judge(&mut self, probe: Probe, interface: u32, now: Now, turn: &mut Turn) -> Judged {
         let in_use = |protocol, port| self.shared.in_use.holds(protocol, port);
         let watch = self.responder.watch.clone();
         match watch.judge(&probe, &self.shared.table, &self.shared.peers, in_use, micros(now)) {
-            Verdict::Probe(standing) => self.on_case(probe, standing, interface, now, turn),
+            Verdict::Probe(standing) => {
+                self.on_case(probe, standing, interface, now, turn);
+                Judged::Other
+            }
             Verdict::Scan(standing) if self.responder.is_worth_telling(standing) => {
                 self.on_case(probe, standing, interface, now, turn);
+                Judged::Other
             }
+            Verdict::ServiceInUse => Judged::Served,
             Verdict::Scan(_)
             | Verdict::NotWatched
-            | Verdict::ServiceInUse
             | Verdict::Martian
             | Verdict::Answer
-            | Verdict::Retransmission => {}
+            | Verdict::Retransmission => Judged::Other,
         }
     }
 
@@ -353,7 +391,7 @@ impl EventLoop {
             let Some(reply) = self.link.next_reply()? else { break };
             self.on_reply(reply, now, &mut turn, &mut answers);
         }
-        self.tell(&turn);
+        self.tell(&turn, now);
         for (client, reply) in answers {
             self.control.reply(&self.epoll, client, &reply);
         }
@@ -417,40 +455,45 @@ impl EventLoop {
 
     fn on_decoy(&mut self, token: u64, now: Now) {
         let mut visits = Vec::new();
-        self.decoys.on_ready(token, now.instant, &self.epoll, &mut visits);
+        let (responder, table) = (&self.responder, &self.shared.table);
+        let due = |source| responder.would_trigger(source, table, micros(now));
+        self.decoys.on_ready(token, now.instant, &self.epoll, &due, &mut visits);
         let mut turn = Turn::default();
         visits.iter().for_each(|visit| self.on_visit(visit, now, &mut turn));
-        self.tell(&turn);
+        self.tell(&turn, now);
     }
 
     fn on_visit(&mut self, visit: &Visit, now: Now, turn: &mut Turn) {
         let probe = visit.probe();
         if let Some((displaced, interface)) = self.half_open.completed(&probe, now.instant) {
-            self.judge(displaced, interface, now, turn);
+            let _ = self.judge(displaced, interface, now, turn);
         }
-        self.judge(probe, 0, now, turn);
+        let _ = self.judge(probe, 0, now, turn);
     }
 
     fn on_time(&mut self, now: Now) {
         let mut turn = Turn::default();
         let left_open: Vec<Knock> = self.half_open.expired(now.instant).collect();
-        left_open.into_iter().for_each(|(probe, interface)| self.judge(probe, interface, now, &mut turn));
+        for (probe, interface) in left_open {
+            let _ = self.judge(probe, interface, now, &mut turn);
+        }
         self.decoys.on_deadline(now.instant, &self.epoll);
         self.control.sweep(&self.epoll, now.instant);
         self.responder.on_time(now, &mut turn);
         self.leave_the_quiet(now, &mut turn);
         self.reporter.flush();
-        self.tell(&turn);
+        self.reporter.on_names(now);
+        self.tell(&turn, now);
         if self.sweep_at <= now.instant {
             self.shared.table.sweep(micros(now));
             self.sweep_at = now.instant + self.sweep_every;
         }
     }
 
-    fn tell(&mut self, turn: &Turn) {
+    fn tell(&mut self, turn: &Turn, now: Now) {
         for (event, interface) in &turn.events {
             let event: Event = self.host.with_interface(event, *interface);
-            self.reporter.emit(&event);
+            self.reporter.emit(&event, now);
         }
     }
 
@@ -476,8 +519,8 @@ impl EventLoop {
         let quiet = self.trails.iter().filter_map(|followed| self.shared.trails.latest(followed.at)).min();
         let quiet = quiet
             .map(|latest| Duration::from_micros(latest.saturating_add(QUIET).saturating_sub(micros(now))));
-        let soonest =
-            block.into_iter().chain(quiet).chain(self.reporter.wants_flush()).fold(wait, Duration::min);
+        let told = self.reporter.wants_flush(now.instant);
+        let soonest = block.into_iter().chain(quiet).chain(told).fold(wait, Duration::min);
         // A millisecond more, as epoll counts whole ones and must not come too early.
         EpollTimeout::try_from(soonest + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
     }

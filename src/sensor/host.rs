@@ -210,7 +210,7 @@ impl Host {
         sightings.len().saturating_mul(each) <= QUESTIONS
             && sightings.iter().all(|sighting| match sighting.state {
                 State::Counted(_) => sighting.probe.protocol != Protocol::Sctp,
-                State::HalfOpen => true,
+                State::HalfOpen | State::Served | State::FromItself => true,
                 // The ring threads' own picture is out of date: only a list puts it right.
                 State::Doubtful => false,
             })

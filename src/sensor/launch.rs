@@ -3,8 +3,9 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::fs::{DirBuilder, Permissions};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, lchown};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ use super::half_open::HalfOpen;
 use super::helper_link::{HelperLink, LinkError, QUEUE};
 use super::host::{Host, Known};
 use super::listener::DecoyError;
+use super::names::Names;
 use super::notify::Notifier;
 use super::operators::Operators;
 use super::parked::Parked;
@@ -130,6 +132,7 @@ struct Daemon {
 
 fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
     let config = &loaded.config;
+    let null = config.flags.daemonize.then(go_to_background).transpose()?;
     let clock = Clock::start();
     capabilities::require(&needs(config))?;
     let identity = Identity::resolve(config.run_as.as_deref())?;
@@ -139,7 +142,10 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
     // Everything that needs rights.
     let own_uid = confine::own_uid(identity);
     let mut emitter = outputs(config, own_uid)?;
-    emitter.note(&format!("portsentry-rs {}", crate::VERSION));
+    match config.flags.log_output {
+        LogOutput::Stdout if !config.flags.daemonize => emitter.note(&version()),
+        LogOutput::Stdout | LogOutput::Syslog | LogOutput::Journald => println!("{}", version()),
+    }
     let configured_never = never_block::configured(loaded);
     let mut host = open_host(config, &configured_never)?;
     let (decoys, skipped) = bind_decoys(config)?;
@@ -150,6 +156,7 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
         .map_err(|error| StartError::System("sockets cannot be listed", error))?;
     let rings = open_rings(config, &watch, &in_use)?;
     let control = ControlServer::bind(&config.control_socket, own_uid)?;
+    let names = open_names(config)?;
     let epoll = event_loop::epoll().map_err(system("no epoll"))?;
     let notifier = Notifier::open();
 
@@ -167,6 +174,8 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
         decoys_udp: decoys.ports(Protocol::Udp),
         skip_local: !config.flags.disable_local_check,
         tell_all,
+        tell_served: emitter.form() == Form::Classic,
+        debug: config.flags.debug,
     };
     let shared = Arc::new(shared(config, view, in_use, clock)?);
     let confined = Confined::enter(loaded, identity, link.pid())?;
@@ -181,11 +190,16 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
         order: config.block_with.clone(),
         custom: custom(config),
         tell_all,
+        verbose_ignore: config
+            .ignore_file
+            .clone()
+            .filter(|_| config.flags.verbose)
+            .map(|path| (path, loaded.ignored.iter().copied().collect())),
         queue: QUEUE,
         block_limit: config.block_limit,
     });
     let description = describe(config, &decoys, &link, ready.restored, confinement);
-    let reporter = Reporter::new(emitter, description, clock.now());
+    let reporter = Reporter::new(emitter, names, description, clock.now());
     let mut events = EventLoop {
         epoll,
         shared: shared.clone(),
@@ -217,6 +231,9 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
         events.reporter.error(now, &skipped.to_string());
     }
     events.reporter.start(now);
+    if let Some(null) = null {
+        leave_terminal(&null).map_err(system("-D: the terminal cannot be left"))?;
+    }
     notifier.ready();
     #[cfg(feature = "escape-attempts")]
     crate::sandbox::escape::attempt("sensor");
@@ -239,11 +256,43 @@ fn needs(config: &Config) -> Vec<Capability> {
 fn outputs(config: &Config, owner: u32) -> Result<Emitter, StartError> {
     let history = config.history_file.as_deref().map(|path| History::open(path, Some(owner))).transpose()?;
     let output = match config.flags.log_output {
+        LogOutput::Stdout if config.flags.daemonize => event::emitter::Output::Syslog,
         LogOutput::Stdout => event::emitter::Output::Stdout,
         LogOutput::Syslog => event::emitter::Output::Syslog,
         LogOutput::Journald => event::emitter::Output::Journald,
     };
     Ok(Emitter::open(output, config.log_format, history)?)
+}
+
+/// `-D`: chdir to /, no terminal. Before there is a thread or a child, which would stay behind. What goes wrong at the
+/// start is still told to whoever started us: the standard streams are left last.
+fn go_to_background() -> Result<File, StartError> {
+    let null = File::options().read(true).write(true).open("/dev/null");
+    let null = null.map_err(|error| StartError::System("-D: /dev/null cannot be opened", error))?;
+    nix::unistd::daemon(false, true).map_err(system("-D: no way into the background"))?;
+    Ok(null)
+}
+
+fn leave_terminal(null: &File) -> nix::Result<()> {
+    nix::unistd::dup2_stdin(null)?;
+    nix::unistd::dup2_stdout(null)?;
+    nix::unistd::dup2_stderr(null)
+}
+
+fn version() -> String {
+    format!("portsentry-rs {}", crate::VERSION)
+}
+
+/// The first resolver that there is a way to.
+fn open_names(config: &Config) -> Result<Option<Names>, StartError> {
+    if !config.resolve_host {
+        return Ok(None);
+    }
+    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let resolvers = never_block::resolvers().into_iter().chain([local]);
+    let mut opened = resolvers.map(Names::open);
+    let names = opened.find(Result::is_ok).unwrap_or_else(|| Names::open(local));
+    names.map(Some).map_err(|error| StartError::System("RESOLVE_HOST: no socket to a resolver", error))
 }
 
 fn open_host(config: &Config, configured_never: &[ipnet::IpNet]) -> Result<Host, StartError> {

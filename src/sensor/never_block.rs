@@ -17,9 +17,14 @@ const RESOLVER_FILES: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/res
 
 /// NEVER_BLOCK, the ignore file and the resolvers: what does not change by itself.
 pub fn configured(loaded: &Loaded) -> Vec<IpNet> {
-    let resolvers = RESOLVER_FILES.iter().filter_map(|path| std::fs::read_to_string(Path::new(path)).ok());
-    let resolvers: Vec<IpNet> = resolvers.flat_map(|text| nameservers(&text)).map(IpNet::from).collect();
+    let resolvers = resolvers().into_iter().map(IpNet::from);
     loaded.config.never_block.iter().chain(&loaded.ignored).copied().chain(resolvers).collect()
+}
+
+/// The host's resolvers.
+pub fn resolvers() -> Vec<IpAddr> {
+    let files = RESOLVER_FILES.iter().filter_map(|path| std::fs::read_to_string(Path::new(path)).ok());
+    files.flat_map(|text| nameservers(&text)).collect()
 }
 
 /// The whole set as of now.

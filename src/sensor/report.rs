@@ -4,11 +4,13 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::clock::Now;
 use super::host::Host;
+use super::names::Names;
 use super::responder::Responder;
 use super::watcher::Shared;
 use crate::control::protocol::Status;
@@ -17,6 +19,9 @@ use crate::packet::Reject;
 
 /// The same error is told again only after this long, milliseconds.
 const SAME_ERROR: u64 = 60_000;
+
+/// Longer than anything waits for a name.
+const END: Duration = Duration::from_secs(60);
 
 /// How soon lines that a slow reader left over are tried again.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
@@ -30,26 +35,55 @@ pub struct Reporter {
     /// Milliseconds of uptime: the wall clock may be set at any time.
     started: u64,
     last_error: Option<(String, u64)>,
+    /// RESOLVE_HOST: where events wait for the names of their sources.
+    names: Option<Names>,
 }
 
 impl Reporter {
     /// Nothing said yet.
-    pub fn new(emitter: Emitter, start: Start, now: Now) -> Reporter {
-        Reporter { emitter, start, since: now.wall / 1_000_000, started: now.uptime, last_error: None }
+    pub fn new(emitter: Emitter, names: Option<Names>, start: Start, now: Now) -> Reporter {
+        Reporter { emitter, start, since: now.wall / 1_000_000, started: now.uptime, last_error: None, names }
+    }
+
+    /// The socket that names come in by.
+    pub fn names(&self) -> Option<BorrowedFd<'_>> {
+        self.names.as_ref().map(AsFd::as_fd)
+    }
+
+    /// A name may have come, or an event waited long enough.
+    pub fn on_names(&mut self, now: Now) {
+        if let Some(names) = &mut self.names {
+            names.on_ready(now.instant);
+        }
+        self.tell_ready(now.instant);
+    }
+
+    fn tell_ready(&mut self, now: Instant) {
+        while let Some(event) = self.names.as_mut().and_then(|names| names.ready(now)) {
+            self.emitter.emit(&event);
+        }
+    }
+
+    /// A line that only PortSentry's text has.
+    pub fn note(&mut self, text: &str) {
+        self.emitter.note(text);
     }
 
     /// Says that the daemon watches.
     pub fn start(&mut self, now: Now) {
         let mut event = Event::new(now.wall, EventType::Start);
         event.start = Some(self.start.clone());
-        self.emit(&event);
+        self.emit(&event, now);
     }
 
     /// Says that it ends, with its counts.
     pub fn stop(&mut self, now: Now, responder: &Responder, shared: &Shared, host: &Host) {
         let mut event = Event::new(now.wall, EventType::Stop);
         event.stats = Some(self.stats(now, responder, shared, host));
-        self.emit(&event);
+        // Whoever still waits for a name is told without.
+        self.tell_ready(now.instant + END);
+        self.names = None;
+        self.emit(&event, now);
         self.emitter.flush();
     }
 
@@ -63,12 +97,18 @@ impl Reporter {
         self.last_error = Some((error.to_owned(), now.uptime));
         let mut event = Event::new(now.wall, EventType::Error);
         event.error = Some(error.to_owned());
-        self.emit(&event);
+        self.emit(&event, now);
     }
 
     /// Tells the outside.
-    pub fn emit(&mut self, event: &Event) {
-        self.emitter.emit(event);
+    pub fn emit(&mut self, event: &Event, now: Now) {
+        match &mut self.names {
+            None => self.emitter.emit(event),
+            Some(names) => {
+                names.hold(event.clone(), now.instant);
+                self.tell_ready(now.instant);
+            }
+        }
     }
 
     /// Opens the log files anew.
@@ -84,8 +124,10 @@ impl Reporter {
     }
 
     /// When [`flush`](Self::flush) should come by, if there is anything left over.
-    pub fn wants_flush(&self) -> Option<Duration> {
-        self.emitter.has_pending().then_some(FLUSH_AFTER)
+    pub fn wants_flush(&self, now: Instant) -> Option<Duration> {
+        let flush = self.emitter.has_pending().then_some(FLUSH_AFTER);
+        let name = self.names.as_ref().and_then(Names::next_deadline);
+        flush.into_iter().chain(name.map(|deadline| deadline.saturating_duration_since(now))).min()
     }
 
     /// The answer to `status`.

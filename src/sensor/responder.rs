@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -98,6 +100,8 @@ pub struct Responder {
     lines: Allowance,
     /// When it was last said that the allowance is used up, milliseconds.
     limit_told: Option<u64>,
+    /// `-v`: the ignore file and what stands in it.
+    verbose_ignore: Option<(PathBuf, Networks)>,
     asked: HashMap<u64, Asked>,
     asked_about: HashMap<IpNet, u64>,
     /// Sources that crossed the trigger, since the start.
@@ -126,6 +130,8 @@ pub struct Setup {
     pub custom: Custom,
     /// Whether every probe is told.
     pub tell_all: bool,
+    /// `-v`: the ignore file and what stands in it.
+    pub verbose_ignore: Option<(PathBuf, Networks)>,
     /// Requests that may wait for the helper.
     pub queue: usize,
     /// BLOCK_LIMIT.
@@ -147,6 +153,7 @@ impl Responder {
             allowance: Allowance::new(setup.block_limit),
             lines: Allowance::new(LINES_A_MINUTE),
             limit_told: None,
+            verbose_ignore: setup.verbose_ignore,
             asked: HashMap::new(),
             asked_about: HashMap::new(),
             scans: 0,
@@ -208,6 +215,14 @@ impl Responder {
             && !self.never.contains(probe.source)
             && self.watch.block_mode(probe.protocol) != BlockMode::Log
             && !self.asked_about.contains_key(&self.watch.target(probe.source))
+    }
+
+    /// Whether one more probe by `source` is an alarm: PORT_BANNER is for whom it is.
+    pub fn would_trigger(&self, source: IpAddr, table: &ScoreTable, now: u64) -> bool {
+        let before = table.standing(self.watch.source_key(source), now);
+        let alarm = before
+            .is_some_and(|it| it.triggered || it.score + 1.0 >= self.watch.threshold(Ledger::Watched) - 0.5);
+        !self.never.contains(source) && (self.watch.scan_trigger <= 1 || alarm)
     }
 
     /// The helper answered a block request.
@@ -424,7 +439,16 @@ impl Responder {
         event.scan = Some(self.scan_of(case, now));
         event.action = action;
         event.probe = Some(case.probe);
+        event.remark = self.remark(&event);
         turn.events.push((event, case.interface));
+    }
+
+    /// `-v`: why an ignored source is ignored, if it is for the ignore file.
+    fn remark(&self, event: &Event) -> Option<String> {
+        let (file, ignored) = self.verbose_ignore.as_ref()?;
+        let source = event.flow.as_ref()?.src_ip;
+        let is_ignored = event.action.as_ref()?.verdict == ActionVerdict::Ignored && ignored.contains(source);
+        is_ignored.then(|| format!("Host: {source} found in ignore file {} aborting actions", file.display()))
     }
 
     fn scan_of(&self, case: &Case, now: Now) -> Scan {

@@ -54,6 +54,19 @@ const DECOYS: &[Rule] = &[
     rule("shutdown", "goodbye to a visitor").with(&[pin(1, libc::SHUT_WR)]),
 ];
 
+/// With RESOLVE_HOST; its socket is open already.
+const NAMES: &[Rule] = &[rule("getrandom", "the number of a question, so that an answer cannot be guessed")];
+
+/// With -D: the standard streams are left last, so that whatever fails at the start is still heard.
+const BACKGROUND: &[Rule] = &[
+    rule("dup2", "x86_64: standard input leaves the terminal").with(&[pin(1, libc::STDIN_FILENO)]),
+    rule("dup2", "likewise standard output").with(&[pin(1, libc::STDOUT_FILENO)]),
+    rule("dup2", "likewise standard error").with(&[pin(1, libc::STDERR_FILENO)]),
+    rule("dup3", "elsewhere, standard input").with(&[pin(1, libc::STDIN_FILENO), pin(2, 0)]),
+    rule("dup3", "likewise standard output").with(&[pin(1, libc::STDOUT_FILENO), pin(2, 0)]),
+    rule("dup3", "likewise standard error").with(&[pin(1, libc::STDERR_FILENO), pin(2, 0)]),
+];
+
 /// The lists in force under `config`.
 pub fn rules(config: &Config) -> Vec<&'static [Rule]> {
     let mut lists = vec![BASE, LOOP, CONTROL, RELOAD];
@@ -62,6 +75,12 @@ pub fn rules(config: &Config) -> Vec<&'static [Rule]> {
     }
     if config.has_decoys() {
         lists.push(DECOYS);
+    }
+    if config.resolve_host {
+        lists.push(NAMES);
+    }
+    if config.flags.daemonize {
+        lists.push(BACKGROUND);
     }
     lists
 }

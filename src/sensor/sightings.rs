@@ -35,6 +35,10 @@ pub enum State {
     HalfOpen,
     /// To a port that was in use when we last looked, too long ago. Not counted.
     Doubtful,
+    /// To a port with a service: for the classic line.
+    Served,
+    /// From the very address it goes to (`-d`).
+    FromItself,
 }
 
 /// The queue. Any thread pushes, the main thread pops.

@@ -39,6 +39,10 @@ pub struct View {
     pub skip_local: bool,
     /// Every probe is passed on, not only what changes something: classic text promises a line each.
     pub tell_all: bool,
+    /// Classic text has a line for each packet to a service.
+    pub tell_served: bool,
+    /// `-d`: and one for each packet from the address it goes to.
+    pub debug: bool,
 }
 
 impl View {
@@ -130,11 +134,6 @@ impl Watcher {
         }
     }
 
-    fn is_for_us(&self, probe: &Probe) -> bool {
-        self.view.own.contains(probe.destination)
-            && !(self.view.skip_local && probe.source == probe.destination)
-    }
-
     fn is_quiet(&self, probe: &Probe, micros: u64) -> bool {
         let standing = self.shared.table.standing(self.view.watch.account(probe), micros);
         !self.view.tell_all && standing.is_some_and(|standing| standing.quiet)
@@ -142,6 +141,10 @@ impl Watcher {
 
     fn state_of(&self, probe: &Probe) -> Option<State> {
         let view = &self.view;
+        if view.skip_local && probe.source == probe.destination {
+            let told = view.debug && view.watch.is_watched(probe.protocol, probe.port);
+            return told.then_some(State::FromItself);
+        }
         let micros = super::responder::micros(self.now);
         if probe.protocol == Protocol::Tcp && view.decoys.contains(probe.port) {
             if probe.scan_type == ScanType::Syn {
@@ -167,7 +170,9 @@ impl Watcher {
                 (standing.ledger == Ledger::Watched).then_some(State::Counted(standing))
             }
             Verdict::ServiceInUse => {
-                (!self.shared.in_use.is_fresh(self.now.uptime)).then_some(State::Doubtful)
+                let served = view.tell_served && view.watch.is_watched(probe.protocol, probe.port);
+                let doubtful = !self.shared.in_use.is_fresh(self.now.uptime);
+                doubtful.then_some(State::Doubtful).or(served.then_some(State::Served))
             }
             Verdict::NotWatched | Verdict::Martian | Verdict::Answer | Verdict::Retransmission => None,
         }
@@ -185,7 +190,11 @@ impl Reader for Watcher {
         if frame.packet_type == libc::PACKET_OUTGOING {
             return self.note_sent(&packet);
         }
-        let Some(probe) = Probe::from_packet(&packet).filter(|probe| self.is_for_us(probe)) else { return };
+        let Some(probe) =
+            Probe::from_packet(&packet).filter(|probe| self.view.own.contains(probe.destination))
+        else {
+            return;
+        };
         if let Some(state) = self.state_of(&probe) {
             self.shared.sightings.push(Sighting { probe, interface: frame.interface, state });
         }
