@@ -224,3 +224,28 @@ fn the_table_of_nftables_is_not_made_where_only_classic_keys_respond() {
     assert_eq!(block["action"]["with"], serde_json::json!(["command"]), "{block}");
     assert_eq!(lab.nft_table(), "");
 }
+
+#[test]
+fn what_a_response_costs_the_helpers_confinement_is_told_and_no_more_is_given() {
+    let seccomp = "helper: seccomp, for the iptables programs would inherit it";
+    let why = "for the configured commands run with all of root's rights";
+    let (no_files, no_calls) = (format!("helper: Landlock, {why}"), format!("helper: seccomp, {why}"));
+    let expected: [(&str, &[&str], [&str; 2]); 4] = [
+        ("BLOCK_WITH=\"nftables,route\"", &[], ["1", "2"]),
+        ("BLOCK_WITH=\"hosts_deny\"", &[], ["1", "2"]),
+        ("BLOCK_WITH=\"iptables\"", &[seccomp], ["1", "0"]),
+        ("KILL_ROUTE=\"true $TARGET$\"", &[&no_files, &no_calls], ["0", "0"]),
+    ];
+    for (lines, missing, in_force) in expected {
+        let lab = Lab::new(1);
+        let setup = Setup::new(&lab, "");
+        let deny = setup.path("hosts.deny");
+        setup.rewrite(&format!("{PORTS}\nHOSTS_DENY_FILE=\"{}\"\n{lines}", deny.display()));
+        let mut daemon = setup.start();
+        let start = daemon.wait_for("the start", |event| event["event_type"] == "start");
+        assert_eq!(start["start"]["confinement"]["missing"], serde_json::json!(missing), "{lines}: {start}");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.helper_pid())).unwrap();
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
+        assert_eq!([field("NoNewPrivs:"), field("Seccomp:")], in_force, "{lines}");
+    }
+}

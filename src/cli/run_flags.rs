@@ -122,7 +122,11 @@ impl RunFlags {
             mode: if connect { Mode::Connect } else { Mode::Stealth },
             tcp,
             udp,
-            log_output: self.logoutput.into(),
+            // In the background there is no standard output.
+            log_output: match self.logoutput {
+                Output::Stdout if self.daemon => LogOutput::Syslog,
+                other => other.into(),
+            },
             disable_local_check: self.disable_local_check,
             disable_service_check: self.disable_service_check,
             daemonize: self.daemon,

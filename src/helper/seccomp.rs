@@ -28,6 +28,10 @@ const LEDGER: &[Rule] = &[
         .with(&[pin(0, libc::AT_FDCWD), pin(2, libc::AT_FDCWD)]),
 ];
 
+/// Blocks of an earlier run are told from those of an earlier start of the machine.
+const BOOT: &[Rule] = &[rule("clock_gettime", "when the machine was started, where the vDSO has no time")
+    .with(&[pin(0, libc::CLOCK_BOOTTIME)])];
+
 /// With hosts.deny, which is replaced whole, as the ledger is.
 const HOSTS_DENY: &[Rule] = &[
     rule("openat", "hosts.deny as it is now").with(&[
@@ -46,12 +50,12 @@ const HOSTS_DENY: &[Rule] = &[
 /// With BLOCKED_FILE, which is open already.
 const BLOCKED_FILE: &[Rule] = &[
     rule("ftruncate", "what has ended is taken out of BLOCKED_FILE"),
-    rule("lseek", "the file is written anew from its start"),
+    rule("lseek", "the file is written anew from its start").with(&[pin(2, libc::SEEK_SET)]),
 ];
 
 /// The lists in force under `settings`, where the helper runs no program.
 pub fn rules(settings: &Settings) -> Vec<&'static [Rule]> {
-    let mut lists = vec![BASE, LEDGER];
+    let mut lists = vec![BASE, LEDGER, BOOT];
     if settings.block_with.contains(&Response::HostsDeny) {
         lists.push(HOSTS_DENY);
     }

@@ -130,10 +130,11 @@ fn describe(role: &str, confinement: &Confinement, landlock: i32) -> String {
 
 /// Why the helper keeps more than it could: what it runs inherits its confinement.
 fn why_less(settings: &Settings) -> &'static str {
-    match (settings.rights(), settings.runs_programs(), settings.sandbox) {
-        (Rights::Commands, _, _) => ", for the configured commands run with all of root's rights",
-        (Rights::Root, true, Sandbox::Strict | Sandbox::BestEffort) => ", for iptables would inherit it",
-        (Rights::Root | Rights::NetAdmin, _, _) => "",
+    match (settings.sandbox, settings.rights()) {
+        (Sandbox::Off, _) => "",
+        (_, Rights::Commands) => ", for the configured commands run with all of root's rights",
+        (_, Rights::Root) if settings.runs_programs() => ", for the iptables programs would inherit it",
+        (_, Rights::Root | Rights::NetAdmin) => "",
     }
 }
 

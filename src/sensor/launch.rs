@@ -143,8 +143,8 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
     let own_uid = confine::own_uid(identity);
     let mut emitter = outputs(config, own_uid)?;
     match config.flags.log_output {
-        LogOutput::Stdout if !config.flags.daemonize => emitter.note(&version()),
-        LogOutput::Stdout | LogOutput::Syslog | LogOutput::Journald => println!("{}", version()),
+        LogOutput::Stdout => emitter.note(&version()),
+        LogOutput::Syslog | LogOutput::Journald => println!("{}", version()),
     }
     let configured_never = never_block::configured(loaded);
     let mut host = open_host(config, &configured_never)?;
@@ -256,7 +256,6 @@ fn needs(config: &Config) -> Vec<Capability> {
 fn outputs(config: &Config, owner: u32) -> Result<Emitter, StartError> {
     let history = config.history_file.as_deref().map(|path| History::open(path, Some(owner))).transpose()?;
     let output = match config.flags.log_output {
-        LogOutput::Stdout if config.flags.daemonize => event::emitter::Output::Syslog,
         LogOutput::Stdout => event::emitter::Output::Stdout,
         LogOutput::Syslog => event::emitter::Output::Syslog,
         LogOutput::Journald => event::emitter::Output::Journald,
