@@ -35,6 +35,7 @@ fn fault(schema: &Value, value: &Value) -> Option<String> {
             "maximum" => (value.as_f64() > rule.as_f64()).then(|| format!("{value} is above {rule}")),
             "pattern" => (!is_timestamp(value)).then(|| format!("{value} is no timestamp")),
             "allOf" => rule.as_array().unwrap().iter().find_map(|part| fault(part, value)),
+            "anyOf" => rule.as_array().unwrap().iter().map(|part| fault(part, value)).min().flatten(),
             "if" => fault(rule, value).is_none().then(|| fault(&schema["then"], value)).flatten(),
             "then" => None,
             unknown => Some(format!("the test does not know the keyword {unknown}")),

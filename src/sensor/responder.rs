@@ -314,6 +314,10 @@ impl Responder {
             let action = Action { target: Some(target), ..Action::new(ActionVerdict::AlreadyBlocked) };
             return self.tell(told, &case, Some(action), now, turn);
         }
+        // Rings run side by side: a later probe may have asked before the one that crossed got here.
+        if told == EventType::Scan && self.asked_about.contains_key(&target) {
+            return self.tell(told, &case, None, now, turn);
+        }
         if let Some(asked) = self.asked_about.get(&target).and_then(|id| self.asked.get_mut(id)) {
             if self.tell_all && asked.cases.len() < WAITING {
                 asked.cases.push(case);
