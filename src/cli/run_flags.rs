@@ -123,9 +123,9 @@ impl RunFlags {
             tcp,
             udp,
             // In the background there is no standard output.
-            log_output: match self.logoutput {
-                Output::Stdout if self.daemon => LogOutput::Syslog,
-                other => other.into(),
+            log_output: match self.daemon && self.logoutput == Output::Stdout {
+                true => LogOutput::Syslog,
+                false => self.logoutput.into(),
             },
             disable_local_check: self.disable_local_check,
             disable_service_check: self.disable_service_check,
