@@ -63,7 +63,7 @@ fn watch(watched: bool) -> Watch {
         udp_ports: PortSet::new(),
         scan_trigger: 2,
         ipv6_prefix: 64,
-        on_link: Networks::default(),
+        one_by_one: Networks::default(),
         vantage: Vantage::default(),
         walk: Walk::new(Sensitivity::Medium),
         block_tcp: BlockMode::Block,

@@ -28,8 +28,8 @@ pub struct Watch {
     pub scan_trigger: u32,
     /// IPv6 sources are one if they share this many bits.
     pub ipv6_prefix: u8,
-    /// Networks of our own links: there each IPv6 neighbour is a source of its own, or one would shut out all.
-    pub on_link: Networks,
+    /// Where each IPv6 address is a source of its own: on our own links, around protected addresses, behind translators.
+    pub one_by_one: Networks,
     /// Whose addresses are probed: this host's, in the daemon.
     pub vantage: Vantage,
     /// SENSITIVITY: how everything that is not a watched port is judged.
@@ -183,7 +183,7 @@ impl Watch {
     }
 
     fn prefix_of(&self, source: IpAddr) -> u8 {
-        if self.on_link.contains(source) { 128 } else { self.ipv6_prefix.min(128) }
+        if self.one_by_one.contains(source) { 128 } else { self.ipv6_prefix.min(128) }
     }
 
     fn evidence(&self, probe: &Probe) -> Evidence {
@@ -231,7 +231,7 @@ mod tests {
             udp_ports: [7, 9].into_iter().collect(),
             scan_trigger,
             ipv6_prefix: 64,
-            on_link: Networks::default(),
+            one_by_one: Networks::default(),
             vantage: Vantage::Host,
             walk: Walk::new(Sensitivity::Off),
             block_tcp: BlockMode::Block,

@@ -135,7 +135,7 @@ mod tests {
                 udp_ports: PortSet::new(),
                 scan_trigger: 3,
                 ipv6_prefix: 64,
-                on_link: Default::default(),
+                one_by_one: Default::default(),
                 vantage: Vantage::Host,
                 walk: Walk::new(sensitivity),
                 block_tcp: BlockMode::Block,

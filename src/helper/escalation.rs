@@ -95,7 +95,8 @@ impl Escalation {
             given => (u64::from(given) * 1000).min(LONGEST),
         };
         Block {
-            since: current.map_or(now, |block| block.since),
+            // From now, also where it was in force: a ledger line that says longer than the longest is not believed.
+            since: now,
             until: now.saturating_add(length),
             offence,
             with: current.map_or(Responses::NONE, |block| block.with),
@@ -285,7 +286,7 @@ mod tests {
         );
         assert_eq!(
             offend(&mut record, "192.0.2.1/32", 90, 10),
-            Block { since: 0, until: 90_010, offence: 1, with: Responses::NONE }
+            Block { since: 10, until: 90_010, offence: 1, with: Responses::NONE }
         );
         assert_eq!(record.sentence(&net("192.0.2.1/32"), u32::MAX, 20).until, LONGEST + 20);
     }

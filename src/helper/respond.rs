@@ -45,6 +45,8 @@ pub struct Effects {
 pub trait Respond {
     /// Puts everything in place: an empty table, the never-block set, these blocks.
     fn install(&mut self, never: &Networks, blocks: &[Timed]) -> Result<(), Refusal>;
+    /// Whether what was installed is still there: somebody else may have flushed the firewall.
+    fn is_in_place(&mut self) -> Result<bool, Refusal>;
     /// Blocks, in one go; one result for each element, in their order.
     fn block(&mut self, batch: &[Timed]) -> Vec<Effects>;
     /// Lifts one block. Returns whether there was one.
@@ -90,6 +92,10 @@ impl Respond for System {
         self.routes.as_mut().map_or(Ok(()), |routes| routes.install(&targets))
     }
 
+    fn is_in_place(&mut self) -> Result<bool, Refusal> {
+        Ok(self.nftables.as_mut().map_or(Ok(true), Nftables::is_installed)?)
+    }
+
     fn block(&mut self, batch: &[Timed]) -> Vec<Effects> {
         let mut effects = vec![Effects::default(); batch.len()];
         if let Some(nftables) = &mut self.nftables {
@@ -113,7 +119,12 @@ impl Respond for System {
     fn unblock(&mut self, target: &IpNet) -> Result<bool, Refusal> {
         let route = self.routes.as_mut().map_or(Ok(false), |routes| routes.unblock(target));
         let set = self.nftables.as_mut().map_or(Ok(Outcome::NotBlocked), |nftables| nftables.unblock(target));
-        Ok(set? == Outcome::Lifted || route?)
+        let lifted = match set {
+            // Deleted by somebody: what is to be lifted is lifted.
+            Err(NftablesError::TableGone { .. }) => true,
+            set => set? == Outcome::Lifted,
+        };
+        Ok(lifted || route?)
     }
 
     fn expire(&mut self, target: &IpNet) -> Result<(), Refusal> {
@@ -122,8 +133,10 @@ impl Respond for System {
 
     fn flush(&mut self) -> Result<(), Refusal> {
         let routes = self.routes.as_mut().map_or(Ok(()), Routes::flush);
-        self.nftables.as_mut().map_or(Ok(()), Nftables::flush)?;
-        routes
+        match self.nftables.as_mut().map_or(Ok(()), Nftables::flush) {
+            Ok(()) | Err(NftablesError::TableGone { .. }) => routes,
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn set_never(&mut self, never: &Networks) -> Result<(), Refusal> {

@@ -44,6 +44,9 @@ pub struct Opened<R> {
     pub landlock: u8,
 }
 
+/// How often the firewall is looked at while somebody is blocked, milliseconds.
+const LOOK: u64 = 10_000;
+
 /// The helper at work.
 pub struct Service<R> {
     core: Core,
@@ -60,6 +63,8 @@ pub struct Service<R> {
     pending: Vec<Grant>,
     listing: Option<(u64, Option<IpNet>)>,
     stopped: bool,
+    /// When the firewall was last looked at, milliseconds of uptime.
+    looked: u64,
     /// Where replies wait to be written.
     pub replies: FrameWriter,
 }
@@ -85,6 +90,7 @@ impl<R: Respond> Service<R> {
             pending: Vec::new(),
             listing: None,
             stopped: false,
+            looked: now.uptime,
             replies: FrameWriter::new(REPLIES),
         };
         service.core.authority.surround(service.responses.surroundings());
@@ -498,6 +504,30 @@ impl<R: Respond> Service<R> {
         if self.core.escalation.next_end().is_some_and(|end| end <= now.utc) {
             self.expire();
         }
+        if self.next_look() == Some(0) {
+            self.look();
+        }
+    }
+
+    /// Milliseconds until the firewall is looked at again; `None` while nobody is blocked.
+    fn next_look(&self) -> Option<u64> {
+        let due = self.looked.saturating_add(LOOK).saturating_sub(self.now.uptime);
+        self.core.escalation.next_end().map(|_| due)
+    }
+
+    /// A reload of somebody else's ruleset may flush ours with it: blocks that are told of must be there.
+    fn look(&mut self) {
+        self.looked = self.now.uptime;
+        match self.responses.is_in_place() {
+            Ok(true) => {}
+            Ok(false) => {
+                log("the firewall table was deleted by somebody and is installed again");
+                if let Err(refusal) = self.install() {
+                    log(&refusal.text);
+                }
+            }
+            Err(refusal) => log(&refusal.text),
+        }
     }
 
     fn expire(&mut self) {
@@ -519,9 +549,10 @@ impl<R: Respond> Service<R> {
         &self.jobs
     }
 
-    /// Milliseconds until the next block ends.
+    /// Milliseconds until the next block ends, or the firewall is looked at again.
     pub fn next_end(&self) -> Option<u64> {
-        self.core.escalation.next_end().map(|end| end.saturating_sub(self.now.utc))
+        let end = self.core.escalation.next_end().map(|end| end.saturating_sub(self.now.utc));
+        end.into_iter().chain(self.next_look()).min()
     }
 
     /// Makes the ledger say what the record says. A full disk is reported and tried again later: the kernel has the

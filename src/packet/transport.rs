@@ -139,6 +139,10 @@ fn udp(datagram: Span<'_>, envelope: &Envelope<'_>) -> Result<Transport, Reject>
 
 /// A checksum of zero is none at all: fine over IPv4 (RFC 768), refused over IPv6 (RFC 8200 §8.1).
 fn udp_is_intact(datagram: Span<'_>, length: usize, checksum: [u8; 2], envelope: &Envelope<'_>) -> bool {
+    // What a first fragment lacks is part of the sum.
+    if !envelope.is_whole() {
+        return true;
+    }
     match (checksum, envelope.version) {
         ([0, 0], Version::V4) => true,
         ([0, 0], Version::V6) => envelope.checksums != Checksums::Verify,

@@ -57,7 +57,7 @@ mod tests {
             udp_ports: [69, 50_000].into_iter().collect(),
             scan_trigger: 0,
             ipv6_prefix: 64,
-            on_link: Default::default(),
+            one_by_one: Default::default(),
             vantage: Default::default(),
             walk: Walk::new(sensitivity),
             block_tcp: BlockMode::Block,

@@ -432,7 +432,11 @@ impl EventLoop {
 
     fn on_routes(&mut self, now: Now) {
         match self.host.follow(&mut self.responder, &self.shared) {
-            Ok(()) => {}
+            Ok(()) => {
+                let mut turn = Turn::default();
+                self.responder.on_protected(now, &mut turn);
+                self.tell(&turn, now);
+            }
             Err(error) => {
                 self.reporter.error(now, &format!("the host's addresses cannot be followed: {error}"))
             }

@@ -4,11 +4,11 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use super::attention;
 use super::filter::{self, Interest, Watched};
@@ -29,6 +29,12 @@ use crate::networks::Networks;
 
 /// Questions about single sockets that cost no more than a list of all; a question takes a few microseconds.
 const QUESTIONS: usize = 24;
+
+/// Where IPv4 hosts appear as IPv6 ones (RFC 6052 §2.1, RFC 8215): neighbours there have nothing to do with each other.
+const TRANSLATED: [IpNet; 2] = [
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48)),
+];
 
 /// The host.
 pub struct Host {
@@ -125,9 +131,12 @@ impl Host {
         self.surroundings.addresses().map(IpNet::from).collect()
     }
 
-    /// `watch`, with the networks that are on-link now: IPv6 neighbours are judged one by one.
+    /// `watch`, with the networks in which IPv6 sources are judged one by one as of now.
     pub fn watch(&self, watch: &Watch) -> Watch {
-        Watch { on_link: self.surroundings.networks().collect(), ..watch.clone() }
+        let protected = self.configured_never.iter().copied().chain(self.surroundings.never_block());
+        let around = protected.filter_map(|network| around(network, watch.ipv6_prefix));
+        let one_by_one = self.surroundings.networks().chain(TRANSLATED).chain(around).collect();
+        Watch { one_by_one, ..watch.clone() }
     }
 
     /// Takes in address, route and interface changes, and passes them on to whoever goes by them.
@@ -275,6 +284,16 @@ impl Host {
             flow.in_iface = self.surroundings.interface_name(index).map(str::to_owned);
         }
         event
+    }
+}
+
+/// The prefix that a source beside this protected network would be judged by: it must not shield its neighbours.
+fn around(network: IpNet, prefix: u8) -> Option<IpNet> {
+    match network {
+        IpNet::V6(v6) if v6.prefix_len() > prefix => {
+            IpNet::new(v6.network().into(), prefix).ok().map(|wide| wide.trunc())
+        }
+        IpNet::V6(_) | IpNet::V4(_) => None,
     }
 }
 

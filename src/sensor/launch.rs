@@ -3,11 +3,9 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::fs::{DirBuilder, File, Permissions};
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, lchown};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -34,9 +32,10 @@ use super::report::Reporter;
 use super::responder::{self, Responder};
 use super::ring::{self, Ring, RingControl, RingError};
 use super::sightings::Sightings;
+use super::state_dir::StateDirError;
 use super::trails::Trails;
 use super::watcher::{Shared, View};
-use super::{never_block, signals};
+use super::{never_block, signals, state_dir};
 use crate::config::{BlockMode, Config, FOREVER, Interfaces, Loaded, LogOutput, Mode, PortSet};
 use crate::control::server::{BindError, ControlServer};
 use crate::detect::Peers;
@@ -49,7 +48,7 @@ use crate::event::history::{History, HistoryError};
 use crate::event::{self, Emitter, Start};
 use crate::packet::Reject;
 use crate::protocol::Settings;
-use crate::protocol::settings::{Custom, LEDGER, Rights};
+use crate::protocol::settings::{Custom, Rights};
 use crate::sandbox::identity::Identity;
 use crate::sandbox::{Capability, SandboxError, capabilities};
 
@@ -90,11 +89,8 @@ pub enum StartError {
     #[error(transparent)]
     Helper(#[from] LinkError),
     /// The ledger has no folder.
-    #[error("STATE_DIR {path} cannot be made or given to the helper's user: {error}", path = .0.display(), error = .1)]
-    StateDir(PathBuf, io::Error),
-    /// STATE_DIR="/tmp".
-    #[error("STATE_DIR {} holds files of others, and would be given to the daemon's user: name a folder of its own", .0.display())]
-    SharedStateDir(PathBuf),
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
     /// The kernel refused something small.
     #[error("{0}: {1}")]
     System(&'static str, io::Error),
@@ -162,7 +158,7 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
 
     // The helper, while there still are rights to give it.
     let settings = settings(config, configured_never, identity);
-    make_state_dir(&config.state_dir, helper_user(&settings, identity))?;
+    state_dir::make(&config.state_dir, helper_user(&settings, identity))?;
     let mut link = HelperLink::start(&settings)?;
     let ready = link.wait_ready()?;
 
@@ -334,28 +330,6 @@ fn helper_user(settings: &Settings, identity: Identity) -> Identity {
     }
 }
 
-fn make_state_dir(path: &Path, identity: Identity) -> Result<(), StartError> {
-    let failed = |error| StartError::StateDir(path.to_owned(), error);
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
-    let shared = std::fs::read_dir(path)
-        .map_err(failed)?
-        .flatten()
-        .any(|entry| !entry.file_name().to_str().is_some_and(|name| name.starts_with(LEDGER)));
-    if shared {
-        return Err(StartError::SharedStateDir(path.to_owned()));
-    }
-    if nix::unistd::geteuid().is_root() {
-        chown(path, Some(identity.uid), Some(identity.gid)).map_err(failed)?;
-        std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
-        // RUN_AS may have been another before. Never through a link: the folder's owner could have planted one.
-        match lchown(path.join(LEDGER), Some(identity.uid), Some(identity.gid)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 fn settings(config: &Config, never_block: Vec<ipnet::IpNet>, identity: Identity) -> Settings {
     Settings {
         never_block,
@@ -399,7 +373,7 @@ pub(crate) fn watch(config: &Config, (tcp, udp): (PortSet, PortSet)) -> Watch {
         udp_ports: config.udp_ports.union(&udp),
         scan_trigger: config.scan_trigger,
         ipv6_prefix: config.ipv6_prefix,
-        on_link: crate::networks::Networks::default(),
+        one_by_one: crate::networks::Networks::default(),
         vantage: Vantage::Host,
         walk: Walk::new(config.sensitivity),
         block_tcp: config.block_tcp,

@@ -32,5 +32,6 @@ pub mod seccomp;
 pub mod services;
 pub mod sightings;
 pub mod signals;
+pub mod state_dir;
 pub mod trails;
 pub mod watcher;

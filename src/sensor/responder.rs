@@ -279,6 +279,12 @@ impl Responder {
         }
     }
 
+    /// Who has become protected is no longer blocked: the helper lifts it of its own accord, by the same rule.
+    pub fn on_protected(&mut self, now: Now, turn: &mut Turn) {
+        let spared: Vec<IpNet> = self.blocks.targets().filter(|target| self.never.overlaps(target)).collect();
+        spared.into_iter().for_each(|target| self.on_lifted(target, now, turn));
+    }
+
     /// Blocks whose time is over end here too.
     pub fn on_time(&mut self, now: Now, turn: &mut Turn) {
         while let Some((target, block)) = self.blocks.take_ended(now.uptime) {

@@ -41,6 +41,12 @@ pub enum State {
     FromItself,
 }
 
+impl Sighting {
+    fn is_alarm(&self) -> bool {
+        matches!(self.state, State::Counted(standing) if standing.triggered)
+    }
+}
+
 /// The queue. Any thread pushes, the main thread pops.
 pub struct Sightings {
     queue: ArrayQueue<Sighting>,
@@ -64,9 +70,11 @@ impl Sightings {
         })
     }
 
-    /// Hands over a sighting, or counts it as lost.
+    /// Hands over a sighting, or counts it as lost. Half of the room is for those that are over the trigger, so that a
+    /// flood of single probes does not hide a scanner.
     pub fn push(&self, sighting: Sighting) {
-        if self.queue.push(sighting).is_err() {
+        let has_room = sighting.is_alarm() || self.queue.len() < CAPACITY / 2;
+        if !has_room || self.queue.push(sighting).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
         self.ring();
