@@ -103,6 +103,13 @@ impl Lab {
         String::from_utf8_lossy(&succeeds(&command, self.on_target(&command)).stdout).into_owned()
     }
 
+    /// Whether there is a table of ours on the target at all.
+    pub fn has_nft_table(&self) -> bool {
+        let tables = ["nft", "list", "tables"];
+        let listed = succeeds(&tables, self.on_target(&tables));
+        String::from_utf8_lossy(&listed.stdout).contains("table inet portsentry")
+    }
+
     fn add_peer(&mut self, index: u8) {
         let host = Host {
             netns: format!("{}p{index}", self.name),
