@@ -63,20 +63,33 @@ fn scan_of(daemon: &mut Daemon, source: &str, port: u16) -> Value {
     scan
 }
 
+/// What is told of the visitor once nothing of his visit waits for anything any more: the type of each event.
+fn told_of(daemon: &mut Daemon, lab: &Lab, source: &str) -> Vec<Value> {
+    daemon.outlast_handshakes(lab.peer(1), 23);
+    daemon.seen.iter().filter(|event| event["src_ip"] == *source).cloned().collect()
+}
+
+fn types(events: &[Value]) -> Vec<&str> {
+    events.iter().filter_map(|event| event["event_type"].as_str()).collect()
+}
+
 #[test]
 fn real_clients_get_a_plausible_greeting_and_are_verified_sources() {
     for (client, v6) in CLIENTS.iter().flat_map(|client| [(client, false), (client, true)]) {
-        let lab = Lab::new(1);
+        let lab = Lab::new(2);
         let mut daemon = Setup::new(&lab, &format!("{DECOYS}BLOCK_TCP=\"0\"")).start();
         let heard = visit(&lab, client, v6);
         assert!(heard.contains(client.understood), "port {}: {heard}", client.port);
-        scan_of(&mut daemon, &lab.peer(0).address(v6).to_string(), client.port);
+        let source = lab.peer(0).address(v6).to_string();
+        scan_of(&mut daemon, &source, client.port);
+        let events = told_of(&mut daemon, &lab, &source);
+        assert_eq!(types(&events), ["scan"], "port {}: {events:#?}", client.port);
     }
 }
 
 #[test]
 fn the_visitor_sees_the_greeting_even_if_the_visit_blocks_him() {
-    let lab = Lab::new(1);
+    let lab = Lab::new(2);
     let mut daemon = Setup::new(&lab, &format!("{DECOYS}BLOCK_TCP=\"1\"")).start();
     let telnet = &CLIENTS[1];
     let heard = visit(&lab, telnet, false);
@@ -86,6 +99,22 @@ fn the_visitor_sees_the_greeting_even_if_the_visit_blocks_him() {
     let block = daemon.wait_for("the block", |event| event["event_type"] == "block");
     assert_eq!(block["action"]["verdict"], "blocked", "{block}");
     assert!(lab.nft_table().contains(&source));
+    let events = told_of(&mut daemon, &lab, &source);
+    assert_eq!(types(&events), ["scan", "block"], "{events:#?}");
+}
+
+#[test]
+fn one_visit_is_one_probe() {
+    for (client, v6) in CLIENTS.iter().flat_map(|client| [(client, false), (client, true)]) {
+        let lab = Lab::new(2);
+        let config = format!("{DECOYS}BLOCK_TCP=\"1\"\nSCAN_TRIGGER=\"5\"");
+        let mut daemon = Setup::new(&lab, &config).start();
+        let heard = visit(&lab, client, v6);
+        assert!(heard.contains(client.understood), "port {}: {heard}", client.port);
+        let events = told_of(&mut daemon, &lab, &lab.peer(0).address(v6).to_string());
+        assert_eq!(types(&events), ["probe"], "port {}: {events:#?}", client.port);
+        assert_eq!(events[0]["scan"]["score"].as_f64(), Some(1.0), "{}", events[0]);
+    }
 }
 
 #[test]
