@@ -148,9 +148,9 @@ fn zmap_once_for_each_port() {
 #[test]
 fn hping3() {
     is_flagged(false, "hping3", "syn", |scanner, target| {
-        scanner.run(&["hping3", "-q", "-i", "u5000", "-c", "30", "-S", "-p", "++2000", target]);
+        scanner.hping3(&["-i", "u5000", "-c", "30", "-S", "-p", "++2000", target]);
     });
     is_flagged(false, "hping3 --udp", "udp", |scanner, target| {
-        scanner.run(&["hping3", "-q", "--udp", "-i", "u5000", "-c", "30", "-p", "++2000", target]);
+        scanner.hping3(&["--udp", "-i", "u5000", "-c", "30", "-p", "++2000", target]);
     });
 }

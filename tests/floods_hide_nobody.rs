@@ -37,19 +37,7 @@ fn two_hundred_thousand_forged_sources_hide_no_slow_scanner() {
     std::thread::scope(|scope| {
         let target = flooder.target_v4.to_string();
         let flood = move || {
-            flooder.run(&[
-                "hping3",
-                "-q",
-                "--rand-source",
-                "-S",
-                "-p",
-                "5000",
-                "-i",
-                "u20",
-                "-c",
-                SOURCES,
-                &target,
-            ])
+            flooder.hping3(&["--rand-source", "-S", "-p", "5000", "-i", "u20", "-c", SOURCES, &target]);
         };
         let flood = scope.spawn(flood);
         scanner.nmap(&[

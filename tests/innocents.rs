@@ -31,10 +31,7 @@ fn blocked(daemon: &Daemon) -> Vec<&str> {
 fn forge(lab: &Lab, name: &str, words: &[&str], count: &str) {
     let peer = lab.peer(0);
     let target = peer.target_v4.to_string();
-    let mut command = vec!["hping3", "-q", "-a", name, "-i", "u2000", "-c", count];
-    command.extend_from_slice(words);
-    command.push(&target);
-    peer.run(&command);
+    peer.hping3(&[&["-a", name, "-i", "u2000", "-c", count], words, &[&target]].concat());
 }
 
 #[test]

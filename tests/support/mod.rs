@@ -53,6 +53,14 @@ impl Host {
         succeeds(command, netns_run(&self.netns, command))
     }
 
+    /// Runs hping3 on this host until it has sent what it was asked to; nobody needs to answer, though hping3 calls
+    /// that a failure.
+    pub fn hping3(&self, arguments: &[&str]) {
+        let output = netns_run(&self.netns, &[&["hping3", "-q"], arguments].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("packets transmitted"), "hping3 {}: {said}", arguments.join(" "));
+    }
+
     /// The hardware address of the target's end of the link: raw scanners build their frames themselves.
     pub fn target_mac(&self) -> String {
         self.run(&["ping", "-c", "1", "-W", "2", &self.target_v4.to_string()]);
