@@ -1,0 +1,56 @@
+//! What `make install` puts where. Needs `make build` first (PORTSENTRY_RELEASE names its folder).
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const PROGRAMS: [&str; 2] = ["usr/local/sbin/portsentry-rs", "usr/local/sbin/portsentry-rs-helper"];
+const CONFIGURATION: [&str; 2] = ["etc/portsentry/portsentry.conf", "etc/portsentry/portsentry.ignore"];
+
+/// `make` with what is built already; a name with a space shows whether all is quoted.
+fn make(goal: &str, root: &Path) -> Output {
+    let release = std::env::var_os("PORTSENTRY_RELEASE").map(PathBuf::from);
+    let release = release.expect("PORTSENTRY_RELEASE names the folder of the release build: run `make test`");
+    Command::new("make")
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["--no-print-directory", "--old-file=build", goal])
+        .arg(format!("RELEASE={}", release.display()))
+        .arg(format!("DESTDIR={}", root.display()))
+        .env_remove("MAKEFLAGS")
+        .output()
+        .expect("make is installed")
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).permissions().mode()
+        & 0o777
+}
+
+#[test]
+fn install_and_uninstall_keep_a_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("a root");
+    let installed = make("install", &root);
+    assert!(installed.status.success(), "{installed:?}");
+    PROGRAMS.iter().for_each(|file| assert_eq!(mode(&root.join(file)), 0o755, "{file}"));
+    CONFIGURATION.iter().for_each(|file| assert_eq!(mode(&root.join(file)), 0o644, "{file}"));
+
+    let ours = root.join(CONFIGURATION[0]);
+    fs::write(&ours, "TCP_PORTS=\"111\"\n").unwrap();
+    assert!(make("install", &root).status.success());
+    let uninstalled = make("uninstall", &root);
+    assert!(uninstalled.status.success(), "{uninstalled:?}");
+    PROGRAMS.iter().for_each(|file| assert!(!root.join(file).exists(), "{file}"));
+    assert_eq!(fs::read_to_string(&ours).unwrap(), "TCP_PORTS=\"111\"\n");
+    assert!(String::from_utf8_lossy(&uninstalled.stdout).contains("kept: "), "{uninstalled:?}");
+}
+
+#[test]
+fn what_cannot_be_installed_is_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    // A file stands where the folder of the first configuration file should be.
+    fs::write(folder.path().join("etc"), "").unwrap();
+    let installed = make("install", folder.path());
+    assert!(!installed.status.success(), "{installed:?}");
+}
