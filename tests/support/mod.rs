@@ -105,9 +105,14 @@ impl Lab {
         netns_run(&self.target(), command)
     }
 
-    /// What `nft` shows of our table on the target, where the daemon has made one.
+    /// What `nft` shows of our table on the target; empty if there is none.
     pub fn nft_table(&self) -> String {
-        let command = ["nft", "list", "table", "inet", "portsentry"];
+        let is_there = self.nft(&["list", "tables"]).lines().any(|line| line == "table inet portsentry");
+        if is_there { self.nft(&["list", "table", "inet", "portsentry"]) } else { String::new() }
+    }
+
+    fn nft(&self, arguments: &[&str]) -> String {
+        let command = [&["nft"], arguments].concat();
         String::from_utf8_lossy(&succeeds(&command, self.on_target(&command)).stdout).into_owned()
     }
 
