@@ -27,7 +27,8 @@ BUILD := $(AS_BUILDER)$(CARGO)
 # Static without touching build scripts: crt-static is a property of the target, so the target is named.
 TARGET ?= $(shell $(or $(AS_BUILDER),$(TOOLCHAIN)) $(CARGO) -vV 2>/dev/null | sed -n 's/^host: //p')
 RELEASE := target/$(TARGET)/release
-STATIC := RUSTFLAGS="-C target-feature=+crt-static"
+# Relocations are packed, for what is touched at start stays in memory.
+STATIC := RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs"
 
 .PHONY: help build run demo test lint bench bench-quick install uninstall toolchain
 

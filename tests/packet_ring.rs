@@ -332,10 +332,10 @@ fn what_a_full_ring_loses_is_counted_and_the_rest_is_read() {
     let (rings, control) = ring::open(1, &interest()).unwrap();
     lab.they_knock("10.77.0.1:9", 10_000);
     let dropped = control.count_drops().unwrap();
-    assert_eq!(dropped, 10_000 - 8_192);
+    assert_eq!(dropped, 10_000 - 4_096);
     assert_eq!(control.count_drops().unwrap(), dropped);
     let readers = Readers::start(rings);
-    (0..8_192).for_each(|_| assert_eq!(readers.next().udp_port(), 9));
+    (0..4_096).for_each(|_| assert_eq!(readers.next().udp_port(), 9));
     lab.they_knock("10.77.0.1:10", 1);
     assert_eq!(readers.next().udp_port(), 10);
 }

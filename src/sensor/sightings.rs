@@ -12,8 +12,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::detect::Probe;
 use crate::detect::table::Standing;
 
-/// Room for sightings on their way: two batches of the main thread's, at about 150 bytes each.
-const CAPACITY: usize = 1024;
+/// Room for sightings on their way: one batch of the main thread's, at about 200 bytes each.
+const CAPACITY: usize = 512;
 
 /// Something on the wire that the main thread has to know.
 #[derive(Clone, Copy, Debug)]

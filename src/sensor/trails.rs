@@ -13,7 +13,7 @@ use crate::config::PortSet;
 use crate::detect::Probe;
 
 /// Sources that are followed at a time.
-const TRAILS: usize = 64;
+const TRAILS: usize = 32;
 /// A source is quiet when it has sent nothing for so long, microseconds: four of the gaps of nmap's -T1.
 pub const QUIET: u64 = 60_000_000;
 
