@@ -22,14 +22,19 @@ impl Allowance {
         Allowance { per_minute, credit: per_minute.saturating_mul(PRICE), at: 0 }
     }
 
-    /// Pays for the block of a source that probed so many different ports, if it may.
-    pub fn spend(&mut self, distinct_ports: u32, now: u64) -> bool {
+    /// Whether the block of a source that probed so many different ports can be paid for.
+    pub fn affords(&mut self, distinct_ports: u32, now: u64) -> bool {
         let most = self.per_minute.saturating_mul(PRICE);
         let earned = now.saturating_sub(self.at).saturating_mul(self.per_minute);
         self.credit = self.credit.saturating_add(earned).min(most);
         self.at = self.at.max(now);
         let kept = if distinct_ports > 1 { 0 } else { most / 2 };
-        let pays = self.credit >= kept.saturating_add(PRICE);
+        self.credit >= kept.saturating_add(PRICE)
+    }
+
+    /// Pays for it, if it can be paid for.
+    pub fn spend(&mut self, distinct_ports: u32, now: u64) -> bool {
+        let pays = self.affords(distinct_ports, now);
         self.credit = self.credit.saturating_sub(if pays { PRICE } else { 0 });
         pays
     }

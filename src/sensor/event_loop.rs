@@ -343,7 +343,7 @@ impl EventLoop {
 
     fn on_case(&mut self, probe: Probe, standing: Standing, interface: u32, now: Now, turn: &mut Turn) {
         let connected = self.protect_established
-            && self.responder.may_blame_an_innocent(&probe, &standing)
+            && self.responder.may_blame_an_innocent(&probe, &standing, now)
             && self.is_connected_with(probe.source, now);
         let case = Case { probe, standing, interface, connected };
         if standing.crossed {

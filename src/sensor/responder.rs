@@ -208,13 +208,15 @@ impl Responder {
     }
 
     /// Whether a block is about to be asked for on evidence that may be forged: then it matters who is connected to us.
-    pub fn may_blame_an_innocent(&self, probe: &Probe, standing: &Standing) -> bool {
+    /// What BLOCK_LIMIT holds back anyhow need not be known, or a flood would have the kernel searched for each packet.
+    pub fn may_blame_an_innocent(&mut self, probe: &Probe, standing: &Standing, now: Now) -> bool {
         standing.triggered
             && !standing.verified
             && !standing.quiet
             && !self.never.contains(probe.source)
             && self.watch.block_mode(probe.protocol) != BlockMode::Log
             && !self.asked_about.contains_key(&self.watch.target(probe.source))
+            && self.allowance.affords(standing.distinct_ports, now.uptime)
     }
 
     /// Whether one more probe by `source` is an alarm: PORT_BANNER is for whom it is.
