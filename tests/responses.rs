@@ -7,8 +7,10 @@ mod support;
 use std::process::Output;
 use std::time::Duration;
 
+use portsentry::protocol::wording::PATH;
 use serde_json::Value;
 use support::daemon::{Daemon, PATIENCE, Setup};
+use support::service::{Service, answers};
 use support::{Lab, eventually};
 
 const PORTS: &str = "TCP_PORTS=\"111\"\nBLOCK_TCP=\"1\"\nBLOCK_TIME_FACTOR=\"1\"";
@@ -45,6 +47,16 @@ fn unblock(lab: &Lab, daemon: &mut Daemon, v6: bool) {
 
 /// Runs one response through its life. `shown` is how often the system's own tool shows the source.
 fn life_of(response: &str, lines: impl Fn(&Setup) -> String, shown: impl Fn(&Lab, &Setup2, bool) -> usize) {
+    life_started_by(Setup::start, response, lines, shown);
+}
+
+/// Likewise, with a daemon that is started so.
+fn life_started_by(
+    start: impl Fn(Setup) -> Daemon,
+    response: &str,
+    lines: impl Fn(&Setup) -> String,
+    shown: impl Fn(&Lab, &Setup2, bool) -> usize,
+) {
     for v6 in [false, true] {
         let lab = Lab::new(1);
         let setup = Setup::new(&lab, "");
@@ -53,7 +65,7 @@ fn life_of(response: &str, lines: impl Fn(&Setup) -> String, shown: impl Fn(&Lab
         let first = config("10m");
         let short = config("2s");
         setup.rewrite(&first);
-        let mut daemon = setup.start();
+        let mut daemon = start(setup);
 
         let block = offend(&lab, &mut daemon, v6);
         assert_eq!(block["action"]["verdict"], "blocked", "{block}");
@@ -68,7 +80,7 @@ fn life_of(response: &str, lines: impl Fn(&Setup) -> String, shown: impl Fn(&Lab
         let (status, setup) = daemon.stop();
         assert_eq!(status.code(), Some(0));
         assert_eq!(shown(&lab, &view, v6), 1, "{response} outlives the daemon (IPv6: {v6})");
-        let mut daemon = setup.start();
+        let mut daemon = start(setup);
         assert_eq!(shown(&lab, &view, v6), 1, "{response} is there after a restart (IPv6: {v6})");
 
         unblock(&lab, &mut daemon, v6);
@@ -76,7 +88,7 @@ fn life_of(response: &str, lines: impl Fn(&Setup) -> String, shown: impl Fn(&Lab
 
         let (_, setup) = daemon.stop();
         setup.rewrite(&short);
-        let mut daemon = setup.start();
+        let mut daemon = start(setup);
         let block = offend(&lab, &mut daemon, v6);
         assert_eq!(block["action"]["seconds"], 2, "{block}");
         assert_eq!(shown(&lab, &view, v6), 1);
@@ -135,6 +147,64 @@ fn iptables_lives_its_life() {
             }
         },
     );
+}
+
+/// Starts a daemon that finds `instead` where the machine has ipset.
+fn start_with_ipset_being(instead: &str, setup: Setup) -> Daemon {
+    // In a mount namespace of its own: nobody else sees it.
+    let script = format!(
+        "PATH={PATH}; for ipset in $(which -a ipset); do mount --bind {instead} $ipset || exit; done; exec \"$@\""
+    );
+    setup.start_through("unshare", &["--mount", "sh", "-c", &script, "sh"].map(str::to_owned))
+}
+
+/// A device is no program, so this ipset is not there.
+fn start_without_ipset(setup: Setup) -> Daemon {
+    start_with_ipset_being("/dev/null", setup)
+}
+
+/// Like an ipset whose kernel has no sets.
+fn start_with_failing_ipset(setup: Setup) -> Daemon {
+    start_with_ipset_being("/bin/false", setup)
+}
+
+/// How often a rule of its own drops the source.
+fn plain_rules(lab: &Lab, v6: bool) -> usize {
+    let (program, bits) = if v6 { ("ip6tables", 128) } else { ("iptables", 32) };
+    let rules = text(&lab.on_target(&[program, "-S"]));
+    assert_eq!(rules.matches("-A INPUT -j PORTSENTRY").count(), 1, "{rules}");
+    assert!(!rules.contains("match-set"), "{rules}");
+    let address = lab.peer(0).address(v6);
+    rules.lines().filter(|rule| *rule == format!("-A PORTSENTRY -s {address}/{bits} -j DROP")).count()
+}
+
+#[test]
+fn iptables_without_ipset_lives_its_life() {
+    let lines = |_: &Setup| "BLOCK_WITH=\"iptables\"".into();
+    life_started_by(start_without_ipset, "iptables", lines, |lab, _, v6| plain_rules(lab, v6));
+}
+
+#[test]
+fn iptables_with_an_ipset_that_fails_lives_its_life() {
+    let lines = |_: &Setup| "BLOCK_WITH=\"iptables\"".into();
+    life_started_by(start_with_failing_ipset, "iptables", lines, |lab, _, v6| plain_rules(lab, v6));
+}
+
+#[test]
+fn a_rule_of_iptables_shuts_its_source_out_and_nobody_else() {
+    for v6 in [false, true] {
+        let lab = Lab::new(2);
+        let _service = Service::start(&lab.target(), 80);
+        let answered =
+            |peer: usize, limit| answers(&lab.peer(peer).netns, lab.peer(peer).target(v6), 80, limit);
+        let mut daemon = start_without_ipset(Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\"")));
+        assert!(answered(0, PATIENCE));
+        offend(&lab, &mut daemon, v6);
+        assert!(!answered(0, Duration::from_millis(300)), "it is shut out (IPv6: {v6})");
+        assert!(answered(1, PATIENCE), "and it alone (IPv6: {v6})");
+        unblock(&lab, &mut daemon, v6);
+        assert!(answered(0, PATIENCE), "and let in again (IPv6: {v6})");
+    }
 }
 
 #[test]
