@@ -16,7 +16,7 @@
 //! before it. `expired` and `lifted` belong to `unblock`; elsewhere they say nothing.
 #![forbid(unsafe_code)]
 
-use super::{Action, ActionVerdict, Deed, Event, EventType, Flow, text};
+use super::{Action, ActionVerdict, Deed, Event, EventType, Flow, Mode, text};
 use crate::detect::probe::{Probe, Protocol, ScanType};
 use crate::packet::TcpFlags;
 
@@ -44,25 +44,25 @@ impl ClassicLine {
     }
 }
 
-/// The lines that tell of `event`, in order; none where PortSentry says nothing.
-pub fn lines(event: &Event) -> Vec<ClassicLine> {
+/// The lines that tell of `event`, in order; none where PortSentry says nothing. `mode` is the daemon's.
+pub fn lines(event: &Event, mode: Mode) -> Vec<ClassicLine> {
     match event.event_type {
         EventType::Start => vec![ClassicLine::Note(READY.to_owned())],
         EventType::Stop => vec![ClassicLine::Note(STOPPING.to_owned())],
-        EventType::Probe | EventType::Scan | EventType::Block => source_lines(event),
+        EventType::Probe | EventType::Scan | EventType::Block => source_lines(event, mode),
         EventType::Unblock => unblock_line(event).into_iter().collect(),
         EventType::Error => event.error.iter().map(|error| ClassicLine::Note(text::escaped(error))).collect(),
         EventType::Stats => Vec::new(),
     }
 }
 
-fn source_lines(event: &Event) -> Vec<ClassicLine> {
+fn source_lines(event: &Event, mode: Mode) -> Vec<ClassicLine> {
     let Some(flow) = &event.flow else { return Vec::new() };
     let mut lines: Vec<ClassicLine> =
         event.remark.iter().map(|remark| ClassicLine::Note(text::escaped(remark))).collect();
     lines.extend(event.action.as_ref().map_or_else(Vec::new, |action| alerts(flow, action)));
     if let (Some(probe), Some(states)) = (&event.probe, States::of(event)) {
-        lines.push(ClassicLine::Scan(scan_line(flow, probe, states)));
+        lines.push(ClassicLine::Scan(scan_line(flow, probe, mode, states)));
     }
     lines
 }
@@ -104,7 +104,7 @@ impl States {
     }
 }
 
-fn scan_line(flow: &Flow, probe: &Probe, states: States) -> String {
+fn scan_line(flow: &Flow, probe: &Probe, mode: Mode, states: States) -> String {
     format!(
         "Scan from: [{}] ({}) protocol: [{}] port: [{}] type: [{}] IP opts: [{}] \
          ignored: [{}] triggered: [{}] noblock: [{}] blocked: [{}]",
@@ -112,7 +112,7 @@ fn scan_line(flow: &Flow, probe: &Probe, states: States) -> String {
         host(flow),
         protocol_name(probe.protocol),
         probe.port,
-        type_name(probe),
+        type_name(probe, mode),
         probe.ip_options.map_or("unknown", |set| if set { "set" } else { "not set" }),
         shown(states.ignored),
         shown(states.triggered),
@@ -139,8 +139,15 @@ fn protocol_name(protocol: Protocol) -> &'static str {
     }
 }
 
-/// PortSentry's names; where it has none, those of the `scan.type` field.
-fn type_name(probe: &Probe) -> String {
+/// PortSentry's names; where it has none, those of the `scan.type` field. In connect mode it has but one, for UDP too.
+fn type_name(probe: &Probe, mode: Mode) -> String {
+    match mode {
+        Mode::Connect => "Connect".to_owned(),
+        Mode::Stealth => kind_name(probe),
+    }
+}
+
+fn kind_name(probe: &Probe) -> String {
     let name = match probe.scan_type {
         ScanType::Connect => "Connect",
         ScanType::Null => "TCP NULL scan",
@@ -277,7 +284,7 @@ mod tests {
     }
 
     fn texts(event: &Event) -> Vec<String> {
-        lines(event).iter().map(|line| line.text().to_owned()).collect()
+        lines(event, Mode::Stealth).iter().map(|line| line.text().to_owned()).collect()
     }
 
     const HEAD: &str = "Scan from: [10.0.0.1] (10.0.0.1) protocol: [TCP] port: [23] type: [TCP SYN/Normal scan] \
@@ -348,7 +355,7 @@ mod tests {
             seconds: Some(3600),
             ..Action::new(ActionVerdict::Blocked)
         };
-        let lines = lines(&event(EventType::Block, Some(action)));
+        let lines = lines(&event(EventType::Block, Some(action)), Mode::Stealth);
         assert_eq!(
             lines[0].text(),
             "attackalert: Host 10.0.0.1 has been blocked via nftables for 3600 seconds"
@@ -386,8 +393,10 @@ mod tests {
 
     #[test]
     fn types_have_upstreams_names() {
-        let named = |scan_type, flags| type_name(&probe(scan_type, flags));
+        let named = |scan_type, flags| type_name(&probe(scan_type, flags), Mode::Stealth);
         assert_eq!(named(ScanType::Connect, 0), "Connect");
+        assert_eq!(named(ScanType::Udp, 0), "UDP");
+        assert_eq!(type_name(&probe(ScanType::Udp, 0), Mode::Connect), "Connect");
         assert_eq!(named(ScanType::Null, 0), "TCP NULL scan");
         assert_eq!(named(ScanType::Xmas, 0x29), "TCP XMAS scan");
         assert_eq!(named(ScanType::Fin, 1), "TCP FIN scan");
@@ -420,7 +429,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_event_breaks_a_line(event in super::super::json::tests::any_event()) {
-            for line in lines(&event) {
+            for line in lines(&event, Mode::Stealth) {
                 prop_assert!(!line.text().chars().any(text::is_unprintable), "{line:?}");
             }
         }

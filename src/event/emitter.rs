@@ -15,7 +15,7 @@ use super::history::{History, HistoryError};
 use super::journald::{JOURNAL_SOCKET, Journald};
 use super::sink::LineWriter;
 use super::syslog::{SYSLOG_SOCKET, Severity, Syslog, UnreachableLog};
-use super::{Event, EventType, json, text, time};
+use super::{Event, EventType, Mode, json, text, time};
 use crate::config::LogFormat;
 
 /// `-l`: where events go.
@@ -79,16 +79,18 @@ pub enum Sink {
 #[derive(Debug)]
 pub struct Emitter {
     form: Form,
+    mode: Mode,
     sink: Sink,
     history: Option<History>,
     zone: TimeZone,
 }
 
 impl Emitter {
-    /// Opens `output` at its usual place, in the form that LOG_FORMAT asks for.
+    /// Opens `output` at its usual place, in the form that LOG_FORMAT asks for; what the lines say depends on `mode`.
     pub fn open(
         output: Output,
         format: LogFormat,
+        mode: Mode,
         history: Option<History>,
     ) -> Result<Emitter, EmitterError> {
         let sink = match output {
@@ -98,12 +100,12 @@ impl Emitter {
         };
         // What reads PortSentry's syslog lines expects PortSentry's lines.
         let form = Form::chosen(format, output == Output::Syslog || io::stdout().is_terminal());
-        Ok(Emitter::new(form, sink, history, time::local_zone()))
+        Ok(Emitter::new(form, mode, sink, history, time::local_zone()))
     }
 
     /// Writes to `sink`, and `Scan from:` lines to `history` too.
-    pub fn new(form: Form, sink: Sink, history: Option<History>, zone: TimeZone) -> Emitter {
-        Emitter { form, sink, history, zone }
+    pub fn new(form: Form, mode: Mode, sink: Sink, history: Option<History>, zone: TimeZone) -> Emitter {
+        Emitter { form, mode, sink, history, zone }
     }
 
     /// Tells the outside of `event`.
@@ -111,7 +113,7 @@ impl Emitter {
         let is_json = self.form == Form::Json || matches!(self.sink, Sink::Journald(_));
         // Classic text costs as much as JSON: it is made only where somebody reads it.
         let wanted = !is_json || self.history.is_some();
-        let lines = if wanted { classic::lines(event) } else { Vec::new() };
+        let lines = if wanted { classic::lines(event, self.mode) } else { Vec::new() };
         match (&self.sink, self.form) {
             (Sink::Journald(_), _) | (_, Form::Json) => self.write(event, &json::line(event, &self.zone)),
             (_, Form::Classic) => lines.iter().for_each(|line| self.write(event, line.text())),
@@ -232,7 +234,7 @@ mod tests {
         let (reader, writer) = io::pipe().unwrap();
         let sink = Sink::Stdout(LineWriter::new(OwnedFd::from(writer)).unwrap());
         let lines = |reader: PipeReader| BufReader::new(reader).lines().map(Result::unwrap);
-        (Emitter::new(form, sink, history, TimeZone::UTC), lines(reader))
+        (Emitter::new(form, Mode::Stealth, sink, history, TimeZone::UTC), lines(reader))
     }
 
     #[test]

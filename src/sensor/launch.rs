@@ -249,6 +249,13 @@ fn needs(config: &Config) -> Vec<Capability> {
     needs
 }
 
+fn told_mode(config: &Config) -> event::Mode {
+    match config.flags.mode {
+        Mode::Stealth => event::Mode::Stealth,
+        Mode::Connect => event::Mode::Connect,
+    }
+}
+
 fn outputs(config: &Config, owner: u32) -> Result<Emitter, StartError> {
     let history = config.history_file.as_deref().map(|path| History::open(path, Some(owner))).transpose()?;
     let output = match config.flags.log_output {
@@ -256,7 +263,7 @@ fn outputs(config: &Config, owner: u32) -> Result<Emitter, StartError> {
         LogOutput::Syslog => event::emitter::Output::Syslog,
         LogOutput::Journald => event::emitter::Output::Journald,
     };
-    Ok(Emitter::open(output, config.log_format, history)?)
+    Ok(Emitter::open(output, config.log_format, told_mode(config), history)?)
 }
 
 /// `-D`: chdir to /, no terminal. Before there is a thread or a child, which would stay behind. What goes wrong at the
@@ -427,10 +434,7 @@ fn describe(
         version: crate::VERSION.to_owned(),
         pid: std::process::id(),
         helper_pid: link.pid(),
-        mode: match config.flags.mode {
-            Mode::Stealth => event::Mode::Stealth,
-            Mode::Connect => event::Mode::Connect,
-        },
+        mode: told_mode(config),
         interfaces: match &config.interfaces {
             Interfaces::All => vec!["ALL".to_owned()],
             Interfaces::AllButLoopback => vec!["ALL_NLO".to_owned()],
