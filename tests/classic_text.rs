@@ -141,6 +141,34 @@ const BLOCKED: [&str; 4] = ["false", "true", "false", "true"];
 const IGNORED: [&str; 4] = ["true", "unset", "unset", "unset"];
 const SYN: &str = "TCP SYN/Normal scan";
 
+/// A socket address as the blocked file has it: family in this machine's order, address.
+fn record_of_the_scanner() -> Vec<u8> {
+    [&2_u16.to_ne_bytes()[..], &[10, 77, 0, 2]].concat()
+}
+
+/// The history holds these scans and their times, in order, and no more; nobody is blocked.
+fn assert_logged_only(lab: &Lab, daemon: &Classic, count: usize) {
+    eventually("every scan is in the history", SOON, || daemon.history().len() >= count);
+    let history = daemon.history();
+    assert_eq!(history.len(), count);
+    for (line, seen) in history.iter().zip(daemon.seen.iter().filter(|line| line.starts_with("Scan"))) {
+        let (time, rest) = line.split_once(' ').unwrap();
+        assert_eq!(rest, seen);
+        let form = |c: char| {
+            if c.is_ascii_digit() {
+                '0'
+            } else if c == '-' {
+                '+'
+            } else {
+                c
+            }
+        };
+        assert_eq!(time.chars().map(form).collect::<String>(), "0000+00+00T00:00:00.000+0000");
+    }
+    assert_eq!(std::fs::read(daemon.path("portsentry.blocked")).unwrap(), b"");
+    assert!(!lab.has_nft_table());
+}
+
 #[test]
 fn debians_1_2_file_only_logs_and_every_kind_of_scan_has_its_name() {
     let lab = Lab::new(2);
@@ -160,24 +188,30 @@ fn debians_1_2_file_only_logs_and_every_kind_of_scan_has_its_name() {
     assert_eq!(daemon.wait_for("Scan from:"), [scan_line("10.77.0.2", 111, odd, "not set", LOGGED)]);
     nmap(&lab, 1, &["-sS", "-p", "111"]);
     assert_eq!(daemon.wait_for("Scan from:"), [scan_line("10.77.1.2", 111, SYN, "not set", IGNORED)]);
-    let history = daemon.history();
-    assert_eq!(history.len(), 8);
-    for (line, seen) in history.iter().zip(daemon.seen.iter().filter(|line| line.starts_with("Scan"))) {
-        let (time, rest) = line.split_once(' ').unwrap();
-        assert_eq!(rest, seen);
-        let form = |c: char| {
-            if c.is_ascii_digit() {
-                '0'
-            } else if c == '-' {
-                '+'
-            } else {
-                c
-            }
-        };
-        assert_eq!(time.chars().map(form).collect::<String>(), "0000+00+00T00:00:00.000+0000");
+    assert_logged_only(&lab, &daemon, 8);
+}
+
+#[test]
+fn debians_1_2_file_in_connect_mode_only_logs_and_every_visit_is_called_connect() {
+    let lab = Lab::new(2);
+    let mut daemon = Classic::start(&lab, DEBIAN, &["--connect"]);
+    let visit = |source: &str, port, states| scan_line(source, port, "Connect", "unknown", states);
+    for port in ["111", "54320"] {
+        nmap(&lab, 0, &["-sT", "-p", port]);
+        let expected = [visit("10.77.0.2", port.parse().unwrap(), LOGGED)];
+        assert_eq!(daemon.wait_for("Scan from:"), expected);
     }
-    assert_eq!(std::fs::read(daemon.path("portsentry.blocked")).unwrap(), b"");
-    assert!(!lab.has_nft_table());
+    nmap(&lab, 0, &["-6", "-sT", "-p", "111"]);
+    assert_eq!(daemon.wait_for("Scan from:"), [visit("fd77::2", 111, LOGGED)]);
+    nmap(&lab, 0, &["-sU", "-p", "161"]);
+    let udp = visit("10.77.0.2", 161, LOGGED).replace("[TCP]", "[UDP]");
+    assert_eq!(daemon.wait_for("Scan from:"), [udp]);
+    // Neither a handshake that is never finished nor a port that nobody listens on is a visit.
+    nmap(&lab, 0, &["-sS", "-p", "111"]);
+    nmap(&lab, 0, &["-sT", "-p", "112"]);
+    nmap(&lab, 1, &["-sT", "-p", "111"]);
+    assert_eq!(daemon.wait_for("Scan from:"), [visit("10.77.1.2", 111, IGNORED)]);
+    assert_logged_only(&lab, &daemon, 5);
 }
 
 #[test]
@@ -204,8 +238,7 @@ fn a_2_x_file_blocks_by_its_own_words_and_in_their_order() {
     assert_eq!(daemon.wait_for("Scan from:"), [scan_line("10.77.1.2", 111, SYN, "not set", IGNORED)]);
     assert_eq!(daemon.history().len(), 3);
     assert_eq!(read_lines(&daemon.path("hosts.deny")), ["ALL: 10.77.0.2"]);
-    let record = [&2_u16.to_ne_bytes()[..], &[10, 77, 0, 2]].concat();
-    assert_eq!(std::fs::read(daemon.path("portsentry.blocked")).unwrap(), record);
+    assert_eq!(std::fs::read(daemon.path("portsentry.blocked")).unwrap(), record_of_the_scanner());
     let rules = String::from_utf8(lab.on_target(&["iptables", "-S", "INPUT"]).stdout).unwrap();
     assert_eq!(rules.matches("-A INPUT -s 10.77.0.2/32 -j DROP").count(), 1, "{rules}");
 }
@@ -242,6 +275,9 @@ fn connect_mode_says_what_portsentry_says() {
         scan_line("10.77.0.2", 119, "Connect", "unknown", BLOCKED),
     ];
     assert_eq!(daemon.wait_for("Scan from:"), expected);
+    eventually("both visits are in the history", SOON, || daemon.history().len() == 2);
+    assert_eq!(read_lines(&daemon.path("hosts.deny")), ["ALL: 10.77.0.2"]);
+    assert_eq!(std::fs::read(daemon.path("portsentry.blocked")).unwrap(), record_of_the_scanner());
 }
 
 #[test]
