@@ -4,7 +4,7 @@
 //! Says "blocked" only after the helper did.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::config::BlockMode;
 use crate::control::protocol::outcome_reason;
 use crate::detect::Probe;
 use crate::detect::policy::Watch;
-use crate::detect::table::{Ledger, ScoreTable, Standing};
+use crate::detect::table::{Ledger, ScoreTable, SourceKey, Standing};
 use crate::event::{Action, ActionVerdict, Deed, Event, EventType, Flow, Scan, Summary};
 use crate::networks::Networks;
 use crate::protocol::channel::RequestWriter;
@@ -48,6 +48,9 @@ const CONNECTED: &str =
 const HELD_BACK: &str = "too many sources that may be forged earned a block this minute (BLOCK_LIMIT)";
 const LIMITED: &str = "more sources than BLOCK_LIMIT allows a minute earned a block on evidence that may be forged; \
      those beyond it are counted and not blocked, and proven ones still are; raise BLOCK_LIMIT if no flood is the cause";
+
+/// Sources that are remembered as told of. Each holds its place for as long as its probes may still be in the queue.
+const LATELY_TOLD: usize = 64;
 
 /// Probes of one source whose lines wait for its block; more than these are not told one by one.
 const WAITING: usize = 64;
@@ -102,6 +105,8 @@ pub struct Responder {
     limit_told: Option<u64>,
     /// `-v`: the ignore file and what stands in it.
     verbose_ignore: Option<(PathBuf, Networks)>,
+    /// Whom was told of last, and until when that is enough (microseconds): the table's own mark can be lost to a race.
+    told: VecDeque<(SourceKey, u64)>,
     asked: HashMap<u64, Asked>,
     asked_about: HashMap<IpNet, u64>,
     /// Sources that crossed the trigger, since the start.
@@ -154,6 +159,7 @@ impl Responder {
             lines: Allowance::new(LINES_A_MINUTE),
             limit_told: None,
             verbose_ignore: setup.verbose_ignore,
+            told: VecDeque::with_capacity(LATELY_TOLD),
             asked: HashMap::new(),
             asked_about: HashMap::new(),
             scans: 0,
@@ -199,7 +205,9 @@ impl Responder {
     fn was_told_meanwhile(&self, case: &Case, now: Now) -> bool {
         let account = self.watch.account(&case.probe).in_ledger(case.standing.ledger);
         let is_quiet = || self.table.standing(account, micros(now)).is_some_and(|standing| standing.quiet);
-        !self.tell_all && is_quiet()
+        let source = self.watch.source_key(case.probe.source);
+        let is_told = || self.told.iter().any(|&(told, until)| told == source && micros(now) < until);
+        !self.tell_all && (is_told() || is_quiet())
     }
 
     /// Whether anybody wants to hear of one more probe of a source that is over the trigger.
@@ -438,9 +446,14 @@ impl Responder {
         }
     }
 
-    fn tell_once(&self, told: EventType, case: &Case, verdict: ActionVerdict, now: Now, turn: &mut Turn) {
+    fn tell_once(&mut self, told: EventType, case: &Case, verdict: ActionVerdict, now: Now, turn: &mut Turn) {
         if !self.tell_all {
-            self.table.quiet(self.watch.account(&case.probe), micros(now).saturating_add(TOLD));
+            let until = micros(now).saturating_add(TOLD);
+            self.table.quiet(self.watch.account(&case.probe), until);
+            if self.told.len() >= LATELY_TOLD {
+                self.told.pop_front();
+            }
+            self.told.push_back((self.watch.source_key(case.probe.source), until));
         }
         self.tell(told, case, Some(Action::new(verdict)), now, turn);
     }
