@@ -101,8 +101,11 @@ fn a_scan_of_every_port_is_a_handful_of_events_and_ends_in_a_summary() {
     let open = inside(&lab.target(), || std::net::TcpListener::bind("0.0.0.0:22").unwrap());
     scanner.nmap(&["-sS", "-T4", "-p", "1-65535", &scanner.target_v4.to_string()]);
     drop((open, None::<TcpStream>));
-    // The minute of quiet is what the promise is about.
-    std::thread::sleep(Duration::from_secs(55));
+    // A minute of quiet is what the promise is about.
+    support::eventually("the summary", Duration::from_secs(120), || {
+        daemon.catch_up();
+        daemon.seen.iter().any(|event| !event["summary"].is_null())
+    });
     let summary =
         daemon.wait_for("the summary", |event| event["event_type"] == "stats" && !event["summary"].is_null());
     assert_eq!(summary["src_ip"], scanner.v4.to_string(), "{summary}");

@@ -440,34 +440,3 @@ fn after(around: &mut Surroundings, command: &str) -> bool {
     poll(&mut [PollFd::new(around.as_fd(), PollFlags::POLLIN)], PollTimeout::from(5000_u16)).unwrap();
     around.drain().unwrap()
 }
-
-/// How long one block takes: `cargo test --release --test nftables_codec -- --ignored --nocapture`.
-#[test]
-#[ignore = "measures, proves nothing"]
-fn measure_microseconds_per_block() {
-    let _lab = Lab::new();
-    let mut nftables = installed(&[], &[]);
-    let of = |number: u32| Block {
-        target: IpAddr::from((0x0a00_0000 + number).to_be_bytes()).into(),
-        remaining: Some(Duration::from_secs(3600)),
-    };
-    for size in [1_usize, 10, 100, 1000] {
-        for round in ["new", "again"] {
-            let mut took: Vec<f64> = Vec::new();
-            let all: Vec<Block> = (0..10_000).map(|number| of(number + size as u32 * 100_000)).collect();
-            for chunk in all.chunks(size) {
-                let start = Instant::now();
-                block(&mut nftables, chunk);
-                took.push(start.elapsed().as_secs_f64() * 1e6 / size as f64);
-            }
-            took.sort_by(f64::total_cmp);
-            let at = |part: usize| took[took.len() * part / 100];
-            println!("batches of {size:4}, {round:5}: median {:.2} p99 {:.2} µs a block", at(50), at(99));
-        }
-        nftables.flush().unwrap();
-    }
-    let all: Vec<Block> = (0..10_000).map(of).collect();
-    let start = Instant::now();
-    nftables.install(&Networks::default(), &all).unwrap();
-    println!("installing with 10,000 blocks: {:.2} µs a block", start.elapsed().as_secs_f64() * 1e6 / 1e4);
-}
