@@ -110,3 +110,11 @@ fn wrong_usage_leaves_with_2_and_a_missing_file_with_1() {
     assert_eq!(code, Some(1));
     assert!(stderr.contains("cannot read the configuration: No such file"), "{stderr}");
 }
+
+#[test]
+fn quiet_leaves_only_what_is_wrong() {
+    let right = Lab::with("TCP_PORTS=\"1\"\n");
+    assert_eq!(right.check(&["--quiet"]), (Some(0), String::new(), String::new()));
+    let wrong = Lab::with("TCP_PORTS=\"70000\"\n");
+    assert_eq!(wrong.check(&["--quiet"]), wrong.check(&[]));
+}

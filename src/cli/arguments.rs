@@ -59,7 +59,14 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show what the configuration would do, or everything that is wrong with it
-    Check(Box<RunFlags>),
+    Check {
+        /// Only what is wrong
+        #[arg(short, long)]
+        quiet: bool,
+        /// How the daemon would be run.
+        #[command(flatten)]
+        run: Box<RunFlags>,
+    },
     /// Show how the running daemon fares
     Status(Control),
     /// Show what the running daemon has counted
@@ -199,7 +206,9 @@ mod tests {
     #[test]
     fn subcommands_take_what_they_need() {
         let command = |line| parsed(line).unwrap().command.unwrap();
-        assert!(matches!(command("check -c /x -i lo"), Command::Check(run) if run.interface == ["lo"]));
+        assert!(
+            matches!(command("check -c /x -i lo"), Command::Check { run, quiet: false } if run.interface == ["lo"])
+        );
         assert!(matches!(command("list --json"), Command::List { json: true, .. }));
         assert!(matches!(command("stats --json"), Command::Stats { json: true, .. }));
         assert!(

@@ -28,11 +28,13 @@ pub fn configured(run: &RunFlags) -> Result<Loaded, ExitCode> {
     }
 }
 
-/// Shows what is in force and what would be done: exit code 0; or what is wrong: 1.
-pub fn check(run: &RunFlags) -> ExitCode {
+/// Shows what is in force and what would be done, unless `quiet`: exit code 0; or what is wrong: 1.
+pub fn check(run: &RunFlags, quiet: bool) -> ExitCode {
     let shown = configured(run).map(|loaded| {
-        // A reader that hangs up early (`| head`) has seen what it wanted.
-        let _ = std::io::stdout().write_all(render_effective(&loaded).as_bytes());
+        if !quiet {
+            // A reader that hangs up early (`| head`) has seen what it wanted.
+            let _ = std::io::stdout().write_all(render_effective(&loaded).as_bytes());
+        }
         ExitCode::SUCCESS
     });
     shown.unwrap_or_else(|failure| failure)

@@ -31,7 +31,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse_from(rewritten(std::env::args_os()));
     match arguments.command {
         None => run(&arguments.run),
-        Some(Command::Check(run)) => check::check(&run),
+        Some(Command::Check { quiet, run }) => check::check(&run, quiet),
         Some(Command::Status(control)) => client::status(&socket(&control), false),
         Some(Command::Stats { json, control }) => client::stats(&socket(&control), json),
         Some(Command::Replay(replay)) => replay::replay(&replay),

@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 
 use super::classic::{self, ClassicLine};
 use super::history::{History, HistoryError};
-use super::journald::{JOURNAL_SOCKET, Journald};
+use super::journald::{self, JOURNAL_SOCKET, Journald};
 use super::sink::LineWriter;
 use super::syslog::{SYSLOG_SOCKET, Severity, Syslog, UnreachableLog};
 use super::{Event, EventType, Mode, json, text, time};
@@ -94,7 +94,7 @@ impl Emitter {
         history: Option<History>,
     ) -> Result<Emitter, EmitterError> {
         let sink = match output {
-            Output::Stdout => Sink::Stdout(LineWriter::stdout()?),
+            Output::Stdout => standard_output(format)?,
             Output::Syslog => Sink::Syslog(Syslog::open(Path::new(SYSLOG_SOCKET))?),
             Output::Journald => Sink::Journald(Journald::open(Path::new(JOURNAL_SOCKET))?),
         };
@@ -187,6 +187,17 @@ impl Emitter {
                 ClassicLine::Note(_) => {}
             }
         }
+    }
+}
+
+/// Where standard output is the journal, events go there whole, with fields; but who asked for classic text gets lines,
+/// as does who cannot reach the journal's socket.
+fn standard_output(format: LogFormat) -> Result<Sink, EmitterError> {
+    let told = std::env::var_os("JOURNAL_STREAM");
+    let wanted = format != LogFormat::Classic && journald::is_journal(io::stdout(), told.as_deref());
+    match wanted.then(|| Journald::open(Path::new(JOURNAL_SOCKET))) {
+        Some(Ok(journal)) => Ok(Sink::Journald(journal)),
+        Some(Err(_)) | None => Ok(Sink::Stdout(LineWriter::stdout()?)),
     }
 }
 

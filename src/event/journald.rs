@@ -4,13 +4,25 @@
 //! The socket is connected before confinement. Never waits, and no value can forge a field.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::syslog::{LogSocket, UnreachableLog};
-use super::{ActionVerdict, Event, EventType};
+use super::{ActionVerdict, Event, EventType, text};
 
 /// Where the journal listens.
 pub const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
+
+/// Whether what is written to `stream` goes to the journal: `told`, the value of JOURNAL_STREAM, names that very file by
+/// device and inode (systemd.exec(5)). A child's output that was led elsewhere is none of the journal's.
+pub fn is_journal(stream: impl AsFd, told: Option<&OsStr>) -> bool {
+    let told = told.and_then(OsStr::to_str).and_then(|told| told.split_once(':'));
+    let facts = stream.as_fd().try_clone_to_owned().and_then(|stream| File::from(stream).metadata());
+    facts.is_ok_and(|is| told == Some((is.dev().to_string().as_str(), is.ino().to_string().as_str())))
+}
 
 /// A socket to the journal.
 #[derive(Debug)]
@@ -43,17 +55,20 @@ pub fn entry(event: &Event, message: &str) -> Vec<u8> {
     field(&mut out, "PRIORITY", priority(event));
     field(&mut out, "SYSLOG_IDENTIFIER", "portsentry-rs");
     field(&mut out, "PORTSENTRY_EVENT", &name(&event.event_type));
-    if let Some(flow) = &event.flow {
-        field(&mut out, "PORTSENTRY_SRC_IP", &flow.src_ip.to_string());
-        if let Some(port) = flow.dest_port {
-            field(&mut out, "PORTSENTRY_DEST_PORT", &port.to_string());
-        }
-    }
-    if let Some(scan) = &event.scan {
-        field(&mut out, "PORTSENTRY_SCAN_TYPE", &name(&scan.scan_type));
-    }
-    if let Some(action) = &event.action {
-        field(&mut out, "PORTSENTRY_VERDICT", &name(&action.verdict));
+    let (flow, action) = (event.flow.as_ref(), event.action.as_ref());
+    let error = event.error.as_ref().or_else(|| action?.error.as_ref());
+    let optional = [
+        ("PORTSENTRY_SRC_IP", flow.map(|flow| flow.src_ip.to_string())),
+        ("PORTSENTRY_DEST_PORT", flow.and_then(|flow| flow.dest_port).map(|port| port.to_string())),
+        ("PORTSENTRY_PROTO", flow.and_then(|flow| flow.proto).map(|proto| name(&proto))),
+        ("PORTSENTRY_SCAN_TYPE", event.scan.map(|scan| name(&scan.scan_type))),
+        ("PORTSENTRY_VERDICT", action.map(|action| name(&action.verdict))),
+        ("PORTSENTRY_TARGET", action.and_then(|action| action.target).map(|target| target.to_string())),
+        ("PORTSENTRY_SECONDS", action.and_then(|action| action.seconds).map(|seconds| seconds.to_string())),
+        ("PORTSENTRY_ERROR", error.map(|error| text::escaped(error))),
+    ];
+    for (key, value) in optional {
+        value.iter().for_each(|value| field(&mut out, key, value));
     }
     out
 }
@@ -108,7 +123,7 @@ mod tests {
     use std::os::unix::net::UnixDatagram;
 
     use super::*;
-    use crate::detect::probe::ScanType;
+    use crate::detect::probe::{Protocol, ScanType};
     use crate::event::{Action, Flow, Scan};
 
     /// What journald would read; `None` where it would refuse.
@@ -132,7 +147,13 @@ mod tests {
 
     fn blocked() -> Event {
         let mut flow = Flow::from_source("2001:db8::7".parse().unwrap());
-        flow.dest_port = Some(23);
+        (flow.dest_port, flow.proto) = (Some(23), Some(Protocol::Tcp));
+        let action = Action {
+            target: Some("2001:db8::/64".parse().unwrap()),
+            seconds: Some(60),
+            error: Some("why\nnot".into()),
+            ..Action::new(ActionVerdict::AlreadyBlocked)
+        };
         Event {
             flow: Some(flow),
             scan: Some(Scan {
@@ -144,7 +165,7 @@ mod tests {
                 verified: false,
                 first_seen: 0,
             }),
-            action: Some(Action::new(ActionVerdict::AlreadyBlocked)),
+            action: Some(action),
             ..Event::new(0, EventType::Block)
         }
     }
@@ -166,10 +187,37 @@ mod tests {
             ("PORTSENTRY_EVENT", "block"),
             ("PORTSENTRY_SRC_IP", "2001:db8::7"),
             ("PORTSENTRY_DEST_PORT", "23"),
+            ("PORTSENTRY_PROTO", "TCP"),
             ("PORTSENTRY_SCAN_TYPE", "other_flags"),
             ("PORTSENTRY_VERDICT", "already_blocked"),
+            ("PORTSENTRY_TARGET", "2001:db8::/64"),
+            ("PORTSENTRY_SECONDS", "60"),
+            ("PORTSENTRY_ERROR", "why\\x0anot"),
         ];
         assert_eq!(fields, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn only_the_very_stream_that_was_named_is_the_journals() {
+        let (ours, other) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        let facts = ours.metadata().unwrap();
+        let told = format!("{}:{}", facts.dev(), facts.ino());
+        assert!(is_journal(&ours, Some(OsStr::new(&told))));
+        assert!(!is_journal(&other, Some(OsStr::new(&told))));
+        for told in [None, Some(""), Some("1"), Some("x:y"), Some(":")] {
+            assert!(!is_journal(&ours, told.map(OsStr::new)), "{told:?}");
+        }
+    }
+
+    /// `journalctl -x` explains an entry by its MESSAGE_ID.
+    #[test]
+    fn the_catalogue_explains_every_event_and_names_only_fields_that_there_are() {
+        let catalogue = include_str!("../../config/portsentry-rs.catalog");
+        let explained: Vec<&str> = catalogue.lines().filter_map(|line| line.strip_prefix("-- ")).collect();
+        assert_eq!(explained, EventType::ALL.map(message_id));
+        let source = include_str!("journald.rs");
+        let fields = catalogue.split('@').skip(1).step_by(2);
+        fields.for_each(|field| assert!(source.contains(&format!("\"{field}\"")), "{field}"));
     }
 
     #[test]

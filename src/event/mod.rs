@@ -94,6 +94,20 @@ pub enum EventType {
     Stop,
 }
 
+impl EventType {
+    /// Every kind.
+    pub const ALL: [EventType; 8] = [
+        EventType::Start,
+        EventType::Probe,
+        EventType::Scan,
+        EventType::Block,
+        EventType::Unblock,
+        EventType::Stats,
+        EventType::Error,
+        EventType::Stop,
+    ];
+}
+
 /// The 5-tuple, under EVE's names.
 #[derive(Clone, Debug, Serialize)]
 pub struct Flow {

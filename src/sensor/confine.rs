@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::helper_link::Ready;
 use super::seccomp;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, LogOutput};
 use crate::event;
+use crate::event::journald::JOURNAL_SOCKET;
+use crate::event::syslog::SYSLOG_SOCKET;
 use crate::protocol::Settings;
 use crate::protocol::settings::Rights;
 use crate::sandbox::cage::Cage;
@@ -105,8 +107,20 @@ fn rules(loaded: &Loaded) -> Rules {
     Rules {
         read: read.into_iter().flatten().flat_map(with_folder).collect(),
         append: loaded.config.history_file.iter().flat_map(|path| with_folder(path)).collect(),
+        connect: vec![log_folder(loaded.config.flags.log_output)],
         ..Rules::default()
     }
+}
+
+/// A log daemon that was restarted listens on another socket of the same name, which only its folder can grant.
+fn log_folder(output: LogOutput) -> PathBuf {
+    let socket = match output {
+        LogOutput::Syslog => SYSLOG_SOCKET,
+        // Standard output may be the journal too.
+        LogOutput::Stdout | LogOutput::Journald => JOURNAL_SOCKET,
+    };
+    let real = std::fs::canonicalize(socket).unwrap_or_else(|_| socket.into());
+    real.parent().map_or_else(PathBuf::new, Path::to_owned)
 }
 
 /// A file and its folder: what replaces the file is another file. A folder at the top, as `/etc`, is everybody's and is

@@ -17,6 +17,7 @@ use super::decoy::{Decoys, Visit};
 use super::half_open::{HalfOpen, Knock};
 use super::helper_link::{HelperLink, LinkError};
 use super::host::Host;
+use super::notify::Notifier;
 use super::operators::{Answers, Operators};
 use super::report::Reporter;
 use super::responder::{Case, Effect, Responder, Turn, micros};
@@ -98,6 +99,7 @@ pub struct EventLoop {
     pub(super) signals: SignalFd,
     pub(super) host: Host,
     pub(super) reporter: Reporter,
+    pub(super) notifier: Notifier,
     /// Sightings of one turn; kept so that a turn allocates nothing.
     pub(super) batch: Vec<Sighting>,
     /// PROTECT_ESTABLISHED.
@@ -176,6 +178,7 @@ impl EventLoop {
 
     /// Says goodbye to the helper, which lifts the blocks first if it was told to. Returns whether it ended well.
     pub fn stop(&mut self) -> bool {
+        self.notifier.stopping();
         let well = self.farewell();
         let now = self.shared.clock.now();
         self.reporter.stop(now, &self.responder, &self.shared, &self.host);
@@ -389,6 +392,7 @@ impl EventLoop {
         // A long list must not keep signals and sightings from having their turn.
         for _ in 0..BATCH {
             let Some(reply) = self.link.next_reply()? else { break };
+            self.notifier.heard_of_helper();
             self.on_reply(reply, now, &mut turn, &mut answers);
         }
         self.tell(&turn, now);
@@ -422,8 +426,10 @@ impl EventLoop {
             match asked {
                 Asked::Stop => return Some(End::Asked),
                 Asked::Reload => {
+                    self.notifier.reloading();
                     self.reporter.reopen(now);
                     self.reload(now);
+                    self.notifier.ready(&self.in_short(now));
                 }
             }
         }
@@ -488,10 +494,20 @@ impl EventLoop {
         self.reporter.flush();
         self.reporter.on_names(now);
         self.tell(&turn, now);
+        if self.notifier.next_beat().is_some_and(|due| due <= now.instant) {
+            self.notifier.beat(now.instant, &self.in_short(now));
+            // A full queue needs no question: its requests will be answered, or the helper stands still.
+            let _ = self.responder.requests.send(|id| Request::Ping { id });
+        }
         if self.sweep_at <= now.instant {
             self.shared.table.sweep(micros(now));
             self.sweep_at = now.instant + self.sweep_every;
         }
+    }
+
+    /// The counts, for the service manager.
+    pub(super) fn in_short(&self, now: Now) -> String {
+        self.reporter.in_short(now, &self.responder, &self.shared, &self.host)
     }
 
     fn tell(&mut self, turn: &Turn, now: Now) {
@@ -514,8 +530,12 @@ impl EventLoop {
     /// Until the next deadline.
     fn timeout(&self) -> EpollTimeout {
         let now = self.shared.clock.now();
-        let deadlines =
-            [self.decoys.next_deadline(), self.half_open.next_deadline(), self.control.next_deadline()];
+        let deadlines = [
+            self.decoys.next_deadline(),
+            self.half_open.next_deadline(),
+            self.control.next_deadline(),
+            self.notifier.next_beat(),
+        ];
         let nearest = deadlines.into_iter().flatten().fold(self.sweep_at, Instant::min);
         let wait = nearest.saturating_duration_since(now.instant);
         let block =

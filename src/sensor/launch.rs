@@ -208,6 +208,7 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
         signals,
         host,
         reporter,
+        notifier,
         batch: Vec::with_capacity(event_loop::BATCH),
         protect_established: config.protect_established,
         trails: Vec::new(),
@@ -230,7 +231,7 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
     if let Some(null) = null {
         leave_terminal(&null).map_err(system("-D: the terminal cannot be left"))?;
     }
-    notifier.ready();
+    events.notifier.ready(&events.in_short(now));
     #[cfg(feature = "escape-attempts")]
     crate::sandbox::escape::attempt("sensor");
     Ok(Daemon { events })

@@ -139,6 +139,19 @@ impl Reporter {
         }
     }
 
+    /// The counts in one line, for the service manager.
+    pub fn in_short(&self, now: Now, responder: &Responder, shared: &Shared, host: &Host) -> String {
+        let Stats { probes, scans, blocks, blocks_in_force, drops, lost_lines, .. } =
+            self.stats(now, responder, shared, host);
+        let losses = [(drops, "packets dropped"), (lost_lines, "log lines lost")];
+        let losses =
+            losses.iter().filter(|(count, _)| *count > 0).map(|(count, of)| format!(", {count} {of}"));
+        let losses: String = losses.collect();
+        format!(
+            "watching: {probes} probes, {scans} scans, {blocks} blocks, {blocks_in_force} in force{losses}"
+        )
+    }
+
     fn stats(&self, now: Now, responder: &Responder, shared: &Shared, host: &Host) -> Stats {
         let (packets, drops) = host.packets_and_drops();
         Stats {
