@@ -4,6 +4,7 @@ mod support;
 
 use serde_json::Value;
 use support::daemon::{Daemon, Setup};
+use support::service::Service;
 use support::{Host, Lab};
 
 /// No scan here goes to port 1.
@@ -153,4 +154,13 @@ fn hping3() {
     is_flagged(false, "hping3 --udp", "udp", |scanner, target| {
         scanner.hping3(&["--udp", "-i", "u5000", "-c", "30", "-p", "++2000", target]);
     });
+}
+
+#[test]
+fn impossible_flags_count_at_a_live_service_too() {
+    let lab = Lab::new(1);
+    let (scanner, _service) = (lab.peer(0), Service::start(&lab.target(), 80));
+    let mut daemon = Setup::new(&lab, CONFIG).start();
+    scanner.hping3(&["-F", "-i", "u5000", "-c", "30", "-p", "80", &scanner.target_v4.to_string()]);
+    alarm(&mut daemon, &scanner.v4.to_string(), "fin", "hping3 -F at a service");
 }

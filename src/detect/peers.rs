@@ -34,8 +34,21 @@ const SECONDS: u64 = (1 << 24) - 1;
 enum Part {
     /// We asked, or are in the middle of it: what comes back on it is an answer.
     Asked,
-    /// A service here accepted it: what comes next on it completes an exchange.
+    /// A service here accepted it, and its client has not said so much as that it heard.
     Accepted,
+    /// The client completed the handshake, and has not said anything yet.
+    Opened,
+}
+
+/// What a client made of a connection that a service here had accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// It said something: an exchange.
+    Exchanged,
+    /// It refused, with RST, what it had asked for itself: `nmap -sS`, masscan, zmap at an open port.
+    HalfOpen,
+    /// It completed the handshake and reset the connection without a word: `nmap -sT` at an open port.
+    Abandoned,
 }
 
 /// A service of ours spoke to somebody: whoever asked at this port did not ask in vain.
@@ -96,9 +109,33 @@ impl Peers {
         self.holds(Flow::of(probe), Part::Asked, now)
     }
 
-    /// Whether `probe` completes an exchange that a service began to answer; true once for each.
-    pub fn completes(&self, probe: &Probe, now: u64) -> bool {
-        self.take(Flow::of(probe), Part::Accepted, now)
+    /// Whether `probe` belongs to a connection that a service here accepted.
+    pub fn serves(&self, probe: &Probe, now: u64) -> bool {
+        let flow = Flow::of(probe);
+        self.holds(flow, Part::Accepted, now) || self.holds(flow, Part::Opened, now)
+    }
+
+    /// Takes note of what came in at `now` microseconds on a connection that a service here accepted. Tells, once for
+    /// each, what became of it. One that is closed (FIN) without a word is neither good nor bad: so does who only looks
+    /// whether a service is up.
+    pub fn note_received(&self, packet: &Packet, now: u64) -> Option<Course> {
+        let Transport::Tcp { flags, payload, .. } = packet.transport else { return None };
+        let flow = Flow::received(packet)?;
+        let [is_reset, is_end, is_ack] =
+            [TcpFlags::RST, TcpFlags::FIN, TcpFlags::ACK].map(|flag| flags.has(flag));
+        if !(is_reset || is_ack) {
+            return None;
+        }
+        let part = [Part::Accepted, Part::Opened].into_iter().find(|&part| self.take(flow, part, now))?;
+        match (is_reset, part) {
+            (true, Part::Accepted) => return Some(Course::HalfOpen),
+            (true, Part::Opened | Part::Asked) => return Some(Course::Abandoned),
+            (false, _) => {}
+        }
+        // What comes next on it is a conversation's, or the end of one.
+        let next = if payload > 0 || is_end { Part::Asked } else { Part::Opened };
+        self.insert(flow, next, now);
+        (payload > 0).then_some(Course::Exchanged)
     }
 
     /// Whether what `host` sends is seen, so that an answer without a question is none.
@@ -203,6 +240,13 @@ impl Flow {
             | Transport::Other { .. } => return None,
         };
         Some((Flow { protocol, host: packet.source, peer: packet.destination, port, peer_port }, part))
+    }
+
+    /// The flow of TCP that `packet`, which came in, belongs to.
+    fn received(packet: &Packet) -> Option<Flow> {
+        let Transport::Tcp { source_port: peer_port, port, .. } = packet.transport else { return None };
+        let (host, peer) = (packet.destination, packet.source);
+        Some(Flow { protocol: Protocol::Tcp, host, peer, port, peer_port })
     }
 
     fn of(probe: &Probe) -> Flow {
@@ -322,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_closes_or_refuses_makes_no_flow_and_a_handshake_completes_once() {
+    fn what_closes_or_refuses_makes_no_flow() {
         let peers = peers();
         for flags in [0x04, 0x14] {
             assert_eq!(peers.note_sent(&tcp(80, 5_000, flags), NOW), None);
@@ -331,9 +375,36 @@ mod tests {
         let served = peers.note_sent(&tcp(80, 5_000, 0x12), NOW).unwrap();
         assert_eq!((served.protocol, served.port), (Protocol::Tcp, 80));
         let ack = back(Protocol::Tcp, 5_000, 80);
-        assert!(!peers.expect(&ack, NOW) && peers.completes(&ack, NOW) && !peers.completes(&ack, NOW));
+        assert!(!peers.expect(&ack, NOW) && peers.serves(&ack, NOW));
         peers.note_sent(&tcp(40_000, 443, 0x02), NOW);
         assert!(peers.expect(&back(Protocol::Tcp, 443, 40_000), NOW));
+    }
+
+    /// What becomes of a connection to port 80 that was accepted, and whose client then sends these (flags, payload).
+    fn courses(client: &[(u8, u16)]) -> Vec<Option<Course>> {
+        let peers = peers();
+        peers.note_sent(&tcp(80, 5_000, 0x12), NOW);
+        let came = |&(flags, payload): &(u8, u16)| {
+            let flags = TcpFlags(flags);
+            let transport = Transport::Tcp { source_port: 5_000, port: 80, flags, sequence: 2, payload };
+            let Packet { source: destination, destination: source, .. } = sent(transport);
+            peers.note_received(&Packet { source, destination, ip_options: None, transport }, NOW)
+        };
+        client.iter().map(came).collect()
+    }
+
+    #[test]
+    fn what_a_client_makes_of_its_connection_is_told_once() {
+        let (ack, push, fin, reset, reset_ack) = ((0x10, 0), (0x18, 9), (0x11, 0), (0x04, 0), (0x14, 0));
+        assert_eq!(courses(&[reset, reset]), [Some(Course::HalfOpen), None]);
+        assert_eq!(courses(&[ack, reset_ack, reset]), [None, Some(Course::Abandoned), None]);
+        assert_eq!(
+            courses(&[ack, ack, push, push, reset]),
+            [None, None, Some(Course::Exchanged), None, None]
+        );
+        assert_eq!(courses(&[push, reset]), [Some(Course::Exchanged), None]);
+        assert_eq!(courses(&[ack, fin, reset]), [None; 3]);
+        assert_eq!(courses(&[(0x02, 0), (0x12, 0), (0x00, 0)]), [None; 3]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use super::peers::{Peers, Served};
+use super::peers::{Course, Peers, Served};
 use super::probe::{Probe, Protocol, ScanType};
 use super::table::{Evidence, Ledger, ScoreTable, SourceKey, Standing, Vantage};
 use super::walk::{self, Walk};
@@ -77,6 +77,9 @@ impl Watch {
         if is_martian(probe.source, probe.destination) {
             return Verdict::Martian;
         }
+        if let Some(course) = probe.farewell() {
+            return self.judge_farewell(probe, course, table, now);
+        }
         if peers.expect(probe, now) {
             return Verdict::Answer;
         }
@@ -84,8 +87,7 @@ impl Watch {
         if is_watched && !in_use {
             return self.enter(Ledger::Watched, probe, self.evidence(probe), table, now);
         }
-        if probe.scan_type == ScanType::Ack && peers.completes(probe, now) {
-            self.reward(probe, table, now);
+        if probe.scan_type == ScanType::Ack && peers.serves(probe, now) {
             return Verdict::ServiceInUse;
         }
         let heard = peers.hears(probe.destination);
@@ -103,6 +105,36 @@ impl Watch {
         let key = self.source_key(served.client).seen_from(self.vantage, served.host);
         table.retract(key.in_ledger(Ledger::Walk), &served, weights::FAILURE, now);
         Some(served)
+    }
+
+    /// What came in at `now` microseconds, as a probe if it may be one. On a connection that a service here accepted, a
+    /// client's first word forgives, and its going away without one is the probe.
+    pub fn note_received(
+        &self,
+        packet: &Packet,
+        table: &ScoreTable,
+        peers: &Peers,
+        now: u64,
+    ) -> Option<Probe> {
+        let probe = Probe::from_packet(packet);
+        match peers.note_received(packet, now) {
+            Some(Course::Exchanged) => {
+                probe.inspect(|probe| self.reward(probe, table, now));
+                probe
+            }
+            Some(course) => Probe::of_farewell(packet, course),
+            None => probe,
+        }
+    }
+
+    /// Counted apart from the failures, for those are taken back when the service answers.
+    fn judge_farewell(&self, probe: &Probe, course: Course, table: &ScoreTable, now: u64) -> Verdict {
+        match self.walk.course(course) {
+            Some(evidence) => {
+                self.enter(Ledger::Walk, &in_the_name_of(Protocol::Icmp, probe), evidence, table, now)
+            }
+            None => Verdict::ServiceInUse,
+        }
     }
 
     fn enter(
@@ -132,9 +164,9 @@ impl Watch {
     /// Only of use to a source that has something to be forgiven.
     fn reward(&self, probe: &Probe, table: &ScoreTable, now: u64) {
         let account = self.account(probe).in_ledger(Ledger::Walk);
-        if let Some(evidence) = self.walk.success().filter(|_| table.standing(account, now).is_some()) {
-            // Under another protocol's name: what is remembered as a success is not to be taken back as a failure.
-            table.record(account, &Probe { protocol: Protocol::Ip, ..*probe }, evidence, now);
+        let evidence = self.walk.course(Course::Exchanged);
+        if let Some(evidence) = evidence.filter(|_| table.standing(account, now).is_some()) {
+            table.record(account, &in_the_name_of(Protocol::Ip, probe), evidence, now);
         }
     }
 
@@ -195,6 +227,12 @@ impl Watch {
             }
         }
     }
+}
+
+/// The same port, remembered apart: what is known of it as a failure says nothing of what else came of it. Only the
+/// names of protocols without ports of their own serve.
+fn in_the_name_of(protocol: Protocol, probe: &Probe) -> Probe {
+    Probe { protocol, ..*probe }
 }
 
 /// Sources that no host may have (RFC 6890): this network, loopback from elsewhere, multicast, broadcast, unspecified.

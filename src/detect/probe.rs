@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::peers::Course;
 use crate::packet::{Packet, TcpFlags, Transport};
 
 /// The kinds of scan that are told apart; the names are those of the `scan.type` field.
@@ -139,6 +140,45 @@ impl Probe {
             }
         };
         Some(told.by(packet))
+    }
+
+    /// The probe that ended with `packet`, a RST: a visit to a service from which nothing was wanted.
+    pub fn of_farewell(packet: &Packet, course: Course) -> Option<Probe> {
+        let Transport::Tcp { source_port, port, flags, sequence, payload: _ } = packet.transport else {
+            return None;
+        };
+        let scan_type = match course {
+            Course::HalfOpen => ScanType::Syn,
+            Course::Abandoned => ScanType::Connect,
+            Course::Exchanged => return None,
+        };
+        Some(Told { source_port, port, flags, sequence, ..Told::new(Protocol::Tcp, scan_type) }.by(packet))
+    }
+
+    /// What became of the visit to a service that ended with this probe; `None` for every other probe. A RST is none but then.
+    pub fn farewell(&self) -> Option<Course> {
+        match self.scan_type {
+            ScanType::Syn if self.flags.has(TcpFlags::RST) => Some(Course::HalfOpen),
+            ScanType::Connect if self.flags.has(TcpFlags::RST) => Some(Course::Abandoned),
+            ScanType::Syn
+            | ScanType::Connect
+            | ScanType::Null
+            | ScanType::Fin
+            | ScanType::Xmas
+            | ScanType::Maimon
+            | ScanType::Ack
+            | ScanType::OtherFlags
+            | ScanType::Udp
+            | ScanType::SctpInit
+            | ScanType::SctpCookieEcho
+            | ScanType::IpProtocol
+            | ScanType::Icmp => None,
+        }
+    }
+
+    /// Whether it counts also where a service runs.
+    pub fn counts_at_a_service(&self) -> bool {
+        self.scan_type.is_impossible() || self.farewell().is_some()
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use super::peers::Course;
 use super::probe::{Probe, ScanType};
 use super::table::{Evidence, Vantage};
 use super::weights::{self, Points, Sensitivity};
@@ -61,10 +62,14 @@ impl Walk {
         (new_port > Points::NONE).then_some(Evidence { new_port, known_port: Points::NONE, threshold })
     }
 
-    /// What a completed exchange with a service is worth, once a port.
-    pub fn success(&self) -> Option<Evidence> {
-        let threshold = self.threshold?;
-        Some(Evidence { new_port: weights::SUCCESS, known_port: Points::NONE, threshold })
+    /// What it is worth, once a port, that a client made this of a connection to a service.
+    pub fn course(&self, course: Course) -> Option<Evidence> {
+        let new_port = match course {
+            Course::Exchanged => weights::SUCCESS,
+            Course::HalfOpen => weights::HALF_OPEN,
+            Course::Abandoned => weights::ABANDONED,
+        };
+        Some(Evidence { new_port, known_port: Points::NONE, threshold: self.threshold? })
     }
 }
 
@@ -159,6 +164,16 @@ mod tests {
         fn answer_syn(&mut self, source_port: u16, port: u16) {
             let flags = TcpFlags(0x12);
             self.send(Transport::Tcp { source_port, port, flags, sequence: 0, payload: 0 });
+        }
+
+        /// A segment from the client that [`Site::send`] sends to.
+        fn come(&mut self, source_port: u16, port: u16, flags: u8, payload: u16) -> Option<Verdict> {
+            let (source, destination) = ("198.51.100.9".parse().unwrap(), "192.0.2.1".parse().unwrap());
+            let (flags, sequence) = (TcpFlags(flags), 4);
+            let transport = Transport::Tcp { source_port, port, flags, sequence, payload };
+            let packet = Packet { source, destination, ip_options: None, transport };
+            let probe = self.watch.note_received(&packet, &self.table, &self.peers, self.now)?;
+            Some(self.watch.judge(&probe, &self.table, &self.peers, |_, _| true, self.now))
         }
 
         /// At which of these, `gap` microseconds apart, the source is flagged (the first is 1).
@@ -265,10 +280,45 @@ mod tests {
         assert_eq!(score(&site), 3.0);
         for source_port in 50_000..50_004 {
             site.answer_syn(80, source_port);
-            let ack = Probe { source_port, sequence: source_port.into(), ..of(ScanType::Ack, 80) };
-            assert_eq!(site.see(ack), Verdict::ServiceInUse);
+            // A handshake alone forgives nothing.
+            assert_eq!(site.come(source_port, 80, 0x10, 0), Some(Verdict::ServiceInUse));
+            assert_eq!(score(&site), if source_port == 50_000 { 3.0 } else { 2.0 });
+            assert_eq!(site.come(source_port, 80, 0x18, 100), Some(Verdict::Answer));
+            assert_eq!(score(&site), 2.0);
         }
-        assert_eq!(score(&site), 2.0);
+    }
+
+    #[test]
+    fn a_scan_of_services_is_flagged_by_how_it_leaves_them() {
+        let open_ports = |leave: fn(&mut Site, u16) -> Option<Verdict>| {
+            let mut site = Site::new(Sensitivity::Medium);
+            let flagged = (100..300).position(|port| {
+                assert_eq!(site.come(40_000, port, 0x02, 0), Some(Verdict::ServiceInUse));
+                site.answer_syn(port, 40_000);
+                matches!(leave(&mut site, port), Some(Verdict::Scan(_)))
+            });
+            flagged.map(|at| at + 1)
+        };
+        let half_open = open_ports(|site, port| site.come(40_000, port, 0x04, 0));
+        let abandoned = open_ports(|site, port| {
+            site.come(40_000, port, 0x10, 0);
+            site.come(40_000, port, 0x14, 0)
+        });
+        let looked = open_ports(|site, port| {
+            site.come(40_000, port, 0x10, 0);
+            site.come(40_000, port, 0x11, 0)
+        });
+        assert_eq!((half_open, abandoned, looked), (Some(9), Some(17), None));
+    }
+
+    #[test]
+    fn a_balancer_that_resets_every_look_at_its_services_is_no_scanner() {
+        let mut site = Site::new(Sensitivity::Medium);
+        for look in 0..1_000 {
+            let source_port = 40_000 + look;
+            site.answer_syn(80 + look % 8, source_port);
+            assert!(!matches!(site.come(source_port, 80 + look % 8, 0x04, 0), Some(Verdict::Scan(_))));
+        }
     }
 
     #[test]

@@ -53,9 +53,18 @@ pub fn trigger_threshold(trigger: u32) -> Points {
 /// The walk: a first contact that fails, with a port of this host that nobody uses.
 pub const FAILURE: Points = Points::ONE;
 
-/// The walk: a first contact that succeeds, an exchange completed with a real service. What a failure adds it takes
-/// away, for θ1 = 1 − θ0.
+/// The walk: a first contact that succeeds, something said to a real service. What a failure adds it takes away, for
+/// θ1 = 1 − θ0. A handshake alone is no success: every scan that connects has one at each open port.
 pub const SUCCESS: Points = Points(-Points::ONE.0);
+
+/// The walk: a client that resets, before any ACK, a connection that it asked for and a service accepted. Its kernel
+/// knew of no such connection: the SYN was a raw packet (`nmap -sS`, masscan, zmap), or another's in its name, like any
+/// failure. A port that is open has failed the scanner no less than a closed one: nothing was wanted of it.
+pub const HALF_OPEN: Points = FAILURE;
+
+/// The walk: a client that completes a handshake and resets the connection without a word (`nmap -sT`). So do some
+/// balancers' health checks, each at the few ports it balances: half a failure, so that it takes 17 services of one host.
+pub const ABANDONED: Points = Points(128);
 
 /// The walk: flags that no honest stack sends (see [`super::ScanType::is_impossible`]). A whole point for each packet,
 /// whatever its port, in use or not: there is no honest reason to repeat it either.

@@ -182,7 +182,8 @@ impl Replay {
 
     fn judge(&mut self, seen: &Seen) -> Vec<Event> {
         self.note_sent(&seen.packet, seen.now);
-        let probe = Probe::from_packet(&seen.packet).filter(|probe| seen.to_one && self.is_for_us(probe));
+        let probe = self.watch.note_received(&seen.packet, &self.table, &self.peers, micros(seen.now));
+        let probe = probe.filter(|probe| seen.to_one && self.is_for_us(probe));
         let Some(probe) = probe else { return Vec::new() };
         let in_use = |protocol, port| self.services.holds(probe.destination, protocol, port);
         let standing = match self.watch.judge(&probe, &self.table, &self.peers, in_use, micros(seen.now)) {

@@ -244,7 +244,11 @@ impl EventLoop {
         }
     }
 
+    /// Whether it was counted in error, for want of knowing that a service took it.
     fn is_served(&mut self, probe: &Probe, interface: u32, sockets: Sockets, now: Now) -> bool {
+        if probe.counts_at_a_service() {
+            return false;
+        }
         match sockets {
             Sockets::Unknown => true,
             Sockets::Listed => !probe.verified && self.shared.in_use.holds(probe.protocol, probe.port),

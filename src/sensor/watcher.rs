@@ -190,11 +190,9 @@ impl Reader for Watcher {
         if frame.packet_type == libc::PACKET_OUTGOING {
             return self.note_sent(&packet);
         }
-        let Some(probe) =
-            Probe::from_packet(&packet).filter(|probe| self.view.own.contains(probe.destination))
-        else {
-            return;
-        };
+        let (shared, micros) = (&self.shared, super::responder::micros(self.now));
+        let probe = self.view.watch.note_received(&packet, &shared.table, &shared.peers, micros);
+        let Some(probe) = probe.filter(|probe| self.view.own.contains(probe.destination)) else { return };
         if let Some(state) = self.state_of(&probe) {
             self.shared.sightings.push(Sighting { probe, interface: frame.interface, state });
         }
