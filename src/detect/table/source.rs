@@ -139,10 +139,12 @@ impl Place {
         (mix(self.secret, port ^ host) & 0xffff).max(1)
     }
 
-    /// What is the same in a packet and its retransmission, as 24 bits, never 0.
+    /// What is the same in a packet and its retransmission, as 24 bits, never 0. ECE and CWR are not: a SYN that asked
+    /// for them in vain is sent again without (RFC 3168 §6.1.1.1).
     pub fn contact_mark(self, probe: &Probe) -> u64 {
         let ports = u64::from(probe.source_port) << 16 | u64::from(probe.port);
-        let kind = (probe.protocol as u64) << 8 | probe.scan_type as u64;
+        let flags = u64::from(probe.flags.classic());
+        let kind = (probe.protocol as u64) << 16 | flags << 8 | probe.scan_type as u64;
         let to = folded(probe.destination);
         let told = mix(self.secret, ports << 32 | u64::from(probe.sequence));
         (mix(told, to ^ kind << 40) & 0xff_ffff).max(1)
