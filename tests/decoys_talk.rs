@@ -372,18 +372,20 @@ fn a_datagram_is_an_unverified_visit_and_gets_no_answer() {
 }
 
 #[test]
-fn a_banner_over_udp_is_smaller_than_its_question_and_spares_low_ports() {
+fn a_banner_over_udp_is_whole_for_a_while_then_smaller_than_its_question_and_spares_low_ports() {
     alone();
     let mut stage = Stage::new(&[], &[69], Some("keep out"));
     for (from, ours) in [("127.0.0.1", "127.0.0.3:69"), ("::1", "[::1]:69")] {
         let from: IpAddr = from.parse().unwrap();
         let (client, resolver) = (UdpSocket::bind((from, 0)).unwrap(), UdpSocket::bind((from, 53)).unwrap());
-        for (socket, sent, got) in [
+        let whole = [(&client, 1, &b"keep out"[..]); 16];
+        let paid = [
             (&client, 100, &b"keep out"[..]),
             (&client, 5, b"keep"),
             (&client, 1, b""),
             (&resolver, 100, b""),
-        ] {
+        ];
+        for (socket, sent, got) in whole.into_iter().chain(paid) {
             let before = stage.visits.len();
             socket.send_to(&vec![0; sent], ours).unwrap();
             stage.turn_until(Instant::now(), |stage| stage.visits.len() > before);

@@ -1,13 +1,15 @@
 //! Datagrams to a UDP decoy: who sent them, to which address, and the banner if there is one. Run by the sensor.
 //!
-//! UDP sources are spoofed at will, so a decoy must be no use for reflection. It answers with PORT_BANNER only, with
-//! *fewer* bytes than it got, and never a port below 1024: two decoys set upon each other fall silent after a few
-//! rounds, and an echo or chargen service cannot be set upon us at all.
+//! UDP sources are spoofed at will, so a decoy must be no use for reflection. It answers with PORT_BANNER only, whole to
+//! a few visitors a minute ([`Courtesy`]) and beyond them with *fewer* bytes than it got, and never a port below 1024:
+//! two decoys set upon each other fall silent soon, and an echo or chargen service cannot be set upon us at all.
 #![forbid(unsafe_code)]
 
+use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -51,9 +53,33 @@ pub fn receive(socket: &Socket) -> Result<Datagram, Errno> {
     Ok(Datagram { source, destination: arrival.address(), length: message.bytes, sender, arrival })
 }
 
-/// Sends as much of `banner` as the sender has paid for. Errors are nobody's concern: the visit is reported anyway.
-pub fn answer(socket: &Socket, to: &Datagram, banner: &[u8]) {
-    let worth = to.length.saturating_sub(1).min(banner.len());
+/// Whole banners in a minute, to one address and to all together.
+const WHOLE_TO_ONE: usize = 16;
+const WHOLE_TO_ALL: usize = 64;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// To whom whole banners went within the last minute: what a forger can have us send to a third party is no more.
+#[derive(Debug, Default)]
+pub struct Courtesy {
+    given: VecDeque<(IpAddr, Instant)>,
+}
+
+impl Courtesy {
+    /// Whether one more may have the whole banner, which counts as given.
+    pub fn extend_to(&mut self, visitor: IpAddr, now: Instant) -> bool {
+        self.given.retain(|&(_, at)| now.saturating_duration_since(at) < MINUTE);
+        let before = self.given.iter().filter(|&&(other, _)| other == visitor).count();
+        let extended = before < WHOLE_TO_ONE && self.given.len() < WHOLE_TO_ALL;
+        self.given.extend(extended.then_some((visitor, now)));
+        extended
+    }
+}
+
+/// Sends `banner`, `whole` or as much of it as the sender has paid for. Errors are nobody's concern: the visit is
+/// reported anyway.
+pub fn answer(socket: &Socket, to: &Datagram, banner: &[u8], whole: bool) {
+    let paid = to.length.saturating_sub(1).min(banner.len());
+    let worth = if whole { banner.len() } else { paid };
     let Some(text) = banner.get(..worth).filter(|text| !text.is_empty() && to.source.port() >= 1024) else {
         return;
     };
@@ -86,4 +112,21 @@ impl Arrival {
 fn socket_address(storage: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = storage.as_sockaddr_in().map(|address| SocketAddr::from((address.ip(), address.port())));
     v4.or_else(|| storage.as_sockaddr_in6().map(|address| SocketAddr::from((address.ip(), address.port()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_banners_are_few_for_one_visitor_and_for_all() {
+        let (mut courtesy, begin) = (Courtesy::default(), Instant::now());
+        let visitor = |number: u8| IpAddr::V4(Ipv4Addr::new(192, 0, 2, number));
+        assert_eq!((0..1000).filter(|_| courtesy.extend_to(visitor(1), begin)).count(), WHOLE_TO_ONE);
+        let others =
+            (0..1000_u32).filter(|n| courtesy.extend_to(visitor((n % 200 + 2) as u8), begin)).count();
+        assert_eq!(others, WHOLE_TO_ALL - WHOLE_TO_ONE);
+        assert!(!courtesy.extend_to(visitor(250), begin + MINUTE / 2));
+        assert!(courtesy.extend_to(visitor(1), begin + MINUTE) && courtesy.given.len() == 1);
+    }
 }

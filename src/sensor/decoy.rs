@@ -12,7 +12,7 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use socket2::Socket;
 
 use super::conversation::{Conversation, State, say};
-use super::datagram;
+use super::datagram::{self, Courtesy};
 use super::listener::Listener;
 pub use super::listener::{DecoyError, Skipped};
 use super::services::{Next, Service, Talk};
@@ -67,6 +67,7 @@ pub struct Decoys {
     listeners: Vec<Listener>,
     /// PORT_BANNER: said instead of any service's greeting.
     banner: Option<Vec<u8>>,
+    courtesy: Courtesy,
     conversations: Vec<Option<Conversation>>,
     /// Listeners that rest, and until when.
     resting: Vec<(usize, Instant)>,
@@ -94,7 +95,8 @@ impl Decoys {
         }
         let banner = banner.map(|text| text.as_bytes().to_vec());
         let (conversations, resting) = (Vec::new(), Vec::new());
-        Ok((Decoys { listeners, banner, conversations, resting, token_base: 0 }, skipped))
+        let courtesy = Courtesy::default();
+        Ok((Decoys { listeners, banner, courtesy, conversations, resting, token_base: 0 }, skipped))
     }
 
     /// Those of TCP and those of UDP.
@@ -148,7 +150,7 @@ impl Decoys {
         };
         match self.listeners.get(index).map(|listener| listener.protocol) {
             Some(Protocol::Tcp) => self.welcome(index, now, epoll, due, visits),
-            Some(_) => self.collect(index, due, visits),
+            Some(_) => self.collect(index, now, due, visits),
             None => self.talk(index.saturating_sub(self.listeners.len()), now),
         }
     }
@@ -251,14 +253,15 @@ impl Decoys {
         }
     }
 
-    fn collect(&mut self, index: usize, due: &dyn Fn(IpAddr) -> bool, visits: &mut Vec<Visit>) {
+    fn collect(&mut self, index: usize, now: Instant, due: &dyn Fn(IpAddr) -> bool, visits: &mut Vec<Visit>) {
         let Some(listener) = self.listeners.get(index) else { return };
         for _ in 0..TAKEN_PER_WAKE {
             match datagram::receive(&listener.socket) {
                 Ok(datagram) => {
                     let source = canonical(datagram.source);
                     if let Some(banner) = self.banner.as_ref().filter(|_| due(source.ip())) {
-                        datagram::answer(&listener.socket, &datagram, banner);
+                        let whole = self.courtesy.extend_to(source.ip(), now);
+                        datagram::answer(&listener.socket, &datagram, banner, whole);
                     }
                     let destination = SocketAddr::new(datagram.destination, listener.port);
                     visits.push(Visit { source, destination, protocol: Protocol::Udp, verified: false });
