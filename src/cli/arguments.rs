@@ -44,6 +44,9 @@ Exit codes:
     long_about = None,
     after_help = AFTER_HELP,
     args_conflicts_with_subcommands = true,
+    // As getopt_long has it: a flag may come twice, and a long one be cut short.
+    args_override_self = true,
+    infer_long_args = true,
     disable_help_subcommand = true
 )]
 pub struct Arguments {

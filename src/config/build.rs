@@ -158,7 +158,9 @@ fn build(name: &str, bytes: &[u8], overrides: &Overrides) -> (Loaded, Vec<Config
         name: name.into(),
         overrides: overrides.clone(),
     };
-    loaded.warnings = repeated(&found).into_iter().map(|(at, message)| in_file(at, message)).collect();
+    let warnings = repeated(&found).into_iter().chain(skipped(&found));
+    loaded.warnings = warnings.map(|(at, message)| in_file(at, message)).collect();
+    loaded.warnings.sort();
     let unfit = combine::finish(&mut loaded, &faults);
     errors.extend(unfit.into_iter().chain(faults));
     (loaded, errors)
@@ -202,6 +204,12 @@ fn repeated(found: &[Assignment<'_>]) -> Vec<(Position, String)> {
         all.into_iter().map(move |a| (a.key_at, message.clone())).collect::<Vec<_>>()
     };
     KEYS.iter().flat_map(void).collect()
+}
+
+/// Text after a value that is no comment: PortSentry skips it, and so do we, but not without a word.
+fn skipped<'a>(found: &'a [Assignment<'a>]) -> impl Iterator<Item = (Position, String)> + 'a {
+    let message = |key: &str| format!("{key} ends at its closing quote; what stands after it is skipped");
+    found.iter().filter_map(move |a| a.skipped_at.map(|at| (at, message(a.key))))
 }
 
 #[cfg(test)]

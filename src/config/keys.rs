@@ -4,6 +4,8 @@
 //! Pure. A key that is not here does not exist.
 #![forbid(unsafe_code)]
 
+use std::path::{Path as FilePath, PathBuf};
+
 use super::Config;
 use super::kind::Kind;
 
@@ -47,6 +49,11 @@ pub fn nearest(name: &str) -> Option<&'static Key> {
     let name = name.to_ascii_uppercase().replace(['-', '.'], "_");
     let distance = |key: &&Key| strsim::damerau_levenshtein(&name, key.name);
     KEYS.iter().min_by_key(distance).filter(|key| distance(key) <= (key.name.len() / 3).max(1))
+}
+
+/// `/dev/null` is how 1.2, which wanted every file named, was told to keep none.
+fn kept(path: PathBuf) -> Option<PathBuf> {
+    (path != FilePath::new("/dev/null")).then_some(path)
 }
 
 const fn key(name: &'static str, since: Since, kind: Kind, default: &'static str, help: &'static str) -> Key {
@@ -126,9 +133,9 @@ pub static KEYS: &[Key] = &[
         "time that KILL_ROUTE, KILL_RUN_CMD and UNBLOCK_CMD each have before they are killed"),
     key("RESOLVE_HOST", Classic, Switch(|c, v| c.resolve_host = v), "0",
         "1 shows the names of sources; a block never waits for one"),
-    key("HISTORY_FILE", Classic, Path(|c, v| c.history_file = Some(v)), "",
+    key("HISTORY_FILE", Classic, Path(|c, v| c.history_file = kept(v)), "",
         "file to which every alarm is appended, in PortSentry's classic text"),
-    key("BLOCKED_FILE", Classic, Path(|c, v| c.blocked_file = Some(v)), "",
+    key("BLOCKED_FILE", Classic, Path(|c, v| c.blocked_file = kept(v)), "",
         "file with the addresses that are blocked, in PortSentry's format"),
     key("LOG_FORMAT", Ours, Format(|c, v| c.log_format = v), "auto",
         "json, classic, or auto: classic on a terminal and else json; PORTSENTRY_LOG_FORMAT goes before it"),

@@ -204,7 +204,8 @@ fn responses(text: &str) -> Result<Vec<Response>, Fault> {
 fn interfaces(text: &str) -> Result<Interfaces, Fault> {
     let mut names: Vec<String> = Vec::new();
     for (at, item) in items(text, &[',', ' ', '\t']) {
-        match (item, item == text.trim()) {
+        let alone = items(text, &[',', ' ', '\t']).all(|(_, other)| other == item);
+        match (item, alone) {
             ("ALL" | "any", true) => return Ok(Interfaces::All),
             ("ALL_NLO", true) => return Ok(Interfaces::AllButLoopback),
             ("ALL" | "any" | "ALL_NLO", false) => {
@@ -237,6 +238,7 @@ mod tests {
         let named = |names: &[&str]| Interfaces::Named(names.iter().map(ToString::to_string).collect());
         assert_eq!(interfaces("any"), Ok(Interfaces::All));
         assert_eq!(interfaces(" ALL "), Ok(Interfaces::All));
+        assert_eq!(interfaces("ALL,ALL"), Ok(Interfaces::All));
         assert_eq!(interfaces("ALL_NLO"), Ok(Interfaces::AllButLoopback));
         assert_eq!(interfaces("eth0, eth1 eth0"), Ok(named(&["eth0", "eth1"])));
         for (text, offset) in [("eth0,ALL", 5), ("eth0,a-name-too-long-", 5), ("a/b", 0), (",", 0)] {

@@ -3,7 +3,7 @@
 //! Pure and total: any bytes yield assignments and faults, never a panic. Knows no key and no meaning of a value.
 //!
 //! A line is empty, a comment (`#` first), or `KEY="value"` with the key in the first column and blanks allowed round
-//! `=`. The value goes to the next `"`; after it only a comment may stand. PortSentry 1.2's files also hold values in
+//! `=`. The value goes to the next `"`; what stands after it is skipped, and noted unless it is a comment. PortSentry 1.2's files also hold values in
 //! single quotes or in none; a value without quotes goes to a blank and `#`, or to the end of the line.
 #![forbid(unsafe_code)]
 
@@ -20,6 +20,8 @@ pub struct Assignment<'a> {
     pub value: &'a str,
     /// Where the value begins, inside its quotes.
     pub value_at: Position,
+    /// Where text follows that PortSentry skips: neither value nor comment.
+    pub skipped_at: Option<Position>,
 }
 
 /// A line that cannot be read: where and why.
@@ -83,9 +85,10 @@ fn assignment(line: &str, start: Position) -> Result<Option<Assignment<'_>>, Fau
     };
     let begin = line.len() - after.trim_start_matches(BLANKS).len();
     let value = line.get(begin..).unwrap_or("");
-    let (offset, value) = unquoted(value).map_err(|fault| fault.shifted(begin))?;
+    let Found { offset, value, skipped } = unquoted(value).map_err(|fault| fault.shifted(begin))?;
     let value_at = start.advanced(line, begin + offset);
-    Ok(Some(Assignment { key, key_at: start, value, value_at }))
+    let skipped_at = skipped.map(|offset| start.advanced(line, begin + offset));
+    Ok(Some(Assignment { key, key_at: start, value, value_at, skipped_at }))
 }
 
 const BLANKS: [char; 2] = [' ', '\t'];
@@ -95,26 +98,35 @@ fn is_key_character(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')
 }
 
-/// The value in `text` and how many bytes in it begins.
-fn unquoted(text: &str) -> Result<(usize, &str), Fault> {
+/// A value and how many bytes in it begins; likewise text after it, if there is any.
+struct Found<'a> {
+    offset: usize,
+    value: &'a str,
+    skipped: Option<usize>,
+}
+
+fn unquoted(text: &str) -> Result<Found<'_>, Fault> {
     match text.chars().next() {
         Some(quote @ ('"' | '\'')) => quoted(text, quote),
-        _ => Ok((0, bare(text)?)),
+        _ => Ok(Found { offset: 0, value: bare(text)?, skipped: None }),
     }
 }
 
-fn quoted(text: &str, quote: char) -> Result<(usize, &str), Fault> {
+/// With a third quote nobody knows where the value was meant to end, and half a command is worse than none.
+fn quoted(text: &str, quote: char) -> Result<Found<'_>, Fault> {
     let Some((value, after)) = text.get(1..).and_then(|inner| inner.split_once(quote)) else {
         return Err(Fault::new(0, format!("this quote is not closed; end the value with {quote}")));
     };
     let trailing = after.trim_start_matches(BLANKS);
-    if trailing.is_empty() || trailing.starts_with('#') {
-        return Ok((1, value));
+    let at = text.len() - trailing.len();
+    let is_comment = trailing.is_empty() || trailing.starts_with('#');
+    if is_comment || !trailing.contains(quote) {
+        return Ok(Found { offset: 1, value, skipped: (!is_comment).then_some(at) });
     }
     let message = format!(
         "text after the closing quote; a value ends at the first {quote}, so use the other kind of quote inside it"
     );
-    Err(Fault::new(text.len() - trailing.len(), message))
+    Err(Fault::new(at, message))
 }
 
 fn bare(text: &str) -> Result<&str, Fault> {
@@ -169,6 +181,20 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_after_the_closing_quote_is_skipped_and_noted_unless_it_is_a_comment() {
+        for (line, skipped) in [
+            ("K=\"v\";", Some(6)),
+            ("K=\"v\" x", Some(7)),
+            ("K='v' \"x\"", Some(7)),
+            ("K=\"v\" # \"x\"", None),
+        ] {
+            let (found, unreadable) = assignments(line.as_bytes());
+            assert!(unreadable.is_empty(), "{line}");
+            assert_eq!((found[0].value, found[0].skipped_at.map(|at| at.column)), ("v", skipped), "{line}");
+        }
+    }
+
+    #[test]
     fn a_line_that_is_no_assignment_is_refused_where_it_goes_wrong() {
         for (bytes, line, column, words) in [
             (&b"\nK\n"[..], 2, 2, "expected ="),
@@ -176,7 +202,7 @@ mod tests {
             (b" K=\"x\"", 1, 1, "first column"),
             (b"=\"x\"", 1, 1, "first column"),
             (b"K=\"x", 1, 3, "not closed"),
-            (b"K=\"\xc3\xa4\" y", 1, 7, "after the closing quote"),
+            (b"K=\"\xc3\xa4\" \"y\"", 1, 7, "after the closing quote"),
             (b"K=1,2\"", 1, 6, "stray quote"),
             (b"K=\"\xc3\xa4\xff\"", 1, 5, "not UTF-8"),
             (b"K=\"a\0b\"", 1, 5, "control character"),
