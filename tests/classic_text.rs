@@ -4,120 +4,57 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use support::classic::{Classic, IGNORED, SOON, debians_package, read_lines};
 use support::service::{Service, answers};
 use support::{Lab, eventually, inside};
-
-const SOON: Duration = Duration::from_secs(15);
-
-/// The keys of Debian's /etc/portsentry/portsentry.conf (portsentry 1.2-14), its paths moved to `@`.
-const DEBIAN: &str = r#"
-TCP_PORTS="1,11,15,79,111,119,143,540,635,1080,1524,2000,5742,6667,12345,12346,20034,27665,31337,32771,32772,32773,32774,40421,49724,54320"
-UDP_PORTS="1,7,9,69,161,162,513,635,640,641,700,37444,34555,31335,32770,32771,32772,32773,32774,31337,54321"
-ADVANCED_PORTS_TCP="1024"
-ADVANCED_PORTS_UDP="1024"
-ADVANCED_EXCLUDE_TCP="113,139"
-ADVANCED_EXCLUDE_UDP="520,138,137,67"
-IGNORE_FILE="@/portsentry.ignore"
-HISTORY_FILE="@/portsentry.history"
-BLOCKED_FILE="@/portsentry.blocked"
-RESOLVE_HOST = "0"
-BLOCK_UDP="0"
-BLOCK_TCP="0"
-KILL_ROUTE="/sbin/route add -host $TARGET$ reject"
-KILL_HOSTS_DENY="ALL: $TARGET$ : DENY"
-SCAN_TRIGGER="0"
-"#;
 
 /// A 2.x file as people have it.
 const PEOPLE: &str = r#"
 TCP_PORTS="1,7,9,11,13,15,17,19,20,21,70,79,111,113,119,389,512-515,540,543-544,873,989,990,992,1080"
 UDP_PORTS="7,9,13,19,111,389,513,517-518"
-IGNORE_FILE="@/portsentry.ignore"
-HISTORY_FILE="@/portsentry.history"
-BLOCKED_FILE="@/portsentry.blocked"
+IGNORE_FILE="/etc/portsentry/portsentry.ignore"
+HISTORY_FILE="/var/log/portsentry.log"
+BLOCKED_FILE="/tmp/portsentry.blocked"
 BLOCK_TCP="1"
 BLOCK_UDP="1"
 KILL_ROUTE="/sbin/iptables -I INPUT -s $TARGET$ -j DROP"
 KILL_HOSTS_DENY="ALL: $TARGET$"
 "#;
 
-/// A daemon in classic text, and every line it wrote.
-struct Classic {
-    child: Child,
-    folder: tempfile::TempDir,
-    lines: Receiver<String>,
-    seen: Vec<String>,
+const PEOPLES_HISTORY: &str = "/var/log/portsentry.log";
+const DEBIANS_HISTORY: &str = "/var/lib/portsentry/portsentry.history";
+
+/// portsentry.conf and portsentry.ignore.static as Debian's package has them; the second with one host of ours.
+fn debians_files() -> Option<(Vec<u8>, Vec<u8>)> {
+    let folder = debians_package()?.join("etc/portsentry");
+    let read = |name| std::fs::read(folder.join(name)).unwrap();
+    Some((read("portsentry.conf"), [&read("portsentry.ignore.static")[..], b"10.77.1.2\n"].concat()))
 }
 
-impl Classic {
-    fn start(lab: &Lab, config: &str, flags: &[&str]) -> Classic {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let at = folder.path().display().to_string();
-        // Where ours differ from PortSentry's: state, control, and a hosts.deny that is not this machine's own.
-        let ours = format!(
-            "\nSTATE_DIR=\"{at}/state\"\nCONTROL_SOCKET=\"{at}/run/c.sock\"\nHOSTS_DENY_FILE=\"{at}/hosts.deny\"\n"
-        );
-        std::fs::write(folder.path().join("portsentry.conf"), config.replace('@', &at) + &ours).unwrap();
-        std::fs::write(folder.path().join("portsentry.ignore"), "127.0.0.1/32\n0.0.0.0\n10.77.1.2\n")
-            .unwrap();
-        let mut child = Command::new("ip")
-            .args(["netns", "exec", &lab.target(), env!("CARGO_BIN_EXE_portsentry-rs"), "-c"])
-            .arg(folder.path().join("portsentry.conf"))
-            .args(flags)
-            .env("PORTSENTRY_LOG_FORMAT", "classic")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (sender, lines) = channel();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || {
-            stdout.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)))
-        });
-        let mut daemon = Classic { child, folder, lines, seen: Vec::new() };
-        daemon.wait_for("Portsentry is now active and listening.");
-        daemon
+/// The same file with lines of its own uncommented and switches set, as its administrators do.
+fn debians_file_that_blocks() -> Option<(Vec<u8>, Vec<u8>)> {
+    let (config, ignore) = debians_files()?;
+    let mut text = String::from_utf8(config).unwrap();
+    for (line, instead) in [
+        ("BLOCK_UDP=\"0\"", "BLOCK_UDP=\"1\""),
+        ("BLOCK_TCP=\"0\"", "BLOCK_TCP=\"1\""),
+        ("KILL_ROUTE=\"/sbin/route add -host", "#"),
+        (
+            "# KILL_ROUTE=\"/sbin/iptables -I INPUT -s $TARGET$ -j DROP &&",
+            "KILL_ROUTE=\"/sbin/iptables -I INPUT -s $TARGET$ -j DROP &&",
+        ),
+        ("#KILL_RUN_CMD_FIRST = \"0\"", "KILL_RUN_CMD_FIRST = \"1\""),
+        ("#KILL_RUN_CMD=\"/some/path/here/script", "KILL_RUN_CMD=\"echo"),
+        ("#PORT_BANNER=", "PORT_BANNER="),
+    ] {
+        let line = format!("\n{line}");
+        assert!(text.contains(&line), "the package's file has no {line:?}");
+        text = text.replacen(&line, &format!("\n{instead}"), 1);
     }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Waits for a line that begins so, and returns the lines since the last one that was waited for, it included.
-    fn wait_for(&mut self, beginning: &str) -> Vec<String> {
-        let (deadline, from) = (Instant::now() + SOON, self.seen.len());
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(line) = self.lines.recv_timeout(left) else {
-                panic!("no {beginning:?} in {:#?}", self.seen)
-            };
-            self.seen.push(line.clone());
-            if line.starts_with(beginning) {
-                return self.seen[from..].to_vec();
-            }
-        }
-    }
-
-    fn history(&self) -> Vec<String> {
-        read_lines(&self.path("portsentry.history"))
-    }
-}
-
-impl Drop for Classic {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn read_lines(path: &Path) -> Vec<String> {
-    std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+    // Today's iptables knows its levels in small letters only.
+    Some((text.replace("--log-level DEBUG", "--log-level debug").into_bytes(), ignore))
 }
 
 fn nmap(lab: &Lab, peer: usize, arguments: &[&str]) {
@@ -138,7 +75,7 @@ fn scan_line(source: &str, port: u16, kind: &str, options: &str, states: [&str; 
 
 const LOGGED: [&str; 4] = ["false", "true", "true", "false"];
 const BLOCKED: [&str; 4] = ["false", "true", "false", "true"];
-const IGNORED: [&str; 4] = ["true", "unset", "unset", "unset"];
+const IGNORED_SOURCE: [&str; 4] = ["true", "unset", "unset", "unset"];
 const SYN: &str = "TCP SYN/Normal scan";
 
 /// A socket address as the blocked file has it: family in this machine's order, address.
@@ -148,8 +85,9 @@ fn record_of_the_scanner() -> Vec<u8> {
 
 /// The history holds these scans and their times, in order, and no more; nobody is blocked.
 fn assert_logged_only(lab: &Lab, daemon: &Classic, count: usize) {
-    eventually("every scan is in the history", SOON, || daemon.history().len() >= count);
-    let history = daemon.history();
+    let history = || read_lines(&daemon.path(DEBIANS_HISTORY));
+    eventually("every scan is in the history", SOON, || history().len() >= count);
+    let history = history();
     assert_eq!(history.len(), count);
     for (line, seen) in history.iter().zip(daemon.seen.iter().filter(|line| line.starts_with("Scan"))) {
         let (time, rest) = line.split_once(' ').unwrap();
@@ -165,14 +103,15 @@ fn assert_logged_only(lab: &Lab, daemon: &Classic, count: usize) {
         };
         assert_eq!(time.chars().map(form).collect::<String>(), "0000+00+00T00:00:00.000+0000");
     }
-    assert_eq!(std::fs::read(daemon.path("portsentry.blocked")).unwrap(), b"");
+    assert_eq!(std::fs::read(daemon.path("/var/lib/portsentry/portsentry.blocked")).unwrap(), b"");
     assert!(!lab.has_nft_table());
 }
 
 #[test]
 fn debians_1_2_file_only_logs_and_every_kind_of_scan_has_its_name() {
+    let Some((config, ignore)) = debians_files() else { return };
     let lab = Lab::new(2);
-    let mut daemon = Classic::start(&lab, DEBIAN, &["--stealth"]);
+    let mut daemon = Classic::start(&lab, &config, &ignore, &["--stealth"]);
     for (flag, kind) in
         [("-sS", SYN), ("-sN", "TCP NULL scan"), ("-sF", "TCP FIN scan"), ("-sX", "TCP XMAS scan")]
     {
@@ -186,15 +125,25 @@ fn debians_1_2_file_only_logs_and_every_kind_of_scan_has_its_name() {
     nmap(&lab, 0, &["-sS", "--scanflags", "SYNFINURG", "-p", "111"]);
     let odd = "Unknown Type: TCP Packet Flags: SYN: 1 FIN: 1 ACK: 0 PSH: 0 URG: 1 RST: 0";
     assert_eq!(daemon.wait_for("Scan from:"), [scan_line("10.77.0.2", 111, odd, "not set", LOGGED)]);
+    // PortSentry goes by the flags alone.
+    nmap(&lab, 0, &["-sS", "--scanflags", "SYNFINPSHURG", "-p", "111"]);
+    assert_eq!(
+        daemon.wait_for("Scan from:"),
+        [scan_line("10.77.0.2", 111, "TCP XMAS scan", "not set", LOGGED)]
+    );
+    nmap(&lab, 0, &["-sS", "--scanflags", "ECE", "-p", "111"]);
+    let none_of_six = "Unknown Type: TCP Packet Flags: SYN: 0 FIN: 0 ACK: 0 PSH: 0 URG: 0 RST: 0";
+    assert_eq!(daemon.wait_for("Scan from:"), [scan_line("10.77.0.2", 111, none_of_six, "not set", LOGGED)]);
     nmap(&lab, 1, &["-sS", "-p", "111"]);
-    assert_eq!(daemon.wait_for("Scan from:"), [scan_line("10.77.1.2", 111, SYN, "not set", IGNORED)]);
-    assert_logged_only(&lab, &daemon, 8);
+    assert_eq!(daemon.wait_for("Scan from:"), [scan_line("10.77.1.2", 111, SYN, "not set", IGNORED_SOURCE)]);
+    assert_logged_only(&lab, &daemon, 10);
 }
 
 #[test]
 fn debians_1_2_file_in_connect_mode_only_logs_and_every_visit_is_called_connect() {
+    let Some((config, ignore)) = debians_files() else { return };
     let lab = Lab::new(2);
-    let mut daemon = Classic::start(&lab, DEBIAN, &["--connect"]);
+    let mut daemon = Classic::start(&lab, &config, &ignore, &["--connect"]);
     let visit = |source: &str, port, states| scan_line(source, port, "Connect", "unknown", states);
     for port in ["111", "54320"] {
         nmap(&lab, 0, &["-sT", "-p", port]);
@@ -210,14 +159,57 @@ fn debians_1_2_file_in_connect_mode_only_logs_and_every_visit_is_called_connect(
     nmap(&lab, 0, &["-sS", "-p", "111"]);
     nmap(&lab, 0, &["-sT", "-p", "112"]);
     nmap(&lab, 1, &["-sT", "-p", "111"]);
-    assert_eq!(daemon.wait_for("Scan from:"), [visit("10.77.1.2", 111, IGNORED)]);
+    assert_eq!(daemon.wait_for("Scan from:"), [visit("10.77.1.2", 111, IGNORED_SOURCE)]);
     assert_logged_only(&lab, &daemon, 5);
+}
+
+/// What a whole banner says to a visitor by UDP.
+fn told_by_udp(lab: &Lab, port: u16) -> String {
+    let host = lab.peer(0);
+    let target = host.target(false);
+    inside(&host.netns, move || {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        socket.send_to(b"x", (target, port)).unwrap();
+        let mut told = [0; 200];
+        let length = socket.recv(&mut told).unwrap();
+        String::from_utf8_lossy(&told[..length]).into_owned()
+    })
+}
+
+#[test]
+fn debians_1_2_file_with_its_own_lines_uncommented_blocks_as_they_say() {
+    let Some((config, ignore)) = debians_file_that_blocks() else { return };
+    let lab = Lab::new(2);
+    let mut daemon = Classic::start(&lab, &config, &ignore, &["--connect"]);
+    assert!(daemon.seen.contains(&"Listen on AF_INET6: TCP port: 54320".to_owned()), "{:#?}", daemon.seen);
+    assert!(daemon.seen.contains(&"Listen on AF_INET6: UDP port: 54321".to_owned()));
+    assert!(told_by_udp(&lab, 161).starts_with("** UNAUTHORIZED ACCESS PROHIBITED *** YOUR CONNECTION"));
+    let command = "/sbin/iptables -I INPUT -s 10.77.0.2 -j DROP && /sbin/iptables -I INPUT -s 10.77.0.2 -m limit \
+                   --limit 3/minute --limit-burst 5 -j LOG --log-level debug --log-prefix 'Portsentry: dropping: '";
+    let expected = [
+        "attackalert: External command run for host: 10.77.0.2 using command: \"echo 10.77.0.2 161 connect\""
+            .to_owned(),
+        "attackalert: Host 10.77.0.2 has been blocked via wrappers with string: \"ALL: 10.77.0.2 : DENY\""
+            .to_owned(),
+        format!(
+            "attackalert: Host 10.77.0.2 has been blocked via dropped route using command: \"{command}\""
+        ),
+        scan_line("10.77.0.2", 161, "Connect", "unknown", BLOCKED).replace("[TCP]", "[UDP]"),
+    ];
+    assert_eq!(daemon.wait_for("Scan from:"), expected);
+    assert_eq!(read_lines(&daemon.path("/etc/hosts.deny")), ["ALL: 10.77.0.2 : DENY"]);
+    let blocked = std::fs::read(daemon.path("/var/lib/portsentry/portsentry.blocked")).unwrap();
+    assert_eq!(blocked, record_of_the_scanner());
+    let rules = String::from_utf8(lab.on_target(&["iptables", "-S", "INPUT"]).stdout).unwrap();
+    assert!(rules.contains("-A INPUT -s 10.77.0.2/32 -j DROP"), "{rules}");
+    assert!(rules.contains("--log-prefix \"Portsentry: dropping: \""), "{rules}");
 }
 
 #[test]
 fn a_2_x_file_blocks_by_its_own_words_and_in_their_order() {
     let lab = Lab::new(2);
-    let mut daemon = Classic::start(&lab, PEOPLE, &["--stealth", "-m", "raw"]);
+    let mut daemon = Classic::start(&lab, PEOPLE.as_bytes(), IGNORED.as_bytes(), &["--stealth", "-m", "raw"]);
     nmap(&lab, 0, &["-sS", "-p", "111"]);
     let expected = [
         "attackalert: Host 10.77.0.2 has been blocked via wrappers with string: \"ALL: 10.77.0.2\""
@@ -235,10 +227,10 @@ fn a_2_x_file_blocks_by_its_own_words_and_in_their_order() {
     ];
     assert_eq!(daemon.wait_for("Scan from:"), again);
     nmap(&lab, 1, &["-sS", "-p", "111"]);
-    assert_eq!(daemon.wait_for("Scan from:"), [scan_line("10.77.1.2", 111, SYN, "not set", IGNORED)]);
-    assert_eq!(daemon.history().len(), 3);
-    assert_eq!(read_lines(&daemon.path("hosts.deny")), ["ALL: 10.77.0.2"]);
-    assert_eq!(std::fs::read(daemon.path("portsentry.blocked")).unwrap(), record_of_the_scanner());
+    assert_eq!(daemon.wait_for("Scan from:"), [scan_line("10.77.1.2", 111, SYN, "not set", IGNORED_SOURCE)]);
+    assert_eq!(read_lines(&daemon.path(PEOPLES_HISTORY)).len(), 3);
+    assert_eq!(read_lines(&daemon.path("/etc/hosts.deny")), ["ALL: 10.77.0.2"]);
+    assert_eq!(std::fs::read(daemon.path("/tmp/portsentry.blocked")).unwrap(), record_of_the_scanner());
     let rules = String::from_utf8(lab.on_target(&["iptables", "-S", "INPUT"]).stdout).unwrap();
     assert_eq!(rules.matches("-A INPUT -s 10.77.0.2/32 -j DROP").count(), 1, "{rules}");
 }
@@ -249,7 +241,7 @@ fn connect_mode_says_what_portsentry_says() {
     let config = format!(
         "{PEOPLE}SCAN_TRIGGER=\"2\"\nPORT_BANNER=\"go away\"\nKILL_RUN_CMD=\"true $TARGET$ $PORT$ $MODE$\"\nKILL_RUN_CMD_FIRST=\"1\"\n"
     );
-    let mut daemon = Classic::start(&lab, &config, &["--connect"]);
+    let mut daemon = Classic::start(&lab, config.as_bytes(), IGNORED.as_bytes(), &["--connect"]);
     let said = |port: u16| {
         let target = lab.peer(0).target(false);
         inside(&lab.peer(0).netns, move || {
@@ -275,21 +267,23 @@ fn connect_mode_says_what_portsentry_says() {
         scan_line("10.77.0.2", 119, "Connect", "unknown", BLOCKED),
     ];
     assert_eq!(daemon.wait_for("Scan from:"), expected);
-    eventually("both visits are in the history", SOON, || daemon.history().len() == 2);
-    assert_eq!(read_lines(&daemon.path("hosts.deny")), ["ALL: 10.77.0.2"]);
-    assert_eq!(std::fs::read(daemon.path("portsentry.blocked")).unwrap(), record_of_the_scanner());
+    eventually("both visits are in the history", SOON, || {
+        read_lines(&daemon.path(PEOPLES_HISTORY)).len() == 2
+    });
+    assert_eq!(read_lines(&daemon.path("/etc/hosts.deny")), ["ALL: 10.77.0.2"]);
+    assert_eq!(std::fs::read(daemon.path("/tmp/portsentry.blocked")).unwrap(), record_of_the_scanner());
 }
 
 #[test]
 fn verbose_and_debug_lines_and_a_service_are_told_of() {
     let lab = Lab::new(2);
     let _service = Service::start(&lab.target(), 1080);
-    let mut daemon = Classic::start(&lab, DEBIAN, &["-v", "-d", "-i", "ALL"]);
+    let mut daemon = Classic::start(&lab, PEOPLE.as_bytes(), IGNORED.as_bytes(), &["-v", "-d", "-i", "ALL"]);
     nmap(&lab, 1, &["-sS", "-p", "111"]);
-    let ignore = daemon.path("portsentry.ignore");
+    assert!(daemon.seen.contains(&"Ignoring IP: 127.0.0.1/255.255.255.255".to_owned()));
     let expected = [
-        format!("Host: 10.77.1.2 found in ignore file {} aborting actions", ignore.display()),
-        scan_line("10.77.1.2", 111, SYN, "not set", IGNORED),
+        "Host: 10.77.1.2 found in ignore file /etc/portsentry/portsentry.ignore aborting actions".to_owned(),
+        scan_line("10.77.1.2", 111, SYN, "not set", IGNORED_SOURCE),
     ];
     assert_eq!(daemon.wait_for("Scan from:"), expected);
     nmap(&lab, 0, &["-sS", "-p", "1080"]);
@@ -312,7 +306,7 @@ BLOCK_UDP="1"
 BLOCK_TCP="1"
 KILL_ROUTE="/sbin/iptables -A INPUT -s $TARGET$ -j DROP"
 "#;
-    let mut daemon = Classic::start(&lab, config, &[]);
+    let mut daemon = Classic::start(&lab, config.as_bytes(), b"", &[]);
     for port in [80, 443] {
         assert!(answers(&lab.peer(1).netns, lab.peer(1).target(false), port, SOON));
         assert!(answers(&lab.peer(0).netns, lab.peer(0).target(false), port, SOON));

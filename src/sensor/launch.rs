@@ -142,9 +142,11 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
         LogOutput::Stdout => emitter.note(&version()),
         LogOutput::Syslog | LogOutput::Journald => println!("{}", version()),
     }
+    verbose_lines(loaded).for_each(|line| emitter.note(&line));
     let configured_never = never_block::configured(loaded);
     let mut host = open_host(config, &configured_never)?;
     let (decoys, skipped) = bind_decoys(config)?;
+    listening_lines(config, &decoys).for_each(|line| emitter.note(&line));
     host.set_decoys(decoys.ports(Protocol::Tcp), decoys.ports(Protocol::Udp));
     let watch = Arc::new(host.watch(&watch(config, decoys.ports_of_both())));
     let in_use = PortsInUse::new(config.interfaces == Interfaces::All);
@@ -284,6 +286,21 @@ fn leave_terminal(null: &File) -> nix::Result<()> {
 
 fn version() -> String {
     format!("portsentry-rs {}", crate::VERSION)
+}
+
+/// `-v`: what stands in the ignore file, in PortSentry's words.
+fn verbose_lines(loaded: &Loaded) -> impl Iterator<Item = String> + '_ {
+    let told = loaded.ignored.iter().filter(|_| loaded.config.flags.verbose);
+    told.map(|network| format!("Ignoring IP: {}/{}", network.addr(), network.netmask()))
+}
+
+/// In connect mode PortSentry names each port that it listens on; our sockets too are of IPv6 and take IPv4.
+fn listening_lines(config: &Config, decoys: &Decoys) -> impl Iterator<Item = String> {
+    let told = config.flags.mode == Mode::Connect;
+    let (tcp, udp) = if told { decoys.ports_of_both() } else { Default::default() };
+    let line = |protocol, port| format!("Listen on AF_INET6: {protocol} port: {port}");
+    let tcp: Vec<String> = tcp.iter().map(|port| line("TCP", port)).collect();
+    tcp.into_iter().chain(udp.iter().map(|port| line("UDP", port)).collect::<Vec<_>>())
 }
 
 /// The first resolver that there is a way to.

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of the lab")]
 
 pub mod capture;
+pub mod classic;
 pub mod daemon;
 pub mod service;
 
