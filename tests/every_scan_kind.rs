@@ -5,7 +5,7 @@ mod support;
 use serde_json::Value;
 use support::daemon::{Daemon, Setup};
 use support::service::Service;
-use support::{Host, Lab};
+use support::{Host, Lab, capture, inside};
 
 /// No scan here goes to port 1.
 const CONFIG: &str = "TCP_PORTS=\"1\"\nUDP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nBLOCK_UDP=\"1\"";
@@ -58,6 +58,18 @@ fn is_flagged(v6: bool, what: &str, name: &str, scan: impl FnOnce(&Host, &str)) 
     let mut daemon = Setup::new(&lab, CONFIG).start();
     scan(scanner, &scanner.target(v6).to_string());
     alarm(&mut daemon, &scanner.address(v6).to_string(), name, what);
+}
+
+/// Whole IPv6 packets, a millisecond apart.
+fn send(host: &Host, packets: impl IntoIterator<Item = Vec<u8>>) {
+    // IPPROTO_RAW: the header is ours to write.
+    let raw = || socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::RAW, Some(255.into())).unwrap();
+    let socket = inside(&host.netns, raw);
+    let to = std::net::SocketAddr::new(host.target(true), 0).into();
+    for packet in packets {
+        socket.send_to(&packet, &to).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
 }
 
 fn nmap(v6: bool, kind: &[&str], ports: &str, name: &str) {
@@ -163,4 +175,52 @@ fn impossible_flags_count_at_a_live_service_too() {
     let mut daemon = Setup::new(&lab, CONFIG).start();
     scanner.hping3(&["-F", "-i", "u5000", "-c", "30", "-p", "80", &scanner.target_v4.to_string()]);
     alarm(&mut daemon, &scanner.v4.to_string(), "fin", "hping3 -F at a service");
+}
+
+#[test]
+fn torn_headers_over_ipv6() {
+    // nmap has no -f and no --mtu for IPv6: these are its fragments.
+    for (flags, name) in [(capture::SYN, "syn"), (0, "null"), (0x29, "xmas")] {
+        for tear in [8, 16] {
+            is_flagged(true, &format!("{name} torn at {tear}"), name, |scanner, _| {
+                let (from, to) = (scanner.v6, scanner.target_v6);
+                send(
+                    scanner,
+                    (2000..2030_u16).flat_map(|port| {
+                        let segment = capture::segment6(from, to, port, flags);
+                        let pieces = capture::torn6(6, &segment, tear, port as u8);
+                        pieces.map(|piece| capture::ipv6(from, to, 44, &piece))
+                    }),
+                );
+            });
+        }
+    }
+}
+
+#[test]
+fn a_header_that_is_buried_under_extension_headers() {
+    is_flagged(true, "a long chain", "other_flags", |scanner, _| {
+        let (from, to) = (scanner.v6, scanner.target_v6);
+        send(
+            scanner,
+            (2000..2030).map(|port| {
+                // Destination options, 168 bytes of an option that is to be skipped.
+                let mut header = [&[6, 20, 0x1e, 164][..], &[0; 164]].concat();
+                header.extend(capture::segment6(from, to, port, capture::SYN));
+                capture::ipv6(from, to, 60, &header)
+            }),
+        );
+    });
+}
+
+#[test]
+fn an_ipv4_mapped_source_is_nobodys() {
+    let lab = Lab::new(1);
+    let scanner = lab.peer(0);
+    let mut daemon = Setup::new(&lab, CONFIG).start();
+    let (from, to) = (scanner.v4.to_ipv6_mapped(), scanner.target_v6);
+    let segment = |port| capture::segment6(from, to, port, capture::SYN);
+    send(scanner, (2000..2040).map(|port| capture::ipv6(from, to, 6, &segment(port))));
+    daemon.catch_up();
+    assert!(daemon.seen.iter().all(|event| event["event_type"] == "start"), "{:#?}", daemon.seen);
 }

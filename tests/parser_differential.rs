@@ -38,7 +38,10 @@ enum Class {
     ZeroUdpLength,
     /// etherparse follows a routing header that sends the packet on to another node, a second fragment header and
     /// a chain of any length, and passes "no next header" on; we follow what a host follows and refuse the rest.
+    /// (A chain longer than is followed buries its transport: that is told of it, not what it may hold.)
     ExtensionChain,
+    /// etherparse takes IPv4-mapped addresses in an IPv6 header as they are; a host drops them, and so do we.
+    MappedAddress,
 }
 
 /// Facts of a packet as etherparse gives them.
@@ -51,6 +54,12 @@ struct Facts {
     /// IPv6 payload length field is zero.
     zero_length: bool,
     transport: Transport,
+}
+
+impl Facts {
+    fn is_mapped(&self) -> bool {
+        self.ip_options.is_none() && (self.source.is_ipv4() || self.destination.is_ipv4())
+    }
 }
 
 #[derive(Debug)]
@@ -139,6 +148,7 @@ fn compare(ours: Result<Packet, Reject>, theirs: &Theirs) -> Result<Option<Class
 fn excuse_content(packet: Packet, facts: &Facts) -> Option<Class> {
     match packet.transport {
         _ if facts.fragmented => Some(Class::Fragment),
+        Transport::Buried => Some(Class::ExtensionChain),
         Transport::Other { protocol: 51 } if packet.ip_options.is_some() => {
             Some(Class::AuthenticationOverIpv4)
         }
@@ -166,7 +176,8 @@ fn excuse_reject(reject: Reject, facts: &Facts) -> Option<Class> {
         Reject::NoNextHeader if facts.transport == (Transport::Other { protocol: 59 }) => {
             Some(Class::ExtensionChain)
         }
-        Reject::ExtensionHeader | Reject::ExtensionDepth if v6 => Some(Class::ExtensionChain),
+        Reject::ExtensionHeader if v6 => Some(Class::ExtensionChain),
+        Reject::MappedAddress if facts.is_mapped() => Some(Class::MappedAddress),
         _ => None,
     }
 }
@@ -179,6 +190,7 @@ fn excuse_refusal(packet: Packet) -> Option<Class> {
         Transport::Other { protocol: 2 } | Transport::Icmp { .. } => Some(Class::MessageBody),
         Transport::Other { protocol: 1 | 58 } => Some(Class::IcmpOfOtherVersion),
         Transport::TinyFragment { .. } | Transport::LaterFragment { .. } => Some(Class::Fragment),
+        Transport::Buried => Some(Class::ExtensionChain),
         _ => None,
     }
 }

@@ -237,6 +237,7 @@ impl Flow {
             Transport::Icmp { .. }
             | Transport::TinyFragment { .. }
             | Transport::LaterFragment { .. }
+            | Transport::Buried
             | Transport::Other { .. } => return None,
         };
         Some((Flow { protocol, host: packet.source, peer: packet.destination, port, peer_port }, part))

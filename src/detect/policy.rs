@@ -15,7 +15,7 @@ use super::walk::{self, Walk};
 use super::weights::{self, Points};
 use crate::config::{BlockMode, PortSet};
 use crate::networks::Networks;
-use crate::packet::Packet;
+use crate::packet::{Packet, Transport};
 
 /// What is watched, and what a source may do before it counts as a scanner. Immutable: a reload makes a new one.
 #[derive(Clone, Debug)]
@@ -116,7 +116,11 @@ impl Watch {
         peers: &Peers,
         now: u64,
     ) -> Option<Probe> {
-        let probe = Probe::from_packet(packet);
+        let mut probe = Probe::from_packet(packet);
+        if let (Transport::Buried, Some(probe)) = (packet.transport, &mut probe) {
+            // What tells one from its retransmission is out of sight.
+            probe.sequence = now as u32;
+        }
         match peers.note_received(packet, now) {
             Some(Course::Exchanged) => {
                 probe.inspect(|probe| self.reward(probe, table, now));

@@ -29,7 +29,8 @@ pub enum ScanType {
     Maimon,
     /// ACK alone (also nmap's window scan).
     Ack,
-    /// Any other impossible combination.
+    /// Any other impossible combination; also a transport header buried under more IPv6 extension headers than honest
+    /// packets have (RFC 9098 §4: to evade whoever looks).
     OtherFlags,
     /// A UDP datagram.
     Udp,
@@ -135,6 +136,7 @@ impl Probe {
                 is_query(packet.source, kind).then(told)?
             }
             Transport::TinyFragment { .. } | Transport::LaterFragment { .. } => return None,
+            Transport::Buried => Told::new(Protocol::Ip, ScanType::OtherFlags),
             Transport::Other { protocol } => {
                 Told { port: u16::from(protocol), ..Told::new(Protocol::Ip, ScanType::IpProtocol) }
             }

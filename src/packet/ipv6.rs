@@ -15,6 +15,10 @@ use super::{Checksums, Packet, Reject, Transport};
 /// How many extension headers are followed. RFC 8200 §4.1 names seven in the recommended order.
 pub const MAX_EXTENSIONS: usize = 8;
 
+/// And how many bytes of them: with the fixed header before them and a TCP header behind they fit a ring's slot, which
+/// holds 176 bytes. Honest packets stay far below: most that have more than 8 bytes never arrive (RFC 7872).
+pub const MAX_EXTENSION_BYTES: usize = 112;
+
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
@@ -34,16 +38,12 @@ pub(super) fn parse(datagram: Span<'_>, checksums: Checksums) -> Result<Packet, 
         return Err(Reject::Jumbogram);
     }
     let payload = datagram.skip(40, Reject::IpHeader)?.trim(length.into(), Reject::IpLength)?;
-    let envelope = Envelope { version: Version::V6, addresses, checksums, first_fragment: None };
-    let transport = match *next {
-        HOP_BY_HOP => {
-            // RFC 8200 §4.3: nowhere but here.
-            let (next, payload) = options(payload)?;
-            extensions(next, payload, envelope)?
-        }
-        next => extensions(next, payload, envelope)?,
-    };
     let (source, destination) = split(addresses);
+    if source.is_ipv4() || destination.is_ipv4() {
+        return Err(Reject::MappedAddress);
+    }
+    let envelope = Envelope { version: Version::V6, addresses, checksums, first_fragment: None };
+    let transport = extensions(*next, payload, envelope)?;
     Ok(Packet { source, destination, ip_options: None, transport })
 }
 
@@ -59,39 +59,46 @@ fn split(addresses: &[u8; 32]) -> (IpAddr, IpAddr) {
 /// Walks the chain from `next` to the transport header or to a fragment that holds none.
 #[inline(always)]
 fn extensions(next: u8, payload: Span<'_>, envelope: Envelope<'_>) -> Result<Transport, Reject> {
-    let (mut next, mut payload, mut envelope, mut fragmented) = (next, payload, envelope, false);
-    for _ in 0..=MAX_EXTENSIONS {
-        (next, payload) = match next {
+    let (whole, mut fragmented) = (payload.length(), false);
+    let (mut next, mut payload, mut envelope) = (next, payload, envelope);
+    for at in 0..=MAX_EXTENSIONS {
+        let (following, length) = match next {
+            // RFC 8200 §4.3: nowhere but here.
+            HOP_BY_HOP if at == 0 => options(payload)?,
             DESTINATION_OPTIONS => options(payload)?,
             ROUTING => routing(payload)?,
             AUTHENTICATION => authentication(payload)?,
             FRAGMENT if fragmented => return Err(Reject::ExtensionHeader),
             FRAGMENT => {
                 fragmented = true;
-                let (next, fragment, rest) = fragment_header(payload)?;
+                let (following, fragment, rest) = fragment_header(payload)?;
                 if fragment.offset > 0 {
-                    return Ok(fragment::later(&fragment, next, rest));
+                    return Ok(fragment::later(&fragment, following, rest));
                 }
                 // An atomic fragment (RFC 6946) is a whole packet.
                 envelope.first_fragment = fragment.more.then_some(fragment.identification);
-                (next, rest)
+                (following, 8)
             }
             HOP_BY_HOP => return Err(Reject::ExtensionHeader),
             NO_NEXT_HEADER => return Err(Reject::NoNextHeader),
             protocol => return transport::parse(protocol, payload, &envelope),
         };
+        let left = payload.length().checked_sub(length).ok_or(Reject::ExtensionHeader)?;
+        if whole.saturating_sub(left) > MAX_EXTENSION_BYTES {
+            break;
+        }
+        (next, payload) = (following, payload.skip(length, Reject::ExtensionHeader)?);
     }
-    Err(Reject::ExtensionDepth)
+    Ok(Transport::Buried)
 }
 
-/// Next header and what follows a header whose second byte counts 8-byte units beyond the first.
-fn options(payload: Span<'_>) -> Result<(u8, Span<'_>), Reject> {
+/// Next header and length, bytes, of a header whose second byte counts 8-byte units beyond the first.
+fn options(payload: Span<'_>) -> Result<(u8, usize), Reject> {
     let [next, units] = *payload.head(Reject::ExtensionHeader)?;
-    let length = usize::from(units).saturating_add(1) << 3;
-    Ok((next, payload.skip(length, Reject::ExtensionHeader)?))
+    Ok((next, usize::from(units).saturating_add(1) << 3))
 }
 
-fn routing(payload: Span<'_>) -> Result<(u8, Span<'_>), Reject> {
+fn routing(payload: Span<'_>) -> Result<(u8, usize), Reject> {
     let [_, _, _, segments_left] = *payload.head(Reject::ExtensionHeader)?;
     if segments_left > 0 {
         return Err(Reject::SourceRouted);
@@ -100,13 +107,12 @@ fn routing(payload: Span<'_>) -> Result<(u8, Span<'_>), Reject> {
 }
 
 /// RFC 4302 §2.2: counted in 4-byte units, minus 2.
-fn authentication(payload: Span<'_>) -> Result<(u8, Span<'_>), Reject> {
+fn authentication(payload: Span<'_>) -> Result<(u8, usize), Reject> {
     let [next, units] = *payload.head(Reject::ExtensionHeader)?;
     if units == 0 {
         return Err(Reject::ExtensionHeader);
     }
-    let length = usize::from(units).saturating_add(2) << 2;
-    Ok((next, payload.skip(length, Reject::ExtensionHeader)?))
+    Ok((next, usize::from(units).saturating_add(2) << 2))
 }
 
 /// RFC 8200 §4.5, with its checks of the fragment's length.
@@ -164,7 +170,28 @@ mod tests {
             chained(60, &headers.iter().map(<[u8; 8]>::as_slice).collect::<Vec<_>>())
         };
         assert_eq!(deep(MAX_EXTENSIONS), Ok(syn6()));
-        assert_eq!(deep(MAX_EXTENSIONS + 1), Err(Reject::ExtensionDepth));
+        let buried = deep(MAX_EXTENSIONS + 1).map(|packet| packet.transport);
+        assert_eq!(buried, Ok(Transport::Buried));
+    }
+
+    #[test]
+    fn a_transport_behind_more_headers_than_a_slot_holds_is_buried_and_one_at_the_end_of_it_is_not() {
+        let long = |units: u8| {
+            let mut header = vec![0; (usize::from(units) + 1) * 8];
+            header[..4].copy_from_slice(&[6, units, 1, 0]);
+            ipv6(60, &[&header, &SYN6[40..]].concat())
+        };
+        let seen = |packet: &[u8]| {
+            let cut = &packet[..packet.len().min(176)];
+            parse(Span::new(cut, packet.len()), Checksums::Verify).map(|packet| packet.transport)
+        };
+        assert_eq!(seen(&long(13)), Ok(syn6().transport));
+        for units in [14, 20, 255] {
+            assert_eq!(seen(&long(units)), Ok(Transport::Buried), "{units}");
+        }
+        // One that claims more than the packet has is refused by its host.
+        assert_eq!(seen(&long(20)[..100]), Err(Reject::IpLength));
+        assert_eq!(verified(&ipv6(60, &[6, 20, 1, 4, 0, 0, 0, 0])), Err(Reject::ExtensionHeader));
     }
 
     #[test]
@@ -227,11 +254,11 @@ mod tests {
     }
 
     #[test]
-    fn mapped_addresses_are_given_as_ipv4() {
-        let mut mapped = SYN6.to_vec();
-        mapped[8..20].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
-        mapped[20..24].copy_from_slice(&[192, 0, 2, 1]);
-        let packet = parse(Span::new(&mapped, mapped.len()), Checksums::Trust).unwrap();
-        assert_eq!((packet.source, packet.ip_options), (IpAddr::from([192, 0, 2, 1]), None));
+    fn mapped_addresses_are_refused_at_either_end() {
+        for at in [8, 24] {
+            let mut mapped = SYN6.to_vec();
+            mapped[at..at + 12].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
+            assert_eq!(parse(Span::new(&mapped, mapped.len()), Checksums::Trust), Err(Reject::MappedAddress));
+        }
     }
 }

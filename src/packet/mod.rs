@@ -19,7 +19,7 @@ mod transport;
 use std::net::IpAddr;
 
 pub use checksum::Checksums;
-pub use ipv6::MAX_EXTENSIONS;
+pub use ipv6::{MAX_EXTENSION_BYTES, MAX_EXTENSIONS};
 pub use link::{LinkType, MAX_VLAN_TAGS, is_to_many, parse, parse_cut};
 pub use reassembly::{REASSEMBLY_ENTRIES, REASSEMBLY_SECONDS, Reassembly};
 pub use reject::Reject;
@@ -27,7 +27,7 @@ pub use reject::Reject;
 /// One parsed packet: addresses and the transport header's facts, in host byte order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// Source address; IPv4-mapped IPv6 addresses are given as IPv4.
+    /// Source address; never an IPv4-mapped one.
     pub source: IpAddr,
     /// Destination address, likewise.
     pub destination: IpAddr,
@@ -104,6 +104,8 @@ pub enum Transport {
         /// How many bytes of `head` are real.
         head_length: u8,
     },
+    /// Behind more IPv6 extension headers than are followed ([`MAX_EXTENSIONS`], [`MAX_EXTENSION_BYTES`]).
+    Buried,
     /// Any other IP protocol.
     Other {
         /// IANA protocol number.

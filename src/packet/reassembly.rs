@@ -107,6 +107,7 @@ fn half(packet: &Packet) -> Option<(Key, Half)> {
         | Transport::Udp { .. }
         | Transport::Sctp { .. }
         | Transport::Icmp { .. }
+        | Transport::Buried
         | Transport::Other { .. } => return None,
     };
     let Packet { source, destination, .. } = *packet;

@@ -40,9 +40,10 @@ pub enum Reject {
     /// An IPv6 extension header that is cut off, or stands where RFC 8200 §4.1 lets none stand.
     #[error("an IPv6 extension header is malformed or misplaced")]
     ExtensionHeader,
-    /// More than [`super::MAX_EXTENSIONS`] IPv6 extension headers.
-    #[error("the packet has more extension headers than are followed")]
-    ExtensionDepth,
+    /// An IPv6 packet from or to an IPv4-mapped address: none may be on a wire (RFC 4942 §2.2), Linux drops those from
+    /// one, and taken for IPv4 it would blame a host that sent nothing.
+    #[error("an IPv6 packet bears an IPv4-mapped address")]
+    MappedAddress,
     /// A routing header with segments left: no transport of this host will see it (RFC 5095).
     #[error("the packet is source-routed to another node")]
     SourceRouted,
@@ -92,7 +93,7 @@ impl Reject {
         Self::FragmentLength,
         Self::FragmentRange,
         Self::ExtensionHeader,
-        Self::ExtensionDepth,
+        Self::MappedAddress,
         Self::SourceRouted,
         Self::Jumbogram,
         Self::NoNextHeader,
@@ -120,7 +121,7 @@ impl Reject {
             Self::FragmentLength => "fragment_length",
             Self::FragmentRange => "fragment_range",
             Self::ExtensionHeader => "extension_header",
-            Self::ExtensionDepth => "extension_depth",
+            Self::MappedAddress => "mapped_address",
             Self::SourceRouted => "source_routed",
             Self::Jumbogram => "jumbogram",
             Self::NoNextHeader => "no_next_header",

@@ -64,7 +64,10 @@ fn sender(transport: Transport) -> Option<(Protocol, u16)> {
         }
         // Whoever sends an IP protocol speaks it.
         Transport::Other { protocol } => Some((Protocol::Ip, protocol.into())),
-        Transport::Icmp { .. } | Transport::TinyFragment { .. } | Transport::LaterFragment { .. } => None,
+        Transport::Icmp { .. }
+        | Transport::TinyFragment { .. }
+        | Transport::LaterFragment { .. }
+        | Transport::Buried => None,
     }
 }
 

@@ -55,6 +55,7 @@ impl View {
             | Transport::Icmp { .. }
             | Transport::TinyFragment { .. }
             | Transport::LaterFragment { .. }
+            | Transport::Buried
             | Transport::Other { .. } => false,
         }
     }

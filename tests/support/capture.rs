@@ -1,6 +1,6 @@
 //! Captures made byte by byte: datagrams without checksums (a network card would have added them), in any file format.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub const SYN: u8 = 2;
 pub const RST_ACK: u8 = 0x14;
@@ -19,6 +19,37 @@ pub fn tcp(source: [u8; 4], source_port: u16, destination: [u8; 4], port: u16, f
 pub fn udp(source: [u8; 4], source_port: u16, destination: [u8; 4], port: u16) -> Vec<u8> {
     let ports = [source_port.to_be_bytes(), port.to_be_bytes()].concat();
     ipv4(source, destination, 17, &[&ports, &[0, 8, 0, 0][..]].concat())
+}
+
+/// An IPv6 packet whose first header after the fixed one is `next`.
+pub fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, next: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
+    let head = [0x60, 0, 0, 0, length[0], length[1], next, 64];
+    [&head, &source.octets()[..], &destination.octets()[..], payload].concat()
+}
+
+/// A TCP header with its checksum.
+pub fn segment6(source: Ipv6Addr, destination: Ipv6Addr, port: u16, flags: u8) -> Vec<u8> {
+    let ports = [40_000_u16.to_be_bytes(), port.to_be_bytes()].concat();
+    let rest = [0, 0, 0, 0, 0x50, flags, 4, 0, 0, 0, 0, 0];
+    let mut segment = [&ports[..], &u32::from(port).to_be_bytes(), &rest].concat();
+    let pseudo = [&source.octets()[..], &destination.octets(), &[0, 0, 0, 20, 0, 0, 0, 6], &segment].concat();
+    let words = pseudo.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let sum: u32 = words.sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = !((folded & 0xffff) + (folded >> 16)) as u16;
+    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+    segment
+}
+
+/// `payload` of protocol `next` in two fragments, the first of `tear` bytes.
+pub fn torn6(next: u8, payload: &[u8], tear: u16, identification: u8) -> [Vec<u8>; 2] {
+    let header = |place: u16| {
+        let [high, low] = place.to_be_bytes();
+        [next, 0, high, low, 0, 0, 0, identification]
+    };
+    let (first, second) = payload.split_at(tear.into());
+    [[&header(1), first].concat(), [&header(tear), second].concat()]
 }
 
 fn ipv4(source: [u8; 4], destination: [u8; 4], protocol: u8, payload: &[u8]) -> Vec<u8> {
