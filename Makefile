@@ -51,10 +51,11 @@ demo: build ## Two hosts in namespaces, a real nmap scan, the events and the ker
 	tests/demo.sh $(RELEASE)/portsentry-rs
 
 # Each second cargo test finds everything built and runs it as root.
-test: build ## Every test, in network namespaces (root; about 10 minutes).
+test: build ## Every test, in network namespaces (root; about 10 minutes). PORTSENTRY_SLOW_LABS=1: containers too.
 	@[ "$$(id -u)" = 0 ] || { echo "the tests make network namespaces: run 'sudo make test'" >&2; exit 1; }
 	@$(NEED) nmap:nmap nft:nftables ip:iproute2 hping3:hping3 masscan:masscan zmap:zmap \
 	  python3/ftplib,http.client,imaplib,poplib,smtplib:python3 ping:iputils-ping nc:netcat-openbsd tcpdump:tcpdump iptables:iptables ipset:ipset rsyslogd:rsyslog fail2ban-server:fail2ban setpriv:util-linux unshare:util-linux ldd:libc-bin nix-instantiate:nix-bin systemd-analyze:systemd
+	@if [ "$$PORTSENTRY_SLOW_LABS" = 1 ]; then $(NEED) systemd-nspawn:systemd-container mmdebstrap:mmdebstrap nsenter:util-linux; fi
 	$(BUILD) test --locked --no-run
 	PORTSENTRY_RELEASE=$(CURDIR)/$(RELEASE) $(CARGO) test --locked --offline
 	CARGO_TARGET_DIR=target/escape $(BUILD) test --locked --features escape-attempts --test cage_holds --no-run
@@ -79,16 +80,35 @@ bench-quick: build ## The same of the whole daemon only, in under a minute once 
 	$(STATIC) $(BUILD) bench --locked --target $(TARGET) --bench system --no-run
 	$(STATIC) $(CARGO) bench --locked --offline --target $(TARGET) --bench system -- --quick
 
-# The daemon leaves root for the user `portsentry` where there is one, else for `nobody`.
+# The daemon is the user `portsentry`: as a service from its start, else once it is confined (without one, `nobody`).
+# What only this machine's own systemd needs is left out below DESTDIR: a package's scripts do that.
+LIB := $(DESTDIR)$(PREFIX)/lib
+HERE := [ -z "$(DESTDIR)" ]
+SYSTEMD := $(HERE) && [ -d /run/systemd/system ]
+
 install: build ## Install below PREFIX (/usr/local); DESTDIR is honoured. Keeps an existing configuration.
 	install -D -m 755 $(RELEASE)/portsentry-rs "$(DESTDIR)$(PREFIX)/sbin/portsentry-rs"
 	install -D -m 755 $(RELEASE)/portsentry-rs-helper "$(DESTDIR)$(PREFIX)/sbin/portsentry-rs-helper"
+	install -D -m 644 config/portsentry-rs.service "$(LIB)/systemd/system/portsentry-rs.service"
+	sed -i 's|/usr/local/sbin/|$(PREFIX)/sbin/|' "$(LIB)/systemd/system/portsentry-rs.service"
+	install -D -m 644 config/portsentry-rs.catalog "$(LIB)/systemd/catalog/portsentry-rs.catalog"
+	install -D -m 644 config/portsentry-rs.sysusers "$(LIB)/sysusers.d/portsentry-rs.conf"
 	@set -e; for file in portsentry.conf portsentry.ignore; do \
 	  [ -e "$(DESTDIR)/etc/portsentry/$$file" ] || install -D -m 644 "config/$$file" "$(DESTDIR)/etc/portsentry/$$file"; done
-	@if [ -z "$(DESTDIR)" ] && command -v useradd >/dev/null && ! getent passwd portsentry >/dev/null; then \
+	@if $(HERE) && command -v useradd >/dev/null && ! getent passwd portsentry >/dev/null; then \
 	  useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin portsentry; fi
+	@if $(SYSTEMD); then systemctl daemon-reload; journalctl --update-catalog; \
+	  ! systemctl --quiet is-active portsentry-rs || echo "the old version still runs: systemctl restart portsentry-rs"; fi
 
-uninstall: ## Remove what install put there; configuration, state and user are kept and named.
+# A daemon that runs would put its table back.
+uninstall: ## Remove what install put there, and the firewall table; configuration, state and user are kept and named.
+	@if $(SYSTEMD) && [ -e "$(LIB)/systemd/system/portsentry-rs.service" ]; then systemctl disable --now portsentry-rs; fi
+	@if $(HERE) && "$(PREFIX)/sbin/portsentry-rs" status >/dev/null 2>&1; then \
+	  echo "the daemon runs: stop it first" >&2; exit 1; fi
 	rm -f "$(DESTDIR)$(PREFIX)/sbin/portsentry-rs" "$(DESTDIR)$(PREFIX)/sbin/portsentry-rs-helper"
-	@echo "kept: $(DESTDIR)/etc/portsentry $(DESTDIR)/var/lib/portsentry-rs; blocks in the kernel end by themselves"
-	@if [ -z "$(DESTDIR)" ] && getent passwd portsentry >/dev/null; then echo "kept: the system user portsentry"; fi
+	rm -f "$(LIB)/systemd/system/portsentry-rs.service" "$(LIB)/systemd/catalog/portsentry-rs.catalog" "$(LIB)/sysusers.d/portsentry-rs.conf"
+	@if $(SYSTEMD); then systemctl daemon-reload; journalctl --update-catalog; fi
+	@if $(HERE); then if ! command -v nft >/dev/null; then echo "no nft here: the table inet portsentry stays until the next boot"; \
+	  elif nft list table inet portsentry >/dev/null 2>&1; then nft delete table inet portsentry; fi; fi
+	@echo "kept: $(DESTDIR)/etc/portsentry $(DESTDIR)/var/lib/portsentry-rs"
+	@if $(HERE) && getent passwd portsentry >/dev/null; then echo "kept: the system user portsentry"; fi

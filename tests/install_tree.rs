@@ -6,10 +6,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 const PROGRAMS: [&str; 2] = ["usr/local/sbin/portsentry-rs", "usr/local/sbin/portsentry-rs-helper"];
+const SERVICE: [&str; 3] = [
+    "usr/local/lib/systemd/system/portsentry-rs.service",
+    "usr/local/lib/systemd/catalog/portsentry-rs.catalog",
+    "usr/local/lib/sysusers.d/portsentry-rs.conf",
+];
 const CONFIGURATION: [&str; 2] = ["etc/portsentry/portsentry.conf", "etc/portsentry/portsentry.ignore"];
 
 /// `make` with what is built already; a name with a space shows whether all is quoted.
 fn make(goal: &str, root: &Path) -> Output {
+    make_with(goal, root, &[])
+}
+
+fn make_with(goal: &str, root: &Path, variables: &[&str]) -> Output {
     let release = std::env::var_os("PORTSENTRY_RELEASE").map(PathBuf::from);
     let release = release.expect("PORTSENTRY_RELEASE names the folder of the release build: run `make test`");
     Command::new("make")
@@ -17,6 +26,7 @@ fn make(goal: &str, root: &Path) -> Output {
         .args(["--no-print-directory", "--old-file=build", goal])
         .arg(format!("RELEASE={}", release.display()))
         .arg(format!("DESTDIR={}", root.display()))
+        .args(variables)
         .env_remove("MAKEFLAGS")
         .output()
         .expect("make is installed")
@@ -34,16 +44,28 @@ fn install_and_uninstall_keep_a_configuration() {
     let installed = make("install", &root);
     assert!(installed.status.success(), "{installed:?}");
     PROGRAMS.iter().for_each(|file| assert_eq!(mode(&root.join(file)), 0o755, "{file}"));
-    CONFIGURATION.iter().for_each(|file| assert_eq!(mode(&root.join(file)), 0o644, "{file}"));
+    CONFIGURATION.iter().chain(&SERVICE).for_each(|file| assert_eq!(mode(&root.join(file)), 0o644, "{file}"));
 
     let ours = root.join(CONFIGURATION[0]);
     fs::write(&ours, "TCP_PORTS=\"111\"\n").unwrap();
     assert!(make("install", &root).status.success());
     let uninstalled = make("uninstall", &root);
     assert!(uninstalled.status.success(), "{uninstalled:?}");
-    PROGRAMS.iter().for_each(|file| assert!(!root.join(file).exists(), "{file}"));
+    let gone = PROGRAMS.iter().chain(&SERVICE);
+    gone.for_each(|file| assert!(!root.join(file).exists(), "{file}"));
     assert_eq!(fs::read_to_string(&ours).unwrap(), "TCP_PORTS=\"111\"\n");
     assert!(String::from_utf8_lossy(&uninstalled.stdout).contains("kept: "), "{uninstalled:?}");
+}
+
+#[test]
+fn the_unit_names_the_programs_where_they_were_installed() {
+    let folder = tempfile::tempdir().unwrap();
+    let installed = make_with("install", folder.path(), &["PREFIX=/usr"]);
+    assert!(installed.status.success(), "{installed:?}");
+    let unit =
+        fs::read_to_string(folder.path().join("usr/lib/systemd/system/portsentry-rs.service")).unwrap();
+    assert!(unit.contains("ExecStart=/usr/sbin/portsentry-rs\n"), "{unit}");
+    assert!(!unit.contains("/usr/local"), "{unit}");
 }
 
 #[test]

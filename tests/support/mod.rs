@@ -7,7 +7,10 @@
 pub mod capture;
 pub mod classic;
 pub mod daemon;
+pub mod machine;
+pub mod readme;
 pub mod service;
+pub mod slow;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;

@@ -1,0 +1,125 @@
+//! A Debian with systemd as its first process, in a container on the target of a lab. Slow: half a minute the first time,
+//! for its root is made of packages; each machine leaves that root as it found it.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use super::{Lab, eventually};
+
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,nftables,procps,make,passwd";
+/// A boot takes 2 s on an idle machine.
+const BOOT: Duration = Duration::from_secs(90);
+/// Calls that systemd-nspawn of Debian 12 does not yet know to be harmless.
+const LANDLOCK: &str =
+    "--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self seccomp";
+
+/// A machine that has booted.
+pub struct Machine {
+    /// What it is connected to.
+    pub lab: Lab,
+    nspawn: Child,
+    leader: String,
+}
+
+impl Machine {
+    /// Boots a machine with `peers` peers around it. It sees this repository as /source and the release as /release.
+    pub fn boot(peers: u8) -> Machine {
+        let lab = Lab::new(peers);
+        let nspawn = Command::new("systemd-nspawn")
+            .args(["--quiet", "--boot", "--register=no", "--keep-unit", "--volatile=overlay", LANDLOCK])
+            .args(["--capability=CAP_NET_ADMIN,CAP_NET_RAW", "--machine", &lab.target()])
+            .arg(format!("--network-namespace-path=/run/netns/{}", lab.target()))
+            .arg(format!("--directory={}", root().display()))
+            .arg(format!("--bind-ro={}:/source", env!("CARGO_MANIFEST_DIR")))
+            .arg(format!("--bind-ro={}:/release", release().display()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("systemd-nspawn is installed");
+        let mut machine = Machine { lab, nspawn, leader: String::new() };
+        eventually("the machine has booted", BOOT, || {
+            // Looked up each time: on the way there systemd-nspawn has other children.
+            machine.leader = machine.first_process();
+            ["running", "degraded"].contains(&machine.says("systemctl is-system-running").trim())
+        });
+        machine
+    }
+
+    fn first_process(&self) -> String {
+        let children = format!("/proc/{0}/task/{0}/children", self.nspawn.id());
+        let children = std::fs::read_to_string(children).expect("systemd-nspawn lives");
+        children.split_whitespace().next().unwrap_or_default().to_owned()
+    }
+
+    /// Runs a shell's script on the machine, as root at its console would: `sudo` is there, `sudoedit` leaves a file as
+    /// it is, and `make` finds everything built.
+    pub fn shell(&self, script: &str) -> Output {
+        let prelude = "sudo() { \"$@\"; }; sudoedit() { test -e \"$1\"; }; cd /source; \
+                       make() { command make --no-print-directory --old-file=build RELEASE=/release \"$@\"; };";
+        Command::new("nsenter")
+            .args(["--all", "--target", &self.leader, "--", "env", "-i", "HOME=/root"])
+            .arg("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .args(["bash", "-c", &format!("{prelude} {script}")])
+            .output()
+            .expect("nsenter is there")
+    }
+
+    /// What a script that succeeds prints.
+    pub fn run(&self, script: &str) -> String {
+        let output = self.shell(script);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let log = || text(&self.shell("journalctl --no-pager -n 60").stdout);
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{script}: {}\n{stdout}{stderr}\n{}", output.status, log());
+        stdout
+    }
+
+    /// What a script prints, whether or not it succeeds.
+    pub fn says(&self, script: &str) -> String {
+        String::from_utf8_lossy(&self.shell(script).stdout).into_owned()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // The first process of a container takes its whole world with it; systemd-nspawn then tidies up and ends.
+        let leader = self.leader.parse().map(nix::unistd::Pid::from_raw);
+        let ended = leader.map(|leader| nix::sys::signal::kill(leader, nix::sys::signal::Signal::SIGKILL));
+        if !matches!(ended, Ok(Ok(()))) {
+            let _ = self.nspawn.kill();
+        }
+        let _ = self.nspawn.wait();
+    }
+}
+
+/// The release build, which `make test` names.
+pub fn release() -> PathBuf {
+    let release = std::env::var_os("PORTSENTRY_RELEASE").map(PathBuf::from);
+    release.expect("PORTSENTRY_RELEASE names the folder of the release build: run `make test`")
+}
+
+/// The root of the machines, made once and kept below target/.
+fn root() -> PathBuf {
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let labs = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("labs");
+        let (root, unfinished) = (labs.join("systemd"), labs.join("systemd.unfinished"));
+        if root.exists() {
+            return root;
+        }
+        std::fs::create_dir_all(&labs).expect("target/ is ours");
+        let _ = std::fs::remove_dir_all(&unfinished);
+        let made = Command::new("mmdebstrap")
+            .args(["--quiet", "--variant=minbase", &format!("--include={PACKAGES}"), "bookworm"])
+            .arg(&unfinished)
+            .output()
+            .expect("mmdebstrap is installed");
+        assert!(made.status.success(), "mmdebstrap: {}", String::from_utf8_lossy(&made.stderr));
+        std::fs::rename(&unfinished, &root).expect("target/ is ours");
+        root
+    })
+    .clone()
+}

@@ -1,0 +1,242 @@
+//! Promise: as a systemd service the daemon does all it does by hand, and is watched over. A real systemd as the first
+//! process of a container, a real nmap outside of it. Slow lab.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::Value;
+use support::machine::Machine;
+use support::slow::SlowLab;
+use support::{eventually, readme};
+
+/// For a start, a restart with its pause, or an entry in the journal.
+const SOON: Duration = Duration::from_secs(60);
+
+const LINES: &str =
+    "TCP_PORTS=\"1-99\"\nBLOCK_TCP=\"1\"\nIGNORE_FILE=\"/etc/portsentry/portsentry.ignore\"\n";
+
+/// A machine on which the service runs with `lines` as its configuration and `drop_in` for its unit.
+fn installed(peers: u8, lines: &str, drop_in: &str) -> Machine {
+    let machine = Machine::boot(peers);
+    machine.run("make install");
+    configure(&machine, lines);
+    machine.run(&format!(
+        "mkdir -p /etc/systemd/system/portsentry-rs.service.d && \
+         printf '[Service]\n{drop_in}\n' > /etc/systemd/system/portsentry-rs.service.d/test.conf && \
+         systemctl daemon-reload"
+    ));
+    machine
+}
+
+fn configure(machine: &Machine, lines: &str) {
+    machine.run(&format!("printf '%s' '{lines}' > /etc/portsentry/portsentry.conf"));
+}
+
+fn scan(machine: &Machine, peer: usize, port: u16) {
+    let host = machine.lab.peer(peer);
+    host.nmap(&["-sS", "--max-retries", "0", "-p", &port.to_string(), &host.target_v4.to_string()]);
+}
+
+/// The first entry of the journal that `matches`, as journalctl prints it, once there is one.
+fn entry(machine: &Machine, matches: &str) -> Value {
+    let command = format!("journalctl --boot -o json {matches}");
+    eventually(&command, SOON, || machine.says(&command).contains('{'));
+    serde_json::from_str(machine.run(&command).lines().next().unwrap()).unwrap()
+}
+
+fn property(machine: &Machine, name: &str) -> String {
+    machine.run(&format!("systemctl show --property={name} --value portsentry-rs")).trim().to_owned()
+}
+
+fn is_blocked(machine: &Machine, peer: usize) -> bool {
+    machine.lab.nft_table().contains(&format!("{} timeout", machine.lab.peer(peer).v4))
+}
+
+/// Whatever could be left of a daemon: processes, sockets, the folder of its control socket.
+fn nothing_runs(machine: &Machine) {
+    assert_eq!(machine.says("pgrep --list-full --full sbin/portsentry-rs"), "");
+    let sockets = machine
+        .says("ss --no-header --tcp --udp --packet --all; ss --no-header --unix --all | grep portsentry");
+    assert_eq!(sockets, "");
+    assert_eq!(machine.says("ls -d /run/portsentry-rs 2>/dev/null"), "");
+}
+
+#[test]
+fn the_readmes_lines_install_run_reload_and_remove_the_service() {
+    let Some(_lab) = SlowLab::begin("the README's way into systemd") else { return };
+    let machine = Machine::boot(2);
+    for command in readme::commands("systemd") {
+        match command.as_str() {
+            "sudo make install" => drop(machine.run(&command)),
+            "sudoedit /etc/portsentry/portsentry.conf" => {
+                machine.run(&command);
+                configure(&machine, LINES);
+            }
+            "sudo systemctl enable --now portsentry-rs" => starts(&machine, &command),
+            "journalctl PORTSENTRY_EVENT=block -o json" => blocks_and_tells(&machine, &command),
+            "sudo systemctl reload portsentry-rs" => reloads(&machine, &command),
+            "sudo make uninstall" => leaves_nothing(&machine, &command),
+            unknown => panic!("README has a command that no test follows: {unknown}"),
+        }
+    }
+}
+
+/// `enable --now` returns once READY=1 was said.
+fn starts(machine: &Machine, command: &str) {
+    machine.run(command);
+    assert_eq!(
+        (property(machine, "ActiveState"), property(machine, "Type")),
+        ("active".into(), "notify".into())
+    );
+    eventually("the counts are told", SOON, || {
+        property(machine, "StatusText").starts_with("watching: 0 probes")
+    });
+    let start = entry(machine, "PORTSENTRY_EVENT=start");
+    assert_eq!(
+        (start["PRIORITY"].as_str(), start["_SYSTEMD_UNIT"].as_str()),
+        (Some("6"), Some("portsentry-rs.service"))
+    );
+    let told: Value = serde_json::from_str(start["MESSAGE"].as_str().unwrap()).unwrap();
+    assert_eq!(told["start"]["confinement"]["missing"], serde_json::json!([]), "{told}");
+}
+
+fn blocks_and_tells(machine: &Machine, command: &str) {
+    scan(machine, 0, 23);
+    eventually("an entry", SOON, || machine.says(command).contains('{'));
+    let block: Value = serde_json::from_str(machine.run(command).lines().next().unwrap()).unwrap();
+    for (field, expected) in [
+        ("MESSAGE_ID", "d29999a28cfc4a0b8e9c8dfe3b6afd37"),
+        ("PRIORITY", "5"),
+        ("SYSLOG_IDENTIFIER", "portsentry-rs"),
+        ("PORTSENTRY_SRC_IP", "10.77.0.2"),
+        ("PORTSENTRY_DEST_PORT", "23"),
+        ("PORTSENTRY_PROTO", "TCP"),
+        ("PORTSENTRY_SCAN_TYPE", "syn"),
+        ("PORTSENTRY_VERDICT", "blocked"),
+        ("PORTSENTRY_TARGET", "10.77.0.2/32"),
+    ] {
+        assert_eq!(block[field], expected, "{field} in {block:#}");
+    }
+    let event: Value = serde_json::from_str(block["MESSAGE"].as_str().unwrap()).unwrap();
+    assert_eq!(event["action"]["verdict"], "blocked");
+    assert!(is_blocked(machine, 0));
+    let explained = machine.run("journalctl -x --no-pager PORTSENTRY_EVENT=block");
+    assert!(explained.contains("Subject: Block of 10.77.0.2/32: blocked"), "{explained}");
+}
+
+fn reloads(machine: &Machine, command: &str) {
+    machine.run("echo 10.77.1.2 >> /etc/portsentry/portsentry.ignore");
+    machine.run(command);
+    assert_eq!(property(machine, "ActiveState"), "active");
+    scan(machine, 1, 24);
+    let ignored = entry(machine, "PORTSENTRY_DEST_PORT=24");
+    assert_eq!(ignored["PORTSENTRY_VERDICT"], "ignored", "{ignored:#}");
+    assert!(!is_blocked(machine, 1));
+}
+
+fn leaves_nothing(machine: &Machine, command: &str) {
+    let said = machine.run(command);
+    assert!(said.contains("kept: /etc/portsentry"), "{said}");
+    nothing_runs(machine);
+    assert!(!machine.lab.has_nft_table());
+    let files = machine.says("find / -xdev -name '*portsentry*' -not -path '/proc/*' -not -path '/source/*'");
+    let files: Vec<&str> = files.lines().filter(|file| !file.starts_with("/release")).collect();
+    let kept = ["/etc/portsentry", "/etc/systemd", "/var/lib/portsentry-rs", "/var/log/portsentry-rs"];
+    assert!(files.iter().all(|file| kept.iter().any(|kept| file.starts_with(kept))), "{files:?}");
+}
+
+#[test]
+fn whichever_process_stands_still_the_watchdog_starts_both_anew() {
+    let Some(_lab) = SlowLab::begin("the watchdog") else { return };
+    let machine = installed(1, LINES, "WatchdogSec=2\nRestartSec=100ms");
+    machine.run("systemctl start portsentry-rs");
+    scan(&machine, 0, 23);
+    entry(&machine, "PORTSENTRY_EVENT=block");
+    for (round, process) in ["portsentry-rs", "portsentry-rs-helper"].into_iter().enumerate() {
+        outlives_a_watchdogs_patience(&machine);
+        machine.run(&format!("pkill --signal STOP --full '^/usr/local/sbin/{process}$'"));
+        let restarts = (round + 1).to_string();
+        eventually(&format!("{process} is started anew"), SOON, || {
+            property(&machine, "NRestarts") == restarts && property(&machine, "ActiveState") == "active"
+        });
+        assert!(is_blocked(&machine, 0));
+    }
+    let timeouts = machine.run("journalctl --boot --no-pager UNIT=portsentry-rs.service");
+    assert_eq!(timeouts.matches("Watchdog timeout").count(), 2, "{timeouts}");
+}
+
+/// systemd notes each sign of life; a daemon that does nothing gives some too.
+fn outlives_a_watchdogs_patience(machine: &Machine) {
+    let seen = || property(machine, "WatchdogTimestampMonotonic").parse::<u64>().unwrap();
+    let first = seen();
+    eventually("signs of life for longer than the watchdog waits", SOON, || seen() > first + 3_000_000);
+}
+
+#[test]
+fn blocks_outlive_stop_crash_and_upgrade_and_a_stop_leaves_nothing_else() {
+    let Some(_lab) = SlowLab::begin("stop, crash and upgrade under systemd") else { return };
+    let machine = installed(1, LINES, "RestartSec=100ms");
+    machine.run("systemctl start portsentry-rs");
+    scan(&machine, 0, 23);
+    entry(&machine, "PORTSENTRY_EVENT=block");
+    machine.run("systemctl stop portsentry-rs");
+    nothing_runs(&machine);
+    assert!(is_blocked(&machine, 0), "{}", machine.lab.nft_table());
+
+    machine.run("nft delete table inet portsentry; systemctl start portsentry-rs");
+    assert!(
+        is_blocked(&machine, 0),
+        "the ledger brings it back, as after a boot: {}",
+        machine.lab.nft_table()
+    );
+
+    let said = machine.run("make install");
+    assert!(said.contains("systemctl restart portsentry-rs"), "{said}");
+    assert_eq!(property(&machine, "NRestarts"), "0", "new programs do not disturb the old");
+    machine.run("systemctl restart portsentry-rs");
+    assert!(is_blocked(&machine, 0));
+
+    machine.run("pkill --signal SEGV --full '^/usr/local/sbin/portsentry-rs$'");
+    eventually("it is started anew", SOON, || {
+        property(&machine, "NRestarts") == "1" && property(&machine, "ActiveState") == "active"
+    });
+    assert!(is_blocked(&machine, 0));
+}
+
+#[test]
+fn a_journal_that_was_replaced_gets_every_later_event() {
+    let Some(_lab) = SlowLab::begin("a journal that was replaced") else { return };
+    let machine = installed(2, LINES, "");
+    machine.run("systemctl start portsentry-rs");
+    machine.run("systemctl restart systemd-journald");
+    scan(&machine, 0, 23);
+    assert_eq!(entry(&machine, "PORTSENTRY_EVENT=block")["PORTSENTRY_DEST_PORT"], "23");
+    // Other sockets of the same names.
+    let units = "systemd-journald.service systemd-journald.socket systemd-journald-dev-log.socket";
+    machine.run(&format!("systemctl stop {units}; systemctl start {units}"));
+    scan(&machine, 1, 24);
+    assert_eq!(
+        entry(&machine, "PORTSENTRY_EVENT=block PORTSENTRY_SRC_IP=10.77.1.2")["PORTSENTRY_DEST_PORT"],
+        "24"
+    );
+}
+
+#[test]
+fn an_interface_that_comes_late_is_waited_for_however_long() {
+    let Some(_lab) = SlowLab::begin("an interface that comes late") else { return };
+    let machine = installed(1, &format!("{LINES}INTERFACES=\"late\"\n"), "RestartSec=50ms");
+    machine.says("systemctl start portsentry-rs");
+    // systemd's own limit is five starts in ten seconds.
+    eventually("it tries again and again", SOON, || {
+        property(&machine, "NRestarts").parse::<u32>().unwrap() > 7
+    });
+    machine.run("ip link add late type veth peer name other && ip link set late up");
+    eventually("it watches", SOON, || property(&machine, "ActiveState") == "active");
+    configure(&machine, "TCP_PORTS=\"oops\"\n");
+    let refused = machine.shell("systemctl restart portsentry-rs");
+    assert!(!refused.status.success());
+    let why = entry(&machine, "-u portsentry-rs --grep portsentry.conf:1:");
+    assert!(why["MESSAGE"].as_str().unwrap().contains("oops"), "{why:#}");
+}
