@@ -58,13 +58,14 @@ test: build ## Every test, in network namespaces (root; about 10 minutes). PORTS
 	@if [ "$$PORTSENTRY_SLOW_LABS" = 1 ]; then $(NEED) systemd-nspawn:systemd-container mmdebstrap:mmdebstrap nsenter:util-linux; fi
 	$(BUILD) test --locked --no-run
 	PORTSENTRY_RELEASE=$(CURDIR)/$(RELEASE) $(CARGO) test --locked --offline
-	CARGO_TARGET_DIR=target/escape $(BUILD) test --locked --features escape-attempts --test cage_holds --no-run
-	CARGO_TARGET_DIR=target/escape $(CARGO) test --locked --offline --features escape-attempts --test cage_holds
+	CARGO_TARGET_DIR=target/escape $(BUILD) test --locked --features escape-attempts --test cage_holds --test cage_pins --no-run
+	CARGO_TARGET_DIR=target/escape $(CARGO) test --locked --offline --features escape-attempts --test cage_holds --test cage_pins
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(BUILD) test --locked --profile model --lib detect::table
 
 lint: toolchain ## Format, clippy, documentation, licences.
 	$(BUILD) fmt --check
 	$(BUILD) clippy --locked --all-targets -- -D warnings
+	$(BUILD) clippy --locked --all-targets --features escape-attempts -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(BUILD) doc --locked --no-deps --document-private-items --quiet
 	@if $(AS_BUILDER)sh -c 'command -v cargo-deny' >/dev/null; then $(BUILD) deny --offline --locked check licenses bans sources; \
 	else echo "licences: not checked, for want of cargo-deny (cargo install cargo-deny --locked)"; fi

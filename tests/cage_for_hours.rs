@@ -4,9 +4,14 @@
 
 mod support;
 
+use std::path::Path;
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use support::daemon::{Daemon, PATIENCE, Setup, alive, kill};
 use support::service::Service;
+use support::tracer::{self, Tracer};
 use support::{Lab, eventually, ip};
 
 /// A scan of `port` from peer `index` is seen and told.
@@ -113,4 +118,76 @@ fn a_configuration_with_an_error_changes_nothing_and_is_told() {
     let told = daemon.wait_for("the error", |event| event["event_type"] == "error");
     assert!(told["error"].as_str().unwrap().contains("portsentry.conf:1:"), "{told}");
     scan_is_seen(&lab, &mut daemon, 0, "1");
+}
+
+#[test]
+#[ignore = "run by the other tests, as a process of its own"]
+fn the_tracer() {
+    tracer::follow();
+}
+
+const HOUR: i64 = 3_600;
+/// A scanner's block.
+const SHORT: Duration = Duration::from_secs(6);
+/// An operator's, seconds.
+const LONG: i64 = 1_800;
+
+/// Nobody sets this machine's clock: the daemon alone sees another one, in every answer that the kernel gives it.
+#[test]
+fn blocks_keep_their_length_when_the_wall_clock_is_set_by_hours() {
+    let lab = Lab::new(3);
+    let tracer = Tracer::new(false);
+    let text = format!("TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nBLOCK_TIME=\"{}s\"", SHORT.as_secs());
+    let setup = Setup::new(&lab, &text);
+    let program = Path::new(env!("CARGO_BIN_EXE_portsentry-rs"));
+    let mut daemon = setup.start_program_through(tracer.through(), program, &[]);
+    assert!(daemon.client(&["block", "203.0.113.9", &LONG.to_string()]).status.success());
+    for (index, ahead) in [0, 3 * HOUR, -5 * HOUR].into_iter().enumerate() {
+        scan_is_seen(&lab, &mut daemon, index, "1");
+        let source = lab.peer(index).v4.to_string();
+        daemon.wait_for("the block", |event| is_about(event, "block", &source));
+        let begun = Instant::now();
+        tracer.set_wall_clock(ahead);
+        // An operator's view of it, in the daemon's time; what has passed since is the test's own.
+        let left = long_left(&daemon, ahead);
+        assert!((LONG - 60..=LONG + 1).contains(&left), "{left} s left, the clock set by {ahead}");
+        daemon.wait_for("the end", |event| is_about(event, "unblock", &source));
+        let lasted = begun.elapsed();
+        assert!(lasted + Duration::from_secs(2) > SHORT, "ended after {lasted:?}");
+        assert!(!lab.nft_table().contains(&format!("{source} timeout")), "{}", lab.nft_table());
+        assert!(lab.nft_table().contains("203.0.113.9"));
+    }
+    the_time_of_events_is_the_clocks(&lab, &mut daemon, -5 * HOUR);
+    still_caged(&daemon);
+    assert_eq!(daemon.stop().0.code(), Some(0));
+}
+
+fn is_about(event: &Value, kind: &str, source: &str) -> bool {
+    event["event_type"] == kind && event["src_ip"] == source
+}
+
+/// Seconds left of the operator's block, once the helper has seen the clock as it is now.
+fn long_left(daemon: &Daemon, ahead: i64) -> i64 {
+    let mut left = 0;
+    eventually("the list is in the daemon's time", PATIENCE, || {
+        let listed = String::from_utf8(daemon.client(&["list", "--json"]).stdout).unwrap();
+        let entries = listed.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let Some(entry) = entries.into_iter().find(|it| it["target"] == "203.0.113.9") else { return false };
+        left = entry["until"].as_i64().unwrap() - wall_clock() - ahead;
+        (0..=2 * LONG).contains(&left)
+    });
+    left
+}
+
+/// Seconds since 1970 UTC, as this machine has it.
+fn wall_clock() -> i64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME).unwrap().tv_sec()
+}
+
+fn the_time_of_events_is_the_clocks(lab: &Lab, daemon: &mut Daemon, ahead: i64) {
+    scan_is_seen(lab, daemon, 0, "1");
+    let told = daemon.seen.last().unwrap()["timestamp"].as_str().unwrap();
+    let told: jiff::Timestamp = told.parse().unwrap();
+    let difference = told.as_second() - wall_clock() - ahead;
+    assert!(difference.abs() < 60, "{told}: {difference} s from the daemon's clock");
 }

@@ -61,13 +61,18 @@ struct Lab {
 
 impl Lab {
     fn new() -> Lab {
+        Lab::with("")
+    }
+
+    /// With more lines of configuration.
+    fn with(lines: &str) -> Lab {
         assert!(nix::unistd::geteuid().is_root(), "this test needs root: sudo make test");
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let path = folder.path().display();
         let text = format!(
             "TCP_PORTS=\"1,7\"\nDECOY_TCP_PORTS=\"23\"\nBLOCK_TCP=\"1\"\nINTERFACES=\"ALL\"\n\
-             STATE_DIR=\"{path}/state\"\nCONTROL_SOCKET=\"{path}/run/control.sock\"\nHISTORY_FILE=\"{path}/log/history\"\n"
+             STATE_DIR=\"{path}/state\"\nCONTROL_SOCKET=\"{path}/run/control.sock\"\nHISTORY_FILE=\"{path}/log/history\"\n{lines}\n"
         );
         std::fs::write(folder.path().join("portsentry.conf"), text).unwrap();
         Lab { outsider: Command::new("sleep").arg("600").spawn().unwrap(), folder }
@@ -75,16 +80,20 @@ impl Lab {
 
     /// Starts a daemon in namespaces of its own, whose `role` attempts `what` under `layers`.
     fn attempt(&self, role: &str, what: &str, layers: &str) -> Fate {
+        let output = self.output(role, what, layers);
+        fate(&output, what).unwrap_or_else(|| panic!("{role} {what} under {layers:?}: {output:?}"))
+    }
+
+    fn output(&self, role: &str, what: &str, layers: &str) -> Output {
         let _ = std::fs::remove_file(OUTSIDE);
         // Whose it is depends on who ran last: a daemon that is still root would not touch it.
         let _ = std::fs::remove_dir_all(self.folder.path().join("state"));
-        let output = Command::new("unshare")
+        Command::new("unshare")
             .args(["--net", "--mount", env!("CARGO_BIN_EXE_portsentry-rs"), "-c"])
             .arg(self.folder.path().join("portsentry.conf"))
             .env(VARIABLE, format!("{role} {what} {layers} {}", self.outsider.id()))
             .output()
-            .unwrap();
-        fate(&output, what).unwrap_or_else(|| panic!("{role} {what} under {layers:?}: {output:?}"))
+            .unwrap()
     }
 }
 
@@ -129,4 +138,27 @@ fn every_escape_is_held_by_the_layers_that_are_said_to_hold_it() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The helper's end is told by the sensor, whose child it is, with the exit code of a dead peer; the sensor's own by
+/// the signal that its service manager sees.
+#[test]
+fn a_death_of_sigsys_is_told_with_the_role_and_if_asked_for_the_call() {
+    use std::os::unix::process::ExitStatusExt;
+    for (lines, named) in [("", false), ("SANDBOX_LOG=\"1\"", true)] {
+        let lab = Lab::with(lines);
+        for role in ["sensor", "helper"] {
+            let output = lab.output(role, "inet", ALL);
+            let said = String::from_utf8_lossy(&output.stderr);
+            let call = format!("portsentry-rs {role}: system call {} (socket) is outside", libc::SYS_socket);
+            assert_eq!(said.contains(&call), named, "{role}: {said}");
+            match role {
+                "sensor" => assert_eq!(output.status.signal(), Some(libc::SIGSYS), "{output:?}"),
+                _ => {
+                    assert!(matches!(output.status.code(), Some(1 | 70)), "{output:?}");
+                    assert!(said.contains("the helper died of SIGSYS"), "{said}");
+                }
+            }
+        }
+    }
 }

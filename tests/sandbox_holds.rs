@@ -332,11 +332,15 @@ fn a_call_outside_the_rules_dies_of_sigsys() {
 fn a_call_outside_the_rules_is_named_before_the_process_dies_of_it() {
     dies_of_sigsys("seccomp outside, named");
     let said = String::from_utf8(act("seccomp outside, named").stderr).unwrap();
-    assert!(said.contains("(uname) is outside the seccomp rules"), "{said}");
+    assert!(
+        said.contains("portsentry-rs actor: system call")
+            && said.contains("(uname) is outside the seccomp rules"),
+        "{said}"
+    );
 }
 
 fn seccomp_named() {
-    name_refused_calls().unwrap();
+    name_refused_calls("actor").unwrap();
     seccomp(OnMismatch::Name, outside);
 }
 

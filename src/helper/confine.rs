@@ -38,7 +38,8 @@ pub fn cage(settings: &Settings) -> Result<Option<Cage>, HelperError> {
     if settings.runs_programs() {
         return Ok(None);
     }
-    Ok(Cage::prepare(&seccomp::rules(settings), settings.sandbox, settings.sandbox_log)?)
+    let named = settings.sandbox_log.then_some("helper");
+    Ok(Cage::prepare(&seccomp::rules(settings), settings.sandbox, named)?)
 }
 
 /// Gives up what the configured responses can do without: usually root and every capability but one.

@@ -17,15 +17,14 @@ const LEDGER: &[Rule] = &[
     rule("fsync", "the new ledger and its folder, likewise"),
     rule("openat", "a new ledger").with(&[pin(0, libc::AT_FDCWD), pin(2, NEW_LEDGER)]),
     rule("openat", "its folder, to sync it").with(&[pin(0, libc::AT_FDCWD), pin(2, libc::O_CLOEXEC)]),
-    #[cfg(target_arch = "x86_64")]
     rule("unlink", "what an interrupted rewrite left over"),
-    #[cfg(not(target_arch = "x86_64"))]
-    rule("unlinkat", "what an interrupted rewrite left over").with(&[pin(0, libc::AT_FDCWD), pin(2, 0)]),
-    #[cfg(target_arch = "x86_64")]
+    rule("unlinkat", "what an interrupted rewrite left over")
+        .with(&[pin(0, libc::AT_FDCWD), pin(2, 0)])
+        .instead_of("unlink"),
     rule("rename", "the new ledger takes its place"),
-    #[cfg(not(target_arch = "x86_64"))]
     rule("renameat", "the new ledger takes its place")
-        .with(&[pin(0, libc::AT_FDCWD), pin(2, libc::AT_FDCWD)]),
+        .with(&[pin(0, libc::AT_FDCWD), pin(2, libc::AT_FDCWD)])
+        .instead_of("rename"),
 ];
 
 /// Blocks of an earlier run are told from those of an earlier start of the machine.

@@ -5,7 +5,8 @@
 
 use super::seccomp::{Rule, pin, rule, without};
 
-const EXEC: u64 = libc::PROT_EXEC as u64;
+/// PROT_EXEC, in the width of its argument.
+pub const EXEC: u64 = libc::PROT_EXEC as u64;
 
 /// What every rule list begins with.
 pub const BASE: &[Rule] = &[
@@ -16,13 +17,10 @@ pub const BASE: &[Rule] = &[
     rule("sendto", "netlink requests, the log socket"),
     // Not poll(2): after SIGSTOP or suspend it goes on by another call, restart_syscall.
     rule("ppoll", "waiting for a few descriptors"),
-    rule("futex", "threads, the allocator's lock"),
     rule("brk", "memory"),
     rule("mmap", "memory that is never code").with(&[without(2, EXEC)]),
-    rule("mprotect", "memory of a thread's arena, never code").with(&[without(2, EXEC)]),
     rule("mremap", "memory that grows"),
     rule("munmap", "memory given back"),
-    rule("madvise", "memory of a thread's arena given back").with(&[pin(2, libc::MADV_DONTNEED)]),
     rule("clock_gettime", "the time, where the vDSO has none").with(&[pin(0, libc::CLOCK_REALTIME)]),
     rule("clock_gettime", "likewise").with(&[pin(0, libc::CLOCK_MONOTONIC)]),
     rule("sigaltstack", "the end: the standard library gives its own stack back"),

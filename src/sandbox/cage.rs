@@ -15,12 +15,16 @@ pub struct Cage {
 }
 
 impl Cage {
-    /// Compiles `lists` and starts the proof, which runs while the caller goes on. `named`: SANDBOX_LOG. Must be called
-    /// while this process may still run a program; `None` under SANDBOX="off".
+    /// Compiles `lists` and starts the proof, which runs while the caller goes on. `named`: as whom to name refused
+    /// calls (SANDBOX_LOG). Must be called while this process may still run a program; `None` under SANDBOX="off".
     ///
     /// # Errors
     /// The lists are wrong, or (unless best effort will do) the proof cannot be begun.
-    pub fn prepare(lists: &[&[Rule]], sandbox: Sandbox, named: bool) -> Result<Option<Cage>, SandboxError> {
+    pub fn prepare(
+        lists: &[&[Rule]],
+        sandbox: Sandbox,
+        named: Option<&'static str>,
+    ) -> Result<Option<Cage>, SandboxError> {
         #[cfg(feature = "escape-attempts")]
         if super::escape::is_off(super::escape::Layer::Seccomp) {
             return Ok(None);
@@ -28,11 +32,9 @@ impl Cage {
         if sandbox == Sandbox::Off {
             return Ok(None);
         }
-        let mismatch = if named { OnMismatch::Name } else { OnMismatch::Kill };
+        let mismatch = if named.is_some() { OnMismatch::Name } else { OnMismatch::Kill };
         let filter = Filter::compile(lists, mismatch)?;
-        if named {
-            proof::name_refused_calls()?;
-        }
+        named.map_or(Ok(()), proof::name_refused_calls)?;
         let proved = Proof::begin(&filter).map(|proof| (filter, proof));
         match proved {
             Err(error) if sandbox == Sandbox::Strict => Err(error),

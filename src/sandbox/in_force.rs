@@ -40,6 +40,8 @@ pub struct Confinement {
     pub no_new_privs: bool,
     /// A seccomp filter is in force.
     pub seccomp: bool,
+    /// How many (Linux 5.9). Whoever started us may have brought one of its own, as containers do.
+    pub filters: u32,
     /// Landlock, which /proc does not tell: the caller fills it in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub landlock: Option<LandlockInForce>,
@@ -65,6 +67,13 @@ impl Witness {
     }
 }
 
+impl Confinement {
+    /// The same, with no claim to a seccomp filter that was there before: `outside` of them.
+    pub fn beyond(self, outside: u32) -> Confinement {
+        Confinement { seccomp: self.seccomp && self.filters > outside, ..self }
+    }
+}
+
 fn unreadable(source: io::Error) -> SandboxError {
     SandboxError::File { path: STATUS.into(), source }
 }
@@ -86,6 +95,7 @@ fn confinement(status: &str) -> Confinement {
         bounding: names(field("CapBnd")),
         no_new_privs: field("NoNewPrivs") == "1",
         seccomp: field("Seccomp") == "2",
+        filters: field("Seccomp_filters").parse().unwrap_or(0),
         landlock: None,
     }
 }
@@ -113,6 +123,7 @@ mod tests {
                       CapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
         let read = confinement(status);
         assert_eq!((read.uid, read.gid, read.no_new_privs, read.seccomp), (120, 130, true, true));
+        assert!(read.clone().beyond(0).seccomp && !read.clone().beyond(1).seccomp);
         assert_eq!(read.permitted, ["cap_net_admin"]);
         assert_eq!(read.bounding, ["cap_net_admin", "cap_63"]);
         assert!(read.inheritable.is_empty() && read.ambient.is_empty());

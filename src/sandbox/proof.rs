@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::OnceLock;
 
 use nix::sys::prctl;
 
@@ -68,6 +69,8 @@ pub fn copy() -> ExitCode {
     let read = io::stdin().take(LONGEST).read_to_end(&mut bytes);
     match read.is_ok() && Filter::from_bytes(&bytes).apply().is_ok() {
         true => {
+            #[cfg(feature = "escape-attempts")]
+            super::escape::call_asked_for();
             call_outside();
             ExitCode::SUCCESS
         }
@@ -80,12 +83,16 @@ fn call_outside() {
     let _ = nix::sys::utsname::uname();
 }
 
+/// Who names refused calls.
+static ROLE: OnceLock<&str> = OnceLock::new();
+
 /// From now on a call that the filter refuses (under [`OnMismatch::Name`](super::seccomp::OnMismatch)) is named on
-/// standard error before the process dies of SIGSYS.
+/// standard error before the process, which is `role`, dies of SIGSYS.
 ///
 /// # Errors
 /// The kernel takes no signal handler.
-pub fn name_refused_calls() -> Result<(), SandboxError> {
+pub fn name_refused_calls(role: &'static str) -> Result<(), SandboxError> {
+    let _ = ROLE.set(role);
     sys::on_refused_call(name_and_die).map_err(failed)
 }
 
@@ -94,9 +101,10 @@ fn name_and_die(number: i64) {
     let mut line = [0_u8; 160];
     let mut rest = line.as_mut_slice();
     let name = syscalls::name(number).unwrap_or("not in our table");
+    let role = ROLE.get().copied().unwrap_or_default();
     let _ = writeln!(
         rest,
-        "portsentry-rs: system call {number} ({name}) is outside the seccomp rules; please report it"
+        "portsentry-rs {role}: system call {number} ({name}) is outside the seccomp rules; please report it"
     );
     let unused = rest.len();
     let text = line.get(..line.len() - unused).unwrap_or_default();

@@ -13,7 +13,7 @@ use seccompiler::{
 };
 
 use super::SandboxError;
-use super::syscalls::{Number, number};
+use super::syscalls::{Machine, Number, number};
 
 /// One allowed system call.
 #[derive(Clone, Copy, Debug)]
@@ -24,26 +24,57 @@ pub struct Rule {
     pub reason: &'static str,
     /// What its arguments must be; all of them. Several rules for a call are alternatives.
     pub pins: &'static [Pin],
+    /// The older call that this one is made in place of, on machines that do not have it.
+    pub instead_of: Option<&'static str>,
 }
 
 /// A condition on one argument.
 #[derive(Clone, Copy, Debug)]
 pub struct Pin {
-    argument: u8,
-    wide: bool,
-    mask: u64,
-    value: u64,
+    /// Which argument, from 0.
+    pub argument: u8,
+    /// All 64 bits count, not the lower 32 alone.
+    pub wide: bool,
+    /// Which bits count.
+    pub mask: u64,
+    /// What they must be.
+    pub value: u64,
 }
 
 /// Allows `syscall` with any arguments.
 pub const fn rule(syscall: &'static str, reason: &'static str) -> Rule {
-    Rule { syscall, reason, pins: &[] }
+    Rule { syscall, reason, pins: &[], instead_of: None }
 }
 
 impl Rule {
     /// The same, with arguments pinned.
     pub const fn with(self, pins: &'static [Pin]) -> Rule {
         Rule { pins, ..self }
+    }
+
+    /// The same, only on machines that do not have `older`.
+    pub const fn instead_of(self, older: &'static str) -> Rule {
+        Rule { instead_of: Some(older), ..self }
+    }
+
+    /// The call's number on `machine`, where the rule means something there.
+    ///
+    /// # Errors
+    /// The name, or that of the older call, is not known.
+    pub fn number(&self, machine: Machine) -> Result<Option<i64>, SandboxError> {
+        let unknown = || wrong(self, "no such system call is known");
+        let older = self.instead_of.map_or(Number::NotHere, |older| number(older, machine));
+        match (number(self.syscall, machine), older) {
+            (Number::Unknown, _) | (_, Number::Unknown) => Err(unknown()),
+            (Number::Known(number), Number::NotHere) => Ok(Some(number)),
+            (Number::Known(_), Number::Known(_)) | (Number::NotHere, _) => Ok(None),
+        }
+    }
+
+    /// Whether it allows these arguments of its call; an argument that is not given is 0.
+    pub fn allows(&self, arguments: &[u64]) -> bool {
+        let given = |pin: &Pin| arguments.get(usize::from(pin.argument)).copied().unwrap_or(0);
+        self.pins.iter().all(|pin| given(pin) & pin.mask == pin.value)
     }
 }
 
@@ -76,29 +107,42 @@ pub enum OnMismatch {
 pub struct Filter(BpfProgram);
 
 impl Filter {
-    /// Compiles lists of rules into one filter for this machine.
+    /// Compiles lists of rules into one filter for the machine this was compiled for.
     ///
     /// # Errors
     /// An unknown name, a rule without reason, or a pinned call that another rule allows unpinned: the pin would be moot.
     pub fn compile(lists: &[&[Rule]], mismatch: OnMismatch) -> Result<Filter, SandboxError> {
+        Filter::compile_for(Machine::HERE, lists, mismatch)
+    }
+
+    /// Likewise for any machine.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn compile_for(
+        machine: Machine,
+        lists: &[&[Rule]],
+        mismatch: OnMismatch,
+    ) -> Result<Filter, SandboxError> {
         let mut chains: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
         for rule in lists.iter().flat_map(|list| list.iter()) {
             if rule.reason.is_empty() {
                 return Err(wrong(rule, "it gives no reason"));
             }
-            match number(rule.syscall) {
-                Number::Known(number) => add(&mut chains, number, rule)?,
-                // Its successor, which every architecture has, stands in the list beside it.
-                Number::NotHere => {}
-                Number::Unknown => return Err(wrong(rule, "no such system call is known")),
+            if let Some(number) = rule.number(machine)? {
+                add(&mut chains, number, rule)?;
             }
         }
         let action = match mismatch {
             OnMismatch::Kill => SeccompAction::KillProcess,
             OnMismatch::Name => SeccompAction::Trap,
         };
-        let machine = TargetArch::try_from(std::env::consts::ARCH).map_err(failed)?;
-        let filter = SeccompFilter::new(chains, action, SeccompAction::Allow, machine).map_err(failed)?;
+        let architecture = match machine {
+            Machine::X86_64 => TargetArch::x86_64,
+            Machine::Aarch64 => TargetArch::aarch64,
+        };
+        let filter =
+            SeccompFilter::new(chains, action, SeccompAction::Allow, architecture).map_err(failed)?;
         BpfProgram::try_from(filter).map(Filter).map_err(failed)
     }
 
@@ -175,6 +219,22 @@ mod tests {
         assert!(compiled(&[rule("read", "")]).is_err());
         assert!(compiled(&[rule("raed", "main loop")]).is_err());
         assert!(compiled(&[rule("read", "main loop")]).is_ok());
+    }
+
+    #[test]
+    fn a_rule_means_something_where_its_call_or_none_older_exists() {
+        let on = |rule: Rule| Machine::ALL.map(|machine| rule.number(machine).unwrap());
+        assert_eq!(on(rule("dup3", "any")), [Some(292), Some(24)]);
+        assert_eq!(on(rule("dup2", "any")), [Some(33), None]);
+        assert_eq!(on(rule("dup3", "any").instead_of("dup2")), [None, Some(24)]);
+        assert!(rule("dup3", "any").instead_of("dup1").number(Machine::HERE).is_err());
+    }
+
+    #[test]
+    fn a_rule_allows_what_all_its_pins_allow() {
+        const BOTH: Rule = rule("socket", "any").with(&[pin(0, 16), without(1, 0b10)]);
+        assert!(BOTH.allows(&[16, 0b101]) && BOTH.allows(&[1 << 32 | 16]));
+        assert!(!BOTH.allows(&[17, 0]) && !BOTH.allows(&[16, 0b110]));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub fn own_uid(identity: Identity) -> u32 {
 /// # Errors
 /// The filter cannot be made.
 pub fn cage(config: &Config) -> Result<Option<Cage>, SandboxError> {
-    Cage::prepare(&seccomp::rules(config), config.sandbox, config.sandbox_log)
+    Cage::prepare(&seccomp::rules(config), config.sandbox, config.sandbox_log.then_some("sensor"))
 }
 
 /// A sensor without rights and files that still may make any system call.
@@ -40,6 +40,8 @@ pub struct Confined {
     witness: Witness,
     helper: Witness,
     landlock: LandlockInForce,
+    /// Seccomp filters that whoever started us brought.
+    outside: u32,
 }
 
 impl Confined {
@@ -50,10 +52,11 @@ impl Confined {
     /// A step failed, or something that must not work any more worked.
     pub fn enter(loaded: &Loaded, identity: Identity, helper: u32) -> Result<Confined, SandboxError> {
         let (witness, helper) = (Witness::open()?, Witness::of_process(helper)?);
+        let outside = witness.in_force()?.filters;
         rights(identity)?;
         let landlock = landlock::restrict(&rules(loaded), loaded.config.sandbox, landlock::FLOOR)?;
         prove(&selfcheck::under_landlock(&landlock))?;
-        Ok(Confined { witness, helper, landlock })
+        Ok(Confined { witness, helper, landlock, outside })
     }
 
     /// Leaves every system call but those of the rules, with all threads there are. Returns how both processes are
@@ -70,7 +73,8 @@ impl Confined {
         if let Some(cage) = cage {
             cage.enter()?;
         }
-        let (sensor, helper) = (self.witness.in_force()?, self.helper.in_force()?);
+        let [sensor, helper] =
+            [self.witness.in_force()?, self.helper.in_force()?].map(|it| it.beyond(self.outside));
         let roles = [
             ("sensor", sensor, self.landlock.abi, ""),
             ("helper", helper, i32::from(ready.landlock), why_less(settings)),

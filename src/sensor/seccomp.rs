@@ -7,14 +7,19 @@
 
 use crate::config::Config;
 use crate::event::history;
-use crate::sandbox::base::BASE;
-use crate::sandbox::seccomp::{Rule, pin, rule};
+use crate::sandbox::base::{BASE, EXEC};
+use crate::sandbox::seccomp::{Rule, pin, rule, without};
+
+/// The ring threads'; the helper has none.
+const THREADS: &[Rule] = &[
+    rule("futex", "threads, the allocator's lock"),
+    rule("mprotect", "memory of a thread's arena, never code").with(&[without(2, EXEC)]),
+    rule("madvise", "memory of a thread's arena given back").with(&[pin(2, libc::MADV_DONTNEED)]),
+];
 
 const LOOP: &[Rule] = &[
-    #[cfg(target_arch = "x86_64")]
     rule("epoll_wait", "the main loop"),
-    #[cfg(not(target_arch = "x86_64"))]
-    rule("epoll_pwait", "the main loop"),
+    rule("epoll_pwait", "the main loop").instead_of("epoll_wait"),
     rule("epoll_ctl", "visitors and clients come and go"),
     rule("recvfrom", "what visitors and clients say"),
     rule("getpid", "the start event names us"),
@@ -59,17 +64,23 @@ const NAMES: &[Rule] = &[rule("getrandom", "the number of a question, so that an
 
 /// With -D: the standard streams are left last, so that whatever fails at the start is still heard.
 const BACKGROUND: &[Rule] = &[
-    rule("dup2", "x86_64: standard input leaves the terminal").with(&[pin(1, libc::STDIN_FILENO)]),
+    rule("dup2", "standard input leaves the terminal").with(&[pin(1, libc::STDIN_FILENO)]),
     rule("dup2", "likewise standard output").with(&[pin(1, libc::STDOUT_FILENO)]),
     rule("dup2", "likewise standard error").with(&[pin(1, libc::STDERR_FILENO)]),
-    rule("dup3", "elsewhere, standard input").with(&[pin(1, libc::STDIN_FILENO), pin(2, 0)]),
-    rule("dup3", "likewise standard output").with(&[pin(1, libc::STDOUT_FILENO), pin(2, 0)]),
-    rule("dup3", "likewise standard error").with(&[pin(1, libc::STDERR_FILENO), pin(2, 0)]),
+    rule("dup3", "standard input leaves the terminal")
+        .with(&[pin(1, libc::STDIN_FILENO), pin(2, 0)])
+        .instead_of("dup2"),
+    rule("dup3", "likewise standard output")
+        .with(&[pin(1, libc::STDOUT_FILENO), pin(2, 0)])
+        .instead_of("dup2"),
+    rule("dup3", "likewise standard error")
+        .with(&[pin(1, libc::STDERR_FILENO), pin(2, 0)])
+        .instead_of("dup2"),
 ];
 
 /// The lists in force under `config`.
 pub fn rules(config: &Config) -> Vec<&'static [Rule]> {
-    let mut lists = vec![BASE, LOOP, CONTROL, RELOAD];
+    let mut lists = vec![BASE, THREADS, LOOP, CONTROL, RELOAD];
     if config.history_file.is_some() {
         lists.push(HISTORY);
     }

@@ -90,6 +90,18 @@ impl Setup {
         self.started(command)
     }
 
+    /// Likewise another build of the daemon, with run flags.
+    pub fn start_program_through(
+        self,
+        (program, before): (&str, Vec<String>),
+        daemon: &Path,
+        flags: &[&str],
+    ) -> Daemon {
+        let mut command = self.command(&through(program, &before), daemon);
+        command.args(flags);
+        self.started(command)
+    }
+
     /// Starts the daemon likewise and waits for its end; its output.
     pub fn fail_through(&self, program: &str, flags: &[String]) -> Output {
         self.command(&through(program, flags), Path::new(BINARY)).output().expect("the daemon starts")

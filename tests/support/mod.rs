@@ -9,8 +9,10 @@ pub mod classic;
 pub mod daemon;
 pub mod machine;
 pub mod readme;
+pub mod roles;
 pub mod service;
 pub mod slow;
+pub mod tracer;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;

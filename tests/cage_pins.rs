@@ -1,0 +1,125 @@
+//! Promise: a call that no rule allows ends the process, and so does a wrong value of any pinned argument; with the right
+//! ones it lives. Every rule of both roles, each call in a copy of the real program that has entered the real filter.
+//! Built with the feature `escape-attempts`, which no release has.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+
+use portsentry::sandbox::escape::CALL;
+use portsentry::sandbox::proof::ARGUMENT;
+use portsentry::sandbox::seccomp::{Filter, OnMismatch, Pin, Rule};
+use portsentry::sandbox::syscalls::Machine;
+use support::roles::{self, Lists, SENSOR};
+
+/// Arguments that no call can do anything with: a descriptor, an address, a length that there is not.
+const USELESS: [u64; 4] = [u64::MAX; 4];
+/// Above every number of either machine (Linux 6.18 ends at 470), below those of x32.
+const NUMBERS: i64 = 512;
+
+/// uretprobe(2) and uprobe(2) of x86: the kernel shows them to no filter (kernel/seccomp.c), and does nothing for whoever
+/// makes them anywhere but in its own page.
+const PAST_EVERY_FILTER: [i64; 2] = [335, 336];
+
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    Lives,
+    Dies,
+}
+
+/// What becomes of `role`'s program, in a filter of `lists`, when it makes a call.
+fn fate(role: &str, lists: &Lists, number: i64, arguments: [u64; 4]) -> Fate {
+    let filter = Filter::compile(lists, OnMismatch::Kill).unwrap();
+    let program = if role == SENSOR {
+        env!("CARGO_BIN_EXE_portsentry-rs")
+    } else {
+        env!("CARGO_BIN_EXE_portsentry-rs-helper")
+    };
+    let [a, b, c, d] = arguments;
+    let mut copy = Command::new(program)
+        .arg(ARGUMENT)
+        .env(CALL, format!("{number} {a} {b} {c} {d}"))
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    copy.stdin.take().unwrap().write_all(&filter.to_bytes()).unwrap();
+    let status = copy.wait().unwrap();
+    match (status.signal(), status.code()) {
+        (Some(libc::SIGSYS), _) => Fate::Dies,
+        (None, Some(0)) => Fate::Lives,
+        _ => panic!("{role}: call {number} with {arguments:?}: {status}"),
+    }
+}
+
+fn rules(lists: &Lists) -> impl Iterator<Item = (&'static Rule, i64)> {
+    let here = |rule: &'static Rule| rule.number(Machine::HERE).unwrap().map(|number| (rule, number));
+    lists.clone().into_iter().flatten().filter_map(here)
+}
+
+/// Useless arguments but for those that are pinned.
+fn right(rule: &Rule) -> [u64; 4] {
+    let mut arguments = USELESS;
+    for pin in rule.pins {
+        let argument = &mut arguments[usize::from(pin.argument)];
+        *argument = *argument & !pin.mask | pin.value;
+    }
+    arguments
+}
+
+/// As near to the right arguments as can be, but for `pin`: one bit of it differs, so that no rule of the call allows it.
+fn wrong(lists: &Lists, number: i64, rule: &Rule, pin: &Pin) -> [u64; 4] {
+    let counts = (0..64).map(|bit| 1_u64 << bit).filter(|bit| pin.mask & bit != 0);
+    let spoilt = counts.map(|bit| {
+        let mut arguments = right(rule);
+        arguments[usize::from(pin.argument)] ^= bit;
+        arguments
+    });
+    let allowed = |arguments: &[u64; 4]| rules(lists).any(|(it, its)| its == number && it.allows(arguments));
+    spoilt.into_iter().find(|arguments| !allowed(arguments)).expect("a pin leaves something out")
+}
+
+#[test]
+fn each_pinned_argument_must_be_right() {
+    let mut failures = Vec::new();
+    println!("{:21} {:14} {:8} reason", "role", "system call", "pins");
+    for (role, lists) in roles::all() {
+        for (rule, number) in rules(&lists).filter(|(rule, _)| !rule.pins.is_empty()) {
+            println!("{role:21} {:14} {:<8} {}", rule.syscall, rule.pins.len(), rule.reason);
+            if fate(role, &lists, number, right(rule)) != Fate::Lives {
+                failures
+                    .push(format!("{role} {} ({}): dies of the right arguments", rule.syscall, rule.reason));
+            }
+            for pin in rule.pins {
+                let arguments = wrong(&lists, number, rule, pin);
+                if fate(role, &lists, number, arguments) != Fate::Dies {
+                    failures.push(format!(
+                        "{role} {} ({}): lives with {arguments:x?}",
+                        rule.syscall, rule.reason
+                    ));
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn every_call_without_a_rule_is_deadly() {
+    for (role, lists) in roles::all() {
+        let allowed: Vec<i64> = rules(&lists).map(|(_, number)| number).collect();
+        let others =
+            (0..NUMBERS).filter(|number| !allowed.contains(number) && !PAST_EVERY_FILTER.contains(number));
+        let others: Vec<i64> = others.collect();
+        let alive: Vec<&i64> =
+            others.iter().filter(|&&number| fate(role, &lists, number, USELESS) == Fate::Lives).collect();
+        assert!(alive.is_empty(), "{role}: {alive:?}");
+        println!(
+            "{role}: {} calls are allowed, {} are deadly",
+            NUMBERS as usize - others.len(),
+            others.len()
+        );
+    }
+}

@@ -1,0 +1,76 @@
+//! Promise: on a kernel that lacks a layer of the cage the daemon does not start, and says which one; with
+//! SANDBOX="best-effort" it starts, and its `start` event says what is missing. Needs root.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use support::Lab;
+use support::daemon::Setup;
+
+/// What the launcher takes away: a system call's number.
+const WITHOUT: &str = "LAUNCHER_WITHOUT";
+
+/// A layer, the call that its kernel support begins with, and what an error is told by.
+const LAYERS: [(&str, i64, &str); 2] = [
+    ("Landlock", libc::SYS_landlock_create_ruleset, "Landlock: "),
+    ("seccomp", libc::SYS_seccomp, "seccomp: "),
+];
+
+#[test]
+#[ignore = "run by the other tests, as a process of its own"]
+fn the_launcher() {
+    let call: i64 = std::env::var(WITHOUT).unwrap().parse().unwrap();
+    let machine = TargetArch::try_from(std::env::consts::ARCH).unwrap();
+    let missing = SeccompAction::Errno(libc::ENOSYS as u32);
+    let rules = BTreeMap::from([(call, Vec::new())]);
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, missing, machine).unwrap();
+    seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+    let mut words = std::env::args().skip_while(|word| word != "--").skip(1);
+    panic!("{}", Command::new(words.next().unwrap()).args(words).exec());
+}
+
+/// Program and flags for [`Setup::start_through`]: becomes the daemon on a kernel without `call`.
+fn without(call: i64) -> (&'static str, Vec<String>) {
+    let this = std::env::current_exe().unwrap().display().to_string();
+    let variable = format!("{WITHOUT}={call}");
+    let words = [&variable, &this, "--exact", "the_launcher", "--ignored", "--nocapture", "--"];
+    ("env", words.map(str::to_owned).into())
+}
+
+#[test]
+fn the_strict_cage_is_whole_or_nothing_is_started() {
+    for (layer, call, told) in LAYERS {
+        let lab = Lab::new(1);
+        let setup = Setup::new(&lab, "TCP_PORTS=\"1\"");
+        let (program, flags) = without(call);
+        let output = setup.fail_through(program, &flags);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{layer}: {output:?}");
+        assert!(said.contains(told) && said.contains("SANDBOX=\"best-effort\""), "{layer}: {said}");
+        assert!(!lab.has_nft_table(), "{layer}: a table is left");
+    }
+}
+
+#[test]
+fn best_effort_starts_with_what_there_is_and_says_what_is_missing() {
+    for (layer, call, _) in LAYERS {
+        let lab = Lab::new(1);
+        let (program, flags) = without(call);
+        let setup = Setup::new(&lab, "TCP_PORTS=\"1\"\nSANDBOX=\"best-effort\"");
+        let mut daemon = setup.start_through(program, &flags);
+        let start = daemon.wait_for("the start event", |event| event["event_type"] == "start");
+        let missing = start["start"]["confinement"]["missing"].to_string();
+        for role in ["sensor", "helper"] {
+            assert!(missing.contains(&format!("{role}: {layer}")), "{start}");
+        }
+        // What there is holds all the same.
+        let in_force = start["start"]["confinement"]["in_force"].to_string();
+        let other = if layer == "Landlock" { ", seccomp" } else { ", Landlock ABI" };
+        assert_eq!(in_force.matches(other).count(), 2, "{start}");
+    }
+}

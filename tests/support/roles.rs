@@ -1,0 +1,48 @@
+//! Both roles and all the system calls that each can be allowed, whatever is configured.
+
+use std::path::PathBuf;
+
+use portsentry::config::{Config, Flags, Overrides};
+use portsentry::protocol::settings::{Custom, Response, Sandbox, Settings};
+use portsentry::sandbox::seccomp::Rule;
+
+/// The sensor's program.
+pub const SENSOR: &str = "portsentry-rs";
+/// The helper's program.
+pub const HELPER: &str = "portsentry-rs-helper";
+
+/// A role's lists of rules.
+pub type Lists = Vec<&'static [Rule]>;
+
+/// Each role with its lists.
+pub fn all() -> [(&'static str, Lists); 2] {
+    [(SENSOR, sensor()), (HELPER, helper())]
+}
+
+/// Everything that gives the sensor a rule.
+pub fn sensor() -> Lists {
+    let text = "TCP_PORTS=\"1\"\nDECOY_TCP_PORTS=\"23\"\nHISTORY_FILE=\"/history\"\nRESOLVE_HOST=\"1\"\n";
+    let flags = Flags { daemonize: true, ..Flags::default() };
+    let overrides = Overrides { flags, ..Overrides::default() };
+    let config: Config = portsentry::config::parse("here", text.as_bytes(), &overrides).unwrap().config;
+    portsentry::sensor::seccomp::rules(&config)
+}
+
+/// Everything that gives the helper a rule.
+pub fn helper() -> Lists {
+    let settings = Settings {
+        never_block: Vec::new(),
+        block_with: vec![Response::Nftables, Response::Route, Response::HostsDeny],
+        block_time: 1,
+        block_time_max: 1,
+        block_time_factor: 1,
+        state_dir: PathBuf::from("/state"),
+        flush_on_stop: false,
+        run_as: None,
+        sandbox: Sandbox::Strict,
+        sandbox_log: false,
+        blocked_file: Some(PathBuf::from("/blocked")),
+        custom: Custom::default(),
+    };
+    portsentry::helper::seccomp::rules(&settings)
+}
