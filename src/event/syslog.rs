@@ -5,24 +5,22 @@
 //! datagrams are addressed to its path.
 #![forbid(unsafe_code)]
 
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+
+use syslog::{Facility, LogFormat, Logger};
 
 /// Where local syslog daemons listen.
 pub const SYSLOG_SOCKET: &str = "/dev/log";
 
-/// RFC 3164 §4.1.1: facility 3, system daemons.
-const FACILITY_DAEMON: u8 = 3;
-
-/// RFC 3164 §4.1.1 severities that we use.
+/// How grave a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Severity {
     /// Something failed.
-    Error = 3,
+    Error,
     /// Everything else.
-    Notice = 5,
+    Notice,
 }
 
 /// Syslog cannot be reached.
@@ -37,28 +35,70 @@ pub struct UnreachableLog {
     pub source: io::Error,
 }
 
-/// A socket to the syslog daemon.
+/// A line and the time that it is told under, in the form of [`super::time::syslog`].
+struct Line<'a> {
+    time: &'a str,
+    text: &'a str,
+}
+
+/// RFC 3164 as the C library writes it: the crate's own formatter has the time in UTC, which the reader takes for local.
 #[derive(Debug)]
-pub struct Syslog {
-    socket: LogSocket,
+struct LocalTime {
     pid: u32,
+}
+
+impl LogFormat<Line<'_>> for LocalTime {
+    /// One write, for each is a datagram.
+    fn format<W: Write>(&self, to: &mut W, severity: syslog::Severity, line: Line<'_>) -> syslog::Result<()> {
+        let priority = Facility::LOG_DAEMON as u8 | severity as u8;
+        let datagram = format!("<{priority}>{} portsentry[{}]: {}", line.time, self.pid, line.text);
+        Ok(to.write_all(datagram.as_bytes())?)
+    }
+}
+
+/// The way to the syslog daemon.
+pub struct Syslog {
+    logger: Logger<LogSocket, LocalTime>,
+}
+
+impl std::fmt::Debug for Syslog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Syslog").field(&self.logger.backend).finish()
+    }
 }
 
 impl Syslog {
     /// Connects to the daemon at `path`, usually [`SYSLOG_SOCKET`].
     pub fn open(path: &Path) -> Result<Syslog, UnreachableLog> {
-        Ok(Syslog { socket: LogSocket::open(path)?, pid: std::process::id() })
+        let format = LocalTime { pid: std::process::id() };
+        Ok(Syslog { logger: Logger::new(LogSocket::open(path)?, format) })
     }
 
     /// Sends one line; `time` is [`super::time::syslog`]'s.
-    pub fn push(&mut self, severity: Severity, time: &str, line: &str) {
-        let priority = FACILITY_DAEMON * 8 + severity as u8;
-        self.socket.send(format!("<{priority}>{time} portsentry[{}]: {line}", self.pid).as_bytes());
+    pub fn push(&mut self, severity: Severity, time: &str, text: &str) {
+        let line = Line { time, text };
+        // The socket counts what is lost.
+        let _ = match severity {
+            Severity::Error => self.logger.err(line),
+            Severity::Notice => self.logger.notice(line),
+        };
     }
 
     /// Lines that could not be delivered.
     pub fn lost(&self) -> u64 {
-        self.socket.lost()
+        self.logger.backend.lost()
+    }
+}
+
+/// Each write is a datagram, sent or counted as lost.
+impl Write for LogSocket {
+    fn write(&mut self, datagram: &[u8]) -> io::Result<usize> {
+        self.send(datagram);
+        Ok(datagram.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
