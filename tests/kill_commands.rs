@@ -3,11 +3,13 @@
 
 mod support;
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::daemon::{Daemon, PATIENCE, Setup};
-use support::{Lab, eventually};
+use support::silence::time_to_silence;
+use support::{Lab, eventually, ip};
 
 const PORTS: &str = "TCP_PORTS=\"111,119\"\nBLOCK_TCP=\"1\"";
 
@@ -46,6 +48,74 @@ fn a_command_that_hangs_for_one_source_delays_no_block_of_another() {
     assert_eq!(hung["action"]["with"], serde_json::json!(["nftables"]), "{hung}");
     let error = hung["action"]["error"].as_str().unwrap();
     assert!(error.starts_with("run_command: not done within 3 s"), "{error}");
+}
+
+/// Sources that are timed, and that keep commands busy: more than run at a time.
+const TIMED: u8 = 15;
+const BUSY: u8 = 10;
+
+fn add_addresses(lab: &Lab, peer: usize, count: u8) -> Vec<Ipv4Addr> {
+    let [a, b, c, _] = lab.peer(peer).v4.octets();
+    let added = (10..10 + count).map(|host| Ipv4Addr::new(a, b, c, host)).collect::<Vec<_>>();
+    for address in &added {
+        ip(&["-n", &lab.peer(peer).netns, "address", "add", &format!("{address}/24"), "dev", "eth0"]);
+    }
+    added
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// SCAN_TRIGGER=2, so that no tripwire comes first: what is timed is the daemon.
+#[test]
+fn another_source_is_dropped_as_fast_while_commands_hang_fail_flood_fork_or_are_missing() {
+    let ports = "TCP_PORTS=\"111,119\"\nBLOCK_TCP=\"1\"\nSCAN_TRIGGER=\"2\"\nBLOCK_WITH=\"nftables\"\nBLOCK_LIMIT=\"1000\"";
+    let quiet = Lab::new(2);
+    let (sources, without) = (add_addresses(&quiet, 1, TIMED), Setup::new(&quiet, ports).start());
+    for (how, command) in [
+        ("hangs", "sleep 600"),
+        ("fails", "exit 3"),
+        ("floods", "while :; do echo aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa >&2; done"),
+        ("forks", "for i in 1 2 3 4 5 6 7 8 9; do sleep 600 & done; wait"),
+        ("is missing", "exec /nonexistent/command"),
+    ] {
+        let lab = Lab::new(2);
+        let kill = format!("KILL_RUN_CMD=\"case $TARGET$ in 10.77.0.*) {command};; esac\"");
+        let daemon = Setup::new(&lab, &format!("{ports}\n{kill}\nCOMMAND_TIMEOUT=\"60s\"")).start();
+        add_addresses(&lab, 1, TIMED);
+        for busy in add_addresses(&lab, 0, BUSY) {
+            time_to_silence(lab.peer(0), busy, &[111, 119]);
+        }
+        let (mut with_it, mut alone) = (Vec::new(), Vec::new());
+        for &source in &sources {
+            with_it.push(time_to_silence(lab.peer(1), source, &[111, 119]));
+            alone.push(time_to_silence(quiet.peer(1), source, &[111, 119]));
+        }
+        assert!(without.client(&["unblock", "all"]).status.success());
+        let (with_it, alone) = (median(with_it), median(alone));
+        let ratio = with_it.as_secs_f64() / alone.as_secs_f64();
+        eprintln!(
+            "a command {how}: dropped {with_it:?} after the trigger, {alone:?} without one: ratio {ratio:.2}"
+        );
+        assert!(with_it < 2 * alone + Duration::from_millis(20), "{how}: {with_it:?} against {alone:?}");
+        drop(daemon);
+    }
+}
+
+#[test]
+fn an_end_that_a_command_will_not_bring_about_is_told() {
+    let lab = Lab::new(1);
+    let lift =
+        "KILL_ROUTE=\"true $TARGET$\"\nUNBLOCK_CMD=\"echo $TARGET$ stays >&2; exit 4\"\nBLOCK_TIME=\"2s\"";
+    let mut daemon = Setup::new(&lab, &format!("{PORTS}\n{lift}")).start();
+    scan(&lab, 0);
+    let told = daemon.wait_for("the failure", |event| {
+        event["event_type"] == "unblock" && event["action"]["verdict"] == "failed"
+    });
+    assert_eq!((&told["src_ip"], &told["action"]["target"]), (&"10.77.0.2".into(), &"10.77.0.2/32".into()));
+    assert_eq!(told["action"]["error"], "command: exit status 4: 10.77.0.2 stays", "{told}");
 }
 
 #[test]

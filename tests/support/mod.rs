@@ -11,6 +11,7 @@ pub mod machine;
 pub mod readme;
 pub mod roles;
 pub mod service;
+pub mod silence;
 pub mod slow;
 pub mod tracer;
 
