@@ -132,3 +132,22 @@ fn an_operator_can_block_and_unblock_everything() {
     let refused = daemon.client(&["block", "192.0.2.0/8"]);
     assert!(!refused.status.success());
 }
+
+#[test]
+fn who_asks_for_an_address_within_a_blocked_network_is_told_what_to_lift() {
+    let lab = Lab::new(1);
+    let daemon = Setup::new(&lab, &config("1h")).start();
+    for (wide, narrow) in [("2001:db8:1:2::/64", "2001:db8:1:2::7"), ("198.51.100.0/24", "198.51.100.9")] {
+        assert!(daemon.client(&["block", wide]).status.success());
+        for blocked_too in [false, true] {
+            if blocked_too {
+                let _ = daemon.client(&["block", narrow]);
+            }
+            let answer = daemon.client(&["unblock", narrow]);
+            let said = String::from_utf8_lossy(&answer.stderr).into_owned();
+            assert!(!answer.status.success() && said.contains(narrow), "{said}");
+            assert!(said.contains(&format!("portsentry-rs unblock {wide}")), "{said}");
+        }
+        assert!(daemon.client(&["unblock", wide]).status.success());
+    }
+}

@@ -144,7 +144,7 @@ impl<R: Respond> Service<R> {
         let gone: Vec<IpNet> = ended.iter().map(|(target, _)| *target).collect();
         self.steps.install(&timed_all(&in_force, self.now.utc), &gone)?;
         for (target, block) in ended {
-            self.push_lift(*target, block.with, None);
+            self.jobs.push(self.lift_job(*target, block.with, None));
             self.ledger.note(*target, Block { with: Responses::NONE, ..*block });
         }
         let boot = self.clock.boot();
@@ -176,8 +176,12 @@ impl<R: Respond> Service<R> {
 
     /// Whether a request can be taken: its reply must find room, and replies must not overtake a list.
     pub fn is_free(&self) -> bool {
-        let spoken_for = FRAMES * (self.pending.len() + self.jobs.answers_due() + 1);
-        self.listing.is_none() && !self.stopped && self.replies.room() > spoken_for
+        self.listing.is_none() && !self.stopped && self.has_room()
+    }
+
+    /// For what one more request is answered with, besides all that is due already.
+    fn has_room(&self) -> bool {
+        self.replies.room() > FRAMES * (self.pending.len() + self.jobs.answers_due() + 1)
     }
 
     /// Whether the sensor asked for the end.
@@ -291,6 +295,20 @@ impl<R: Respond> Service<R> {
         notes.take(FRAMES - 1).for_each(|note| self.answer(Reply::Note { id, note }));
     }
 
+    /// What a block that is over has left behind, unless replies are due that leave no room: the log has it in any case.
+    fn tell_remains(&mut self, target: IpNet, failures: &[(Response, Failure)]) {
+        if !failures.is_empty() && self.has_room() {
+            self.tell_failures(0, failures);
+            self.answer(Reply::Remains { target });
+        }
+    }
+
+    fn tell_refusal(&mut self, target: IpNet, response: Response, refusal: Refusal) {
+        log(&refusal.text);
+        let failure = Failure { fault: Fault::Errno(refusal.errno), text: refusal.text };
+        self.tell_remains(target, &[(response, failure)]);
+    }
+
     fn do_block(&mut self, grants: &[Grant]) -> Vec<Effects> {
         let batch: Vec<Timed> = grants.iter().map(|it| timed(it.target, it.block, self.now.utc)).collect();
         let results = self.responses.block(&batch);
@@ -317,8 +335,11 @@ impl<R: Respond> Service<R> {
         match self.responses.unblock(&target) {
             Ok(was_blocked) => {
                 let with = self.core.escalation.get(&target).map_or(Responses::NONE, |block| block.with);
-                self.take_lines(&[(target, with)]);
-                self.push_lift(target, with, Some((id, was_blocked)));
+                let mut job = self.lift_job(target, with, Some((id, was_blocked)));
+                if let Err(refusal) = self.take_lines(&[(target, with)]) {
+                    job.refuse(Response::HostsDeny, refusal);
+                }
+                self.jobs.push(job);
                 self.advance();
             }
             Err(refusal) => self.answer(done(id, Outcome::Failed(refusal.errno))),
@@ -332,13 +353,15 @@ impl<R: Respond> Service<R> {
         }
     }
 
-    fn push_lift(&mut self, target: IpNet, with: Responses, asked: Option<(u64, bool)>) {
-        self.jobs.push(Job::new(Purpose::Lift(asked), target, self.steps.to_lift(&target, with)));
+    fn lift_job(&self, target: IpNet, with: Responses, asked: Option<(u64, bool)>) -> Job {
+        Job::new(Purpose::Lift(asked), target, self.steps.to_lift(&target, with))
     }
 
     /// An operator's unblock that failed in part leaves the record, so that it can be asked for again.
     fn lifted(&mut self, asked: Option<(u64, bool)>, job: &Job) {
-        let Some((id, was_blocked)) = asked else { return };
+        let Some((id, was_blocked)) = asked else {
+            return self.tell_remains(job.target, &job.failures);
+        };
         self.tell_failures(id, &job.failures);
         let outcome = match job.failures.first() {
             Some((_, failure)) => Outcome::Failed(failure.fault.errno()),
@@ -366,12 +389,10 @@ impl<R: Respond> Service<R> {
         }
     }
 
-    fn take_lines(&mut self, ended: &[(IpNet, Responses)]) {
+    fn take_lines(&mut self, ended: &[(IpNet, Responses)]) -> Result<(), Refusal> {
         let lines =
             ended.iter().filter(|(_, with)| with.contains(Response::HostsDeny)).map(|(target, _)| *target);
-        if let Err(refusal) = self.steps.take_lines(lines) {
-            log(&refusal.text);
-        }
+        self.steps.take_lines(lines)
     }
 
     fn do_flush(&mut self, id: u64) {
@@ -389,13 +410,16 @@ impl<R: Respond> Service<R> {
         self.answer(timed_reply(id, outcome, begun, Responses::NONE));
     }
 
-    /// Files and programs' part of blocks that are over; what fails is logged.
+    /// Files and programs' part of blocks that are over; what fails is told.
     fn take_back(&mut self, ended: &[(IpNet, Block)]) {
         let with: Vec<(IpNet, Responses)> =
             ended.iter().map(|(target, block)| (*target, block.with)).collect();
-        self.take_lines(&with);
+        // All lines go at once, or none does: one report is enough.
+        if let (Err(refusal), Some((first, _))) = (self.take_lines(&with), with.first()) {
+            self.tell_refusal(*first, Response::HostsDeny, refusal);
+        }
         for (target, with) in with {
-            self.push_lift(target, with, None);
+            self.jobs.push(self.lift_job(target, with, None));
         }
         if !ended.is_empty() {
             self.rewrite_blocked_file();
@@ -534,7 +558,7 @@ impl<R: Respond> Service<R> {
         let ended = self.core.escalation.expire(self.now.utc);
         for (target, block) in &ended {
             if let Err(refusal) = self.responses.expire(target) {
-                log(&refusal.text);
+                self.tell_refusal(*target, Response::Route, refusal);
             }
             // What the kernel ends by itself needs no word in the ledger.
             if block.with.iter().any(|response| response != Response::Nftables) {

@@ -33,7 +33,7 @@ pub enum Reply {
     },
     /// Why a response to a request failed, before the request's `Done`; several make up one text.
     Note {
-        /// The request's number.
+        /// The request's number; 0 before `Remains`.
         id: u64,
         /// What failed, and why.
         note: Note,
@@ -52,6 +52,11 @@ pub enum Reply {
         offence: u16,
         /// Which responses are in force.
         with: Responses,
+    },
+    /// A block is over and a response to it would not end: the notes with number 0 before this say why. Nobody asked.
+    Remains {
+        /// What was blocked.
+        target: IpNet,
     },
     /// No more entries.
     End {
@@ -205,6 +210,7 @@ const ENTRY: u8 = 0x83;
 const END: u8 = 0x84;
 const PONG: u8 = 0x85;
 const NOTE: u8 = 0x86;
+const REMAINS: u8 = 0x87;
 
 impl Reply {
     /// The reply's frame.
@@ -234,6 +240,7 @@ impl Reply {
                 .put(frame::UNTIL, until.to_be_bytes())
                 .put(frame::OFFENCE, offence.to_be_bytes())
                 .put(frame::RESPONSES, [u8::from(*with)]),
+            Reply::Remains { target } => Writer::new(REMAINS).network(target),
             Reply::End { id } => Writer::new(END).put(frame::ID, id.to_be_bytes()),
             Reply::Pong { id } => Writer::new(PONG).put(frame::ID, id.to_be_bytes()),
         };
@@ -250,6 +257,7 @@ impl Reply {
             },
             DONE => decode_done(bytes, id)?,
             ENTRY => decode_entry(bytes, id)?,
+            REMAINS => Reply::Remains { target: frame::network(bytes, REMAINS)? },
             END => Reply::End { id },
             PONG => Reply::Pong { id },
             NOTE => Reply::Note { id, note: decode_note(bytes)? },
@@ -388,6 +396,7 @@ mod tests {
                     with: Responses::try_from(with).unwrap(),
                 }
             ),
+            any::<[u8; 4]>().prop_map(|ip| Reply::Remains { target: IpNet::new(ip.into(), 32).unwrap() }),
             any::<u64>().prop_map(|id| Reply::End { id }),
             any::<u64>().prop_map(|id| Reply::Pong { id }),
         ]

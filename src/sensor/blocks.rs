@@ -45,6 +45,12 @@ impl Blocks {
         self.by_target.get(target)
     }
 
+    /// A wider block that `target` lies in.
+    pub fn covering(&self, target: &IpNet) -> Option<IpNet> {
+        let wider = std::iter::successors(target.supernet(), IpNet::supernet);
+        wider.into_iter().find(|wider| self.by_target.get(wider).is_some_and(|block| !block.run_only))
+    }
+
     /// When the next block ends, milliseconds of uptime.
     pub fn next_end(&self) -> Option<u64> {
         self.by_end.first().map(|&(until, _)| until)
@@ -89,6 +95,11 @@ mod tests {
         }
         blocks.insert(net("192.0.2.2/32"), Block { until: 9000, offence: 2, run_only: false });
         assert_eq!((blocks.len(), blocks.next_end()), (3, Some(2000)));
+        assert_eq!(blocks.covering(&net("2001:db8::7/128")), Some(net("2001:db8::/64")));
+        assert_eq!(
+            (blocks.covering(&net("2001:db8::/64")), blocks.covering(&net("192.0.2.1/32"))),
+            (None, None)
+        );
         assert_eq!(blocks.take_ended(1999), None);
         assert_eq!(blocks.take_ended(3000).unwrap().0, net("2001:db8::/64"));
         assert_eq!(blocks.take_ended(3000).unwrap().0, net("192.0.2.1/32"));

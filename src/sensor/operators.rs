@@ -95,32 +95,34 @@ impl Operators {
         answers: &mut Answers,
     ) -> bool {
         let Some(waiting) = self.waiting.remove(&id) else { return false };
-        let (client, held) = match waiting {
+        let mut reason = effect.reason();
+        let client = match waiting {
             Waiting::Block { client, target } => {
                 if matches!(effect.outcome, Outcome::Blocked | Outcome::AlreadyBlocked) {
                     responder.on_operator_block(target, effect, now, turn);
                 }
-                (client, effect)
+                client
             }
             Waiting::Unblock { client, target } => {
                 if effect.outcome == Outcome::Lifted {
                     responder.on_lifted(target, now, turn);
                 }
-                (client, effect)
+                reason = reason.or_else(|| responder.blocks.covering(&target).map(|wider| within(&wider)));
+                client
             }
             Waiting::Flush { client } => {
                 if effect.outcome == Outcome::Lifted {
                     let targets: Vec<IpNet> = responder.blocks.targets().collect();
                     targets.into_iter().for_each(|target| responder.on_lifted(target, now, turn));
                 }
-                (client, effect)
+                client
             }
             // A listing ends with `End`, not here.
-            Waiting::List { client, .. } => (client, effect),
+            Waiting::List { client, .. } => client,
             Waiting::Mirror => return true,
         };
-        let mut done = Done::new(held.outcome, held.seconds, held.offence);
-        done.error = held.reason();
+        let mut done = Done::new(effect.outcome, effect.seconds, effect.offence);
+        done.error = reason;
         answers.push((client, ControlReply::Done(done)));
         true
     }
@@ -155,6 +157,11 @@ impl Operators {
             answers.push((client, ControlReply::End { count }));
         }
     }
+}
+
+/// An address is not let in while the network round it is shut out.
+fn within(wider: &IpNet) -> String {
+    format!("It lies within {wider}, which is blocked as a whole; lift that: portsentry-rs unblock {wider}")
 }
 
 fn operator_block(id: u64, target: IpNet, seconds: u32) -> Request {

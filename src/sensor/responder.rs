@@ -289,6 +289,15 @@ impl Responder {
         }
     }
 
+    /// A block is over, and something of it could not be taken back.
+    pub fn on_remains(&mut self, target: IpNet, notes: &[Note], now: Now, turn: &mut Turn) {
+        let mut event = Event::new(now.wall, EventType::Unblock);
+        event.flow = Some(Flow::from_source(target.addr()));
+        let error = reasons(notes);
+        event.action = Some(Action { target: Some(target), error, ..Action::new(ActionVerdict::Failed) });
+        turn.events.push((event, 0));
+    }
+
     /// Who has become protected is no longer blocked: the helper lifts it of its own accord, by the same rule.
     pub fn on_protected(&mut self, now: Now, turn: &mut Turn) {
         let spared: Vec<IpNet> = self.blocks.targets().filter(|target| self.never.overlaps(target)).collect();
@@ -520,25 +529,26 @@ pub struct Effect {
 impl Effect {
     /// What failed, in one line; where no response says so itself, why the whole did.
     pub fn reason(&self) -> Option<String> {
-        let mut reason = String::new();
-        let mut last = None;
-        for note in &self.notes {
-            let text = note.text();
-            match last.replace((note.response, note.fault)) == Some((note.response, note.fault)) {
-                true => reason.push_str(&text),
-                false => {
-                    let between = if reason.is_empty() { "" } else { "; " };
-                    let colon = if text.is_empty() { "" } else { ": " };
-                    reason.push_str(&format!(
-                        "{between}{}: {}{colon}{text}",
-                        note.response.name(),
-                        note.fault
-                    ));
-                }
+        reasons(&self.notes).or_else(|| outcome_reason(self.outcome))
+    }
+}
+
+/// What failed, in one line.
+fn reasons(notes: &[Note]) -> Option<String> {
+    let mut reason = String::new();
+    let mut last = None;
+    for note in notes {
+        let text = note.text();
+        match last.replace((note.response, note.fault)) == Some((note.response, note.fault)) {
+            true => reason.push_str(&text),
+            false => {
+                let between = if reason.is_empty() { "" } else { "; " };
+                let colon = if text.is_empty() { "" } else { ": " };
+                reason.push_str(&format!("{between}{}: {}{colon}{text}", note.response.name(), note.fault));
             }
         }
-        if reason.is_empty() { outcome_reason(self.outcome) } else { Some(reason) }
     }
+    (!reason.is_empty()).then_some(reason)
 }
 
 fn is_run_only(with: Responses) -> bool {
