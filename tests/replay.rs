@@ -13,7 +13,9 @@ use portsentry::config::{Overrides, parse};
 use portsentry::replay::{Replay, View};
 use proptest::prelude::*;
 use serde_json::Value;
-use support::capture::{Classic, Ng, RAW, RST_ACK, START, SYN, SYN_ACK, link_header, scan, shown, tcp, udp};
+use support::capture::{
+    Classic, Ng, RAW, RST_ACK, START, SYN, SYN_ACK, ipv6, link_header, scan, segment6, shown, tcp, udp,
+};
 use support::daemon::{PATIENCE, Setup};
 use support::service::{Service, answers};
 use support::{Host, Lab, eventually};
@@ -78,7 +80,9 @@ fn stderr(output: &Output) -> String {
 fn a_scan_is_told_with_the_captures_own_times_and_then_the_counts() {
     let events = Folder::new().events(&[], &RAW.file(&scan(SCANNER, TARGET, 7)));
     let kinds: Vec<&str> = events.iter().map(|event| event["event_type"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["probe", "probe", "probe", "probe", "scan", "stats"]);
+    assert_eq!(kinds, ["probe", "probe", "probe", "probe", "scan", "stats", "stats"]);
+    let summary = serde_json::json!({"probes": 3, "distinct_ports": 3, "ports": "5-7", "seconds": 0});
+    assert_eq!((&events[5]["summary"], &events[5]["src_ip"]), (&summary, &shown(SCANNER).into()));
     let scan = &events[4];
     assert!(scan["timestamp"].as_str().unwrap().contains(":01.005000"), "{scan}");
     assert!(scan["scan"]["first_seen"].as_str().unwrap().contains(":01.001000"), "{scan}");
@@ -86,8 +90,75 @@ fn a_scan_is_told_with_the_captures_own_times_and_then_the_counts() {
         (scan["dest_port"].as_u64(), scan["scan"]["type"].as_str(), scan["action"]["verdict"].as_str()),
         (Some(5), Some("syn"), Some("logged"))
     );
-    let stats = &events[5]["stats"];
+    let stats = &events[6]["stats"];
     assert_eq!((stats["packets"].as_u64(), stats["scans"].as_u64()), (Some(7), Some(1)), "{stats}");
+}
+
+/// A second, in microseconds.
+const SECOND: u64 = 1_000_000;
+
+#[test]
+fn a_scanner_that_falls_quiet_is_summed_up_a_minute_later_whatever_comes_then() {
+    let mut frames = scan(SCANNER, TARGET, 100);
+    frames.push((START + 30 * SECOND, tcp(SCANNER, 40_000, TARGET, 300, SYN)));
+    frames.push((START + 4000 * SECOND, udp([192, 0, 2, 80], 53, TARGET, 50_000)));
+    let events = Folder::new().events(&[], &RAW.file(&frames));
+    let told: Vec<_> = events.iter().filter(|event| !event["summary"].is_null()).collect();
+    let [told] = told[..] else { panic!("{events:#?}") };
+    assert!(told["timestamp"].as_str().unwrap().contains(":39:31.000000"), "{told}");
+    let summary =
+        serde_json::json!({"probes": 97, "distinct_ports": 97, "ports": "5-100,300", "seconds": 29});
+    assert_eq!(told["summary"], summary);
+}
+
+#[test]
+fn a_visit_to_a_decoy_is_a_proven_connect_and_a_half_open_one_a_syn() {
+    const ACK: u8 = 0x10;
+    let folder = Folder::new();
+    folder.write("portsentry.conf", b"TCP_PORTS=\"1\"\nDECOY_TCP_PORTS=\"21,22\"\nSCAN_TRIGGER=\"2\"\n");
+    let visit = |at: u64, source, port| {
+        let (hour, knock) = (START + at * SECOND, 40_000 + port);
+        [
+            (hour, tcp(source, knock, TARGET, port, SYN)),
+            (hour + 100, tcp(TARGET, port, source, knock, SYN_ACK)),
+            (hour + 200, tcp(source, knock, TARGET, port, ACK)),
+            (hour + 300, tcp(TARGET, port, source, knock, 0x18)),
+            (hour + 400, tcp(source, knock, TARGET, port, 0x11)),
+        ]
+    };
+    let half = |at, port| {
+        let [syn, answer, (time, _), ..] = visit(at, SCANNER, port);
+        [syn, answer, (time, tcp(SCANNER, 40_000 + port, TARGET, port, 4))]
+    };
+    let kinds = |frames: Vec<(u64, Vec<u8>)>| {
+        let events = folder.events(&[], &RAW.file(&frames));
+        let scans = events.into_iter().filter(|event| !event["scan"].is_null() && event["summary"].is_null());
+        scans
+            .map(|event| (event["scan"]["type"].clone(), event["scan"]["verified"] == true))
+            .collect::<Vec<_>>()
+    };
+    let visits = [visit(1, SCANNER, 21), visit(2, SCANNER, 22)].concat();
+    assert_eq!(kinds(visits), [("connect".into(), true), ("connect".into(), true)]);
+    let halves = [half(1, 21), half(2, 22)].concat();
+    assert_eq!(kinds(halves), [("syn".into(), false), ("syn".into(), false)]);
+}
+
+#[test]
+fn neighbours_on_the_protected_hosts_own_link_are_judged_one_by_one() {
+    let folder = Folder::new();
+    let target = "2001:db8:1::7";
+    let sweep = |prefix: &str| -> Vec<u8> {
+        let frames = (1..=30_u16).map(|port| {
+            let (from, to) = (format!("{prefix}::{port:x}00").parse().unwrap(), target.parse().unwrap());
+            let segment = segment6(from, to, 5_000 + port, SYN);
+            (START + u64::from(port) * 1_000, ipv6(from, to, 6, &segment))
+        });
+        RAW.file(&frames.collect::<Vec<_>>())
+    };
+    for arguments in [&[][..], &["--host", target], &["--network"]] {
+        assert!(folder.scanners(arguments, &sweep("2001:db8:1:0")).is_empty(), "{arguments:?}");
+        assert_eq!(folder.scanners(arguments, &sweep("2001:db8:2:0")).len(), 1, "{arguments:?}");
+    }
 }
 
 #[test]
@@ -132,9 +203,16 @@ fn a_pcapng_file_of_several_interfaces_and_sections_is_read_and_names_them() {
             .collect();
         assert_eq!(
             told,
-            [("probe", "tun0"), ("probe", "tun0"), ("probe", "tun0"), ("probe", "eth0"), ("scan", "eth0")]
+            [
+                ("probe", "tun0"),
+                ("probe", "tun0"),
+                ("probe", "tun0"),
+                ("probe", "eth0"),
+                ("scan", "eth0"),
+                ("stats", "eth0")
+            ]
         );
-        let last = &events[5];
+        let last = &events[6];
         assert_eq!(
             (last["stats"]["packets"].as_u64(), last["stats"]["uptime"].as_u64()),
             (Some(6), Some(8)),

@@ -95,7 +95,8 @@ impl<W: Write> Player<W> {
             }
         }
         self.finish()?;
-        let stats = self.replay.stats();
+        let (last, stats) = (self.replay.end(), self.replay.stats());
+        self.printer.print(&last)?;
         self.printer.print(&[stats])?;
         self.printer.out.flush()?;
         Ok(well)

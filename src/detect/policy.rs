@@ -102,7 +102,7 @@ impl Watch {
     /// it answers from is no failed contact.
     pub fn note_sent(&self, packet: &Packet, table: &ScoreTable, peers: &Peers, now: u64) -> Option<Served> {
         let served = peers.note_sent(packet, now)?;
-        let key = self.source_key(served.client).seen_from(self.vantage, served.host);
+        let key = self.account_with(served.client, served.host);
         table.retract(key.in_ledger(Ledger::Walk), &served, weights::FAILURE, now);
         Some(served)
     }
@@ -202,7 +202,15 @@ impl Watch {
 
     /// The account that a probe is entered in.
     pub fn account(&self, probe: &Probe) -> SourceKey {
-        self.source_key(probe.source).seen_from(self.vantage, probe.destination)
+        self.account_with(probe.source, probe.destination)
+    }
+
+    /// The account of `source` with `host`. Where the networks of the protected hosts are not known, a source in the
+    /// same 64 bits (RFC 7421) is a neighbour, and is judged alone.
+    fn account_with(&self, source: IpAddr, host: IpAddr) -> SourceKey {
+        let alone = self.vantage != Vantage::Host && in_one_network(source, host);
+        let prefix = if alone { 128 } else { self.prefix_of(source) };
+        SourceKey::of(source, prefix).seen_from(self.vantage, host)
     }
 
     /// The account that this host has of `source`.
@@ -237,6 +245,13 @@ impl Watch {
 /// names of protocols without ports of their own serve.
 fn in_the_name_of(protocol: Protocol, probe: &Probe) -> Probe {
     Probe { protocol, ..*probe }
+}
+
+fn in_one_network(one: IpAddr, other: IpAddr) -> bool {
+    match (one, other) {
+        (IpAddr::V6(one), IpAddr::V6(other)) => u128::from(one) >> 64 == u128::from(other) >> 64,
+        (IpAddr::V4(_), _) | (_, IpAddr::V4(_)) => false,
+    }
 }
 
 /// Sources that no host may have (RFC 6890): this network, loopback from elsewhere, multicast, broadcast, unspecified.

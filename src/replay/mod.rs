@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod clock;
+mod interfaces;
 mod services;
 mod vantage;
 
@@ -15,19 +16,24 @@ use std::time::Duration;
 pub use vantage::View;
 
 use self::clock::CaptureClock;
+use self::interfaces::Interfaces;
 use self::services::Services;
 use crate::capture::Frame;
 use crate::config::{BlockMode, Loaded};
 use crate::detect::policy::{Verdict, Watch};
+use crate::detect::probe::Protocol;
 use crate::detect::table::ScoreTable;
-use crate::detect::{Peers, Probe};
+use crate::detect::{Peers, Probe, ScanType};
 use crate::event::emitter::Form;
 use crate::event::{Event, EventType, Stats};
 use crate::packet::{Checksums, Packet, Reassembly, Reject, is_to_many, parse_cut};
 use crate::sensor::clock::Now;
-use crate::sensor::launch;
+use crate::sensor::followed::Followed;
+use crate::sensor::half_open::{HalfOpen, Knock};
 use crate::sensor::report::rejected;
 use crate::sensor::responder::{Case, Responder, Setup, Turn, micros};
+use crate::sensor::trails::{QUIET, Trails};
+use crate::sensor::{host, launch};
 
 /// Packets that are held back before they are judged, so that a service is known by its answer before the question
 /// is: about 16 MiB.
@@ -46,9 +52,16 @@ pub struct Replay {
     half_life: Option<Duration>,
     responder: Responder,
     services: Services,
+    /// SYNs to decoys that a visit may yet follow.
+    half_open: HalfOpen,
+    trails: Trails,
+    followed: Followed,
+    interfaces: Interfaces,
     reassembly: Reassembly,
     waiting: VecDeque<Seen>,
     clock: CaptureClock,
+    /// The moment of the packet that was judged last.
+    latest: Option<Now>,
     /// When the score table was swept last, microseconds of the captures' clock.
     swept: u64,
     /// Times of the first and the latest frame, microseconds since 1970 UTC.
@@ -64,7 +77,8 @@ struct Seen {
     now: Now,
     /// The link header sends it to one host, not to a group.
     to_one: bool,
-    interface: Option<Arc<str>>,
+    /// Its number in [`Interfaces`].
+    interface: u32,
 }
 
 impl Replay {
@@ -74,6 +88,11 @@ impl Replay {
         let (tcp_decoys, udp_decoys) = config.bound_ports();
         let watch = Arc::new(Watch {
             vantage: view.vantage(),
+            one_by_one: host::one_by_one(
+                view.on_link(),
+                config.never_block.iter().chain(&loaded.ignored).copied(),
+                config.ipv6_prefix,
+            ),
             // Nothing can be blocked any more: what would have been is told.
             block_tcp: BlockMode::Log,
             block_udp: BlockMode::Log,
@@ -101,9 +120,14 @@ impl Replay {
             half_life,
             responder,
             services: Services::new(tcp_decoys, udp_decoys),
+            half_open: HalfOpen::new(),
+            trails: Trails::new(&KEY),
+            followed: Followed::default(),
+            interfaces: Interfaces::default(),
             reassembly: Reassembly::new(),
             waiting: VecDeque::new(),
             clock: CaptureClock::start(),
+            latest: None,
             swept: 0,
             span: None,
             packets: 0,
@@ -123,7 +147,7 @@ impl Replay {
         let (first, latest) = self.span.unwrap_or((frame.time, frame.time));
         self.span = Some((first.min(frame.time), latest.max(frame.time)));
         if let Some(packet) = self.packet_of(frame, now) {
-            let interface = frame.interface.map(Arc::from);
+            let interface = self.interfaces.number(frame.interface);
             let to_one = !is_to_many(frame.link, frame.bytes);
             self.waiting.push_back(Seen { packet, now, to_one, interface });
         }
@@ -135,6 +159,16 @@ impl Replay {
         let seen = self.waiting.pop_front()?;
         self.sweep(micros(seen.now));
         Some(self.judge(&seen))
+    }
+
+    /// What is left to tell when no more packets come: of SYNs that wait for a handshake, and of all who were not quiet yet.
+    pub fn end(&mut self) -> Vec<Event> {
+        let Some(now) = self.latest else { return Vec::new() };
+        let mut turn = Turn::default();
+        let waited: Vec<Knock> = self.half_open.drain().collect();
+        waited.into_iter().for_each(|knock| self.count(knock, now, &mut turn));
+        self.leave_quiet(u64::MAX, now, &mut turn);
+        self.named(turn)
     }
 
     /// The `stats` event of all that was seen.
@@ -175,30 +209,92 @@ impl Replay {
         }
     }
 
-    /// Every source is somebody's host, and so protected in its turn.
+    /// Every source is somebody's host, and so protected in its turn. What a decoy says is no service's.
     fn note_sent(&self, packet: &Packet, now: Now) {
-        self.watch.note_sent(packet, &self.table, &self.peers, micros(now));
+        if !self.services.is_of_a_decoy(packet) {
+            self.watch.note_sent(packet, &self.table, &self.peers, micros(now));
+        }
     }
 
     fn judge(&mut self, seen: &Seen) -> Vec<Event> {
+        let mut turn = Turn::default();
+        self.on_time(seen.now, &mut turn);
         self.note_sent(&seen.packet, seen.now);
         let probe = self.watch.note_received(&seen.packet, &self.table, &self.peers, micros(seen.now));
         let probe = probe.filter(|probe| seen.to_one && self.is_for_us(probe));
-        let Some(probe) = probe else { return Vec::new() };
+        let knock = probe.and_then(|probe| self.past_decoys((probe, seen.interface), seen.now));
+        knock.into_iter().for_each(|knock| self.count(knock, seen.now, &mut turn));
+        self.named(turn)
+    }
+
+    /// What time alone brings: SYNs that no handshake followed, scanners that fell quiet.
+    fn on_time(&mut self, now: Now, turn: &mut Turn) {
+        self.latest = Some(now);
+        let expired: Vec<Knock> = self.half_open.expired(now.instant).collect();
+        expired.into_iter().for_each(|knock| self.count(knock, now, turn));
+        self.leave_quiet(micros(now), now, turn);
+    }
+
+    /// The summaries of those who are quiet by `by` microseconds, each told at its own time.
+    fn leave_quiet(&mut self, by: u64, now: Now, turn: &mut Turn) {
+        for quiet in self.followed.leave_quiet(&self.trails, by) {
+            let ago = micros(now).saturating_sub(quiet.trail.latest.saturating_add(QUIET));
+            let (wall, uptime) = (now.wall.saturating_sub(ago), now.uptime.saturating_sub(ago / 1000));
+            self.responder.on_quiet(&quiet, Now { wall, uptime, ..now }, turn);
+        }
+    }
+
+    /// A visitor of a decoy completes a handshake, and that is the probe; a SYN is one only if none follows.
+    fn past_decoys(&mut self, (probe, interface): Knock, now: Now) -> Option<Knock> {
+        if probe.protocol != Protocol::Tcp || !self.services.is_decoy(probe.protocol, probe.port) {
+            return Some((probe, interface));
+        }
+        if probe.scan_type == ScanType::Syn {
+            return self.half_open.saw_syn((probe, interface), now.instant);
+        }
+        if probe.scan_type == ScanType::Ack && self.half_open.waits_for(&probe) {
+            // It makes no room: its SYN has a place.
+            self.half_open.completed(&probe, now.instant);
+            return Some((Probe { scan_type: ScanType::Connect, verified: true, ..probe }, interface));
+        }
+        (!probe.scan_type.may_be_stray()).then_some((probe, interface))
+    }
+
+    fn count(&mut self, (probe, interface): Knock, now: Now, turn: &mut Turn) {
         let in_use = |protocol, port| self.services.holds(probe.destination, protocol, port);
-        let standing = match self.watch.judge(&probe, &self.table, &self.peers, in_use, micros(seen.now)) {
+        let account = self.watch.account(&probe);
+        let standing = match self.watch.judge(&probe, &self.table, &self.peers, in_use, micros(now)) {
             Verdict::Probe(standing) => standing,
-            Verdict::Scan(standing) if self.responder.is_worth_telling(standing) => standing,
-            Verdict::Scan(_)
-            | Verdict::NotWatched
+            Verdict::Scan(standing) => {
+                if !standing.crossed {
+                    self.trails.note(account, &probe, micros(now));
+                }
+                if !self.responder.is_worth_telling(standing) {
+                    return;
+                }
+                standing
+            }
+            Verdict::NotWatched
             | Verdict::ServiceInUse
             | Verdict::Martian
             | Verdict::Answer
-            | Verdict::Retransmission => return Vec::new(),
+            | Verdict::Retransmission => return,
         };
-        let mut turn = Turn::default();
-        self.responder.on_case(Case { probe, standing, interface: 0, connected: false }, seen.now, &mut turn);
-        turn.events.into_iter().map(|(event, _)| with_interface(event, seen.interface.as_deref())).collect()
+        let case = Case { probe, standing, interface, connected: false };
+        if standing.crossed {
+            self.followed.follow(&self.trails, account, case, micros(now));
+        }
+        self.responder.on_case(case, now, turn);
+    }
+
+    fn named(&self, turn: Turn) -> Vec<Event> {
+        let with_name = |(mut event, interface): (Event, u32)| {
+            if let Some(flow) = &mut event.flow {
+                flow.in_iface = self.interfaces.name(interface).map(str::to_owned);
+            }
+            event
+        };
+        turn.events.into_iter().map(with_name).collect()
     }
 
     /// A packet to oneself is left out, as the daemon does unless told otherwise.
@@ -218,13 +314,6 @@ impl Replay {
             }
         }
     }
-}
-
-fn with_interface(mut event: Event, interface: Option<&str>) -> Event {
-    if let Some(flow) = &mut event.flow {
-        flow.in_iface = interface.map(str::to_owned);
-    }
-    event
 }
 
 /// Whether an address can be one host's: not a group's, not everybody's, not nobody's.

@@ -43,7 +43,13 @@ impl Services {
         self.sockets.contains(&(host, protocol, port))
     }
 
-    fn is_decoy(&self, protocol: Protocol, port: u16) -> bool {
+    /// What a decoy says.
+    pub(super) fn is_of_a_decoy(&self, packet: &Packet) -> bool {
+        sender(packet.transport).is_some_and(|(protocol, port)| self.is_decoy(protocol, port))
+    }
+
+    /// Whether a decoy listens there.
+    pub(super) fn is_decoy(&self, protocol: Protocol, port: u16) -> bool {
         match protocol {
             Protocol::Tcp => self.tcp_decoys.contains(port),
             Protocol::Udp => self.udp_decoys.contains(port),

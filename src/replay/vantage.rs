@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::is_one_host;
 use crate::detect::table::Vantage;
 
@@ -24,6 +26,15 @@ impl View {
             View::EachHost => Vantage::EachHost,
             View::Host(_) => Vantage::Host,
             View::Network => Vantage::Network,
+        }
+    }
+
+    /// Where the one protected host's neighbours are: IPv6 hands out networks of 64 bits (RFC 7421). Where all are
+    /// protected, each source is held against the host it probes.
+    pub(super) fn on_link(self) -> Option<IpNet> {
+        match self {
+            View::Host(host @ IpAddr::V6(_)) => IpNet::new(host, 64).ok().map(|network| network.trunc()),
+            View::Host(IpAddr::V4(_)) | View::EachHost | View::Network => None,
         }
     }
 

@@ -14,6 +14,7 @@ use nix::sys::signalfd::SignalFd;
 
 use super::clock::Now;
 use super::decoy::{Decoys, Visit};
+use super::followed::Followed;
 use super::half_open::{HalfOpen, Knock};
 use super::helper_link::{HelperLink, LinkError};
 use super::host::Host;
@@ -23,7 +24,6 @@ use super::report::Reporter;
 use super::responder::{Case, Effect, Responder, Turn, micros};
 use super::sightings::{Sighting, State};
 use super::signals::{self, Asked};
-use super::trails::QUIET;
 use super::watcher::Shared;
 use crate::config::Loaded;
 use crate::control::protocol::{ControlReply, ControlRequest, Entry};
@@ -71,14 +71,6 @@ enum Sockets {
     Unknown,
 }
 
-/// A scanner that is followed.
-pub(super) struct Followed {
-    at: usize,
-    case: Case,
-    /// Microseconds of uptime.
-    alarm: u64,
-}
-
 /// Whether a service was in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Judged {
@@ -104,8 +96,8 @@ pub struct EventLoop {
     pub(super) batch: Vec<Sighting>,
     /// PROTECT_ESTABLISHED.
     pub(super) protect_established: bool,
-    /// Scanners that are followed until they fall quiet, with the time of their alarm.
-    pub(super) trails: Vec<Followed>,
+    /// Scanners that are followed until they fall quiet.
+    pub(super) followed: Followed,
     /// How often the score table is swept: every half-life of a score.
     pub(super) sweep_every: Duration,
     /// The configuration in force.
@@ -354,7 +346,8 @@ impl EventLoop {
             && self.is_connected_with(probe.source, now);
         let case = Case { probe, standing, interface, connected };
         if standing.crossed {
-            self.follow(case, now);
+            let account = self.responder.watch.account(&case.probe);
+            self.followed.follow(&self.shared.trails, account, case, micros(now));
         }
         self.responder.on_case(case, now, turn);
     }
@@ -368,26 +361,9 @@ impl EventLoop {
         })
     }
 
-    fn follow(&mut self, case: Case, now: Now) {
-        let account = self.responder.watch.source_key(case.probe.source).address();
-        let alarm = micros(now);
-        if let Some(at) = self.shared.trails.open(account, &case.probe, alarm)
-            && !self.trails.iter().any(|followed| followed.at == at)
-        {
-            self.trails.push(Followed { at, case, alarm });
-        }
-    }
-
     fn leave_the_quiet(&mut self, now: Now, turn: &mut Turn) {
-        let shared = self.shared.clone();
-        let is_quiet = |followed: &mut Followed| {
-            let latest = shared.trails.latest(followed.at).unwrap_or_default();
-            latest.saturating_add(QUIET) <= micros(now)
-        };
-        for Followed { at, case, alarm } in self.trails.extract_if(.., is_quiet) {
-            if let Some(trail) = shared.trails.close(at) {
-                self.responder.on_quiet(&case, &trail, alarm, now, turn);
-            }
+        for quiet in self.followed.leave_quiet(&self.shared.trails, micros(now)) {
+            self.responder.on_quiet(&quiet, now, turn);
         }
     }
 
@@ -548,9 +524,8 @@ impl EventLoop {
         let wait = nearest.saturating_duration_since(now.instant);
         let block =
             self.responder.blocks.next_end().map(|end| Duration::from_millis(end.saturating_sub(now.uptime)));
-        let quiet = self.trails.iter().filter_map(|followed| self.shared.trails.latest(followed.at)).min();
-        let quiet = quiet
-            .map(|latest| Duration::from_micros(latest.saturating_add(QUIET).saturating_sub(micros(now))));
+        let quiet = self.followed.next_quiet(&self.shared.trails);
+        let quiet = quiet.map(|quiet| Duration::from_micros(quiet.saturating_sub(micros(now))));
         let told = self.reporter.wants_flush(now.instant);
         let soonest = block.into_iter().chain(quiet).chain(told).fold(wait, Duration::min);
         // A millisecond more, as epoll counts whole ones and must not come too early.

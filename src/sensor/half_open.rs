@@ -49,6 +49,11 @@ impl HalfOpen {
         self.admit(key, Some(knock), now)
     }
 
+    /// Whether the handshake that `segment` may complete is waited for.
+    pub fn waits_for(&self, segment: &Probe) -> bool {
+        self.waiting.get(&key_of(segment)).is_some_and(Option::is_some)
+    }
+
     /// A decoy accepted `visit`: its SYN, seen already or still to be seen, is no half-open probe. Returns the one that
     /// had to make room, as [`HalfOpen::saw_syn`] does.
     pub fn completed(&mut self, visit: &Probe, now: Instant) -> Option<Knock> {
@@ -80,6 +85,18 @@ impl HalfOpen {
                     return Some(knock);
                 }
             }
+        })
+    }
+
+    /// All that still wait, as if their time were over.
+    pub fn drain(&mut self) -> impl Iterator<Item = Knock> + '_ {
+        std::iter::from_fn(move || {
+            while !self.arrivals.is_empty() {
+                if let Some(knock) = self.take_oldest() {
+                    return Some(knock);
+                }
+            }
+            None
         })
     }
 

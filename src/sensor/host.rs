@@ -134,8 +134,7 @@ impl Host {
     /// `watch`, with the networks in which IPv6 sources are judged one by one as of now.
     pub fn watch(&self, watch: &Watch) -> Watch {
         let protected = self.configured_never.iter().copied().chain(self.surroundings.never_block());
-        let around = protected.filter_map(|network| around(network, watch.ipv6_prefix));
-        let one_by_one = self.surroundings.networks().chain(TRANSLATED).chain(around).collect();
+        let one_by_one = one_by_one(self.surroundings.networks(), protected, watch.ipv6_prefix);
         Watch { one_by_one, ..watch.clone() }
     }
 
@@ -285,6 +284,16 @@ impl Host {
         }
         event
     }
+}
+
+/// Where IPv6 sources are judged one by one: on our own links, behind translators, around who is protected.
+pub(crate) fn one_by_one(
+    on_link: impl IntoIterator<Item = IpNet>,
+    protected: impl IntoIterator<Item = IpNet>,
+    prefix: u8,
+) -> Networks {
+    let around = protected.into_iter().filter_map(|network| around(network, prefix));
+    on_link.into_iter().chain(TRANSLATED).chain(around).collect()
 }
 
 /// The prefix that a source beside this protected network would be judged by: it must not shield its neighbours.

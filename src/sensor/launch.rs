@@ -19,6 +19,7 @@ use super::confine::{self, Confined};
 use super::decoy::Decoys;
 use super::event_loop::{self, End, EventLoop};
 use super::filter::Interest;
+use super::followed::Followed;
 use super::half_open::HalfOpen;
 use super::helper_link::{HelperLink, LinkError, QUEUE};
 use super::host::{Host, Known};
@@ -213,7 +214,7 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
         notifier,
         batch: Vec::with_capacity(event_loop::BATCH),
         protect_established: config.protect_established,
-        trails: Vec::new(),
+        followed: Followed::default(),
         sweep_every: half_life(config).unwrap_or(NEVER_SWEPT),
         sweep_at: Instant::now() + half_life(config).unwrap_or(NEVER_SWEPT),
         loaded: loaded.clone(),

@@ -11,6 +11,7 @@ pub mod datagram;
 pub mod decoy;
 pub mod event_loop;
 pub mod filter;
+pub mod followed;
 pub mod frame;
 pub mod half_open;
 pub mod helper_link;

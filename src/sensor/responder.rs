@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use super::allowance::Allowance;
 use super::blocks::{Block, Blocks};
 use super::clock::Now;
-use super::trails::Trail;
+use super::followed::Quiet;
 use crate::config::BlockMode;
 use crate::control::protocol::outcome_reason;
 use crate::detect::Probe;
@@ -312,9 +312,10 @@ impl Responder {
     }
 
     /// What a scanner did from its alarm on, now that it is quiet.
-    pub fn on_quiet(&self, case: &Case, trail: &Trail, alarm: u64, now: Now, turn: &mut Turn) {
-        let latest =
-            self.table.standing(self.watch.account(&case.probe).in_ledger(case.standing.ledger), micros(now));
+    pub fn on_quiet(&self, quiet: &Quiet, now: Now, turn: &mut Turn) {
+        let Quiet { case, trail, alarm } = quiet;
+        let account = self.watch.account(&case.probe).in_ledger(case.standing.ledger);
+        let latest = self.table.standing(account, micros(now));
         let case = Case { standing: latest.unwrap_or(case.standing), ..*case };
         self.tell(EventType::Stats, &case, None, now, turn);
         if let Some((event, _)) = turn.events.last_mut() {
@@ -322,7 +323,7 @@ impl Responder {
                 probes: trail.probes,
                 distinct_ports: trail.ports.len() as u64,
                 ports: first_ranges(&trail.ports.to_string()),
-                seconds: trail.latest.saturating_sub(alarm) / 1_000_000,
+                seconds: trail.latest.saturating_sub(*alarm) / 1_000_000,
             });
         }
     }

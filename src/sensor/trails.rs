@@ -4,13 +4,13 @@
 //! finds no room gets no summary. Never decides anything.
 #![forbid(unsafe_code)]
 
-use std::net::IpAddr;
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use siphasher::sip::SipHasher13;
 
 use crate::config::PortSet;
-use crate::detect::Probe;
+use crate::detect::{Probe, SourceKey};
 
 /// Sources that are followed at a time.
 const TRAILS: usize = 32;
@@ -51,9 +51,9 @@ impl Trails {
         Trails { slots: (0..TRAILS).map(|_| Slot::new()).collect(), hasher: SipHasher13::new_with_key(key) }
     }
 
-    /// Follows `account` from `probe` on; `None` if there is no room. Gives the number of its trail. Once opened, it is
+    /// Follows whoever has `account`, in either ledger, from `probe` on; `None` if there is no room. Gives the number of its trail. Once opened, it is
     /// the same trail for whoever opens it again.
-    pub fn open(&self, account: IpAddr, probe: &Probe, now: u64) -> Option<usize> {
+    pub fn open(&self, account: SourceKey, probe: &Probe, now: u64) -> Option<usize> {
         let mark = self.mark(account);
         let mine = self.slots.iter().position(|slot| slot.mark.load(Relaxed) == mark);
         let at = mine.or_else(|| self.slots.iter().position(|slot| slot.is_free(now)))?;
@@ -67,7 +67,7 @@ impl Trails {
     }
 
     /// A probe of a source over the trigger.
-    pub fn note(&self, account: IpAddr, probe: &Probe, now: u64) {
+    pub fn note(&self, account: SourceKey, probe: &Probe, now: u64) {
         let mark = self.mark(account);
         if let Some(slot) = self.slots.iter().find(|slot| slot.mark.load(Relaxed) == mark) {
             slot.note(probe, now);
@@ -84,12 +84,10 @@ impl Trails {
         self.slots.get(at).map(Slot::take)
     }
 
-    fn mark(&self, account: IpAddr) -> u64 {
-        let hash = match account {
-            IpAddr::V4(address) => self.hasher.hash(&address.octets()),
-            IpAddr::V6(address) => self.hasher.hash(&address.octets()),
-        };
-        hash.max(1)
+    fn mark(&self, account: SourceKey) -> u64 {
+        let mut hasher = self.hasher;
+        account.hash(&mut hasher);
+        hasher.finish().max(1)
     }
 }
 
@@ -151,19 +149,19 @@ mod tests {
         }
     }
 
-    fn address(number: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, number])
+    fn account(number: u8) -> SourceKey {
+        SourceKey::of([192, 0, 2, number].into(), 64)
     }
 
     #[test]
     fn a_full_scan_leaves_one_trail_with_its_counts_and_ranges() {
         let trails = Trails::new(&[1; 16]);
-        let at = trails.open(address(1), &probe(1), 10).unwrap();
+        let at = trails.open(account(1), &probe(1), 10).unwrap();
         (2..=65_535)
             .filter(|port| port % 1000 != 0)
-            .for_each(|port| trails.note(address(1), &probe(port), 20));
-        trails.note(address(2), &probe(7), 90);
-        assert_eq!((trails.open(address(1), &probe(1), 30), trails.latest(at)), (Some(at), Some(20)));
+            .for_each(|port| trails.note(account(1), &probe(port), 20));
+        trails.note(account(2), &probe(7), 90);
+        assert_eq!((trails.open(account(1), &probe(1), 30), trails.latest(at)), (Some(at), Some(20)));
         let trail = trails.close(at).unwrap();
         assert_eq!((trail.probes, trail.latest), (65_535 - 65, 20));
         assert!(trail.ports.to_string().starts_with("1-999,1001-1999,"), "{}", trail.ports);
@@ -173,9 +171,9 @@ mod tests {
     #[test]
     fn there_is_room_for_so_many_and_for_the_next_when_one_ends() {
         let trails = Trails::new(&[1; 16]);
-        let opened = (0..=255).filter(|&number| trails.open(address(number), &probe(1), 1).is_some());
+        let opened = (0..=255).filter(|&number| trails.open(account(number), &probe(1), 1).is_some());
         assert_eq!(opened.count(), TRAILS);
         trails.close(5);
-        assert_eq!(trails.open(address(200), &probe(1), 1), Some(5));
+        assert_eq!(trails.open(account(200), &probe(1), 1), Some(5));
     }
 }

@@ -159,7 +159,7 @@ impl Watcher {
         let in_use = |protocol, port| self.shared.in_use.holds(protocol, port);
         match view.watch.judge(probe, &self.shared.table, &self.shared.peers, in_use, micros) {
             Verdict::Scan(standing) => {
-                let account = view.watch.source_key(probe.source).address();
+                let account = view.watch.account(probe);
                 match standing.crossed {
                     true => drop(self.shared.trails.open(account, probe, micros)),
                     false => self.shared.trails.note(account, probe, micros),
