@@ -3,6 +3,9 @@
 //! Pure: clock and randomness are arguments, and no socket, file or firewall is known here.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+#[cfg(not(loom))]
+mod laws;
 pub mod peers;
 pub mod policy;
 pub mod probe;
