@@ -151,3 +151,28 @@ fn who_asks_for_an_address_within_a_blocked_network_is_told_what_to_lift() {
         assert!(daemon.client(&["unblock", wide]).status.success());
     }
 }
+
+#[test]
+fn rules_that_somebody_takes_out_are_put_back_with_the_blocks() {
+    let lab = Lab::new(1);
+    let daemon = Setup::new(&lab, &config("1h")).start();
+    for blocked in ["198.51.100.9", "2001:db8:1:2::/64"] {
+        assert!(daemon.client(&["block", blocked]).status.success());
+    }
+    let rules = || lab.nft_table().matches("counter packets").count();
+    let whole = rules();
+    for what in [
+        "flush chain inet portsentry probe",
+        "flush chain inet portsentry prefixes",
+        "delete table inet portsentry",
+    ] {
+        assert!(lab.on_target(&["nft", what]).status.success());
+        assert!(rules() < whole, "{what}");
+        eventually("the rules are back at the next look", PATIENCE, || rules() == whole);
+        let table = lab.nft_table();
+        assert!(
+            table.contains("198.51.100.9 timeout") && table.contains("2001:db8:1:2:: timeout"),
+            "{table}"
+        );
+    }
+}

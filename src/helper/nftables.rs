@@ -100,6 +100,8 @@ pub type Result<T> = std::result::Result<T, NftablesError>;
 pub struct Nftables {
     socket: Socket,
     sets: BTreeSet<BlockSet>,
+    /// Rules that we made and that must be there.
+    rules: usize,
 }
 
 impl Nftables {
@@ -108,7 +110,7 @@ impl Nftables {
     pub fn open() -> Result<Nftables> {
         let socket = Socket::open(libc::NETLINK_NETFILTER, 0).map_err(NftablesError::Socket)?;
         socket.widen_send_buffer(LONGEST_BATCH).map_err(NftablesError::Socket)?;
-        let mut nftables = Nftables { socket, sets: BTreeSet::new() };
+        let mut nftables = Nftables { socket, sets: BTreeSet::new(), rules: 0 };
         nftables.ask_generation()?;
         nftables.sets = nftables.find_sets()?;
         Ok(nftables)
@@ -124,8 +126,9 @@ impl Nftables {
         commands.extend(
             sets.iter().filter(|set| !BlockSet::SINGLES.contains(set)).copied().flat_map(ruleset::new_set),
         );
+        let rules = rules_in(&commands);
         self.install_together(commands, ruleset::add_blocks(blocks))?;
-        self.sets = sets;
+        (self.sets, self.rules) = (sets, rules);
         Ok(())
     }
 
@@ -155,9 +158,11 @@ impl Nftables {
         let needed: BTreeSet<BlockSet> = blocks.iter().map(|block| BlockSet::of(&block.target)).collect();
         let missing: Vec<BlockSet> = needed.difference(&self.sets).copied().collect();
         let mut commands: Vec<Command> = missing.iter().copied().flat_map(ruleset::new_set).collect();
+        let rules = rules_in(&commands);
         commands.extend(ruleset::refresh_blocks(blocks));
         self.apply(&commands)?;
         self.sets.extend(missing);
+        self.rules = self.rules.saturating_add(rules);
         Ok(())
     }
 
@@ -219,13 +224,11 @@ impl Nftables {
         Ok(rules.into_iter().fold((0, 0), sum))
     }
 
-    /// Whether our table is in the kernel.
+    /// Whether our table is in the kernel with all its rules: a set that no rule asks blocks nobody.
     pub fn is_installed(&mut self) -> Result<bool> {
-        match self.socket.request(Kind::GetTable.number(), 0, |message| nftables::table(message, TABLE)) {
-            Ok(()) => Ok(true),
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-            Err(error) => Err(NftablesError::new("find the table", error)),
-        }
+        let fill = |message: &mut _| nftables::rules_of(message, TABLE);
+        let rules = self.dump("look for the table", Kind::GetRule, fill, |_, list| list.push(()))?;
+        Ok(!rules.is_empty() && rules.len() >= self.rules)
     }
 
     /// Deletes our table, if it is there, and with it all we ever did.
@@ -306,4 +309,8 @@ impl Nftables {
             Ok(true) | Err(_) => NftablesError::new(step, source),
         }
     }
+}
+
+fn rules_in(commands: &[Command]) -> usize {
+    commands.iter().filter(|command| matches!(command, Command::NewRule(..))).count()
 }

@@ -545,7 +545,7 @@ impl<R: Respond> Service<R> {
         match self.responses.is_in_place() {
             Ok(true) => {}
             Ok(false) => {
-                log("the firewall table was deleted by somebody and is installed again");
+                log("the firewall table, or a rule in it, was deleted by somebody and is installed again");
                 if let Err(refusal) = self.install() {
                     log(&refusal.text);
                 }

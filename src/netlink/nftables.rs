@@ -28,7 +28,6 @@ const FAMILY_HEADER_LENGTH: usize = 4;
 #[expect(missing_docs, reason = "the kernel's names")]
 pub enum Kind {
     NewTable = 0,
-    GetTable = 1,
     DeleteTable = 2,
     NewChain = 3,
     NewRule = 6,
@@ -52,7 +51,7 @@ impl Kind {
         match self {
             Kind::NewTable | Kind::NewChain | Kind::NewSet | Kind::NewElements => libc::NLM_F_CREATE as u16,
             Kind::NewRule => (libc::NLM_F_CREATE | libc::NLM_F_APPEND) as u16,
-            Kind::GetTable | Kind::DeleteTable | Kind::GetRule | Kind::GetSet => 0,
+            Kind::DeleteTable | Kind::GetRule | Kind::GetSet => 0,
             Kind::GetElements | Kind::DeleteElements | Kind::GetGeneration => 0,
         }
     }
