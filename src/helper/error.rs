@@ -33,6 +33,11 @@ pub enum HelperError {
     /// Replies are not read.
     #[error("the sensor has not read a reply for {0} seconds; blocks stay in place until they expire")]
     SensorStuck(u64),
+    /// Two daemons, where there can be one.
+    #[error(
+        "another daemon is at work in {0}: its helper is {1}; stop it, or give this one a STATE_DIR and a network namespace of its own"
+    )]
+    NotAlone(&'static str, String),
     /// The ledger cannot be used.
     #[error("ledger: {0}")]
     Ledger(#[from] LedgerError),
@@ -59,7 +64,8 @@ impl HelperError {
             | HelperError::SensorGone
             | HelperError::SensorStuck(_) => 70,
             HelperError::Settings(_) | HelperError::Frame(_) | HelperError::Channel(_) => 65,
-            HelperError::Ledger(_)
+            HelperError::NotAlone(..)
+            | HelperError::Ledger(_)
             | HelperError::Respond(_)
             | HelperError::Surroundings(_)
             | HelperError::Sandbox(_)

@@ -18,6 +18,7 @@ pub mod iptables;
 pub mod jobs;
 pub mod ledger;
 pub mod nftables;
+pub mod only_one;
 pub mod respond;
 pub mod route;
 pub mod ruleset;

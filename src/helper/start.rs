@@ -14,6 +14,7 @@ use super::blocked_file::BlockedFile;
 use super::confine;
 use super::error::{HelperError, log};
 use super::ledger::Ledger;
+use super::only_one::{self, Alone};
 use super::respond::System;
 use super::run::Loop;
 use super::service::{Opened, Service};
@@ -40,6 +41,7 @@ fn serve() -> Result<(), HelperError> {
     ignore_signals()?;
     let settings = Settings::read_from(&mut requests)?;
     let cage = confine::cage(&settings)?;
+    let _alone = Alone::in_this_network()?;
     // Before root is left: its folder is not the helper's user's.
     let owner = settings.run_as.map(|(uid, _)| uid);
     let blocked_file =
@@ -47,6 +49,7 @@ fn serve() -> Result<(), HelperError> {
     confine::rights(settings.rights(), settings.run_as)?;
     let responses = System::open(&settings.block_with)?;
     let landlock = confine::files(&settings)?;
+    let _lock = only_one::on_state(&settings.state_dir)?;
     let steps = Steps::open(&settings)?;
     let ledger = Ledger::open(&settings.state_dir)?;
     let opened = Opened { responses, steps, ledger, blocked_file, landlock };

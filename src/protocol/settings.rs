@@ -11,6 +11,8 @@ pub use super::responses::Response;
 
 /// The ledger's file name in STATE_DIR: the sensor hands the file to the helper's user, the helper keeps it.
 pub const LEDGER: &str = "ledger";
+/// Whoever has this one locked, in the same place, is the helper at work on it.
+pub const LEDGER_LOCK: &str = "ledger.lock";
 
 /// The helper's settings. Times are seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

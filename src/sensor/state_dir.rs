@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use crate::protocol::settings::LEDGER;
+use crate::protocol::settings::{LEDGER, LEDGER_LOCK};
 use crate::sandbox::identity::Identity;
 
 /// Why there is no folder for the ledger.
@@ -30,12 +30,12 @@ pub enum StateDirError {
         /// One of the files in it.
         name: String,
     },
-    /// A ledger that is no plain file.
+    /// A ledger, or its lock, that is no plain file.
     #[error("{path} is a link or has a second name: move it away, it may have been planted", path = .0.display())]
     Planted(PathBuf),
 }
 
-/// Makes `path`, and gives it and the ledger in it to `identity` where we are root.
+/// Makes `path`, and gives it and the ledger in it, with its lock, to `identity` where we are root.
 ///
 /// # Errors
 /// It cannot be made, is a link, or is not ours alone.
@@ -50,7 +50,7 @@ pub fn make(path: &Path, identity: Identity) -> Result<(), StateDirError> {
     let folder = open(path, libc::O_DIRECTORY).map_err(failed)?;
     fchown(&folder, Some(identity.uid), Some(identity.gid)).map_err(failed)?;
     folder.set_permissions(Permissions::from_mode(0o700)).map_err(failed)?;
-    give_ledger(&path.join(LEDGER), identity)
+    [LEDGER, LEDGER_LOCK].iter().try_for_each(|name| give(&path.join(name), identity))
 }
 
 fn ours_alone(path: &Path) -> Result<(), StateDirError> {
@@ -64,20 +64,20 @@ fn ours_alone(path: &Path) -> Result<(), StateDirError> {
 }
 
 /// RUN_AS may have been another before.
-fn give_ledger(path: &Path, identity: Identity) -> Result<(), StateDirError> {
+fn give(path: &Path, identity: Identity) -> Result<(), StateDirError> {
     let failed = |error| StateDirError::System { path: path.to_owned(), error };
-    let ledger = match open(path, libc::O_NONBLOCK) {
+    let file = match open(path, libc::O_NONBLOCK) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
             return Err(StateDirError::Planted(path.to_owned()));
         }
-        ledger => ledger.map_err(failed)?,
+        file => file.map_err(failed)?,
     };
-    let facts = ledger.metadata().map_err(failed)?;
+    let facts = file.metadata().map_err(failed)?;
     if !facts.is_file() || facts.nlink() != 1 {
         return Err(StateDirError::Planted(path.to_owned()));
     }
-    fchown(&ledger, Some(identity.uid), Some(identity.gid)).map_err(failed)
+    fchown(&file, Some(identity.uid), Some(identity.gid)).map_err(failed)
 }
 
 fn open(path: &Path, flags: i32) -> io::Result<File> {
