@@ -20,8 +20,12 @@ pub const MAX_BLOCKS: usize = 32_768;
 pub const MAX_PROTECTED: usize = 4_096;
 
 /// New blocks a minute, and at once. The sensor's own budget is tighter; this one is for a captured sensor.
-const BLOCKS_A_MINUTE: u32 = 3_000;
-const BLOCKS_AT_ONCE: u32 = 1_000;
+const BLOCKS_A_MINUTE: u32 = 2_400;
+const BLOCKS_AT_ONCE: u32 = 800;
+/// As many more, and this part of the table, are for those that no flood of forged sources can ask for.
+const RESERVED_A_MINUTE: u32 = 600;
+const RESERVED_AT_ONCE: u32 = 200;
+const RESERVED_BLOCKS: usize = MAX_BLOCKS / 8;
 /// The operator's requests have a budget of their own, so that a flood cannot lock the operator out.
 const OTHERS_A_MINUTE: u32 = 6_000;
 const OTHERS_AT_ONCE: u32 = 2_000;
@@ -46,7 +50,17 @@ pub struct Authority {
     protected: Vec<IpNet>,
     never: Networks,
     blocks: Budget,
+    reserve: Budget,
     others: Budget,
+}
+
+/// What stands behind a request for a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Packets that anybody could have sent in this source's name.
+    Claimed,
+    /// A handshake with the source, or an operator.
+    Proved,
 }
 
 impl Authority {
@@ -58,6 +72,7 @@ impl Authority {
             protected: Vec::new(),
             never: Networks::default(),
             blocks: Budget::new(BLOCKS_A_MINUTE, BLOCKS_AT_ONCE, uptime),
+            reserve: Budget::new(RESERVED_A_MINUTE, RESERVED_AT_ONCE, uptime),
             others: Budget::new(OTHERS_A_MINUTE, OTHERS_AT_ONCE, uptime),
         };
         authority.join();
@@ -102,17 +117,24 @@ impl Authority {
         if target.prefix_len() < widest { Err(Outcome::RefusedPrefix) } else { Ok(()) }
     }
 
-    /// Whether there is room for one more block beside the `held` ones.
-    pub fn has_room(&self, held: usize) -> bool {
-        held < MAX_BLOCKS
+    /// Whether there is room for one more block of this standing beside the `held` ones.
+    pub fn has_room(&self, held: usize, standing: Standing) -> bool {
+        match standing {
+            Standing::Claimed => held < MAX_BLOCKS - RESERVED_BLOCKS,
+            Standing::Proved => held < MAX_BLOCKS,
+        }
     }
 
     /// Whether there is room and budget for one more block beside the `held` ones; pays for it.
-    pub fn grant(&mut self, held: usize, uptime: u64) -> Result<(), Outcome> {
-        if !self.has_room(held) {
+    pub fn grant(&mut self, held: usize, standing: Standing, uptime: u64) -> Result<(), Outcome> {
+        if !self.has_room(held, standing) {
             return Err(Outcome::RefusedFull);
         }
-        if self.blocks.spend(uptime) { Ok(()) } else { Err(Outcome::RefusedRate) }
+        let is_paid = match standing {
+            Standing::Claimed => self.blocks.spend(uptime),
+            Standing::Proved => self.blocks.spend(uptime) || self.reserve.spend(uptime),
+        };
+        if is_paid { Ok(()) } else { Err(Outcome::RefusedRate) }
     }
 
     /// Whether there is budget for a request that blocks nothing; pays for it.
@@ -186,17 +208,36 @@ mod tests {
     fn a_full_table_refuses_without_charging() {
         let mut authority = authority();
         for _ in 0..BLOCKS_AT_ONCE * 2 {
-            assert_eq!(authority.grant(MAX_BLOCKS, 0), Err(Outcome::RefusedFull));
+            assert_eq!(authority.grant(MAX_BLOCKS, Standing::Proved, 0), Err(Outcome::RefusedFull));
         }
-        assert_eq!(authority.grant(MAX_BLOCKS - 1, 0), Ok(()));
+        assert_eq!(authority.grant(MAX_BLOCKS - 1, Standing::Proved, 0), Ok(()));
     }
 
     #[test]
     fn a_million_requests_in_a_minute_get_the_minutes_allowance() {
+        let granted = |standing| {
+            let mut authority = authority();
+            let asked =
+                (0..1_000_000).filter(|at| authority.grant(0, standing, at * 60_000 / 1_000_000).is_ok());
+            let granted = asked.count();
+            assert_eq!(authority.permit(60_000), Ok(()));
+            granted
+        };
+        assert_eq!(granted(Standing::Claimed), (BLOCKS_AT_ONCE + BLOCKS_A_MINUTE) as usize - 1);
+        let all = BLOCKS_AT_ONCE + BLOCKS_A_MINUTE + RESERVED_AT_ONCE + RESERVED_A_MINUTE;
+        assert_eq!(granted(Standing::Proved), all as usize - 2);
+    }
+
+    #[test]
+    fn a_flood_of_claims_keeps_no_proved_scanner_and_no_operator_out() {
         let mut authority = authority();
-        let granted = (0..1_000_000).filter(|at| authority.grant(0, at * 60_000 / 1_000_000).is_ok()).count();
-        assert_eq!(granted, (BLOCKS_AT_ONCE + BLOCKS_A_MINUTE) as usize - 1);
-        assert_eq!(authority.permit(60_000), Ok(()));
+        let held = (0..).find(|&held| !authority.has_room(held, Standing::Claimed)).unwrap();
+        while authority.grant(0, Standing::Claimed, 0).is_ok() {}
+        assert_eq!(authority.grant(held, Standing::Claimed, 60_000), Err(Outcome::RefusedFull));
+        for _ in 0..RESERVED_AT_ONCE {
+            assert_eq!(authority.grant(held, Standing::Proved, 0), Ok(()));
+        }
+        assert_eq!(authority.grant(held, Standing::Proved, 0), Err(Outcome::RefusedRate));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::authorise::Authority;
+use super::authorise::{Authority, Standing};
 use super::clock::Now;
 use super::escalation::{Block, Escalation};
 use crate::detect::probe::Protocol;
@@ -106,7 +106,7 @@ impl Core {
     pub fn decide(&mut self, request: &Request, pending: usize, now: Now) -> Action {
         let id = request.id();
         let decided = match *request {
-            Request::Block { target, seconds, port, protocol, .. } => {
+            Request::Block { target, seconds, port, protocol, verified, .. } => {
                 let run_only = self.run_only.holds(protocol, port);
                 let asked = Grant {
                     id,
@@ -115,7 +115,8 @@ impl Core {
                     port,
                     run_only,
                 };
-                return self.decide_block(asked, seconds, pending, now);
+                let standing = if verified { Standing::Proved } else { Standing::Claimed };
+                return self.decide_block(asked, (seconds, standing), pending, now);
             }
             // Neither costs more than its frame, and an end must never be refused.
             Request::Ping { .. } => return Action::Answer(Reply::Pong { id }),
@@ -134,7 +135,13 @@ impl Core {
         self.authority.permit(now.uptime).map(|()| action)
     }
 
-    fn decide_block(&mut self, asked: Grant, seconds: u32, pending: usize, now: Now) -> Action {
+    fn decide_block(
+        &mut self,
+        asked: Grant,
+        (seconds, standing): (u32, Standing),
+        pending: usize,
+        now: Now,
+    ) -> Action {
         let Grant { id, target, run_only, .. } = asked;
         if let Err(outcome) = self.authority.check_target(&target) {
             return Action::Answer(done(id, outcome));
@@ -145,7 +152,7 @@ impl Core {
         if let Some(block) = current.filter(|block| run_only || !block.is_run_only()) {
             return Action::Answer(in_force(id, Outcome::AlreadyBlocked, block, now.utc, 0, block.with));
         }
-        match self.authority.grant(self.escalation.len() + pending, now.uptime) {
+        match self.authority.grant(self.escalation.len() + pending, standing, now.uptime) {
             Ok(()) => Action::Block(asked),
             Err(outcome) => Action::Answer(done(id, outcome)),
         }

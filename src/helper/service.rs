@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use super::authorise::Authority;
+use super::authorise::{Authority, Standing};
 use super::blocked_file::{self, BlockedFile};
 use super::clock::{Clock, Now};
 use super::command::Failure;
@@ -128,7 +128,7 @@ impl<R: Respond> Service<R> {
         for target in blocked.addresses.iter().map(|&address| IpNet::from(address)) {
             let is_new =
                 !self.core.escalation.knows(&target) && self.core.authority.check_target(&target).is_ok();
-            if is_new && self.core.authority.has_room(self.core.escalation.len()) {
+            if is_new && self.core.authority.has_room(self.core.escalation.len(), Standing::Claimed) {
                 let block = self.core.escalation.sentence(&target, 0, self.now.utc);
                 self.core.escalation.enter(target, block);
                 self.ledger.note(target, block);

@@ -21,7 +21,7 @@ pub enum Request {
         port: u16,
         /// Its transport.
         protocol: Protocol,
-        /// The handshake was completed: the source is not spoofed.
+        /// A handshake was completed, so the source is not spoofed; or an operator asked.
         verified: bool,
     },
     /// Lift a block.

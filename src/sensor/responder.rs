@@ -387,7 +387,7 @@ impl Responder {
     }
 
     fn ask(&mut self, target: IpNet, case: Case, now: Now, turn: &mut Turn) {
-        let Probe { port, protocol, verified, .. } = case.probe;
+        let (Probe { port, protocol, .. }, verified) = (case.probe, case.standing.verified);
         let request = |id| Request::Block { id, target, seconds: 0, port, protocol, verified };
         match self.requests.send(request) {
             Ok(id) => {
