@@ -111,6 +111,25 @@ fn wrong_usage_leaves_with_2_and_a_missing_file_with_1() {
     assert!(stderr.contains("cannot read the configuration: No such file"), "{stderr}");
 }
 
+/// Nobody writes into them: a check, and a reload, would wait for ever.
+#[test]
+fn pipes_in_the_place_of_files_are_refused_at_once() {
+    let pipe = |path: PathBuf| nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let lab = Lab::with("TCP_PORTS=1\n");
+    std::fs::write(
+        lab.conf(),
+        format!("TCP_PORTS=\"1\"\nIGNORE_FILE=\"{}/ignore\"\n", lab.folder.path().display()),
+    )
+    .unwrap();
+    pipe(lab.folder.path().join("ignore"));
+    let (code, _, stderr) = lab.check(&[]);
+    assert!(code == Some(1) && stderr.contains("ignore: it is a pipe"), "{stderr}");
+    std::fs::remove_file(lab.conf()).unwrap();
+    pipe(lab.conf());
+    let (code, _, stderr) = lab.check(&[]);
+    assert!(code == Some(1) && stderr.contains("cannot read the configuration: it is a pipe"), "{stderr}");
+}
+
 #[test]
 fn quiet_leaves_only_what_is_wrong() {
     let right = Lab::with("TCP_PORTS=\"1\"\n");

@@ -206,6 +206,16 @@ fn silent_clients_hold_all_places_only_until_their_time_is_over() {
 }
 
 #[test]
+fn two_rounds_of_silent_clients_keep_nobody_waiting_for_their_whole_time() {
+    let daemon = Daemon::start(geteuid().as_raw());
+    let begun = Instant::now();
+    let silent: Vec<UnixStream> = (0..=2 * CLIENTS).map(|_| daemon.connect()).collect();
+    assert!(daemon.answers());
+    assert!(begun.elapsed() < CLIENT_TIME, "{:?}", begun.elapsed());
+    drop(silent);
+}
+
+#[test]
 fn a_client_that_does_not_read_is_dropped_when_its_share_is_full() {
     let daemon = Daemon::start(geteuid().as_raw());
     let mut stream = daemon.connect();

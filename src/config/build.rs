@@ -4,7 +4,9 @@
 //! all of them; a file with any error configures nothing.
 #![forbid(unsafe_code)]
 
+use std::fs::OpenOptions;
 use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -79,6 +81,9 @@ pub struct Overrides {
     pub flags: Flags,
 }
 
+/// open(2)'s flags for both files as they reach the kernel.
+pub const OPEN_FLAGS: i32 = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_CLOEXEC;
+
 /// Longest file that is read, bytes: far above any real one, far below what would hurt.
 const LONGEST_FILE: u64 = 1 << 20;
 
@@ -112,7 +117,12 @@ pub fn control_socket(path: &Path) -> PathBuf {
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = file.map_err(|error| error.to_string())?;
+    // Whoever writes into it may never come, and a reload must not wait.
+    if file.metadata().is_ok_and(|facts| facts.file_type().is_fifo()) {
+        return Err("it is a pipe".into());
+    }
     file.take(LONGEST_FILE + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     match bytes.len() as u64 > LONGEST_FILE {
         true => Err(format!("it is longer than {LONGEST_FILE} bytes")),

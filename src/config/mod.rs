@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-pub use build::{Loaded, Override, Overrides, Setting, control_socket, load, parse};
+pub use build::{Loaded, OPEN_FLAGS, Override, Overrides, Setting, control_socket, load, parse};
 pub use duration::FOREVER;
 pub use error::{ConfigError, Origin, Position};
 pub use ports::PortSet;

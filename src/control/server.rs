@@ -1,7 +1,7 @@
 //! The daemon's end of the control socket; run by the sensor's event loop.
 //!
-//! Bound before confinement. Never waits for a client: each has [`CLIENT_TIME`] to ask and to read its answer, and at
-//! most [`REPLY_LIMIT`] bytes are kept for it. The socket's file stays when the daemon ends (by then it has no right to
+//! Bound before confinement. Never waits for a client: each has [`ASKING_TIME`] to ask, [`CLIENT_TIME`] until it has
+//! read its answer, and at most [`REPLY_LIMIT`] bytes are kept for it. The socket's file stays when the daemon ends (by then it has no right to
 //! remove it) and is taken away by the next start.
 #![forbid(unsafe_code)]
 
@@ -25,6 +25,9 @@ pub const CLIENTS: usize = 8;
 /// Tokens that the server uses, from the base given to [`ControlServer::register`]: the listener's, then the clients'.
 pub const TOKENS: u64 = CLIENTS as u64 + 1;
 
+/// Time from connecting until the question has come: whoever is silent must not keep others waiting for a place.
+pub const ASKING_TIME: Duration = Duration::from_secs(1);
+
 /// Time from connecting until the whole answer is read.
 pub const CLIENT_TIME: Duration = Duration::from_secs(10);
 
@@ -38,8 +41,8 @@ pub const REPLY_LIMIT: usize = 4 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// A daemon answers there.
-    #[error("Another daemon answers on {0}; stop it, or give this one its own CONTROL_SOCKET")]
-    Occupied(PathBuf),
+    #[error("Another daemon, process {1}, answers on {0}; stop it, or give this one its own CONTROL_SOCKET")]
+    Occupied(PathBuf, String),
     /// A file of another kind is there.
     #[error("{0} exists and is not a socket; remove it, or give another CONTROL_SOCKET")]
     NotASocket(PathBuf),
@@ -88,6 +91,8 @@ struct Client {
     stream: UnixStream,
     serial: u64,
     deadline: Instant,
+    /// The deadline once it has asked.
+    answered_by: Instant,
     request: Vec<u8>,
     asked: bool,
     reply: Vec<u8>,
@@ -274,7 +279,8 @@ impl Client {
         let mut client = Client {
             stream,
             serial,
-            deadline: now + CLIENT_TIME,
+            deadline: now + ASKING_TIME,
+            answered_by: now + CLIENT_TIME,
             request: Vec::new(),
             asked: false,
             reply: Vec::new(),
@@ -312,6 +318,7 @@ impl Client {
         match serde_json::from_slice(line) {
             Ok(request) => {
                 self.asked = true;
+                self.deadline = self.answered_by;
                 self.request = Vec::new();
                 Received::Request(request)
             }
@@ -361,12 +368,16 @@ fn clear(path: &Path) -> Result<(), BindError> {
         Ok(found) if !found.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
         Ok(_) => {}
     }
-    match connected(path) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(failed),
-        Err(error) if error.kind() != ErrorKind::WouldBlock => Err(failed(error)),
+    let process = match connected(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            return fs::remove_file(path).map_err(failed);
+        }
+        Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(failed(error)),
         // A full queue (EAGAIN) is a daemon's too, if a busy one's.
-        Ok(_) | Err(_) => Err(BindError::Occupied(path.to_owned())),
-    }
+        Err(_) => None,
+        Ok(asking) => getsockopt(&asking, sockopt::PeerCredentials).ok().map(|daemon| daemon.pid()),
+    };
+    Err(BindError::Occupied(path.to_owned(), process.map_or_else(|| "unknown".into(), |pid| pid.to_string())))
 }
 
 fn connected(path: &Path) -> io::Result<Socket> {
@@ -399,7 +410,7 @@ mod tests {
         let path = folder.path().join("run/control");
         let first = ControlServer::bind(&path, 0).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(matches!(ControlServer::bind(&path, 0), Err(BindError::Occupied(_))));
+        assert!(matches!(ControlServer::bind(&path, 0), Err(BindError::Occupied(..))));
         drop(first);
         assert!(path.exists());
         ControlServer::bind(&path, 0).unwrap();

@@ -5,7 +5,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// Why the history file cannot be used.
@@ -18,6 +18,14 @@ pub enum HistoryError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// It would be given away under another name, too.
+    #[error(
+        "HISTORY_FILE {path} has a second name, and would be given to the daemon's user: move it away, it may have been planted"
+    )]
+    Planted {
+        /// The configured path.
+        path: PathBuf,
     },
     /// It is a device, a pipe or a folder.
     #[error("HISTORY_FILE {path} is not a regular file; give the path of one, or leave the key out")]
@@ -51,6 +59,7 @@ impl History {
         }
         let file = opened(path)?;
         if let Some(owner) = owner.filter(|_| nix::unistd::geteuid().is_root()) {
+            has_one_name(path, &file)?;
             fchown(&file, Some(owner), None)
                 .map_err(|source| HistoryError::Open { path: path.to_owned(), source })?;
         }
@@ -83,6 +92,12 @@ impl History {
     pub fn lost(&self) -> u64 {
         self.lost
     }
+}
+
+/// What was opened is what is given away: a name that is planted later is not.
+fn has_one_name(path: &Path, file: &File) -> Result<(), HistoryError> {
+    let facts = file.metadata().map_err(|source| HistoryError::Open { path: path.to_owned(), source })?;
+    if facts.nlink() == 1 { Ok(()) } else { Err(HistoryError::Planted { path: path.to_owned() }) }
 }
 
 fn opened(path: &Path) -> Result<File, HistoryError> {
@@ -129,6 +144,18 @@ mod tests {
         history.push("T3", "c");
         assert_eq!(fs::read_to_string(&old).unwrap(), "T1 a\nT2 b\n");
         assert_eq!(fs::read_to_string(&path).unwrap(), "T3 c\n");
+    }
+
+    #[test]
+    fn a_file_with_a_second_name_is_not_given_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let (precious, path) = (folder.path().join("precious"), folder.path().join("history"));
+        fs::write(&precious, "").unwrap();
+        fs::hard_link(&precious, &path).unwrap();
+        if nix::unistd::geteuid().is_root() {
+            assert!(matches!(History::open(&path, Some(65534)), Err(HistoryError::Planted { .. })));
+            assert_eq!(fs::metadata(&precious).unwrap().uid(), 0);
+        }
     }
 
     #[test]

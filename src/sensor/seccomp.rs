@@ -5,7 +5,7 @@
 //! memory where no pin can see them.
 #![forbid(unsafe_code)]
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::event::history;
 use crate::sandbox::base::{BASE, EXEC};
 use crate::sandbox::seccomp::{Rule, pin, rule, without};
@@ -42,8 +42,7 @@ const CONTROL: &[Rule] = &[
 
 /// SIGHUP: the configuration and the ignore file are read again.
 const RELOAD: &[Rule] =
-    &[rule("openat", "reading only")
-        .with(&[pin(0, libc::AT_FDCWD), pin(2, libc::O_RDONLY | libc::O_CLOEXEC)])];
+    &[rule("openat", "reading only").with(&[pin(0, libc::AT_FDCWD), pin(2, config::OPEN_FLAGS)])];
 
 /// With HISTORY_FILE.
 const HISTORY: &[Rule] = &[
