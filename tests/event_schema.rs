@@ -6,7 +6,7 @@
 use jiff::tz::TimeZone;
 use portsentry::detect::probe::{Probe, Protocol, ScanType};
 use portsentry::event::{
-    Action, ActionVerdict, Confinement, Event, EventType, Flow, Mode, Scan, Start, Stats, json,
+    Action, ActionVerdict, Confinement, Event, EventType, Flow, Mode, Network, Scan, Start, Stats, json,
 };
 use portsentry::packet::TcpFlags;
 use serde::Serialize;
@@ -147,6 +147,7 @@ fn start() -> Start {
         pid: 812,
         helper_pid: 813,
         mode: Mode::Stealth,
+        network: Network::Host,
         interfaces: vec!["eth0".into()],
         tcp_ports: "1,7,512-515".into(),
         udp_ports: "7,9".into(),

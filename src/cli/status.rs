@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::control::ControlReply;
 use crate::control::protocol::{Entry, Status, show_target};
-use crate::event::{Confinement, Mode, Stats, text, time};
+use crate::event::{Confinement, Mode, Network, Stats, text, time};
 
 /// The answer to `status` or `list` as text; `now` in seconds since 1970 UTC.
 pub fn rendered(replies: &[ControlReply], now: u64, zone: &TimeZone) -> String {
@@ -78,7 +78,7 @@ fn status_text(status: &Status, now: u64, zone: &TimeZone) -> String {
         ("running since", since),
         ("version", format!("{}, {mode} mode", start.version)),
         ("processes", format!("sensor {}, helper {}", start.pid, start.helper_pid)),
-        ("interfaces", listed(&start.interfaces)),
+        ("interfaces", format!("{}{}", listed(&start.interfaces), network(start.network))),
         ("watched ports", ports(&start.tcp_ports, &start.udp_ports)),
         ("decoys", ports(&start.decoy_tcp_ports, &start.decoy_udp_ports)),
         ("packets", format!("{} seen, {} dropped", stats.packets, stats.drops)),
@@ -89,6 +89,14 @@ fn status_text(status: &Status, now: u64, zone: &TimeZone) -> String {
         ("confinement", confinement(&start.confinement)),
     ];
     rows.iter().map(|(name, value)| format!("{name:<17}{}\n", text::escaped(value))).collect()
+}
+
+fn network(network: Network) -> &'static str {
+    match network {
+        Network::Host => " of the host",
+        Network::Own => " of a network namespace that is not the host's",
+        Network::Unknown => "",
+    }
 }
 
 fn ports(tcp: &str, udp: &str) -> String {
@@ -145,6 +153,7 @@ mod tests {
                 pid: 10,
                 helper_pid: 11,
                 mode: Mode::Stealth,
+                network: Network::Own,
                 interfaces: vec!["eth0".into(), "odd\x1b[2J".into()],
                 tcp_ports: "1,7,512-515".into(),
                 udp_ports: String::new(),
@@ -169,7 +178,12 @@ mod tests {
     fn status_is_aligned_and_obeys_no_interface_name() {
         let text = rendered(&[ControlReply::Status(Box::new(status()))], NOW, &TimeZone::UTC);
         assert!(text.contains("running since    2026-11-21 23:36:21 (1h 1m)\n"), "{text}");
-        assert!(text.contains("interfaces       eth0, odd\\x1b[2J\n"), "{text}");
+        assert!(
+            text.contains(
+                "interfaces       eth0, odd\\x1b[2J of a network namespace that is not the host's\n"
+            ),
+            "{text}"
+        );
         assert!(text.contains("watched ports    tcp 1,7,512-515\n"), "{text}");
         assert!(text.contains("packets          12 seen, 1 dropped\n"), "{text}");
         assert!(text.contains("confinement      seccomp; MISSING: landlock\n"), "{text}");

@@ -107,7 +107,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::detect::probe::Protocol;
-    use crate::event::{ActionVerdict, Confinement, Mode};
+    use crate::event::{ActionVerdict, Confinement, Mode, Network};
 
     fn nasty() -> impl Strategy<Value = String> {
         prop_oneof![
@@ -122,6 +122,7 @@ pub(crate) mod tests {
             pid: 1,
             helper_pid: 2,
             mode: Mode::Stealth,
+            network: Network::Own,
             interfaces: vec![text.clone()],
             tcp_ports: text.clone(),
             udp_ports: String::new(),

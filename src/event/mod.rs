@@ -22,7 +22,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub use emitter::Emitter;
-pub use report::{Confinement, Mode, Start, Stats};
+pub use report::{Confinement, Mode, Network, Start, Stats};
 
 use crate::detect::probe::{Probe, Protocol, ScanType};
 

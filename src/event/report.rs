@@ -17,6 +17,8 @@ pub struct Start {
     pub helper_pid: u32,
     /// How it watches.
     pub mode: Mode,
+    /// Whose network it watches.
+    pub network: Network,
     /// Interfaces watched, by name.
     pub interfaces: Vec<String>,
     /// Watched TCP ports, as `1,7,512-515`.
@@ -41,6 +43,18 @@ pub enum Mode {
     Stealth,
     /// The ports themselves are bound as decoys.
     Connect,
+}
+
+/// The `network` field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// The one that the machine booted with.
+    Host,
+    /// A network namespace of its own, as a container's.
+    Own,
+    /// /proc does not tell.
+    Unknown,
 }
 
 /// The `confinement` object.

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ use super::sightings::Sightings;
 use super::state_dir::StateDirError;
 use super::trails::Trails;
 use super::watcher::{Shared, View};
-use super::{never_block, signals, state_dir};
+use super::{network, never_block, signals, state_dir};
 use crate::config::{BlockMode, Config, FOREVER, Interfaces, Loaded, LogOutput, Mode, PortSet};
 use crate::control::server::{BindError, ControlServer};
 use crate::detect::Peers;
@@ -146,6 +146,7 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
     verbose_lines(loaded).for_each(|line| emitter.note(&line));
     let configured_never = never_block::configured(loaded);
     let mut host = open_host(config, &configured_never)?;
+    let network = network::whose();
     let (decoys, skipped) = bind_decoys(config)?;
     listening_lines(config, &decoys).for_each(|line| emitter.note(&line));
     host.set_decoys(decoys.ports(Protocol::Tcp), decoys.ports(Protocol::Udp));
@@ -197,7 +198,7 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
         queue: QUEUE,
         block_limit: config.block_limit,
     });
-    let description = describe(config, &decoys, &link, ready.restored, confinement);
+    let description = describe(config, network, &decoys, &link, ready.restored, confinement);
     let reporter = Reporter::new(emitter, names, description, clock.now());
     let mut events = EventLoop {
         epoll,
@@ -231,6 +232,10 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
         events.reporter.error(now, &skipped.to_string());
     }
     events.reporter.start(now);
+    if network == event::Network::Own {
+        // Not eprintln, which would end the daemon where nobody reads.
+        let _ = writeln!(io::stderr(), "portsentry-rs: {}", network::OWN);
+    }
     if let Some(null) = null {
         leave_terminal(&null).map_err(system("-D: the terminal cannot be left"))?;
     }
@@ -444,6 +449,7 @@ impl Rings {
 
 fn describe(
     config: &Config,
+    network: event::Network,
     decoys: &Decoys,
     link: &HelperLink,
     restored: u32,
@@ -454,6 +460,7 @@ fn describe(
         pid: std::process::id(),
         helper_pid: link.pid(),
         mode: told_mode(config),
+        network,
         interfaces: match &config.interfaces {
             Interfaces::All => vec!["ALL".to_owned()],
             Interfaces::AllButLoopback => vec!["ALL_NLO".to_owned()],

@@ -19,6 +19,7 @@ pub mod host;
 pub mod launch;
 pub mod listener;
 pub mod names;
+mod network;
 pub mod never_block;
 pub mod notify;
 pub mod operators;
