@@ -99,6 +99,48 @@ fn started_as_a_user_with_ambient_capabilities_it_works_and_blocks() {
     assert_eq!(block["action"]["verdict"], "blocked");
 }
 
+/// As docker starts an ordinary user: the capabilities that were added are in the bounding set and nowhere else.
+fn bounded(capabilities: &str) -> Vec<String> {
+    let flags = ["--reuid", USER, "--regid", USER, "--clear-groups"].map(str::to_owned).into_iter();
+    let none = ["--inh-caps", "--ambient-caps"].map(|set| format!("{set}=-all")).into_iter();
+    flags.chain(none).chain([format!("--bounding-set=-all,{capabilities}")]).collect()
+}
+
+/// The programs in the setup's folder, with the file capabilities that the Containerfile gives them.
+fn with_file_capabilities(setup: &Setup) -> std::path::PathBuf {
+    let sensor = Path::new(env!("CARGO_BIN_EXE_portsentry-rs"));
+    let containerfile = include_str!("../Containerfile");
+    for (name, program) in [
+        ("portsentry-rs", sensor),
+        ("portsentry-rs-helper", Path::new(env!("CARGO_BIN_EXE_portsentry-rs-helper"))),
+    ] {
+        std::fs::copy(program, setup.path(name)).unwrap();
+        let line = containerfile.lines().find(|line| {
+            line.ends_with(&format!("/sbin/{name}")) || line.ends_with(&format!("/sbin/{name} \\"))
+        });
+        let capabilities = line.unwrap().split_whitespace().find(|word| word.starts_with("cap_")).unwrap();
+        assert!(Command::new("setcap").arg(capabilities).arg(setup.path(name)).status().unwrap().success());
+    }
+    setup.path("portsentry-rs")
+}
+
+#[test]
+fn with_the_containers_file_capabilities_it_works_whether_or_not_it_inherits_any() {
+    let all = "+net_admin,+net_raw,+net_bind_service";
+    for flags in [bounded(all), ambient(all), [vec!["--no-new-privs".to_owned()], ambient(all)].concat()] {
+        let lab = Lab::new(1);
+        let setup = Setup::new(&lab, LINES);
+        owned(&setup);
+        let copy = with_file_capabilities(&setup);
+        let mut daemon = setup.start_program_through(("setpriv", flags), &copy, &[]);
+        assert_eq!(field(daemon.pid(), "CapPrm"), NONE);
+        assert_eq!(field(daemon.helper_pid(), "CapPrm"), NET_ADMIN);
+        lab.peer(0).nmap(&["-sS", "-p1", "10.77.0.1"]);
+        let block = daemon.wait_for("a block", |event| event["event_type"] == "block");
+        assert_eq!(block["action"]["verdict"], "blocked");
+    }
+}
+
 #[test]
 fn each_missing_capability_is_named_and_nothing_is_left_behind() {
     let without = [

@@ -32,7 +32,7 @@ fn refusal(response: Response, loaded: &Loaded) -> Option<String> {
 }
 
 fn may_ask() -> bool {
-    capabilities::held().is_ok_and(|held| held.contains(&Capability::CAP_NET_ADMIN))
+    capabilities::require(&[Capability::CAP_NET_ADMIN]).is_ok()
 }
 
 /// The key that asks for it.

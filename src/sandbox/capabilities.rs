@@ -46,12 +46,17 @@ pub fn held() -> Result<CapsHashSet, SandboxError> {
     caps::read(None, CapSet::Permitted).map_err(refused("reading the permitted set"))
 }
 
-/// Fails unless all of `needs` are held, naming each that is not and what it is for.
+/// Makes `needs` effective; what a file's capabilities gave may be permitted alone. Fails unless all of them are held,
+/// naming each that is not and what it is for.
 pub fn require(needs: &[Capability]) -> Result<(), SandboxError> {
     let held = held()?;
     let missing: Vec<String> =
         needs.iter().filter(|need| !held.contains(need)).map(|&need| with_purpose(need)).collect();
-    if missing.is_empty() { Ok(()) } else { Err(SandboxError::Missing(missing.join(", "))) }
+    if !missing.is_empty() {
+        return Err(SandboxError::Missing(missing.join(", ")));
+    }
+    let raise = |&need: &Capability| caps::raise(None, CapSet::Effective, need);
+    needs.iter().try_for_each(raise).map_err(refused("raising the effective set"))
 }
 
 /// Gives up everything but `keep`, which stays permitted, effective and bounding; no program that is run inherits any
