@@ -104,6 +104,10 @@ impl Watch {
         let served = peers.note_sent(packet, now)?;
         let key = self.account_with(served.client, served.host);
         table.retract(key.in_ledger(Ledger::Walk), &served, weights::FAILURE, now);
+        // A watched port that answers and is no decoy is a service, if perhaps another host's behind this one.
+        if self.is_watched(served.protocol, served.port) {
+            table.retract(key.in_ledger(Ledger::Watched), &served, weights::WATCHED_PORT, now);
+        }
         Some(served)
     }
 

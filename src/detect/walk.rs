@@ -78,7 +78,9 @@ fn failure(probe: &Probe, place: Place) -> Points {
     match probe.scan_type {
         ScanType::Syn | ScanType::Connect | ScanType::SctpInit | ScanType::SctpCookieEcho => weights::FAILURE,
         ScanType::Maimon | ScanType::Ack => unless_an_answer(probe, place),
-        ScanType::Udp if is_daily(probe.port) => Points::NONE,
+        ScanType::Udp if weights::TRACEROUTE_UDP.contains(&probe.port) => Points::NONE,
+        ScanType::Udp if is_neighbourly(probe.port) && is_neighbourly(probe.source_port) => Points::NONE,
+        ScanType::Udp if is_neighbourly(probe.port) => weights::NEIGHBOURLY,
         ScanType::Udp => unless_an_answer(probe, place),
         ScanType::IpProtocol if probe.port == IGMP => Points::NONE,
         ScanType::IpProtocol => weights::FAILURE,
@@ -95,8 +97,8 @@ fn unless_an_answer(probe: &Probe, place: Place) -> Points {
     if like_one && !place.heard { weights::ANSWER_OF_UNHEARD } else { weights::FAILURE }
 }
 
-fn is_daily(port: u16) -> bool {
-    weights::NEIGHBOURLY_UDP.contains(&port) || weights::TRACEROUTE_UDP.contains(&port)
+fn is_neighbourly(port: u16) -> bool {
+    weights::NEIGHBOURLY_UDP.contains(&port)
 }
 
 /// Multicast and broadcast look for no one. A network's own broadcast address is not known as such in a capture: there
@@ -348,8 +350,12 @@ mod tests {
     #[test]
     fn daily_life_is_no_failure() {
         let mut site = Site::new(Sensitivity::High);
-        let neighbours = weights::NEIGHBOURLY_UDP.into_iter().chain(weights::TRACEROUTE_UDP);
-        assert_eq!(site.flags_at(1_000, neighbours.map(|port| of(ScanType::Udp, port))), None);
+        let neighbours =
+            weights::NEIGHBOURLY_UDP.map(|port| Probe { source_port: port, ..of(ScanType::Udp, port) });
+        let traced = weights::TRACEROUTE_UDP.map(|port| of(ScanType::Udp, port));
+        assert_eq!(site.flags_at(1_000, neighbours.into_iter().chain(traced)), None);
+        let from_any_port = weights::NEIGHBOURLY_UDP.map(|port| of(ScanType::Udp, port));
+        assert_eq!(Site::new(Sensitivity::Medium).flags_at(1_000, from_any_port), None);
         let pings = (0..50).map(|_| Probe { protocol: Protocol::Icmp, sequence: 8, ..of(ScanType::Icmp, 0) });
         assert_eq!(site.flags_at(1_000, pings), None);
         let to = |destination: &str| {
@@ -358,6 +364,24 @@ mod tests {
         };
         for everybody in ["224.0.0.251", "255.255.255.255", "ff02::fb"] {
             assert_eq!(site.flags_at(1_000, to(everybody)), None);
+        }
+    }
+
+    #[test]
+    fn a_scan_of_the_ten_most_usual_udp_ports_is_one() {
+        // nmap-services' most frequent, by `nmap -sU --top-ports 10`.
+        let ports = [631, 161, 137, 123, 138, 1434, 445, 135, 67, 53].map(|port| of(ScanType::Udp, port));
+        assert!(Site::new(Sensitivity::Medium).flags_at(1_000, ports).is_some());
+    }
+
+    #[test]
+    fn a_watched_port_that_answers_after_all_is_a_service_elsewhere() {
+        let mut site = Site::new(Sensitivity::Medium);
+        // Forwarded to another host: no socket of ours, and yet it answers.
+        for source_port in 50_000..50_050 {
+            let knock = Probe { source_port, ..of(ScanType::Syn, 1) };
+            assert!(matches!(site.see(knock), Verdict::Probe(standing) if standing.score == 1.0));
+            site.answer_syn(1, source_port);
         }
     }
 

@@ -82,6 +82,11 @@ pub const FIRST_CLIENT_PORT: u16 = 1024;
 /// NetBIOS (RFC 1001), SSDP (UPnP 1.1), WS-Discovery, mDNS (RFC 6762), LLMNR (RFC 4795).
 pub const NEIGHBOURLY_UDP: [u16; 10] = [67, 68, 137, 138, 546, 547, 1900, 3702, 5353, 5355];
 
+/// The walk: one of these asked from a port that is none of them. Neighbours ask from their service's own port (RFC 2131
+/// §4.1, RFC 1002 §4.4, RFC 8415 §7.2, RFC 6762 §6) or ask everybody; but some tools do so from any port, and so this is
+/// less than a failure: all ten together are no scan, while of the ten UDP ports that are scanned most four are among them.
+pub const NEIGHBOURLY: Points = Points(160);
+
 /// UDP ports of traceroute(8): it begins at 33434 and takes the next one for each of 3 probes on at most 30 hops, and
 /// those that reach us are answered as a matter of course.
 pub const TRACEROUTE_UDP: std::ops::RangeInclusive<u16> = 33434..=33534;
@@ -128,6 +133,13 @@ pub const THETA_SCANNER: f64 = 0.2;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_that_a_neighbour_may_ask_for_from_any_port_is_no_scan_and_ten_ports_of_a_scanner_are_one() {
+        let medium = Sensitivity::Medium.threshold().unwrap();
+        assert!(Points(NEIGHBOURLY.0 * NEIGHBOURLY_UDP.len() as i32) < medium);
+        assert!(Points(NEIGHBOURLY.0 * 4 + FAILURE.0 * 6) >= medium);
+    }
 
     #[test]
     fn each_sensitivity_takes_the_straight_failures_that_its_error_rates_say() {
