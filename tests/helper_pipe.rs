@@ -61,6 +61,7 @@ impl Lab {
             sandbox: Sandbox::Strict,
             sandbox_log: false,
             blocked_file: None,
+            tripwire: None,
             custom: Custom::default(),
         };
         change(&mut settings);
@@ -195,7 +196,7 @@ fn until<T>(within: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> 
 /// What the kernel itself says is blocked.
 fn kernel() -> Vec<IpNet> {
     let mut targets: Vec<IpNet> =
-        Nftables::open().unwrap().list().unwrap().into_iter().map(|block| block.target).collect();
+        Nftables::open(None).unwrap().list().unwrap().into_iter().map(|block| block.target).collect();
     targets.sort();
     targets
 }
@@ -327,7 +328,7 @@ fn settings_that_are_none_end_the_helper_with_65_and_leave_no_table() {
         let mut child = start(Stdio::piped(), Stdio::piped());
         child.stdin.take().unwrap().write_all(bytes).unwrap();
         assert_eq!(ended(&mut child, SOON).unwrap().code(), Some(65));
-        assert!(!Nftables::open().unwrap().is_installed().unwrap());
+        assert!(!Nftables::open(None).unwrap().is_installed().unwrap());
     }
 }
 
@@ -407,7 +408,7 @@ fn a_block_leaves_kernel_and_list_when_its_time_is_over() {
 fn a_table_deleted_by_somebody_is_installed_again_with_its_blocks() {
     let mut lab = Lab::new();
     assert_eq!(lab.block("203.0.113.7/32", 0), Outcome::Blocked);
-    Nftables::open().unwrap().remove_table().unwrap();
+    Nftables::open(None).unwrap().remove_table().unwrap();
     assert_eq!(lab.block("203.0.113.8/32", 0), Outcome::Blocked);
     assert_eq!(kernel(), [net("203.0.113.7/32"), net("203.0.113.8/32")]);
 }

@@ -22,7 +22,7 @@ pub fn errors(loaded: &Loaded) -> Vec<ConfigError> {
 fn refusal(response: Response, loaded: &Loaded) -> Option<String> {
     match response {
         // Without the right to ask, only the start can tell.
-        Response::Nftables => may_ask().then(Nftables::open)?.err().map(|error| error.to_string()),
+        Response::Nftables => may_ask().then(|| Nftables::open(None))?.err().map(|error| error.to_string()),
         Response::Iptables => Iptables::open().err().map(|refusal| refusal.text),
         Response::HostsDeny => {
             HostsDeny::inspect(&loaded.config.hosts_deny_file).err().map(|refusal| refusal.text)

@@ -41,6 +41,7 @@ fn intentions(loaded: &Loaded) -> Vec<(&'static str, String)> {
         ("decoys TCP", ports(&config.decoy_tcp_ports)),
         ("decoys UDP", ports(&config.decoy_udp_ports)),
         ("alarm", alarm(config.scan_trigger)),
+        ("tripwire", config.why_no_tripwire().map_or_else(|| "on".into(), |why| format!("off: {why}"))),
         ("TCP alarm", response(config.block_tcp, config)),
         ("UDP alarm", response(config.block_udp, config)),
         ("never block", protected(loaded)),

@@ -113,6 +113,8 @@ pub static KEYS: &[Key] = &[
         "blocks a minute of sources that may be forged; proven ones are not limited"),
     key("PROTECT_ESTABLISHED", Ours, Switch(|c, v| c.protect_established = v), "1",
         "1 blocks nobody with an open connection to this host on evidence that somebody else may have forged"),
+    key("TRIPWIRE", Ours, Switch(|c, v| c.tripwire = v), "1",
+        "1 lets the kernel itself shut out, at once and for seconds, who probes a watched port where nobody listens; only where SCAN_TRIGGER is 0 or 1 and nftables blocks"),
     key("NEVER_BLOCK", Ours, Networks(|c, v| c.never_block = v), "",
         "addresses and networks that are never blocked, besides those in IGNORE_FILE and this host's own surroundings"),
     key("IGNORE_FILE", Classic, Path(|c, v| c.ignore_file = Some(v)), "",

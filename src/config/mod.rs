@@ -60,6 +60,8 @@ pub struct Config {
     pub block_limit: u32,
     /// PROTECT_ESTABLISHED: such evidence blocks nobody who has a connection to us.
     pub protect_established: bool,
+    /// TRIPWIRE; see [`Config::why_no_tripwire`].
+    pub tripwire: bool,
     /// PORT_BANNER: what decoys say instead of their service's greeting.
     pub port_banner: Option<String>,
     /// INTERFACES.
@@ -197,6 +199,7 @@ impl Config {
             ipv6_prefix: 0,
             block_limit: 0,
             protect_established: false,
+            tripwire: false,
             port_banner: None,
             interfaces: Interfaces::AllButLoopback,
             block_with: Vec::new(),
@@ -240,6 +243,19 @@ impl Config {
                 (self.decoy_tcp_ports.union(&self.tcp_ports), self.decoy_udp_ports.union(&self.udp_ports))
             }
         }
+    }
+
+    /// Why there is no tripwire, or can be none as long as this holds; `None` if there is one.
+    pub fn why_no_tripwire(&self) -> Option<&'static str> {
+        let blocks = [self.block_tcp, self.block_udp].contains(&BlockMode::Block);
+        let reasons = [
+            (!self.tripwire, "TRIPWIRE is 0"),
+            (self.flags.mode == Mode::Connect, "--connect binds every watched port"),
+            (!self.block_with.contains(&Response::Nftables), "nftables is not among the responses"),
+            (self.scan_trigger > 1, "SCAN_TRIGGER is above 1, so that one probe is no alarm"),
+            (!blocks, "neither BLOCK_TCP nor BLOCK_UDP is 1"),
+        ];
+        reasons.into_iter().find(|(holds, _)| *holds).map(|(_, reason)| reason)
     }
 
     /// Whether any port is bound.

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -9,7 +10,7 @@ use super::authorise::{Authority, Standing};
 use super::clock::Now;
 use super::escalation::{Block, Escalation};
 use crate::detect::probe::Protocol;
-use crate::protocol::{Outcome, Reply, Request, Responses};
+use crate::protocol::{Datagrams, Outcome, Page, Reply, Request, Responses};
 
 /// A block that was granted and that the kernel does not have yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,10 @@ pub struct Grant {
     pub block: Block,
     /// The port that was probed, 0 where an operator asked.
     pub port: u16,
+    /// Its transport.
+    pub protocol: Protocol,
+    /// The tripwire had shut the source out before.
+    pub tripped: bool,
     /// KILL_RUN_CMD and nothing else.
     pub run_only: bool,
 }
@@ -54,6 +59,22 @@ pub enum Action {
     Protect {
         /// The request's number.
         id: u64,
+    },
+    /// Put traps of the tripwire's in the place of others.
+    Traps {
+        /// The request's number.
+        id: u64,
+        /// Whether they are UDP's.
+        datagrams: Datagrams,
+        /// The ports.
+        page: Page,
+    },
+    /// Have the tripwire leave an address alone.
+    Spare {
+        /// The request's number.
+        id: u64,
+        /// Whom.
+        address: IpAddr,
     },
     /// End.
     Stop {
@@ -113,6 +134,8 @@ impl Core {
                     target,
                     block: self.escalation.sentence(&target, seconds, now.utc),
                     port,
+                    protocol,
+                    tripped: false,
                     run_only,
                 };
                 let standing = if verified { Standing::Proved } else { Standing::Claimed };
@@ -124,6 +147,8 @@ impl Core {
             Request::Protect { network, .. } => {
                 self.authority.protect(network, now.uptime).map(|()| Action::Protect { id })
             }
+            Request::Traps { datagrams, page, .. } => self.permit(Action::Traps { id, datagrams, page }, now),
+            Request::Spare { address, .. } => self.permit(Action::Spare { id, address }, now),
             Request::Unblock { target, .. } => self.permit(Action::Unblock { id, target }, now),
             Request::List { .. } => self.permit(Action::List { id }, now),
             Request::Flush { .. } => self.permit(Action::Flush { id }, now),
@@ -183,13 +208,13 @@ impl Core {
 
 /// The reply about something that is not in force.
 pub fn done(id: u64, outcome: Outcome) -> Reply {
-    Reply::Done { id, outcome, seconds: 0, offence: 0, micros: 0, with: Responses::NONE }
+    Reply::Done { id, outcome, seconds: 0, offence: 0, micros: 0, with: Responses::NONE, tripped: false }
 }
 
 /// The reply about a block in force at `now`.
 pub fn in_force(id: u64, outcome: Outcome, block: Block, now: u64, micros: u32, with: Responses) -> Reply {
     let seconds = u32::try_from(block.left(now).div_ceil(1000)).unwrap_or(u32::MAX);
-    Reply::Done { id, outcome, seconds, offence: block.offence, micros, with }
+    Reply::Done { id, outcome, seconds, offence: block.offence, micros, with, tripped: false }
 }
 
 #[cfg(test)]
@@ -229,6 +254,8 @@ mod tests {
             | Action::List { .. }
             | Action::Flush { .. }
             | Action::Protect { .. }
+            | Action::Traps { .. }
+            | Action::Spare { .. }
             | Action::Stop { .. }) => panic!("{other:?}"),
         }
     }
@@ -246,6 +273,7 @@ mod tests {
             offence: 1,
             micros: 0,
             with: Responses::NONE,
+            tripped: false,
         };
         assert_eq!(again, Action::Answer(reply));
         assert_eq!(block(&mut core, "192.0.2.1/32", 0, at(60)).unwrap().block.offence, 2);

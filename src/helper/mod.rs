@@ -27,3 +27,4 @@ pub mod seccomp;
 pub mod service;
 pub mod start;
 pub mod steps;
+pub mod tripwire;

@@ -5,16 +5,19 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::respond::Knock;
 use super::ruleset::{self, Block, BlockSet, TABLE};
+use super::tripwire::{self, Tripwire};
 use crate::netlink::nftables::batch::{self, MAKE_A_RULE};
 use crate::netlink::nftables::{self, Command, Kind, element};
 use crate::netlink::socket::refused;
 use crate::netlink::{Message, Socket};
 use crate::networks::Networks;
-use crate::protocol::Outcome;
+use crate::protocol::{Datagrams, Outcome, Page};
 
 /// One batch may be this long, bytes: room for as many blocks as the largest set holds.
 const LONGEST_BATCH: usize = 16 << 20;
@@ -102,15 +105,17 @@ pub struct Nftables {
     sets: BTreeSet<BlockSet>,
     /// Rules that we made and that must be there.
     rules: usize,
+    /// None where it is not wanted, or the kernel lacks what it takes.
+    tripwire: Option<Tripwire>,
 }
 
 impl Nftables {
     /// Opens the socket, makes sure of nf_tables and of our right to change it, and finds the table of an earlier run,
     /// which [`Nftables::list`] can then read. Changes nothing.
-    pub fn open() -> Result<Nftables> {
+    pub fn open(tripwire: Option<Tripwire>) -> Result<Nftables> {
         let socket = Socket::open(libc::NETLINK_NETFILTER, 0).map_err(NftablesError::Socket)?;
         socket.widen_send_buffer(LONGEST_BATCH).map_err(NftablesError::Socket)?;
-        let mut nftables = Nftables { socket, sets: BTreeSet::new(), rules: 0 };
+        let mut nftables = Nftables { socket, sets: BTreeSet::new(), rules: 0, tripwire };
         nftables.ask_generation()?;
         nftables.sets = nftables.find_sets()?;
         Ok(nftables)
@@ -126,18 +131,25 @@ impl Nftables {
         commands.extend(
             sets.iter().filter(|set| !BlockSet::SINGLES.contains(set)).copied().flat_map(ruleset::new_set),
         );
-        let rules = rules_in(&commands);
-        self.install_together(commands, ruleset::add_blocks(blocks))?;
-        (self.sets, self.rules) = (sets, rules);
+        let without_tripwire = commands.len();
+        commands.extend(self.tripwire.iter().flat_map(Tripwire::make));
+        let mut done = self.install_together(&commands, ruleset::add_blocks(blocks));
+        if let (Err(NftablesError::Unsupported { .. }), Some(_)) = (&done, &self.tripwire) {
+            self.tripwire = None;
+            commands.truncate(without_tripwire);
+            done = self.install_together(&commands, ruleset::add_blocks(blocks));
+        }
+        done?;
+        (self.sets, self.rules) = (sets, rules_in(&commands));
         Ok(())
     }
 
     /// In one batch; or, if the system takes no batch so long, in short ones, the table first.
-    fn install_together(&mut self, table: Vec<Command>, elements: Vec<Command>) -> Result<()> {
-        let whole = [table.as_slice(), &elements].concat();
+    fn install_together(&mut self, table: &[Command], elements: Vec<Command>) -> Result<()> {
+        let whole = [table, &elements].concat();
         match self.apply(&whole) {
             Err(NftablesError::Refused { source, .. }) if source.raw_os_error() == Some(libc::EMSGSIZE) => {
-                self.apply(&table)?;
+                self.apply(table)?;
                 elements.chunks(COMMANDS_PER_SHORT_BATCH).try_for_each(|chunk| self.apply(chunk))
             }
             done => done,
@@ -171,6 +183,9 @@ impl Nftables {
         if !self.sets.contains(&BlockSet::of(target)) {
             return Ok(Outcome::NotBlocked);
         }
+        if self.tripwire.is_some() && target.prefix_len() == target.max_prefix_len() {
+            self.apply(&tripwire::forget(target.addr()))?;
+        }
         match self.apply(&ruleset::delete_block(target)) {
             Ok(()) => Ok(Outcome::Lifted),
             Err(NftablesError::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {
@@ -182,13 +197,60 @@ impl Nftables {
 
     /// Lifts every block.
     pub fn flush(&mut self) -> Result<()> {
-        let commands: Vec<Command> = self.sets.iter().map(|set| Command::EmptySet(set.name())).collect();
+        let mut commands: Vec<Command> = self.sets.iter().map(|set| Command::EmptySet(set.name())).collect();
+        commands.extend(self.tripwire.iter().flat_map(|_| tripwire::forget_all()));
         self.apply(&commands)
     }
 
     /// Puts `never` in the place of the never-block set, in one moment.
     pub fn set_never(&mut self, never: &Networks) -> Result<()> {
         self.apply(&ruleset::replace_never(never))
+    }
+
+    /// Whether there is a tripwire.
+    pub fn has_tripwire(&self) -> bool {
+        self.tripwire.is_some()
+    }
+
+    /// Puts a page of traps in the place of the former.
+    pub fn set_traps(&mut self, datagrams: Datagrams, page: Page) -> Result<()> {
+        let commands = self.tripwire.as_mut().map(|tripwire| tripwire.set(datagrams, page));
+        self.apply(&commands.unwrap_or_default())
+    }
+
+    /// Has the tripwire leave an address alone for a while.
+    pub fn spare(&mut self, address: IpAddr) -> Result<()> {
+        let commands = self.tripwire.as_ref().map(|_| tripwire::spare(address));
+        self.apply(&commands.unwrap_or_default())
+    }
+
+    /// Takes the tripwire's traps away: nobody would confirm or clear whom it trips.
+    pub fn disarm(&mut self) -> Result<()> {
+        let commands = self.tripwire.as_ref().map(|_| tripwire::disarm());
+        self.apply(&commands.unwrap_or_default())
+    }
+
+    /// Whom of the sources of these probes, at traps, the tripwire has shut out.
+    pub fn tripped(&mut self, probes: &[Knock]) -> Result<Vec<bool>> {
+        let Some(tripwire) = &self.tripwire else { return Ok(vec![false; probes.len()]) };
+        let may_be = |(_, port): &Knock| port.is_some_and(|(over, port)| tripwire.is_trap(over, port));
+        let asked: Vec<bool> = probes.iter().map(may_be).collect();
+        let mut tripped = Vec::new();
+        for ipv6 in [false, true] {
+            if probes.iter().zip(&asked).any(|((it, _), asked)| *asked && it.addr().is_ipv6() == ipv6) {
+                tripped.extend(self.tripped_of(ipv6)?);
+            }
+        }
+        let is_in = |target: &IpNet| tripped.iter().any(|address| target.contains(address));
+        Ok(probes.iter().zip(asked).map(|((target, _), asked)| asked && is_in(target)).collect())
+    }
+
+    fn tripped_of(&mut self, ipv6: bool) -> Result<Vec<IpAddr>> {
+        let name = tripwire::tripped_set(ipv6);
+        let fill = |message: &mut _| element::elements(message, TABLE, &name, &[]);
+        self.dump("list a set", Kind::GetElements, fill, |message, list| {
+            list.extend(element::decode(message).map(|(key, _)| key));
+        })
     }
 
     /// Every block in force and how long it still has, as the kernel tells.

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -13,9 +14,10 @@ use super::error::HelperError;
 use super::nftables::{Nftables, NftablesError};
 use super::route::Routes;
 use super::ruleset::Block;
+use super::tripwire::Tripwire;
 use crate::netlink::surroundings::Surroundings;
 use crate::networks::Networks;
-use crate::protocol::{Outcome, Response, Responses};
+use crate::protocol::{Datagrams, Outcome, Page, Response, Responses, Terms};
 
 /// The system refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +33,9 @@ pub struct Refusal {
 
 /// What to block and for how long.
 pub type Timed = (IpNet, Option<Duration>);
+
+/// A source to be blocked, and the port that it probed; none where it was no TCP or UDP port.
+pub type Knock = (IpNet, Option<(Datagrams, u16)>);
 
 /// What became of one block where the kernel itself was asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,6 +62,16 @@ pub trait Respond {
     fn flush(&mut self) -> Result<(), Refusal>;
     /// Replaces the never-block set.
     fn set_never(&mut self, never: &Networks) -> Result<(), Refusal>;
+    /// Puts a page of the tripwire's traps in the place of the former.
+    fn set_traps(&mut self, datagrams: Datagrams, page: Page) -> Result<(), Refusal>;
+    /// Has the tripwire leave an address alone.
+    fn spare(&mut self, address: IpAddr) -> Result<(), Refusal>;
+    /// Takes the tripwire's traps away for good.
+    fn disarm(&mut self) -> Result<(), Refusal>;
+    /// Whom of the sources of these probes the tripwire has shut out; none where the kernel does not tell.
+    fn tripped(&mut self, probes: &[Knock]) -> Vec<bool>;
+    /// Whether there is a tripwire.
+    fn has_tripwire(&self) -> bool;
     /// Readable when the surroundings may have changed.
     fn watch(&self) -> BorrowedFd<'_>;
     /// Takes the news in. Returns whether there were any.
@@ -74,9 +89,10 @@ pub struct System {
 
 impl System {
     /// Opens what `responses` take. Changes nothing yet.
-    pub fn open(responses: &[Response]) -> Result<System, HelperError> {
+    pub fn open(responses: &[Response], tripwire: Option<Terms>) -> Result<System, HelperError> {
         let asked = |response| responses.contains(&response);
-        let nftables = asked(Response::Nftables).then(Nftables::open).transpose().map_err(Refusal::from)?;
+        let nftables = asked(Response::Nftables).then(|| Nftables::open(tripwire.map(Tripwire::new)));
+        let nftables = nftables.transpose().map_err(Refusal::from)?;
         let routes = asked(Response::Route).then(Routes::open).transpose()?;
         let surroundings = Surroundings::open().map_err(HelperError::Surroundings)?;
         Ok(System { nftables, routes, surroundings })
@@ -141,6 +157,27 @@ impl Respond for System {
 
     fn set_never(&mut self, never: &Networks) -> Result<(), Refusal> {
         Ok(self.nftables.as_mut().map_or(Ok(()), |nftables| nftables.set_never(never))?)
+    }
+
+    fn set_traps(&mut self, datagrams: Datagrams, page: Page) -> Result<(), Refusal> {
+        Ok(self.nftables.as_mut().map_or(Ok(()), |nftables| nftables.set_traps(datagrams, page))?)
+    }
+
+    fn spare(&mut self, address: IpAddr) -> Result<(), Refusal> {
+        Ok(self.nftables.as_mut().map_or(Ok(()), |nftables| nftables.spare(address))?)
+    }
+
+    fn disarm(&mut self) -> Result<(), Refusal> {
+        Ok(self.nftables.as_mut().map_or(Ok(()), Nftables::disarm)?)
+    }
+
+    fn tripped(&mut self, probes: &[Knock]) -> Vec<bool> {
+        let told = self.nftables.as_mut().and_then(|nftables| nftables.tripped(probes).ok());
+        told.unwrap_or_else(|| vec![false; probes.len()])
+    }
+
+    fn has_tripwire(&self) -> bool {
+        self.nftables.as_ref().is_some_and(Nftables::has_tripwire)
     }
 
     fn watch(&self) -> BorrowedFd<'_> {

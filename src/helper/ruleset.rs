@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use crate::netlink::nftables::element::ELEMENTS_PER_MESSAGE;
 use crate::netlink::nftables::expression::{META_INPUT, META_PROTOCOL};
 use crate::netlink::nftables::{
-    Command, Element, Elements, Expression, HOOK_PREROUTING, Key, PRIORITY_RAW, Set, Verdict,
+    Command, Element, Elements, Expression, Family, HOOK_PREROUTING, Key, PRIORITY_RAW, Set, Verdict,
 };
 use crate::networks::Networks;
 
@@ -23,7 +23,7 @@ pub const TABLE: &str = "portsentry";
 /// The kernel refuses more elements in one set of blocks.
 pub const SET_CAPACITY: u32 = 1 << 17;
 /// The base chain.
-const PROBE: &str = "probe";
+pub(super) const PROBE: &str = "probe";
 /// Where each prefix length in use has its rule.
 const PREFIXES: &str = "prefixes";
 /// `LOOPBACK_IFINDEX` of net/flow.h: `lo` is the first interface of every network namespace.
@@ -79,8 +79,8 @@ impl BlockSet {
         BlockSet::SINGLES.contains(&self)
     }
 
-    const fn key(self) -> Key {
-        if self.ipv6 { Key::Ipv6 } else { Key::Ipv4 }
+    const fn family(self) -> Family {
+        if self.ipv6 { Family::Ipv6 } else { Family::Ipv4 }
     }
 
     fn mask(self) -> Vec<u8> {
@@ -94,12 +94,12 @@ impl BlockSet {
     /// Makes the set.
     fn make(self) -> Command {
         let elements = Elements::Timed { capacity: SET_CAPACITY };
-        Command::NewSet(Set { name: self.name(), key: self.key(), elements })
+        Command::NewSet(Set { name: self.name(), key: Key::Address(self.family()), elements })
     }
 
     /// Drops, and counts, what comes from it.
     fn rule(self) -> Command {
-        let mut rule = source(self.key());
+        let mut rule = source(self.family());
         if !self.is_single() {
             rule.push(Expression::Mask(self.mask()));
         }
@@ -110,16 +110,16 @@ impl BlockSet {
 }
 
 /// Loads the source address of a packet of this family.
-fn source(key: Key) -> Vec<Expression> {
-    let (protocol, offset) = match key {
-        Key::Ipv4 => (libc::NFPROTO_IPV4, 12),
-        Key::Ipv6 => (libc::NFPROTO_IPV6, 8),
+pub(super) fn source(family: Family) -> Vec<Expression> {
+    let (protocol, offset) = match family {
+        Family::Ipv4 => (libc::NFPROTO_IPV4, 12),
+        Family::Ipv6 => (libc::NFPROTO_IPV6, 8),
     };
     let protocol = u8::try_from(protocol).unwrap_or_default();
-    let length = u32::from(key.length());
+    let length = u32::from(family.length());
     vec![
         Expression::Meta(META_PROTOCOL),
-        Expression::Equals(vec![protocol]),
+        Expression::equals(&[protocol]),
         Expression::Network { offset, length },
     ]
 }
@@ -128,7 +128,7 @@ fn source(key: Key) -> Vec<Expression> {
 pub fn table(never: &Networks) -> Vec<Command> {
     // A table must be there to be deleted, and "make" is content with one that is.
     let mut commands = vec![Command::NewTable, Command::DeleteTable, Command::NewTable];
-    commands.extend([never_set(Key::Ipv4), never_set(Key::Ipv6)]);
+    commands.extend([never_set(Family::Ipv4), never_set(Family::Ipv6)]);
     commands.extend(BlockSet::SINGLES.map(BlockSet::make));
     commands.push(Command::NewChain(PREFIXES, None));
     commands.push(Command::NewChain(PROBE, Some((HOOK_PREROUTING, PRIORITY_RAW))));
@@ -141,7 +141,7 @@ fn probe_rules() -> Vec<Command> {
     let rule = |expressions| Command::NewRule(PROBE, expressions);
     let to_prefixes = rule(vec![Expression::Verdict(Verdict::Jump(PREFIXES))]);
     let mut rules = vec![rule(from_loopback())];
-    rules.extend([Key::Ipv4, Key::Ipv6].map(|key| rule(from_never(key))));
+    rules.extend([Family::Ipv4, Family::Ipv6].map(|family| rule(from_never(family))));
     rules.extend(BlockSet::SINGLES.map(BlockSet::rule));
     rules.push(to_prefixes);
     rules
@@ -149,30 +149,31 @@ fn probe_rules() -> Vec<Command> {
 
 /// The host talking to itself is never cut off, not even in the moment in which an address becomes its own.
 fn from_loopback() -> Vec<Expression> {
-    let index = LOOPBACK_INDEX.to_ne_bytes().to_vec();
-    vec![Expression::Meta(META_INPUT), Expression::Equals(index), Expression::Verdict(Verdict::Return)]
+    let index = LOOPBACK_INDEX.to_ne_bytes();
+    vec![Expression::Meta(META_INPUT), Expression::equals(&index), Expression::Verdict(Verdict::Return)]
 }
 
-fn from_never(key: Key) -> Vec<Expression> {
-    let mut rule = source(key);
-    rule.extend([Expression::Lookup(never_name(key)), Expression::Verdict(Verdict::Return)]);
+fn from_never(family: Family) -> Vec<Expression> {
+    let mut rule = source(family);
+    rule.extend([Expression::Lookup(never_name(family)), Expression::Verdict(Verdict::Return)]);
     rule
 }
 
-fn never_name(key: Key) -> String {
-    match key {
-        Key::Ipv4 => "never4".to_owned(),
-        Key::Ipv6 => "never6".to_owned(),
+fn never_name(family: Family) -> String {
+    match family {
+        Family::Ipv4 => "never4".to_owned(),
+        Family::Ipv6 => "never6".to_owned(),
     }
 }
 
-fn never_set(key: Key) -> Command {
-    Command::NewSet(Set { name: never_name(key), key, elements: Elements::Ranges })
+fn never_set(family: Family) -> Command {
+    Command::NewSet(Set { name: never_name(family), key: Key::Address(family), elements: Elements::Ranges })
 }
 
 /// Puts `never` in the place of what the never sets hold.
 pub fn replace_never(never: &Networks) -> Vec<Command> {
-    let mut commands = [Key::Ipv4, Key::Ipv6].map(|key| Command::EmptySet(never_name(key))).to_vec();
+    let mut commands =
+        [Family::Ipv4, Family::Ipv6].map(|family| Command::EmptySet(never_name(family))).to_vec();
     commands.extend(never_elements(never));
     commands
 }
@@ -184,8 +185,8 @@ fn never_elements(never: &Networks) -> impl Iterator<Item = Command> {
     let v6 = never.ranges_v6().map(|(first, last)| {
         range(first.into(), u128::from(last).checked_add(1).map(|end| IpAddr::V6(end.into())))
     });
-    let v4 = add(never_name(Key::Ipv4), &v4.flatten().collect::<Vec<_>>());
-    v4.into_iter().chain(add(never_name(Key::Ipv6), &v6.flatten().collect::<Vec<_>>()))
+    let v4 = add(never_name(Family::Ipv4), &v4.flatten().collect::<Vec<_>>());
+    v4.into_iter().chain(add(never_name(Family::Ipv6), &v6.flatten().collect::<Vec<_>>()))
 }
 
 /// A range up to the last address there is has no end element.

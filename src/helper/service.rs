@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -17,11 +18,12 @@ use super::error::{HelperError, log};
 use super::escalation::{Block, Escalation, Terms};
 use super::jobs::{Job, Jobs, Purpose, WAITING};
 use super::ledger::{Ledger, Loaded};
-use super::respond::{Effects, Refusal, Respond, Timed};
+use super::respond::{Effects, Knock, Refusal, Respond, Timed};
 use super::steps::Steps;
+use crate::detect::probe::Protocol;
 use crate::protocol::channel::FrameWriter;
 use crate::protocol::reply::NOTE_BYTES;
-use crate::protocol::{Fault, Note, Outcome, Reply, Request, Response, Responses, Settings};
+use crate::protocol::{Datagrams, Fault, Note, Outcome, Page, Reply, Request, Response, Responses, Settings};
 
 /// Frames that one request may be answered with: its notes and the last word.
 const FRAMES: usize = 7;
@@ -116,7 +118,8 @@ impl<R: Respond> Service<R> {
         self.install_steps(&left.ended)?;
         self.commit();
         let restored = u32::try_from(self.core.escalation.len()).unwrap_or(u32::MAX);
-        self.answer(Reply::Ready { restored, landlock });
+        let tripwire = self.responses.has_tripwire();
+        self.answer(Reply::Ready { restored, landlock, tripwire });
         Ok(())
     }
 
@@ -201,6 +204,8 @@ impl<R: Respond> Service<R> {
             Action::List { id } => self.listing = Some((id, None)),
             Action::Flush { id } => self.do_flush(id),
             Action::Protect { id } => self.do_protect(id),
+            Action::Traps { id, datagrams, page } => self.do_traps(id, datagrams, page),
+            Action::Spare { id, address } => self.do_spare(id, address),
             Action::Stop { id } => self.do_stop(id),
         }
     }
@@ -214,10 +219,12 @@ impl<R: Respond> Service<R> {
         let begun = Instant::now();
         let shut_out: Vec<Grant> = grants.iter().filter(|grant| !grant.run_only).copied().collect();
         let mut results = self.do_block(&shut_out).into_iter();
-        for grant in grants {
+        let knocks: Vec<Knock> = grants.iter().map(knock).collect();
+        let tripped = self.responses.tripped(&knocks);
+        for (grant, tripped) in grants.into_iter().zip(tripped) {
             let effects =
                 if grant.run_only { Effects::default() } else { results.next().unwrap_or_default() };
-            self.begin(grant, effects, begun);
+            self.begin(Grant { tripped, ..grant }, effects, begun);
         }
         self.advance();
     }
@@ -263,7 +270,8 @@ impl<R: Respond> Service<R> {
         };
         self.record(grant.target, block);
         let micros = micros(job.begun.elapsed());
-        self.answer(in_force(grant.id, Outcome::Blocked, block, self.now.utc, micros, job.with));
+        let reply = in_force(grant.id, Outcome::Blocked, block, self.now.utc, micros, job.with);
+        self.answer(reply.after_a_trip(grant.tripped));
     }
 
     /// Kernel, file or command has it: now it is a block.
@@ -429,10 +437,25 @@ impl<R: Respond> Service<R> {
 
     fn do_protect(&mut self, id: u64) {
         let begun = Instant::now();
-        let outcome = match self.apply_never() {
-            Ok(()) => Outcome::Lifted,
-            Err(refusal) => Outcome::Failed(refusal.errno),
-        };
+        let applied = self.apply_never();
+        self.answer_effect(id, applied, begun);
+    }
+
+    fn do_traps(&mut self, id: u64, datagrams: Datagrams, page: Page) {
+        let begun = Instant::now();
+        // Somebody changed our table: what is put in its place has the new traps.
+        let set = self.responses.set_traps(datagrams, page).or_else(|_| self.install());
+        self.answer_effect(id, set, begun);
+    }
+
+    fn do_spare(&mut self, id: u64, address: IpAddr) {
+        let begun = Instant::now();
+        let spared = self.responses.spare(address);
+        self.answer_effect(id, spared, begun);
+    }
+
+    fn answer_effect(&mut self, id: u64, effect: Result<(), Refusal>, begun: Instant) {
+        let outcome = effect.map_or_else(|refusal| Outcome::Failed(refusal.errno), |()| Outcome::Lifted);
         self.answer(timed_reply(id, outcome, begun, Responses::NONE));
     }
 
@@ -568,6 +591,12 @@ impl<R: Respond> Service<R> {
         self.take_back(&ended);
     }
 
+    /// The sensor is gone, and with it whoever confirms or clears those whom the tripwire trips. Blocks stay.
+    pub fn disarm(&mut self) {
+        // A table that is gone has no traps either.
+        let _ = self.responses.disarm();
+    }
+
     /// Programs that run, and when the first one's time is up.
     pub fn jobs(&self) -> &Jobs {
         &self.jobs
@@ -642,8 +671,19 @@ fn joins(request: &Request, pending: &[Grant]) -> bool {
         | Request::List { .. }
         | Request::Flush { .. }
         | Request::Protect { .. }
+        | Request::Traps { .. }
+        | Request::Spare { .. }
         | Request::Stop { .. } => false,
     }
+}
+
+fn knock(grant: &Grant) -> Knock {
+    let over = match grant.protocol {
+        Protocol::Tcp => Some(Datagrams::No),
+        Protocol::Udp => Some(Datagrams::Yes),
+        Protocol::Sctp | Protocol::Icmp | Protocol::Ip => None,
+    };
+    (grant.target, over.map(|over| (over, grant.port)))
 }
 
 fn timed(target: IpNet, block: Block, now: u64) -> Timed {
@@ -651,7 +691,7 @@ fn timed(target: IpNet, block: Block, now: u64) -> Timed {
 }
 
 fn timed_reply(id: u64, outcome: Outcome, begun: Instant, with: Responses) -> Reply {
-    Reply::Done { id, outcome, seconds: 0, offence: 0, micros: micros(begun.elapsed()), with }
+    Reply::Done { id, outcome, seconds: 0, offence: 0, micros: micros(begun.elapsed()), with, tripped: false }
 }
 
 fn entry(id: u64, target: IpNet, block: Block) -> Reply {

@@ -47,7 +47,7 @@ fn serve() -> Result<(), HelperError> {
     let blocked_file =
         settings.blocked_file.as_deref().map(|path| BlockedFile::open(path, owner)).transpose()?;
     confine::rights(settings.rights(), settings.run_as)?;
-    let responses = System::open(&settings.block_with)?;
+    let responses = System::open(&settings.block_with, settings.tripwire.clone())?;
     let landlock = confine::files(&settings)?;
     let _lock = only_one::on_state(&settings.state_dir)?;
     let steps = Steps::open(&settings)?;
@@ -61,7 +61,9 @@ fn serve() -> Result<(), HelperError> {
     let mut service = Service::start(settings, opened)?;
     #[cfg(feature = "escape-attempts")]
     crate::sandbox::escape::attempt("helper");
-    pipes.run(&mut service)
+    let end = pipes.run(&mut service);
+    service.disarm();
+    end
 }
 
 /// Our own hold of a standard stream that must be a pipe. Past the buffers of std, which would take bytes ahead.

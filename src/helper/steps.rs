@@ -186,7 +186,15 @@ mod tests {
 
     fn grant(with: Responses, run_only: bool) -> Grant {
         let block = Block { since: 5, until: 10, offence: 1, with };
-        Grant { id: 1, target: "2001:db8::7/128".parse().unwrap(), block, port: 23, run_only }
+        Grant {
+            id: 1,
+            target: "2001:db8::7/128".parse().unwrap(),
+            block,
+            port: 23,
+            protocol: crate::detect::probe::Protocol::Tcp,
+            tripped: false,
+            run_only,
+        }
     }
 
     fn run(response: Response, text: &str) -> Step {

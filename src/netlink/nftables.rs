@@ -10,7 +10,7 @@ pub mod expression;
 use super::message::{Attributes, Encoder, Message};
 pub use batch::Command;
 pub use element::Element;
-pub use expression::{Expression, Verdict};
+pub use expression::{Comparison, Expression, SocketFact, Verdict};
 
 const SUBSYSTEM: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
 /// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`: all between them comes true at once or not at all.
@@ -123,29 +123,53 @@ pub fn rule_counters(message: &Message<'_>) -> (u64, u64) {
     })
 }
 
-/// What a set holds.
+/// A kind of address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Key {
+pub enum Family {
     /// `ipv4_addr`.
     Ipv4,
     /// `ipv6_addr`.
     Ipv6,
 }
 
+/// What a set holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// Addresses.
+    Address(Family),
+    /// `inet_service`.
+    Port,
+    /// `ifname`.
+    Interface,
+}
+
+impl Family {
+    /// Bytes of an address.
+    pub const fn length(self) -> u8 {
+        match self {
+            Family::Ipv4 => 4,
+            Family::Ipv6 => 16,
+        }
+    }
+}
+
 impl Key {
     /// Bytes of one key.
     pub const fn length(self) -> u8 {
         match self {
-            Key::Ipv4 => 4,
-            Key::Ipv6 => 16,
+            Key::Address(family) => family.length(),
+            Key::Port => 2,
+            Key::Interface => 16,
         }
     }
 
     /// The number by which `nft` knows how to print it (`enum datatypes` in nftables' datatype.h); the kernel keeps it only.
     const fn datatype(self) -> u32 {
         match self {
-            Key::Ipv4 => 7,
-            Key::Ipv6 => 8,
+            Key::Address(Family::Ipv4) => 7,
+            Key::Address(Family::Ipv6) => 8,
+            Key::Port => 13,
+            Key::Interface => 41,
         }
     }
 }
@@ -169,12 +193,20 @@ pub enum Elements {
         /// The kernel refuses more with ENFILE.
         capacity: u32,
     },
+    /// Likewise, and rules may add some themselves ([`Expression::Remember`]).
+    Learnt {
+        /// As above.
+        capacity: u32,
+    },
+    /// Single keys that stay.
+    Fixed,
     /// Ranges that stay: a tree.
     Ranges,
 }
 
 const SET_INTERVAL: u32 = libc::NFT_SET_INTERVAL as u32;
 const SET_TIMEOUT: u32 = libc::NFT_SET_TIMEOUT as u32;
+const SET_EVAL: u32 = libc::NFT_SET_EVAL as u32;
 
 /// `NFT_MSG_NEWSET`. `id` tells the new sets of one batch apart.
 pub fn set(message: &mut Encoder, table: &str, set: &Set, id: u32) {
@@ -183,6 +215,8 @@ pub fn set(message: &mut Encoder, table: &str, set: &Set, id: u32) {
     message.text(2, &set.name);
     let (flags, capacity) = match set.elements {
         Elements::Timed { capacity } => (SET_TIMEOUT, Some(capacity)),
+        Elements::Learnt { capacity } => (SET_TIMEOUT | SET_EVAL, Some(capacity)),
+        Elements::Fixed => (0, None),
         Elements::Ranges => (SET_INTERVAL, None),
     };
     message.be32(3, flags);
@@ -218,8 +252,11 @@ mod tests {
 
     #[test]
     fn a_set_is_encoded_as_the_kernel_reads_it() {
-        let blocked =
-            Set { name: "blocked6".to_owned(), key: Key::Ipv6, elements: Elements::Timed { capacity: 100 } };
+        let blocked = Set {
+            name: "blocked6".to_owned(),
+            key: Key::Address(Family::Ipv6),
+            elements: Elements::Timed { capacity: 100 },
+        };
         let bytes = encoded(Kind::NewSet, |message| set(message, "t", &blocked, 3));
         let message = Messages(&bytes).next().unwrap().unwrap();
         assert_eq!(message.kind, 0x0a09);

@@ -12,6 +12,7 @@
 //! | 16-31 | address, IPv4 in the first four | 44-47 | micros |
 //! | 32, 33 | family 4 or 6, prefix length | 48-55 | since; errno in 48-51 |
 //! | 34-35 | port, offence | 56-63 | until |
+//! | 42 | tripped | 16, 17, 32-63 | page, UDP, traps (traps) |
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -60,6 +61,10 @@ pub(super) const SECONDS: usize = 36;
 pub(super) const CODE: usize = 40;
 pub(super) const VERIFIED: usize = 41;
 pub(super) const RESPONSES: usize = 41;
+pub(super) const TRIPPED: usize = 42;
+pub(super) const PAGE: usize = 16;
+pub(super) const DATAGRAMS: usize = 17;
+pub(super) const TRAPS: usize = 32;
 pub(super) const NOTE_RESPONSE: usize = 2;
 pub(super) const NOTE_FAULT: usize = 3;
 pub(super) const NOTE_NUMBER: usize = 4;

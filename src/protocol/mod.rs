@@ -10,6 +10,7 @@ pub mod reply;
 pub mod request;
 pub mod responses;
 pub mod settings;
+pub mod traps;
 pub mod wording;
 
 pub use frame::{Frame, FrameError};
@@ -17,6 +18,7 @@ pub use reply::{Fault, Note, Outcome, Reply};
 pub use request::Request;
 pub use responses::{Response, Responses};
 pub use settings::Settings;
+pub use traps::{Datagrams, Page, Terms};
 
 /// Length of every frame on either pipe, bytes.
 pub const FRAME_LENGTH: usize = 64;

@@ -15,6 +15,8 @@ pub enum Reply {
         restored: u32,
         /// The Landlock interface that the helper is confined by; 0: none. The kernel shows it to nobody else.
         landlock: u8,
+        /// Whether the tripwire's rules stand; its traps come with requests.
+        tripwire: bool,
     },
     /// A request was carried out or refused.
     Done {
@@ -30,6 +32,8 @@ pub enum Reply {
         micros: u32,
         /// Which responses took effect.
         with: Responses,
+        /// The kernel's tripwire had shut the source out before.
+        tripped: bool,
     },
     /// Why a response to a request failed, before the request's `Done`; several make up one text.
     Note {
@@ -213,20 +217,37 @@ const NOTE: u8 = 0x86;
 const REMAINS: u8 = 0x87;
 
 impl Reply {
+    /// The same, with what the tripwire had to do with it.
+    pub fn after_a_trip(self, tripped: bool) -> Reply {
+        match self {
+            Reply::Done { id, outcome, seconds, offence, micros, with, tripped: _ } => {
+                Reply::Done { id, outcome, seconds, offence, micros, with, tripped }
+            }
+            Reply::Ready { .. }
+            | Reply::Note { .. }
+            | Reply::Entry { .. }
+            | Reply::End { .. }
+            | Reply::Remains { .. }
+            | Reply::Pong { .. } => self,
+        }
+    }
+
     /// The reply's frame.
     pub fn encode(&self) -> Frame {
         let writer = match self {
-            Reply::Ready { restored, landlock } => {
-                Writer::new(READY).put(frame::SECONDS, restored.to_be_bytes()).put(frame::CODE, [*landlock])
-            }
-            Reply::Done { id, outcome, seconds, offence, micros, with } => Writer::new(DONE)
+            Reply::Ready { restored, landlock, tripwire } => Writer::new(READY)
+                .put(frame::SECONDS, restored.to_be_bytes())
+                .put(frame::CODE, [*landlock])
+                .put(frame::TRIPPED, [u8::from(*tripwire)]),
+            Reply::Done { id, outcome, seconds, offence, micros, with, tripped } => Writer::new(DONE)
                 .put(frame::ID, id.to_be_bytes())
                 .put(frame::CODE, [outcome.code()])
                 .put(frame::ERRNO, outcome.errno().to_be_bytes())
                 .put(frame::SECONDS, seconds.to_be_bytes())
                 .put(frame::OFFENCE, offence.to_be_bytes())
                 .put(frame::MICROS, micros.to_be_bytes())
-                .put(frame::RESPONSES, [u8::from(*with)]),
+                .put(frame::RESPONSES, [u8::from(*with)])
+                .put(frame::TRIPPED, [u8::from(*tripped)]),
             Reply::Note { id, note } => Writer::new(NOTE)
                 .put(frame::ID, id.to_be_bytes())
                 .put(frame::NOTE_RESPONSE, [note.response as u8])
@@ -254,6 +275,7 @@ impl Reply {
             READY => Reply::Ready {
                 restored: u32::from_be_bytes(field(bytes, frame::SECONDS)),
                 landlock: u8::from_be_bytes(field(bytes, frame::CODE)),
+                tripwire: decode_tripped(bytes, READY)?,
             },
             DONE => decode_done(bytes, id)?,
             ENTRY => decode_entry(bytes, id)?,
@@ -279,7 +301,16 @@ fn decode_done(bytes: &Frame, id: u64) -> Result<Reply, FrameError> {
         offence: u16::from_be_bytes(field(bytes, frame::OFFENCE)),
         micros: u32::from_be_bytes(field(bytes, frame::MICROS)),
         with: decode_responses(bytes, DONE)?,
+        tripped: decode_tripped(bytes, DONE)?,
     })
+}
+
+fn decode_tripped(bytes: &Frame, kind: u8) -> Result<bool, FrameError> {
+    match field(bytes, frame::TRIPPED) {
+        [0] => Ok(false),
+        [1] => Ok(true),
+        [_] => Err(FrameError::Field { kind, field: "tripwire flag" }),
+    }
 }
 
 fn decode_responses(bytes: &Frame, kind: u8) -> Result<Responses, FrameError> {
@@ -369,17 +400,21 @@ mod tests {
     fn any_reply() -> impl Strategy<Value = Reply> {
         let target = (any::<[u8; 16]>(), 0u8..=128).prop_map(|(ip, len)| IpNet::new(ip.into(), len).unwrap());
         prop_oneof![
-            any::<(u32, u8)>().prop_map(|(restored, landlock)| Reply::Ready { restored, landlock }),
-            (any::<u64>(), any_outcome(), any::<u32>(), any::<u16>(), any::<u32>(), 0u8..64).prop_map(
-                |(id, outcome, seconds, offence, micros, with)| Reply::Done {
+            any::<(u32, u8, bool)>().prop_map(|(restored, landlock, tripwire)| Reply::Ready {
+                restored,
+                landlock,
+                tripwire
+            }),
+            (any::<u64>(), any_outcome(), any::<u32>(), any::<u16>(), any::<u32>(), 0u8..64, any::<bool>())
+                .prop_map(|(id, outcome, seconds, offence, micros, with, tripped)| Reply::Done {
                     id,
                     outcome,
                     seconds,
                     offence,
                     micros,
                     with: Responses::try_from(with).unwrap(),
-                }
-            ),
+                    tripped,
+                }),
             (any::<u64>(), 0usize..6, 1u8..=6, any::<i32>(), "\\PC{0,120}", 0usize..4).prop_map(
                 |(id, response, code, number, text, part)| {
                     let fault = Fault::of([code], number).unwrap();

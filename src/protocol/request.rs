@@ -1,9 +1,12 @@
 //! Sensor → helper. Pure; the sensor encodes, the helper decodes and trusts nothing in it.
 #![forbid(unsafe_code)]
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use super::frame::{self, Frame, FrameError, Writer, field};
+use super::{Datagrams, Page};
 use crate::detect::probe::Protocol;
 
 /// What the sensor may ask for. Every request carries an `id` that its replies repeat; ids rise by one from 1.
@@ -48,6 +51,22 @@ pub enum Request {
         /// The prefix; host bits are zero.
         network: IpNet,
     },
+    /// Let the tripwire's traps among these ports be exactly those of the page.
+    Traps {
+        /// Request number.
+        id: u64,
+        /// Whether they are UDP's.
+        datagrams: Datagrams,
+        /// The ports.
+        page: Page,
+    },
+    /// The tripwire is to leave this address alone for a while: what tripped it was no scan, or may be forged.
+    Spare {
+        /// Request number.
+        id: u64,
+        /// Whom.
+        address: IpAddr,
+    },
     /// Answer with `Pong`.
     Ping {
         /// Request number.
@@ -68,6 +87,8 @@ const FLUSH: u8 = 0x04;
 const PROTECT: u8 = 0x05;
 const PING: u8 = 0x06;
 const STOP: u8 = 0x07;
+const TRAPS: u8 = 0x08;
+const SPARE: u8 = 0x09;
 
 impl Request {
     /// The request's number.
@@ -78,6 +99,8 @@ impl Request {
             | Request::List { id }
             | Request::Flush { id }
             | Request::Protect { id, .. }
+            | Request::Traps { id, .. }
+            | Request::Spare { id, .. }
             | Request::Ping { id }
             | Request::Stop { id } => id,
         }
@@ -96,6 +119,11 @@ impl Request {
             Request::List { .. } => Writer::new(LIST),
             Request::Flush { .. } => Writer::new(FLUSH),
             Request::Protect { network, .. } => Writer::new(PROTECT).network(network),
+            Request::Traps { datagrams, page, .. } => Writer::new(TRAPS)
+                .put(frame::PAGE, [page.number])
+                .put(frame::DATAGRAMS, [u8::from(*datagrams == Datagrams::Yes)])
+                .put(frame::TRAPS, page.bits),
+            Request::Spare { address, .. } => Writer::new(SPARE).network(&IpNet::from(*address)),
             Request::Ping { .. } => Writer::new(PING),
             Request::Stop { .. } => Writer::new(STOP),
         };
@@ -111,6 +139,8 @@ impl Request {
             LIST => Request::List { id },
             FLUSH => Request::Flush { id },
             PROTECT => Request::Protect { id, network: frame::network(bytes, kind)? },
+            TRAPS => decode_traps(bytes, id)?,
+            SPARE => decode_spare(bytes, id)?,
             PING => Request::Ping { id },
             STOP => Request::Stop { id },
             unknown => return Err(FrameError::Kind(unknown)),
@@ -143,6 +173,24 @@ fn decode_block(bytes: &Frame, id: u64) -> Result<Request, FrameError> {
             [_] => return Err(FrameError::Field { kind: BLOCK, field: "verified flag" }),
         },
     })
+}
+
+fn decode_traps(bytes: &Frame, id: u64) -> Result<Request, FrameError> {
+    let [number] = field(bytes, frame::PAGE);
+    let datagrams = match field(bytes, frame::DATAGRAMS) {
+        [0] => Datagrams::No,
+        [1] => Datagrams::Yes,
+        [_] => return Err(FrameError::Field { kind: TRAPS, field: "protocol" }),
+    };
+    Ok(Request::Traps { id, datagrams, page: Page { number, bits: field(bytes, frame::TRAPS) } })
+}
+
+fn decode_spare(bytes: &Frame, id: u64) -> Result<Request, FrameError> {
+    let network = frame::network(bytes, SPARE)?;
+    match network.prefix_len() == network.max_prefix_len() {
+        true => Ok(Request::Spare { id, address: network.addr() }),
+        false => Err(FrameError::Field { kind: SPARE, field: "prefix length" }),
+    }
 }
 
 /// Holds a stream of requests to its order: numbers rise by one from 1, so none can be replayed or left out.
@@ -196,6 +244,13 @@ mod tests {
             block,
             (id.clone(), any_network()).prop_map(|(id, target)| Request::Unblock { id, target }),
             (id.clone(), any_network()).prop_map(|(id, network)| Request::Protect { id, network }),
+            (id.clone(), any::<bool>(), any::<u8>(), any::<[u8; 32]>()).prop_map(
+                |(id, udp, number, bits)| {
+                    let datagrams = if udp { Datagrams::Yes } else { Datagrams::No };
+                    Request::Traps { id, datagrams, page: Page { number, bits } }
+                }
+            ),
+            (id.clone(), any::<IpAddr>()).prop_map(|(id, address)| Request::Spare { id, address }),
             id.clone().prop_map(|id| Request::List { id }),
             id.clone().prop_map(|id| Request::Flush { id }),
             id.clone().prop_map(|id| Request::Ping { id }),
@@ -222,7 +277,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_one_request_or_an_error(mut bytes in any::<[[u8; 32]; 2]>(), kind in 0u8..9, version in 0u8..3) {
+        fn any_bytes_are_one_request_or_an_error(mut bytes in any::<[[u8; 32]; 2]>(), kind in 0u8..11, version in 0u8..3) {
             bytes[0][0] = version;
             bytes[0][1] = kind;
             let bytes: Frame = bytes.concat().try_into().unwrap();

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use super::responses::Response;
+use super::traps::Terms;
 
 /// The ledger's file name in STATE_DIR: the sensor hands the file to the helper's user, the helper keeps it.
 pub const LEDGER: &str = "ledger";
@@ -40,6 +41,8 @@ pub struct Settings {
     pub sandbox_log: bool,
     /// BLOCKED_FILE.
     pub blocked_file: Option<PathBuf>,
+    /// TRIPWIRE.
+    pub tripwire: Option<Terms>,
     /// What the administrator wrote himself.
     pub custom: Custom,
 }
@@ -185,6 +188,9 @@ impl Settings {
             Settings { block_with, custom, .. } if lacks_text(block_with, custom) => {
                 Err(SettingsError::Value("block_with: a response without its text"))
             }
+            Settings { tripwire: Some(terms), .. } if !terms.are_sound() => {
+                Err(SettingsError::Value("tripwire: its limit or the name of an interface"))
+            }
             Settings { state_dir, .. } if !state_dir.is_absolute() => {
                 Err(SettingsError::Value("state_dir: its path must be absolute"))
             }
@@ -228,6 +234,7 @@ mod tests {
             sandbox: Sandbox::Strict,
             sandbox_log: false,
             blocked_file: None,
+            tripwire: Some(Terms { interfaces: vec!["eth0".to_owned()], per_minute: 120 }),
             custom: Custom::default(),
         }
     }
@@ -267,6 +274,11 @@ mod tests {
         for wrong in [
             Settings { block_time: 0, ..settings() },
             Settings { block_with: vec![], ..settings() },
+            Settings { tripwire: Some(Terms { interfaces: vec![], per_minute: 0 }), ..settings() },
+            Settings {
+                tripwire: Some(Terms { interfaces: vec!["x".repeat(16)], per_minute: 1 }),
+                ..settings()
+            },
             Settings { block_with: vec![Response::Route, Response::Route], ..settings() },
             Settings { block_with: vec![Response::Command], ..settings() },
             Settings { block_time_factor: 0, ..settings() },

@@ -24,6 +24,7 @@ use super::report::Reporter;
 use super::responder::{Case, Effect, Responder, Turn, micros};
 use super::sightings::{Sighting, State};
 use super::signals::{self, Asked};
+use super::traps::{self, Traps};
 use super::watcher::Shared;
 use crate::config::Loaded;
 use crate::control::protocol::{ControlReply, ControlRequest, Entry};
@@ -96,6 +97,8 @@ pub struct EventLoop {
     pub(super) batch: Vec<Sighting>,
     /// PROTECT_ESTABLISHED.
     pub(super) protect_established: bool,
+    /// Where the tripwire lies.
+    pub(super) traps: Traps,
     /// Scanners that are followed until they fall quiet.
     pub(super) followed: Followed,
     /// How often the score table is swept: every half-life of a score.
@@ -146,6 +149,7 @@ impl EventLoop {
     /// Runs until a signal or the helper's death.
     pub fn run(&mut self) -> End {
         self.operators.mirror(&mut self.responder);
+        self.set_traps();
         let mut ready = [EpollEvent::empty(); 64];
         loop {
             if let Err(error) = self.send() {
@@ -237,6 +241,12 @@ impl EventLoop {
     }
 
     /// Whether it was counted in error, for want of knowing that a service took it.
+    /// Keeps the tripwire in step with the configuration, the decoys and the services.
+    pub(super) fn set_traps(&mut self) {
+        let wanted = traps::wanted(&self.responder.watch, &self.decoys.ports_of_both(), &self.shared.in_use);
+        self.traps.become_these(wanted, &mut self.responder.requests);
+    }
+
     fn is_served(&mut self, probe: &Probe, interface: u32, sockets: Sockets, now: Now) -> bool {
         if probe.counts_at_a_service() {
             return false;
@@ -261,8 +271,10 @@ impl EventLoop {
         match self.host.look_at_sockets(&self.shared.in_use, now.uptime) {
             Ok(()) => {
                 let turned = self.host.turn_attention(&self.responder.watch, &self.shared.in_use, now.uptime);
-                if let Err(error) = turned {
-                    self.reporter.error(now, &error.to_string());
+                match turned {
+                    Ok(true) => self.set_traps(),
+                    Ok(false) => {}
+                    Err(error) => self.reporter.error(now, &error.to_string()),
                 }
                 true
             }
@@ -301,6 +313,7 @@ impl EventLoop {
                 if self.is_served(&probe, interface, sockets, now) {
                     // Counted against a service that came since the last look: the source begins anew.
                     self.shared.table.forgive(self.responder.watch.account(&probe));
+                    self.traps.spare(&probe, &mut self.responder.requests);
                     self.tell_served(&probe);
                 } else {
                     self.on_case(probe, standing, interface, now, turn);
@@ -344,6 +357,9 @@ impl EventLoop {
         let connected = self.protect_established
             && self.responder.may_blame_an_innocent(&probe, &standing, now)
             && self.is_connected_with(probe.source, now);
+        if connected {
+            self.traps.spare(&probe, &mut self.responder.requests);
+        }
         let case = Case { probe, standing, interface, connected };
         if standing.crossed {
             let account = self.responder.watch.account(&case.probe);
@@ -385,9 +401,9 @@ impl EventLoop {
     fn on_reply(&mut self, reply: Reply, now: Now, turn: &mut Turn, answers: &mut Answers) {
         match reply {
             Reply::Note { id, note } => self.notes.entry(id).or_default().push(note),
-            Reply::Done { id, outcome, seconds, offence, micros, with } => {
+            Reply::Done { id, outcome, seconds, offence, micros, with, tripped } => {
                 let notes = self.notes.remove(&id).unwrap_or_default();
-                let effect = Effect { outcome, seconds, offence, micros, with, notes };
+                let effect = Effect { outcome, seconds, offence, micros, with, tripped, notes };
                 if !self.operators.on_done(id, &effect, now, &mut self.responder, turn, answers) {
                     self.responder.on_done(id, &effect, now, turn);
                 }

@@ -42,6 +42,8 @@ pub struct Ready {
     pub restored: u32,
     /// The Landlock interface that confines it; 0: none.
     pub landlock: u8,
+    /// Whether the tripwire's rules stand.
+    pub tripwire: bool,
 }
 
 /// Why there is no helper to talk to.
@@ -108,7 +110,9 @@ impl HelperLink {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
             match self.next_reply()? {
-                Some(Reply::Ready { restored, landlock }) => return Ok(Ready { restored, landlock }),
+                Some(Reply::Ready { restored, landlock, tripwire }) => {
+                    return Ok(Ready { restored, landlock, tripwire });
+                }
                 // It must not answer before it is ready.
                 Some(_) => return Err(LinkError::OutOfOrder),
                 None => self.wait_readable(deadline)?,

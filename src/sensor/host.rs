@@ -255,7 +255,8 @@ impl Host {
         Ok(ports.into_iter().any(|port| !self.decoy_tcp.contains(port)))
     }
 
-    /// Turns the rings' attention away from ports in use, and back to those that are not.
+    /// Turns the rings' attention away from ports in use, and back to those that are not. Returns whether it was time
+    /// to: services came or went.
     ///
     /// # Errors
     /// The kernel takes no new filter.
@@ -264,16 +265,16 @@ impl Host {
         watch: &Watch,
         in_use: &PortsInUse,
         uptime: u64,
-    ) -> Result<(), RingError> {
+    ) -> Result<bool, RingError> {
         let is_due = self.filter_is_stale && uptime.saturating_sub(self.filter_set) >= REFILTER;
-        let Some((rings, interest)) = self.rings.as_mut().filter(|_| is_due) else { return Ok(()) };
+        let Some((rings, interest)) = self.rings.as_mut().filter(|_| is_due) else { return Ok(false) };
         (self.filter_is_stale, self.filter_set) = (false, uptime);
         let turned = attention::turned(interest, watch, in_use);
-        if turned == *interest {
-            return Ok(());
+        if turned != *interest {
+            *interest = turned;
+            rings.set_filter(&filter::compile(interest))?;
         }
-        *interest = turned;
-        rings.set_filter(&filter::compile(interest))
+        Ok(true)
     }
 
     /// The event, with the interface's name.

@@ -35,6 +35,7 @@ use super::ring::{self, Ring, RingControl, RingError};
 use super::sightings::Sightings;
 use super::state_dir::StateDirError;
 use super::trails::Trails;
+use super::traps::{self, Traps};
 use super::watcher::{Shared, View};
 use super::{network, never_block, signals, state_dir};
 use crate::config::{BlockMode, Config, FOREVER, Interfaces, Loaded, LogOutput, Mode, PortSet};
@@ -215,6 +216,7 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
         notifier,
         batch: Vec::with_capacity(event_loop::BATCH),
         protect_established: config.protect_established,
+        traps: Traps::new(ready.tripwire),
         followed: Followed::default(),
         sweep_every: half_life(config).unwrap_or(NEVER_SWEPT),
         sweep_at: Instant::now() + half_life(config).unwrap_or(NEVER_SWEPT),
@@ -235,6 +237,9 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
     if network == event::Network::Own {
         // Not eprintln, which would end the daemon where nobody reads.
         let _ = writeln!(io::stderr(), "portsentry-rs: {}", network::OWN);
+    }
+    if settings.tripwire.is_some() && !ready.tripwire {
+        events.reporter.error(now, traps::LACKING);
     }
     if let Some(null) = null {
         leave_terminal(&null).map_err(system("-D: the terminal cannot be left"))?;
@@ -374,6 +379,7 @@ fn settings(config: &Config, never_block: Vec<ipnet::IpNet>, identity: Identity)
         sandbox: config.sandbox,
         sandbox_log: config.sandbox_log,
         blocked_file: config.blocked_file.clone(),
+        tripwire: traps::terms(config),
         custom: custom(config),
     }
 }

@@ -36,4 +36,5 @@ pub mod sightings;
 pub mod signals;
 pub mod state_dir;
 pub mod trails;
+pub mod traps;
 pub mod watcher;

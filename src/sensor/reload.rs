@@ -56,6 +56,7 @@ impl EventLoop {
             self.reporter.error(now, &format!("the new ports are not watched: {error}"));
         }
         self.loaded = loaded;
+        self.set_traps();
     }
 
     /// Tells the helper what is new in the never-block set. What was taken out stays protected until a restart: a

@@ -52,6 +52,9 @@ const LIMITED: &str = "more sources than BLOCK_LIMIT allows a minute earned a bl
 /// Sources that are remembered as told of. Each holds its place for as long as its probes may still be in the queue.
 const LATELY_TOLD: usize = 64;
 
+/// What took effect first, where the kernel did not wait for us.
+const TRIPWIRE: &str = "tripwire";
+
 /// Probes of one source whose lines wait for its block; more than these are not told one by one.
 const WAITING: usize = 64;
 
@@ -429,10 +432,11 @@ impl Responder {
         let holds = matches!(done.outcome, Outcome::Blocked | Outcome::AlreadyBlocked);
         let new = done.outcome == Outcome::Blocked;
         let took = self.order.iter().filter(|&&response| new && done.with.contains(response));
+        let tripwire = (new && done.tripped).then(|| TRIPWIRE.to_owned());
         let filling = Filling { target, port, mode: &self.custom.mode };
         Action {
             target: Some(target),
-            with: took.clone().map(|response| response.name().to_owned()).collect(),
+            with: tripwire.into_iter().chain(took.clone().map(|it| it.name().to_owned())).collect(),
             deeds: took.map(|&response| self.deed(response, &filling)).collect(),
             seconds: holds.then_some(done.seconds),
             offence: holds.then_some(done.offence),
@@ -523,6 +527,8 @@ pub struct Effect {
     pub micros: u32,
     /// Which responses took effect.
     pub with: Responses,
+    /// The kernel's tripwire had shut the source out before.
+    pub tripped: bool,
     /// Which did not, and why.
     pub notes: Vec<Note>,
 }

@@ -24,6 +24,10 @@ pub enum Element {
     RangeFirst(IpAddr),
     /// The first address behind a range.
     RangeEnd(IpAddr),
+    /// A port.
+    Port(u16),
+    /// An interface's name, filled up with zeros.
+    Interface([u8; 16]),
 }
 
 /// `NFT_MSG_NEWSETELEM`, `DELSETELEM`: these elements of a set; deleting none of them deletes all.
@@ -50,19 +54,25 @@ impl Element {
                 element.be32(3, INTERVAL_END);
                 encode_key(element, key);
             }
+            Element::Port(port) => encode_bytes(element, &port.to_be_bytes()),
+            Element::Interface(name) => encode_bytes(element, &name),
         });
     }
 }
 
 fn encode_key(element: &mut Encoder, key: IpAddr) {
-    element.nest(1, |data| match key {
-        IpAddr::V4(key) => data.attribute(1, &key.octets()),
-        IpAddr::V6(key) => data.attribute(1, &key.octets()),
-    });
+    match key {
+        IpAddr::V4(key) => encode_bytes(element, &key.octets()),
+        IpAddr::V6(key) => encode_bytes(element, &key.octets()),
+    }
 }
 
-/// Never 0, which would mean "for ever".
-fn milliseconds(time: Duration) -> u64 {
+fn encode_bytes(element: &mut Encoder, key: &[u8]) {
+    element.nest(1, |data| data.attribute(1, key));
+}
+
+/// As the kernel takes a time. Never 0, which would mean "for ever".
+pub(super) fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.min(LONGEST).as_millis()).unwrap_or(u64::MAX).max(1)
 }
 

@@ -3,6 +3,9 @@
 //! Pure; the helper builds its rules of them. A rule reads: load something, compare or look it up, decide.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
+use super::element;
 use crate::netlink::message::{Attributes, Encoder};
 
 /// `NFT_REG_1`: 16 bytes, wide enough for an IPv6 address.
@@ -11,6 +14,16 @@ const REGISTER: u32 = 1;
 const VERDICT_REGISTER: u32 = 0;
 /// `NFT_PAYLOAD_NETWORK_HEADER`.
 const NETWORK_HEADER: u32 = 1;
+/// `NFT_PAYLOAD_TRANSPORT_HEADER`. Not there in a later fragment: the rule ends.
+const TRANSPORT_HEADER: u32 = 2;
+/// `NFTA_FIB_F_DADDR`.
+const FIB_DESTINATION: u32 = 1 << 1;
+/// `NFT_FIB_RESULT_ADDRTYPE`.
+const FIB_ADDRESS_TYPE: u32 = 3;
+/// `NFT_LIMIT_F_INV`: the rule goes on once the limit is exceeded.
+const LIMIT_EXCEEDED: u32 = 1;
+/// `NFT_LOOKUP_F_INV`.
+const LOOKUP_INVERTED: u32 = 1;
 
 /// One step of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,16 +37,59 @@ pub enum Expression {
         /// How many, at most 16.
         length: u32,
     },
+    /// Load bytes of the TCP or UDP header.
+    Transport {
+        /// Where they begin.
+        offset: u32,
+        /// How many, at most 16.
+        length: u32,
+    },
+    /// Load how the host routes the destination: an `RTN_*` number, 4 bytes in host order. Needs `CONFIG_NFT_FIB_INET`.
+    DestinationType,
+    /// Load a fact about the local socket that takes the packet in; without one the rule ends. Needs
+    /// `CONFIG_NFT_SOCKET`.
+    Socket(SocketFact),
     /// Keep the bits of this mask.
     Mask(Vec<u8>),
-    /// Go on only if the loaded bytes are these.
-    Equals(Vec<u8>),
+    /// Go on only if the loaded bytes compare so with these.
+    Compare(Comparison, Vec<u8>),
     /// Go on only if the loaded key is in this set.
     Lookup(String),
+    /// Go on only if it is not.
+    LookupNot(String),
+    /// Go on only if more packets come this way than so many a minute, and as many at once.
+    OverLimit {
+        /// Packets a minute.
+        per_minute: u32,
+    },
+    /// Put the loaded key into this set for so long, unless it is there; if the set is full, the rule ends.
+    Remember(String, Duration),
     /// Count packets and bytes that come this far.
     Counter,
     /// Decide.
     Verdict(Verdict),
+}
+
+/// How loaded bytes must compare: `NFT_CMP_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Comparison {
+    /// They are these.
+    Equal = 0,
+    /// They are others.
+    Other = 1,
+    /// As a number in network order they are at least this.
+    AtLeast = 5,
+}
+
+/// What [`Expression::Socket`] loads: `NFT_SOCKET_*`, one byte, 0 or 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum SocketFact {
+    /// Whether it may have foreign addresses; told of every socket, half-open and closing ones too (Linux 4.18).
+    Transparent = 0,
+    /// Whether it is bound to no address; told only of listening and connected ones (Linux 5.12).
+    Wildcard = 2,
 }
 
 /// What becomes of the packet.
@@ -51,8 +107,17 @@ pub enum Verdict {
 pub const META_PROTOCOL: u32 = libc::NFT_META_NFPROTO as u32;
 /// `NFT_META_IIF`: the input interface's index, 4 bytes in host order.
 pub const META_INPUT: u32 = libc::NFT_META_IIF as u32;
+/// `NFT_META_IIFNAME`: the input interface's name, 16 bytes filled up with zeros.
+pub const META_INPUT_NAME: u32 = libc::NFT_META_IIFNAME as u32;
+/// `NFT_META_L4PROTO`: the transport protocol, one byte; IPv6 extension headers are skipped.
+pub const META_TRANSPORT: u32 = libc::NFT_META_L4PROTO as u32;
 
 impl Expression {
+    /// Go on only if the loaded bytes are these.
+    pub fn equals(bytes: &[u8]) -> Expression {
+        Expression::Compare(Comparison::Equal, bytes.to_vec())
+    }
+
     /// Appends the expression to a rule's list.
     pub fn encode(&self, list: &mut Encoder) {
         list.nest(1, |expression| {
@@ -64,10 +129,14 @@ impl Expression {
     const fn name(&self) -> &'static str {
         match self {
             Expression::Meta(_) => "meta",
-            Expression::Network { .. } => "payload",
+            Expression::Network { .. } | Expression::Transport { .. } => "payload",
+            Expression::DestinationType => "fib",
+            Expression::Socket(_) => "socket",
             Expression::Mask(_) => "bitwise",
-            Expression::Equals(_) => "cmp",
-            Expression::Lookup(_) => "lookup",
+            Expression::Compare(..) => "cmp",
+            Expression::Lookup(_) | Expression::LookupNot(_) => "lookup",
+            Expression::OverLimit { .. } => "limit",
+            Expression::Remember(..) => "dynset",
             Expression::Counter => "counter",
             Expression::Verdict(_) => "immediate",
         }
@@ -79,14 +148,25 @@ impl Expression {
             Expression::Network { offset, length } => {
                 numbers(fields, &[(1, REGISTER), (2, NETWORK_HEADER), (3, *offset), (4, *length)]);
             }
+            Expression::Transport { offset, length } => {
+                numbers(fields, &[(1, REGISTER), (2, TRANSPORT_HEADER), (3, *offset), (4, *length)]);
+            }
+            Expression::DestinationType => {
+                numbers(fields, &[(1, REGISTER), (2, FIB_ADDRESS_TYPE), (3, FIB_DESTINATION)]);
+            }
+            Expression::Socket(fact) => numbers(fields, &[(1, *fact as u32), (2, REGISTER)]),
             Expression::Mask(mask) => encode_mask(fields, mask),
-            Expression::Equals(bytes) => {
-                numbers(fields, &[(1, REGISTER), (2, libc::NFT_CMP_EQ as u32)]);
+            Expression::Compare(comparison, bytes) => {
+                numbers(fields, &[(1, REGISTER), (2, *comparison as u32)]);
                 value(fields, 3, bytes);
             }
-            Expression::Lookup(set) => {
+            Expression::Lookup(set) => encode_lookup(fields, set, 0),
+            Expression::LookupNot(set) => encode_lookup(fields, set, LOOKUP_INVERTED),
+            Expression::OverLimit { per_minute } => encode_limit(fields, *per_minute),
+            Expression::Remember(set, time) => {
                 fields.text(1, set);
-                fields.be32(2, REGISTER);
+                numbers(fields, &[(3, libc::NFT_DYNSET_OP_ADD as u32), (4, REGISTER)]);
+                fields.be64(6, element::milliseconds(*time));
             }
             Expression::Counter => {}
             Expression::Verdict(verdict) => encode_verdict(fields, *verdict),
@@ -101,6 +181,18 @@ fn numbers(fields: &mut Encoder, pairs: &[(u16, u32)]) {
 /// `NFTA_DATA_VALUE` in a nest of its own.
 fn value(fields: &mut Encoder, kind: u16, bytes: &[u8]) {
     fields.nest(kind, |data| data.attribute(1, bytes));
+}
+
+fn encode_lookup(fields: &mut Encoder, set: &str, flags: u32) {
+    fields.text(1, set);
+    numbers(fields, &[(2, REGISTER), (5, flags)]);
+}
+
+/// A bucket of a minute's worth, counted in packets (`NFT_LIMIT_PKTS`).
+fn encode_limit(fields: &mut Encoder, per_minute: u32) {
+    fields.be64(1, per_minute.into());
+    fields.be64(2, 60);
+    numbers(fields, &[(3, per_minute), (4, libc::NFT_LIMIT_PKTS as u32), (5, LIMIT_EXCEEDED)]);
 }
 
 /// `register = register & mask ^ 0`: the kernel has no plain "and".

@@ -1,0 +1,159 @@
+//! Where the tripwire lies: the watched ports on which one packet is an alarm and nobody is at home.
+//!
+//! Main thread, pure: requests are queued. The helper is told no more than what changes, a page of ports at a time.
+#![forbid(unsafe_code)]
+
+use super::ports_in_use::PortsInUse;
+use crate::config::{BlockMode, Config, Interfaces, Mode, PortSet};
+use crate::detect::Probe;
+use crate::detect::policy::Watch;
+use crate::detect::probe::Protocol;
+use crate::detect::weights::NEIGHBOURLY_UDP;
+use crate::protocol::channel::RequestWriter;
+use crate::protocol::{Datagrams, Page, Request, Response, Terms};
+
+/// The kernel has no tripwire for us.
+pub const LACKING: &str = "TRIPWIRE: not set up, for this kernel lacks what it takes (nf_tables with fib, socket, limit \
+     and dynamic sets); scanners are blocked as soon as they are seen";
+
+/// What the helper was told.
+pub struct Traps {
+    is_there: bool,
+    tcp: PortSet,
+    udp: PortSet,
+}
+
+/// TRIPWIRE as the helper is told at the start: a reload may set traps later where there are none yet.
+pub fn terms(config: &Config) -> Option<Terms> {
+    let may_be = config.tripwire
+        && config.flags.mode == Mode::Stealth
+        && config.block_with.contains(&Response::Nftables);
+    let interfaces = match &config.interfaces {
+        Interfaces::All | Interfaces::AllButLoopback => Vec::new(),
+        Interfaces::Named(names) => names.clone(),
+    };
+    // Half of BLOCK_LIMIT is for sources of a single packet that may be forged; the tripwire knows no other.
+    may_be.then(|| Terms { interfaces, per_minute: (config.block_limit / 2).max(1) })
+}
+
+/// The ports of TCP and UDP on which a single packet would have us block its source.
+pub fn wanted(watch: &Watch, decoys: &(PortSet, PortSet), in_use: &PortsInUse) -> (PortSet, PortSet) {
+    let is_alarm = |mode| watch.scan_trigger <= 1 && mode == BlockMode::Block;
+    let traps = |protocol, ports: &PortSet, decoys: &PortSet| -> PortSet {
+        let watched = ports.without(decoys);
+        watched.iter().filter(|&port| !in_use.holds(protocol, port)).collect()
+    };
+    let tcp = is_alarm(watch.block_tcp).then(|| traps(Protocol::Tcp, &watch.tcp_ports, &decoys.0));
+    let udp = is_alarm(watch.block_udp).then(|| traps(Protocol::Udp, &watch.udp_ports, &decoys.1));
+    // Neighbours knock there of their own accord, and what they are answered may come back to a closed socket.
+    let neighbourly = NEIGHBOURLY_UDP.into_iter().collect();
+    (tcp.unwrap_or_default(), udp.unwrap_or_default().without(&neighbourly))
+}
+
+impl Traps {
+    /// None yet. `is_there`: the helper has a tripwire to set them on.
+    pub fn new(is_there: bool) -> Traps {
+        Traps { is_there, tcp: PortSet::new(), udp: PortSet::new() }
+    }
+
+    /// Tells the helper what has changed. Pages that find no room in the queue are told the next time.
+    pub fn become_these(&mut self, (tcp, udp): (PortSet, PortSet), requests: &mut RequestWriter) {
+        if self.is_there {
+            turn(&mut self.tcp, &tcp, Datagrams::No, requests);
+            turn(&mut self.udp, &udp, Datagrams::Yes, requests);
+        }
+    }
+
+    /// Has the tripwire leave alone whose probe was none after all.
+    pub fn spare(&self, probe: &Probe, requests: &mut RequestWriter) {
+        let may_have_tripped = match probe.protocol {
+            Protocol::Tcp => self.tcp.contains(probe.port),
+            Protocol::Udp => self.udp.contains(probe.port),
+            Protocol::Sctp | Protocol::Icmp | Protocol::Ip => false,
+        };
+        if may_have_tripped {
+            // Where the queue is full the entry lapses by itself.
+            let _ = requests.send(|id| Request::Spare { id, address: probe.source });
+        }
+    }
+}
+
+fn turn(told: &mut PortSet, wanted: &PortSet, datagrams: Datagrams, requests: &mut RequestWriter) {
+    let changed: Vec<Page> = Page::all(|port| wanted.contains(port))
+        .filter(|page| page.ports().any(|port| told.contains(port) != page.contains(port)))
+        .collect();
+    for page in changed {
+        if requests.send(|id| Request::Traps { id, datagrams, page }).is_err() {
+            return;
+        }
+        for port in page.ports() {
+            if page.contains(port) { told.insert(port) } else { told.remove(port) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::walk::Walk;
+    use crate::detect::weights::Sensitivity;
+    use crate::netlink::sock_diag::{LocalSocket, Transport};
+
+    fn watch() -> Watch {
+        Watch {
+            tcp_ports: [23, 80, 111, 60_000].into_iter().collect(),
+            udp_ports: [69, 161, 5353].into_iter().collect(),
+            scan_trigger: 0,
+            ipv6_prefix: 64,
+            one_by_one: Default::default(),
+            vantage: Default::default(),
+            walk: Walk::new(Sensitivity::Off),
+            block_tcp: BlockMode::Block,
+            block_udp: BlockMode::Block,
+        }
+    }
+
+    fn decoys() -> (PortSet, PortSet) {
+        ([23].into_iter().collect(), [161].into_iter().collect())
+    }
+
+    fn in_use() -> PortsInUse {
+        let local = "0.0.0.0:80".parse().unwrap();
+        let transport = Transport::Tcp;
+        let web =
+            LocalSocket { transport, local, remote: None, only_v6: false, interface: 0, inode: 0, uid: 0 };
+        let ports = PortsInUse::new(false);
+        ports.replace(&[web], |_, _| false, 1);
+        ports
+    }
+
+    fn ports((tcp, udp): (PortSet, PortSet)) -> (Vec<u16>, Vec<u16>) {
+        (tcp.iter().collect(), udp.iter().collect())
+    }
+
+    #[test]
+    fn traps_are_watched_ports_without_decoys_services_and_neighbourly_ports() {
+        assert_eq!(ports(wanted(&watch(), &decoys(), &in_use())), (vec![111, 60_000], vec![69]));
+    }
+
+    #[test]
+    fn where_one_packet_blocks_nobody_there_is_no_trap() {
+        let patient = Watch { scan_trigger: 2, ..watch() };
+        assert_eq!(ports(wanted(&patient, &decoys(), &in_use())), (vec![], vec![]));
+        let log_only = Watch { block_tcp: BlockMode::Log, block_udp: BlockMode::RunCommand, ..watch() };
+        assert_eq!(ports(wanted(&log_only, &decoys(), &in_use())), (vec![], vec![]));
+    }
+
+    #[test]
+    fn only_pages_that_change_are_told_and_none_where_there_is_no_tripwire() {
+        let told = |traps: &mut Traps, watch: &Watch| {
+            let mut requests = RequestWriter::new(8);
+            traps.become_these(wanted(watch, &decoys(), &in_use()), &mut requests);
+            8 - requests.frames().room()
+        };
+        let mut traps = Traps::new(true);
+        assert_eq!([told(&mut traps, &watch()), told(&mut traps, &watch())], [3, 0]);
+        assert_eq!(told(&mut traps, &Watch { scan_trigger: 2, ..watch() }), 3);
+        assert_eq!(told(&mut Traps::new(false), &watch()), 0);
+    }
+}
