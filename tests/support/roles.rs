@@ -42,6 +42,7 @@ pub fn helper() -> Lists {
         sandbox: Sandbox::Strict,
         sandbox_log: false,
         blocked_file: Some(PathBuf::from("/blocked")),
+        tripwire: None,
         custom: Custom::default(),
     };
     portsentry::helper::seccomp::rules(&settings)
