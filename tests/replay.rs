@@ -443,7 +443,7 @@ fn live_and_replayed(tcpdump: &[&str], v6: bool) {
     let replayed: Vec<String> = events(&output).iter().filter_map(gist).collect();
     assert!(live.iter().any(|event| event.starts_with("\"scan\"")), "{live:#?}");
     let stats = &events(&output).pop().unwrap()["stats"];
-    assert_eq!(counted["scans"], stats["scans"]);
+    assert_eq!((&counted["scans"], &counted["probes"]), (&stats["scans"], &stats["probes"]));
     assert_eq!(live, replayed, "live and replayed; {:?}", events(&output).last());
 }
 

@@ -116,7 +116,7 @@ pub struct Responder {
     pub scans: u64,
     /// Blocks carried out, since the start.
     pub blocked: u64,
-    /// Probes that counted, since the start.
+    /// Probes that counted and were told of, since the start.
     pub probes: u64,
     /// Blocks that BLOCK_LIMIT held back, since the start.
     pub held_back: u64,
@@ -175,26 +175,29 @@ impl Responder {
 
     /// A probe counted: tell of it, and ask for a block where its source has earned one.
     pub fn on_case(&mut self, case: Case, now: Now, turn: &mut Turn) {
+        let Standing { triggered, crossed, ledger, .. } = case.standing;
+        // A failed contact is no event until there are enough of them.
+        let is_event = if triggered {
+            crossed || !self.was_told_meanwhile(&case, now)
+        } else {
+            ledger == Ledger::Watched
+        };
+        if !is_event {
+            return;
+        }
         self.probes += 1;
-        self.scans += u64::from(case.standing.crossed);
-        let is_a_line_alone = !case.standing.triggered || case.standing.quiet;
+        self.scans += u64::from(crossed);
+        let is_a_line_alone = !triggered || case.standing.quiet;
         if self.tell_all && is_a_line_alone && !self.lines.spend(u32::MAX, now.uptime) {
             self.lines_held_back = self.lines_held_back.saturating_add(1);
             return;
         }
         let ignored = self.never.contains(case.probe.source);
-        if !case.standing.triggered {
-            // A failed contact is no event until there are enough of them.
-            if case.standing.ledger == Ledger::Watched {
-                let action = ignored.then(|| Action::new(ActionVerdict::Ignored));
-                self.tell(EventType::Probe, &case, action, now, turn);
-            }
-            return;
+        if !triggered {
+            let action = ignored.then(|| Action::new(ActionVerdict::Ignored));
+            return self.tell(EventType::Probe, &case, action, now, turn);
         }
-        if !case.standing.crossed && self.was_told_meanwhile(&case, now) {
-            return;
-        }
-        let told = if case.standing.crossed { EventType::Scan } else { EventType::Probe };
+        let told = if crossed { EventType::Scan } else { EventType::Probe };
         if ignored {
             self.tell_once(told, &case, ActionVerdict::Ignored, now, turn);
         } else if self.watch.block_mode(case.probe.protocol) == BlockMode::Log {
