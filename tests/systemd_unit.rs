@@ -240,3 +240,26 @@ fn an_interface_that_comes_late_is_waited_for_however_long() {
     let why = entry(&machine, "-u portsentry-rs --grep portsentry.conf:1:");
     assert!(why["MESSAGE"].as_str().unwrap().contains("oops"), "{why:#}");
 }
+
+/// The lines that the unit's own comment says to put into a drop-in, as one argument of printf.
+fn drop_in_for_root() -> String {
+    let unit = include_str!("../config/portsentry-rs.service");
+    let lines = unit.lines().skip_while(|line| *line != "#   [Service]").skip(1);
+    let lines = lines.map_while(|line| line.strip_prefix("#   "));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn with_the_drop_in_that_the_unit_names_responses_that_need_root_work_too() {
+    let Some(_lab) = SlowLab::begin("responses that need root under systemd") else { return };
+    let lines = "KILL_HOSTS_DENY=\"ALL: $TARGET$\"\nKILL_RUN_CMD=\"/usr/bin/touch /etc/seen-$TARGET$\"\n";
+    let machine = installed(1, &format!("{LINES}{lines}"), &drop_in_for_root());
+    machine.run("systemctl start portsentry-rs");
+    scan(&machine, 0, 23);
+    entry(&machine, "PORTSENTRY_EVENT=block PORTSENTRY_VERDICT=blocked");
+    assert!(machine.run("cat /etc/hosts.deny").contains("ALL: 10.77.0.2"));
+    machine.run("test -e /etc/seen-10.77.0.2");
+    let sensor =
+        machine.run("grep -E '^(Uid|CapEff)' /proc/$(systemctl show -P MainPID portsentry-rs)/status");
+    assert!(sensor.contains("CapEff:\t0000000000000000") && !sensor.contains("Uid:\t0"), "{sensor}");
+}
