@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::daemon::{Daemon, PATIENCE, Setup};
-use support::silence::time_to_silence;
+use support::silence::{SPACING, time_to_silence};
 use support::{Lab, eventually, ip};
 
 const PORTS: &str = "TCP_PORTS=\"111,119\"\nBLOCK_TCP=\"1\"";
@@ -95,7 +95,7 @@ fn another_source_is_dropped_as_fast_while_commands_hang_fail_flood_fork_or_are_
         }
         assert!(without.client(&["unblock", "all"]).status.success());
         let (with_it, alone) = (median(with_it), median(alone));
-        let ratio = with_it.as_secs_f64() / alone.as_secs_f64();
+        let ratio = with_it.max(SPACING).as_secs_f64() / alone.max(SPACING).as_secs_f64();
         eprintln!(
             "a command {how}: dropped {with_it:?} after the trigger, {alone:?} without one: ratio {ratio:.2}"
         );

@@ -10,7 +10,8 @@ use super::{Host, inside};
 
 /// So long without an answer: it has ended.
 const SILENCE: Duration = Duration::from_millis(100);
-const SPACING: Duration = Duration::from_micros(50);
+/// From ping to ping: what is shorter cannot be told apart.
+pub const SPACING: Duration = Duration::from_micros(50);
 /// Nobody waits longer for a block.
 pub const GIVE_UP: Duration = Duration::from_secs(2);
 
