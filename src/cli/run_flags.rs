@@ -28,9 +28,9 @@ pub struct RunFlags {
     /// Interface to watch, or ALL, ALL_NLO (all but loopback), any; may be repeated [default: INTERFACES]
     #[arg(short, long, value_name = "IF")]
     pub interface: Vec<String>,
-    /// Where events go
-    #[arg(short, long, value_name = "OUTPUT", value_enum, default_value_t = Output::Stdout)]
-    pub logoutput: Output,
+    /// Where events go; stdout and syslog may be given together [default: stdout]
+    #[arg(short, long, value_name = "OUTPUT", value_enum)]
+    pub logoutput: Vec<Output>,
     /// Configuration file
     #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub configfile: PathBuf,
@@ -122,16 +122,26 @@ impl RunFlags {
             mode: if connect { Mode::Connect } else { Mode::Stealth },
             tcp,
             udp,
-            // In the background there is no standard output.
-            log_output: match self.daemon && self.logoutput == Output::Stdout {
-                true => LogOutput::Syslog,
-                false => self.logoutput.into(),
-            },
+            log_output: self.log_output(),
             disable_local_check: self.disable_local_check,
             disable_service_check: self.disable_service_check,
             daemonize: self.daemon,
             debug: self.debug,
             verbose: self.verbose,
+        }
+    }
+}
+
+impl RunFlags {
+    /// In the background there is no standard output; the journal has room for everything.
+    fn log_output(&self) -> LogOutput {
+        let asked = |output| self.logoutput.contains(&output);
+        match (asked(Output::Journald), asked(Output::Syslog), asked(Output::Stdout)) {
+            (true, ..) => LogOutput::Journald,
+            (false, true, true) if !self.daemon => LogOutput::StdoutAndSyslog,
+            (false, true, _) => LogOutput::Syslog,
+            (false, false, _) if self.daemon => LogOutput::Syslog,
+            (false, false, _) => LogOutput::Stdout,
         }
     }
 }
@@ -146,16 +156,6 @@ impl ClassicFlags {
             (false, false) => Watch::Nothing,
         };
         (one(self.tcp || self.stcp, self.atcp), one(self.udp || self.sudp, self.audp))
-    }
-}
-
-impl From<Output> for LogOutput {
-    fn from(output: Output) -> LogOutput {
-        match output {
-            Output::Stdout => LogOutput::Stdout,
-            Output::Syslog => LogOutput::Syslog,
-            Output::Journald => LogOutput::Journald,
-        }
     }
 }
 
@@ -199,6 +199,14 @@ mod tests {
         assert!(flags.disable_local_check && flags.disable_service_check && flags.daemonize);
         assert!(flags.debug && flags.verbose);
         assert_eq!(parsed("--connect --logoutput journald").flags().mode, Mode::Connect);
+        for (line, output) in [
+            ("-l stdout -l syslog", LogOutput::StdoutAndSyslog),
+            ("-l syslog -l syslog", LogOutput::Syslog),
+            ("-D -l stdout", LogOutput::Syslog),
+            ("-v -v -d -d -L -L --disable-serv", LogOutput::Stdout),
+        ] {
+            assert_eq!(parsed(line).flags().log_output, output, "{line}");
+        }
         for line in ["--method raw --disable-local-check --disable-service-check --daemon", "--configfile /y"]
         {
             assert_eq!(parsed(line).flags().mode, Mode::Stealth, "{line}");

@@ -177,6 +177,8 @@ pub enum LogOutput {
     Stdout,
     /// The system log.
     Syslog,
+    /// Standard output, and PortSentry's lines to the system log.
+    StdoutAndSyslog,
     /// The journal, with native fields.
     Journald,
 }

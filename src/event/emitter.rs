@@ -25,6 +25,8 @@ pub enum Output {
     Stdout,
     /// [`SYSLOG_SOCKET`].
     Syslog,
+    /// Both of them: standard output in its form, and PortSentry's lines to the other.
+    StdoutAndSyslog,
     /// [`JOURNAL_SOCKET`], always JSON with native fields.
     Journald,
 }
@@ -81,6 +83,8 @@ pub struct Emitter {
     form: Form,
     mode: Mode,
     sink: Sink,
+    /// PortSentry's lines once more, whatever the form of `sink`.
+    copy: Option<Syslog>,
     history: Option<History>,
     zone: TimeZone,
 }
@@ -93,43 +97,46 @@ impl Emitter {
         mode: Mode,
         history: Option<History>,
     ) -> Result<Emitter, EmitterError> {
+        let syslog = || Syslog::open(Path::new(SYSLOG_SOCKET));
         let sink = match output {
-            Output::Stdout => standard_output(format)?,
-            Output::Syslog => Sink::Syslog(Syslog::open(Path::new(SYSLOG_SOCKET))?),
+            Output::Stdout | Output::StdoutAndSyslog => standard_output(format)?,
+            Output::Syslog => Sink::Syslog(syslog()?),
             Output::Journald => Sink::Journald(Journald::open(Path::new(JOURNAL_SOCKET))?),
         };
         // What reads PortSentry's syslog lines expects PortSentry's lines.
         let form = Form::chosen(format, output == Output::Syslog || io::stdout().is_terminal());
-        Ok(Emitter::new(form, mode, sink, history, time::local_zone()))
+        let copy = (output == Output::StdoutAndSyslog).then(syslog).transpose()?;
+        Ok(Emitter { copy, ..Emitter::new(form, mode, sink, history, time::local_zone()) })
     }
 
     /// Writes to `sink`, and `Scan from:` lines to `history` too.
     pub fn new(form: Form, mode: Mode, sink: Sink, history: Option<History>, zone: TimeZone) -> Emitter {
-        Emitter { form, mode, sink, history, zone }
+        Emitter { form, mode, sink, copy: None, history, zone }
     }
 
     /// Tells the outside of `event`.
     pub fn emit(&mut self, event: &Event) {
         let is_json = self.form == Form::Json || matches!(self.sink, Sink::Journald(_));
         // Classic text costs as much as JSON: it is made only where somebody reads it.
-        let wanted = !is_json || self.history.is_some();
+        let wanted = !is_json || self.history.is_some() || self.copy.is_some();
         let lines = if wanted { classic::lines(event, self.mode) } else { Vec::new() };
         match (&self.sink, self.form) {
             (Sink::Journald(_), _) | (_, Form::Json) => self.write(event, &json::line(event, &self.zone)),
             (_, Form::Classic) => lines.iter().for_each(|line| self.write(event, line.text())),
         }
+        lines.iter().for_each(|line| self.write_copy(event, line.text()));
         self.remember(event.timestamp, &lines);
     }
 
     /// A line that only PortSentry's text has (version, `-v` and `-d`); in JSON it is left out.
     pub fn note(&mut self, note: &str) {
-        if self.form == Form::Classic {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let event = Event::new(u64::try_from(now.as_micros()).unwrap_or(u64::MAX), EventType::Stats);
-            if !matches!(self.sink, Sink::Journald(_)) {
-                self.write(&event, &text::escaped(note));
-            }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let event = Event::new(u64::try_from(now.as_micros()).unwrap_or(u64::MAX), EventType::Stats);
+        let line = text::escaped(note);
+        if self.form == Form::Classic && !matches!(self.sink, Sink::Journald(_)) {
+            self.write(&event, &line);
         }
+        self.write_copy(&event, &line);
     }
 
     /// Whether [`flush`](Self::flush) has something to do.
@@ -137,9 +144,9 @@ impl Emitter {
         matches!(&self.sink, Sink::Stdout(writer) if writer.has_pending())
     }
 
-    /// The form in which events are written.
+    /// The form in which events are written; classic where one of two outputs is.
     pub fn form(&self) -> Form {
-        self.form
+        if self.copy.is_some() { Form::Classic } else { self.form }
     }
 
     /// Writes what a slow reader left pending; for the main loop's timer.
@@ -161,7 +168,7 @@ impl Emitter {
             Sink::Syslog(syslog) => syslog.lost(),
             Sink::Journald(journald) => journald.lost(),
         };
-        sink + self.history.as_ref().map_or(0, History::lost)
+        sink + self.copy.as_ref().map_or(0, Syslog::lost) + self.history.as_ref().map_or(0, History::lost)
     }
 
     /// The zone that times are written in.
@@ -169,12 +176,18 @@ impl Emitter {
         &self.zone
     }
 
+    fn write_copy(&mut self, event: &Event, line: &str) {
+        if let Some(copy) = &mut self.copy {
+            copy.push(severity_of(event), &time::syslog(event.timestamp, &self.zone), line);
+        }
+    }
+
     fn write(&mut self, event: &Event, line: &str) {
-        let is_error = event.event_type == EventType::Error;
-        let severity = if is_error { Severity::Error } else { Severity::Notice };
         match &mut self.sink {
             Sink::Stdout(writer) => writer.push(line),
-            Sink::Syslog(syslog) => syslog.push(severity, &time::syslog(event.timestamp, &self.zone), line),
+            Sink::Syslog(syslog) => {
+                syslog.push(severity_of(event), &time::syslog(event.timestamp, &self.zone), line);
+            }
             Sink::Journald(journald) => journald.push(event, line),
         }
     }
@@ -188,6 +201,10 @@ impl Emitter {
             }
         }
     }
+}
+
+fn severity_of(event: &Event) -> Severity {
+    if event.event_type == EventType::Error { Severity::Error } else { Severity::Notice }
 }
 
 /// Where standard output is the journal, events go there whole, with fields; but who asked for classic text gets lines,
@@ -273,6 +290,23 @@ mod tests {
         assert_eq!(lines.next().unwrap(), json::line(&blocked(), &TimeZone::UTC));
         assert!(fs::read_to_string(&path).unwrap().contains("+0000 Scan from: [10.0.0.1]"));
         assert_eq!(emitter.lost_lines(), 0);
+    }
+
+    #[test]
+    fn a_copy_has_portsentrys_lines_beside_json() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let daemon = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        let (emitter, mut lines) = piped(Form::Json, None);
+        let mut emitter = Emitter { copy: Some(Syslog::open(&path).unwrap()), ..emitter };
+        emitter.emit(&blocked());
+        assert_eq!(lines.next().unwrap(), json::line(&blocked(), &TimeZone::UTC));
+        for part in ["attackalert: Host 10.0.0.1 has been blocked", "Scan from: [10.0.0.1]"] {
+            let mut datagram = [0; 500];
+            let length = daemon.recv(&mut datagram).unwrap();
+            assert!(String::from_utf8_lossy(&datagram[..length]).contains(part), "{part}");
+        }
+        assert_eq!(emitter.form(), Form::Classic);
     }
 
     #[test]

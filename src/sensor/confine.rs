@@ -119,7 +119,7 @@ fn rules(loaded: &Loaded) -> Rules {
 /// A log daemon that was restarted listens on another socket of the same name, which only its folder can grant.
 fn log_folder(output: LogOutput) -> PathBuf {
     let socket = match output {
-        LogOutput::Syslog => SYSLOG_SOCKET,
+        LogOutput::Syslog | LogOutput::StdoutAndSyslog => SYSLOG_SOCKET,
         // Standard output may be the journal too.
         LogOutput::Stdout | LogOutput::Journald => JOURNAL_SOCKET,
     };

@@ -141,7 +141,7 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
     let own_uid = confine::own_uid(identity);
     let mut emitter = outputs(config, own_uid)?;
     match config.flags.log_output {
-        LogOutput::Stdout => emitter.note(&version()),
+        LogOutput::Stdout | LogOutput::StdoutAndSyslog => emitter.note(&version()),
         LogOutput::Syslog | LogOutput::Journald => println!("{}", version()),
     }
     verbose_lines(loaded).for_each(|line| emitter.note(&line));
@@ -275,6 +275,7 @@ fn outputs(config: &Config, owner: u32) -> Result<Emitter, StartError> {
     let output = match config.flags.log_output {
         LogOutput::Stdout => event::emitter::Output::Stdout,
         LogOutput::Syslog => event::emitter::Output::Syslog,
+        LogOutput::StdoutAndSyslog => event::emitter::Output::StdoutAndSyslog,
         LogOutput::Journald => event::emitter::Output::Journald,
     };
     Ok(Emitter::open(output, config.log_format, told_mode(config), history)?)
