@@ -109,8 +109,6 @@ impl Podman {
 impl Drop for Podman {
     fn drop(&mut self) {
         let _ = self.shell("podman rm --all --force --volumes");
-        // podman leaves its store mounted on itself, and target/ could not be removed.
-        let _ = Command::new("umount").arg(self.folder.join("store/overlay")).output();
     }
 }
 
