@@ -4,9 +4,10 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::CString;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, ErrorKind};
 use std::net::{TcpStream, UdpSocket};
+use std::os::unix::fs::OpenOptionsExt;
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::kill;
@@ -37,7 +38,7 @@ pub enum Layer {
 type Attempt = fn(target: i32) -> io::Result<()>;
 
 const ATTEMPTS: &[(&str, Attempt)] = &[
-    ("shadow", |_| File::open("/etc/shadow").map(drop)),
+    ("shadow", |_| OpenOptions::new().read(true).custom_flags(reading()).open("/etc/shadow").map(drop)),
     ("write", |_| OpenOptions::new().write(true).create(true).truncate(false).open(OUTSIDE).map(drop)),
     ("execve", |_| program().and_then(|path| raw(libc::SYS_execve, [path.as_ptr() as usize, 0, 0, 0]))),
     ("ptrace", |target| raw(libc::SYS_ptrace, [libc::PTRACE_SEIZE as usize, target as usize, 0, 0])),
@@ -94,6 +95,12 @@ pub fn call_asked_for() {
 fn asked() -> Option<[String; 4]> {
     let text = std::env::var(VARIABLE).ok()?;
     text.split(' ').map(str::to_owned).collect::<Vec<_>>().try_into().ok()
+}
+
+/// The flags that the role's rules let it read files with: whoever captured it would use them.
+fn reading() -> i32 {
+    let is_sensor = asked().is_some_and(|[who, ..]| who == "sensor");
+    if is_sensor { crate::config::OPEN_FLAGS } else { 0 }
 }
 
 fn program() -> io::Result<CString> {
