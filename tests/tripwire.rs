@@ -34,7 +34,11 @@ fn traps(lab: &Lab, set: &str) -> Vec<String> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let Some((_, elements)) = text.split_once("elements = {") else { return Vec::new() };
     let elements = elements.split('}').next().unwrap_or_default().split(',');
-    elements.map(|element| element.split_whitespace().next().unwrap_or_default().to_owned()).collect()
+    let keys = elements.map(|element| element.split_whitespace().next().unwrap_or_default().to_owned());
+    let mut keys: Vec<String> = keys.collect();
+    // A hash table has no order; of numbers the shorter is the smaller.
+    keys.sort_by_key(|key| (key.len(), key.clone()));
+    keys
 }
 
 /// One bare SYN, or another segment, to a port of the target's.

@@ -41,15 +41,15 @@ const CONTROL: &[Rule] = &[
 ];
 
 /// SIGHUP: the configuration and the ignore file are read again.
-const RELOAD: &[Rule] =
-    &[rule("openat", "reading only").with(&[pin(0, libc::AT_FDCWD), pin(2, config::OPEN_FLAGS)])];
+const RELOAD: &[Rule] = &[
+    rule("openat", "reading only").with(&[pin(0, libc::AT_FDCWD), pin(2, config::OPEN_FLAGS)]),
+    rule("statx", "what was opened is a regular file; the history file's too")
+        .with(&[pin(2, libc::AT_EMPTY_PATH)]),
+];
 
 /// With HISTORY_FILE.
-const HISTORY: &[Rule] = &[
-    rule("openat", "the history file after its rotation")
-        .with(&[pin(0, libc::AT_FDCWD), pin(2, history::OPEN_FLAGS)]),
-    rule("statx", "what was opened is a regular file").with(&[pin(2, libc::AT_EMPTY_PATH)]),
-];
+const HISTORY: &[Rule] = &[rule("openat", "the history file after its rotation")
+    .with(&[pin(0, libc::AT_FDCWD), pin(2, history::OPEN_FLAGS)])];
 
 /// With decoys.
 const DECOYS: &[Rule] = &[
