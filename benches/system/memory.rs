@@ -49,7 +49,11 @@ fn round(packets: &[[u8; LENGTH]], watched: bool) -> f64 {
     for (at, bytes) in packets.iter().enumerate() {
         let link = LinkType::Cooked { ethertype: ETHERTYPE_IPV4 };
         let packet = parse_cut(link, black_box(bytes), LENGTH, Checksums::Trust).expect("a whole packet");
-        let probe = reassembly.offer(packet, 0).and_then(|packet| Probe::from_packet(&packet));
+        let whole = match packet.transport.is_fragment() {
+            false => Some(packet),
+            true => reassembly.offer(packet, 0),
+        };
+        let probe = whole.and_then(|packet| Probe::from_packet(&packet));
         let verdict =
             probe.map(|probe| watch.judge(&probe, &table, &peers, |_, _| false, 1_000_000 + at as u64));
         black_box(matches!(verdict, Some(Verdict::Scan(_))));

@@ -69,12 +69,18 @@ pub struct Served {
 pub struct Peers {
     /// Flow mark 40 bits, second 24.
     flows: Box<[Line]>,
+    /// Local ports that ever asked anything, by protocol: what comes to any other answers nothing, and that is all a
+    /// scan of the ports of services costs here.
+    asked_from: [Ports; 3],
     /// A 32-bit mark of each local address that sent anything: where one sends nothing, we see but half of its traffic.
     senders: Box<[AtomicU32]>,
     hasher: SipHasher13,
     /// What this very host sends is always seen.
     hears_all: bool,
 }
+
+/// One bit a port.
+type Ports = Box<[AtomicU64]>;
 
 #[derive(Debug)]
 #[repr(align(64))]
@@ -87,6 +93,7 @@ impl Peers {
         let line = || Line(std::array::from_fn(|_| AtomicU64::new(0)));
         Peers {
             flows: (0..LINES).map(|_| line()).collect(),
+            asked_from: std::array::from_fn(|_| (0..1024).map(|_| AtomicU64::new(0)).collect()),
             senders: (0..SENDERS).map(|_| AtomicU32::new(0)).collect(),
             hasher: SipHasher13::new_with_key(key),
             hears_all,
@@ -106,7 +113,9 @@ impl Peers {
 
     /// Whether `probe` answers what was sent from its destination: then it is none.
     pub fn expect(&self, probe: &Probe, now: u64) -> bool {
-        self.holds(Flow::of(probe), Part::Asked, now)
+        let ever_asked = |word: &AtomicU64| word.load(Relaxed) >> (probe.port % 64) & 1 == 1;
+        self.asked_from(probe.protocol, probe.port).is_some_and(ever_asked)
+            && self.holds(Flow::of(probe), Part::Asked, now)
     }
 
     /// Whether `probe` belongs to a connection that a service here accepted.
@@ -148,7 +157,19 @@ impl Peers {
 
     /// Bytes held, from the start to the end.
     pub fn memory_bytes(&self) -> usize {
-        size_of_val::<[Line]>(&self.flows) + size_of_val::<[AtomicU32]>(&self.senders)
+        let ports = self.asked_from.iter().map(|ports| size_of_val::<[AtomicU64]>(ports)).sum::<usize>();
+        size_of_val::<[Line]>(&self.flows) + size_of_val::<[AtomicU32]>(&self.senders) + ports
+    }
+
+    fn asked_from(&self, protocol: Protocol, port: u16) -> Option<&AtomicU64> {
+        let [tcp, udp, sctp] = &self.asked_from;
+        let ports = match protocol {
+            Protocol::Tcp => tcp,
+            Protocol::Udp => udp,
+            Protocol::Sctp => sctp,
+            Protocol::Icmp | Protocol::Ip => return None,
+        };
+        ports.get(usize::from(port) / 64)
     }
 
     fn note_sender(&self, host: IpAddr) {
@@ -170,6 +191,12 @@ impl Peers {
     }
 
     fn insert(&self, flow: Flow, part: Part, now: u64) {
+        if let Some(word) = self.asked_from(flow.protocol, flow.port).filter(|_| part == Part::Asked) {
+            let bit = 1 << (flow.port % 64);
+            if word.load(Relaxed) & bit == 0 {
+                word.fetch_or(bit, Relaxed);
+            }
+        }
         let Some((line, mark)) = self.line(flow, part) else { return };
         let second = seconds(now);
         let words = || line.0.iter().map(|word| (word, word.load(Relaxed)));

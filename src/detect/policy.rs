@@ -160,8 +160,7 @@ impl Watch {
         };
         let mut standing = table.record(mine, probe, evidence, now);
         // A source is a scanner once, whichever way it became one.
-        standing.crossed =
-            standing.crossed && !table.standing(other, now).is_some_and(|other| other.triggered);
+        standing.crossed = standing.crossed && !table.is_triggered(other, now);
         match (standing.retransmission, standing.triggered) {
             (true, _) => Verdict::Retransmission,
             (false, true) => Verdict::Scan(standing),
@@ -219,7 +218,8 @@ impl Watch {
 
     /// The account that this host has of `source`.
     pub fn source_key(&self, source: IpAddr) -> SourceKey {
-        SourceKey::of(source, self.prefix_of(source))
+        let prefix = if source.is_ipv4() { self.ipv6_prefix } else { self.prefix_of(source) };
+        SourceKey::of(source, prefix)
     }
 
     /// What is blocked if `source` earns it: exactly what it is judged by.
@@ -280,8 +280,8 @@ fn is_martian(source: IpAddr, destination: IpAddr) -> bool {
 #[allow(clippy::wildcard_enum_match_arm)]
 mod tests {
     use super::*;
+    use crate::detect::probe::samples::syn as probe;
     use crate::detect::weights::Sensitivity;
-    use crate::packet::TcpFlags;
 
     const NOBODY: fn(Protocol, u16) -> bool = |_, _| false;
     const HOUR: u64 = 3_600_000_000;
@@ -306,22 +306,6 @@ mod tests {
 
     fn table() -> ScoreTable {
         ScoreTable::new(64, &[7; 16], Some(weights::HALF_LIFE))
-    }
-
-    /// A SYN; its sequence number is its port's, so that each port is a contact of its own.
-    fn probe(source: &str, port: u16) -> Probe {
-        Probe {
-            source: source.parse().unwrap(),
-            destination: "192.0.2.1".parse().unwrap(),
-            source_port: 40_000,
-            port,
-            protocol: Protocol::Tcp,
-            scan_type: ScanType::Syn,
-            flags: TcpFlags(TcpFlags::SYN),
-            sequence: u32::from(port),
-            ip_options: Some(false),
-            verified: false,
-        }
     }
 
     /// At which of `probes`, `gap` apart, the trigger fires (the first is 1).

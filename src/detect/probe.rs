@@ -264,6 +264,28 @@ fn is_query(source: IpAddr, kind: u8) -> bool {
     }
 }
 
+/// Probes for the tests of all rooms.
+#[cfg(test)]
+pub(crate) mod samples {
+    use super::*;
+
+    /// A SYN of 192.0.2.1's visitor; its sequence number is its port's, so that each port is a contact of its own.
+    pub(crate) fn syn(source: &str, port: u16) -> Probe {
+        Probe {
+            source: source.parse().unwrap(),
+            destination: IpAddr::from([192, 0, 2, 1]),
+            source_port: 40_000,
+            port,
+            protocol: Protocol::Tcp,
+            scan_type: ScanType::Syn,
+            flags: TcpFlags(TcpFlags::SYN),
+            sequence: u32::from(port),
+            ip_options: Some(false),
+            verified: false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

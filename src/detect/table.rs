@@ -208,6 +208,14 @@ impl ScoreTable {
         Some(standing(key, details, place, details.counts(place), head, moment))
     }
 
+    /// Whether `key` is over the threshold at `now`: all of [`ScoreTable::standing`] that a crossing has to know.
+    pub fn is_triggered(&self, key: SourceKey, now: u64) -> bool {
+        let (place, moment) = (self.place(key), self.moment(now));
+        self.bucket(place)
+            .and_then(|bucket| bucket.find(place, moment))
+            .is_some_and(|(_, head)| head.triggered())
+    }
+
     /// Empties accounts that have faded to nothing; gives how many are left. Call it about every half-life.
     pub fn sweep(&self, now: u64) -> usize {
         let moment = self.moment(now);

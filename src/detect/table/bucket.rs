@@ -88,7 +88,7 @@ impl Bucket {
                 Some(faded) => self.renew(place, faded, gain, moment),
                 None => {
                     let Some(victim) = self.victim(&heads, gain, moment) else {
-                        self.ledger.fetch_add(1 << 8, Relaxed);
+                        self.note_refusal();
                         return None;
                     };
                     self.claim(place, victim, gain, moment)
@@ -178,24 +178,25 @@ impl Bucket {
         let last = (self.ledger.load(Relaxed) & 0xff) as usize;
         let in_turn = (1..=WAYS).map(|step| (last + step) % WAYS);
         let mine = (u64::try_from(gain.points.0).unwrap_or(0), gain.verified);
-        let height = |&way: &usize| heads.get(way).map(|&head| (moment.worth(head), head.tick()));
-        let highest = (0..WAYS).max_by_key(height);
-        let rank = |head: Head| (moment.standing_worth(head), head.verified());
-        let goes = |&(way, head): &(usize, Head)| Some(way) != highest || moment.worth(head) <= mine.0;
-        let ways = in_turn.filter_map(|way| heads.get(way).map(|&head| (way, head))).filter(goes);
-        let (way, head) = ways.min_by_key(|&(_, head)| rank(head))?;
-        (rank(head) <= mine && gain.points.0 > 0).then_some((way, head))
+        let worths = heads.map(|head| moment.worth(head));
+        let heights = heads.iter().zip(worths).enumerate();
+        let highest = heights.max_by_key(|(_, (head, worth))| (*worth, head.tick())).map(|(way, _)| way);
+        let rank = |head: Head, worth: u64| (moment.in_contest(head, worth), head.verified());
+        let ways = in_turn.filter_map(|way| Some((way, *heads.get(way)?, *worths.get(way)?)));
+        let goes = |&(way, _, worth): &(usize, Head, u64)| Some(way) != highest || worth <= mine.0;
+        let (way, head, worth) = ways.filter(goes).min_by_key(|&(_, head, worth)| rank(head, worth))?;
+        (rank(head, worth) <= mine && gain.points.0 > 0).then_some((way, head))
+    }
+
+    /// Stored without a lock, as below: two at once may count as one.
+    fn note_refusal(&self) {
+        self.ledger.store(self.ledger.load(Relaxed).wrapping_add(1 << 8), Relaxed);
     }
 
     fn note_claim(&self, way: usize, evicted: bool) {
-        let mut before = self.ledger.load(Relaxed);
-        loop {
-            let after = (before & !0xff | way as u64).wrapping_add(u64::from(evicted) << 36);
-            match self.ledger.compare_exchange(before, after, Relaxed, Relaxed) {
-                Ok(_) => return,
-                Err(other) => before = other,
-            }
-        }
+        let before = self.ledger.load(Relaxed);
+        let after = (before & !0xff | way as u64).wrapping_add(u64::from(evicted) << 36);
+        self.ledger.store(after, Relaxed);
     }
 
     /// Two threads that meet a new source at once may each open an account for it. Each looks again after its claim (the
@@ -225,9 +226,9 @@ impl Moment<'_> {
         self.decay.faded(head.score(), head.tick(), self.tick)
     }
 
-    /// The same in the contest for a place, where silence counts against it.
-    fn standing_worth(&self, head: Head) -> u64 {
-        self.worth(head) >> (age(head.tick(), self.tick) / SILENCE).min(20)
+    /// What that is in the contest for a place, where silence counts against it.
+    fn in_contest(&self, head: Head, worth: u64) -> u64 {
+        worth >> (age(head.tick(), self.tick) / SILENCE).min(20)
     }
 }
 

@@ -98,10 +98,14 @@ impl Details {
 
     /// Whether this port was seen lately.
     pub fn knows_port(&self, mark: u64) -> bool {
-        self.ports.iter().any(|lanes| {
-            let word = lanes.load(Relaxed);
-            (0..4).any(|lane| word >> (16 * lane) & 0xffff == mark)
-        })
+        // All four lanes at once: one that equals the mark becomes zero, and only a zero borrows into its top bit.
+        const ONES: u64 = 0x0001_0001_0001_0001;
+        let sought = mark.wrapping_mul(ONES);
+        let holds = |lanes: &Lanes| {
+            let differences = lanes.load(Relaxed) ^ sought;
+            differences.wrapping_sub(ONES) & !differences & ONES << 15 != 0
+        };
+        self.ports.iter().any(holds)
     }
 
     /// Remembers a port in place of the one remembered longest; it is this source's `ordinal`-th.

@@ -118,13 +118,13 @@ impl Place {
             With::Host | With::Network => hash_of(hasher, source.source),
             With::OneHost(host) => hash_of(hasher, source.source) ^ mix(key, hash_of(hasher, host)),
         };
-        let hash = match source.ledger {
+        // Both accounts of a source stand in one bucket, so that a look at the other is no look at other memory.
+        let own = match source.ledger {
             Ledger::Watched => hash,
-            // Another secret word for another ledger: the two places of a source tell nothing of each other.
             Ledger::Walk => mix(key.rotate_left(17), hash),
         };
         let is_network = source.with == With::Network;
-        Place { bucket: hash, fingerprint: (hash >> 36).max(1), secret: mix(key, hash), is_network }
+        Place { bucket: hash, fingerprint: (own >> 36).max(1), secret: mix(key, own), is_network }
     }
 
     /// Marks words of this source: 16 bits.
