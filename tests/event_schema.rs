@@ -6,7 +6,8 @@
 use jiff::tz::TimeZone;
 use portsentry::detect::probe::{Probe, Protocol, ScanType};
 use portsentry::event::{
-    Action, ActionVerdict, Confinement, Event, EventType, Flow, Mode, Network, Scan, Start, Stats, json,
+    Action, ActionVerdict, Confinement, Event, EventType, Flood, FloodEnd, FloodState, Flow, Mode, Network,
+    Scan, Start, Stats, json,
 };
 use portsentry::packet::TcpFlags;
 use serde::Serialize;
@@ -176,10 +177,15 @@ fn stats() -> Stats {
     }
 }
 
+fn flood(state: FloodState, rate: u64, ended: Option<FloodEnd>) -> Flood {
+    Flood { state, rate, ports: vec!["23/tcp".into(), "2323/tcp".into()], ended }
+}
+
 /// One event of each type, as the documentation shows them.
 fn examples() -> Vec<Event> {
     let event = |kind| Event::new(MOMENT, kind);
     let lifted = Action { target: blocked().target, ..Action::new(ActionVerdict::Expired) };
+    let end = FloodEnd { seconds: 12, sources: 2_184_900, drops: 0, blocks_held_back: 2_184_760 };
     let error = "The ring of eth0 cannot be opened: Operation not permitted; give CAP_NET_RAW".to_owned();
     vec![
         Event { start: Some(start()), ..event(EventType::Start) },
@@ -198,6 +204,8 @@ fn examples() -> Vec<Event> {
             ..event(EventType::Unblock)
         },
         Event { stats: Some(stats()), ..event(EventType::Stats) },
+        Event { flood: Some(flood(FloodState::Began, 41_250, None)), ..event(EventType::Flood) },
+        Event { flood: Some(flood(FloodState::Ended, 182_075, Some(end))), ..event(EventType::Flood) },
         Event { error: Some(error), ..event(EventType::Error) },
         Event { stats: Some(stats()), ..event(EventType::Stop) },
     ]

@@ -16,7 +16,7 @@
 //! before it. `expired` and `lifted` belong to `unblock`; elsewhere they say nothing.
 #![forbid(unsafe_code)]
 
-use super::{Action, ActionVerdict, Deed, Event, EventType, Flow, Mode, text};
+use super::{Action, ActionVerdict, Deed, Event, EventType, Flood, FloodEnd, Flow, Mode, text};
 use crate::detect::probe::{Probe, Protocol, ScanType};
 use crate::packet::TcpFlags;
 
@@ -52,7 +52,20 @@ pub fn lines(event: &Event, mode: Mode) -> Vec<ClassicLine> {
         EventType::Probe | EventType::Scan | EventType::Block => source_lines(event, mode),
         EventType::Unblock => unblock_line(event).into_iter().collect(),
         EventType::Error => event.error.iter().map(|error| ClassicLine::Note(text::escaped(error))).collect(),
+        EventType::Flood => event.flood.iter().map(|flood| ClassicLine::Note(flood_line(flood))).collect(),
         EventType::Stats => Vec::new(),
+    }
+}
+
+/// PortSentry has no word for it.
+fn flood_line(flood: &Flood) -> String {
+    let ports = if flood.ports.is_empty() { "many ports".to_owned() } else { flood.ports.join(", ") };
+    match &flood.ended {
+        None => format!("A flood of forged sources began: {} new ones a second, to {ports}", flood.rate),
+        Some(FloodEnd { seconds, sources, drops, blocks_held_back }) => format!(
+            "The flood of forged sources ended after {seconds} s: {sources} of them, to {ports}; {drops} packets \
+             dropped, {blocks_held_back} blocks held back"
+        ),
     }
 }
 

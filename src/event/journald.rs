@@ -101,6 +101,7 @@ fn message_id(kind: EventType) -> &'static str {
         EventType::Block => "d29999a28cfc4a0b8e9c8dfe3b6afd37",
         EventType::Unblock => "cdb34c233874473ba50ab713fe323836",
         EventType::Stats => "485081ab98454238b56813ccfc756241",
+        EventType::Flood => "5c748e267269b7361249b1c69daa7400",
         EventType::Error => "ae55d5b3459341b096c1fc735c1d4a7d",
         EventType::Stop => "946c379b69ea407a9d53c857c42fc434",
     }
@@ -111,7 +112,7 @@ fn priority(event: &Event) -> &'static str {
     let failed = event.action.as_ref().is_some_and(|action| action.verdict == ActionVerdict::Failed);
     match event.event_type {
         EventType::Error => "3",
-        EventType::Scan => "4",
+        EventType::Scan | EventType::Flood => "4",
         EventType::Block | EventType::Unblock if failed => "4",
         EventType::Block | EventType::Unblock => "5",
         EventType::Start | EventType::Stop | EventType::Stats | EventType::Probe => "6",

@@ -6,7 +6,7 @@
 use jiff::tz::TimeZone;
 use serde::{Serialize, Serializer};
 
-use super::{Action, Event, EventType, Flow, Scan, Start, Stats, Summary, text, time};
+use super::{Action, Event, EventType, Flood, Flow, Scan, Start, Stats, Summary, text, time};
 use crate::detect::probe::ScanType;
 
 /// `event` as one line of JSON, without the newline.
@@ -41,6 +41,8 @@ struct EventLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     summary: Option<&'a Summary>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    flood: Option<&'a Flood>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
 }
 
@@ -69,6 +71,7 @@ impl<'a> EventLine<'a> {
             start: event.start.as_ref(),
             stats: event.stats.as_ref(),
             summary: event.summary.as_ref(),
+            flood: event.flood.as_ref(),
             error: event.error.as_deref(),
         }
     }
@@ -138,7 +141,8 @@ pub(crate) mod tests {
         pub(crate) fn any_event()(
             timestamp in any::<u64>(),
             kind in prop::sample::select(vec![EventType::Start, EventType::Probe, EventType::Scan,
-                EventType::Block, EventType::Unblock, EventType::Stats, EventType::Error, EventType::Stop]),
+                EventType::Block, EventType::Unblock, EventType::Stats, EventType::Flood, EventType::Error,
+                EventType::Stop]),
             address in any::<u128>(),
             score in any::<f32>(),
             interface in prop::option::of(nasty()),

@@ -22,7 +22,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub use emitter::Emitter;
-pub use report::{Confinement, Mode, Network, Start, Stats};
+pub use report::{Confinement, Flood, FloodEnd, FloodState, Mode, Network, Start, Stats};
 
 use crate::detect::probe::{Probe, Protocol, ScanType};
 
@@ -45,6 +45,8 @@ pub struct Event {
     pub stats: Option<Stats>,
     /// `stats` of one source: what it did after its alarm.
     pub summary: Option<Summary>,
+    /// `flood`: what came at once.
+    pub flood: Option<Flood>,
     /// `error`: what, where, what to do.
     pub error: Option<String>,
     /// The probe behind it, for the classic line.
@@ -65,6 +67,7 @@ impl Event {
             start: None,
             stats: None,
             summary: None,
+            flood: None,
             error: None,
             probe: None,
             remark: None,
@@ -88,6 +91,8 @@ pub enum EventType {
     Unblock,
     /// Counters.
     Stats,
+    /// A flood of forged sources began or ended.
+    Flood,
     /// Something went wrong.
     Error,
     /// The daemon ends.

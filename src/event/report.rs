@@ -93,3 +93,40 @@ pub struct Stats {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<String, u64>,
 }
+
+/// The `flood` object: more sources that nobody has seen before than any scan has. They are forged, or a botnet's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Flood {
+    /// Whether this is its beginning or its end.
+    pub state: FloodState,
+    /// New sources a second: at the beginning of its first second, at the end of all of them.
+    pub rate: u64,
+    /// The ports that most of them knocked at, as `111/tcp`; none where no port stands out.
+    pub ports: Vec<String>,
+    /// What it came to.
+    #[serde(flatten)]
+    pub ended: Option<FloodEnd>,
+}
+
+/// The `flood.state` field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FloodState {
+    /// It has just begun.
+    Began,
+    /// It has been over for ten seconds.
+    Ended,
+}
+
+/// What a flood came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct FloodEnd {
+    /// How long it lasted.
+    pub seconds: u64,
+    /// New sources.
+    pub sources: u64,
+    /// Packets that the kernel dropped because a ring was full.
+    pub drops: u64,
+    /// Blocks that BLOCK_LIMIT held back.
+    pub blocks_held_back: u64,
+}

@@ -136,6 +136,26 @@ impl SocketTables {
         Ok(ports)
     }
 
+    /// The remote address and local port of every established TCP connection: one walk, where many are asked about.
+    pub fn connections(&mut self) -> io::Result<Vec<(IpAddr, u16)>> {
+        let mut connections = Vec::new();
+        for family in FAMILIES {
+            let request = request_states(Transport::Tcp, family, ESTABLISHED);
+            let found = self.0.dump(
+                BY_FAMILY,
+                |message| message.put(&request),
+                |message, list| {
+                    let socket = decode(Transport::Tcp, message);
+                    list.extend(
+                        socket.and_then(|it| Some((it.remote?.ip().to_canonical(), it.local.port()))),
+                    );
+                },
+            );
+            connections.extend(found?);
+        }
+        Ok(connections)
+    }
+
     fn read_one(&mut self, transport: Transport, family: i32) -> io::Result<Vec<LocalSocket>> {
         let request = request(transport, family);
         let fill = |message: &mut Encoder| message.put(&request);
@@ -286,6 +306,8 @@ mod tests {
             let client = std::net::TcpStream::connect((connect, port)).unwrap();
             let accepted = listener.accept().unwrap();
             assert!(tables.connected_with(from.parse().unwrap()).unwrap().contains(&port), "{listen}");
+            let client_ip = client.local_addr().unwrap().ip().to_canonical();
+            assert!(tables.connections().unwrap().contains(&(client_ip, port)), "{listen}");
             for other in ["192.0.2.1/32", "2001:db8::/64"] {
                 assert_eq!(tables.connected_with(other.parse().unwrap()).unwrap(), Vec::<u16>::new());
             }

@@ -29,6 +29,7 @@ use crate::event::{Event, EventType, Stats};
 use crate::packet::{Checksums, Packet, Reassembly, Reject, is_to_many, parse_cut};
 use crate::sensor::clock::Now;
 use crate::sensor::followed::Followed;
+use crate::sensor::gate::Gate;
 use crate::sensor::half_open::{HalfOpen, Knock};
 use crate::sensor::report::rejected;
 use crate::sensor::responder::{Case, Responder, Setup, Turn, micros};
@@ -109,7 +110,7 @@ impl Replay {
             verbose_ignore: None,
             tell_all: launch::tells_all(config, Form::Json),
             queue: 0,
-            block_limit: config.block_limit,
+            gate: Arc::new(Gate::open()),
         });
         Replay {
             view,

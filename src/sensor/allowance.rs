@@ -1,42 +1,46 @@
-//! How many sources a minute may be blocked on evidence that somebody else may have forged (BLOCK_LIMIT).
+//! How much of something a minute: blocks on evidence that may be forged (BLOCK_LIMIT), lines, half-open handshakes.
 //!
-//! Pure, main thread; the time is passed in. Proven sources never come here. The helper has a budget of its own.
+//! Pure; the time is passed in. One word for all threads: a ring thread asks in mid-flood, the main thread pays. The
+//! helper has a budget of its own.
 #![forbid(unsafe_code)]
 
-/// Credit that one block costs; each millisecond earns as much as blocks a minute are allowed.
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// What one costs; each millisecond earns as much as are allowed a minute.
 const PRICE: u64 = 60_000;
 
-/// A minute's worth of blocks at most, the last half of it for sources that probed several ports: to forge those takes
+/// A minute's worth at most, the last half of it for sources that probed several ports: to forge those takes
 /// a flood so many times larger, while a flood of single packets from everywhere is what anybody can send.
 #[derive(Debug)]
 pub struct Allowance {
     per_minute: u64,
-    credit: u64,
-    at: u64,
+    /// What was ever earned, less what is left: it never falls behind what a full allowance would have left.
+    spent: AtomicU64,
 }
 
 impl Allowance {
     /// A full one; the clock begins at 0, milliseconds.
     pub fn new(per_minute: u32) -> Allowance {
-        let per_minute = u64::from(per_minute);
-        Allowance { per_minute, credit: per_minute.saturating_mul(PRICE), at: 0 }
+        Allowance { per_minute: per_minute.into(), spent: AtomicU64::new(0) }
     }
 
-    /// Whether the block of a source that probed so many different ports can be paid for.
-    pub fn affords(&mut self, distinct_ports: u32, now: u64) -> bool {
-        let most = self.per_minute.saturating_mul(PRICE);
-        let earned = now.saturating_sub(self.at).saturating_mul(self.per_minute);
-        self.credit = self.credit.saturating_add(earned).min(most);
-        self.at = self.at.max(now);
-        let kept = if distinct_ports > 1 { 0 } else { most / 2 };
-        self.credit >= kept.saturating_add(PRICE)
+    /// Whether one more can be paid for, on behalf of a source that probed so many different ports.
+    pub fn affords(&self, distinct_ports: u32, now: u64) -> bool {
+        self.after(self.spent.load(Relaxed), distinct_ports, now).is_some()
     }
 
     /// Pays for it, if it can be paid for.
-    pub fn spend(&mut self, distinct_ports: u32, now: u64) -> bool {
-        let pays = self.affords(distinct_ports, now);
-        self.credit = self.credit.saturating_sub(if pays { PRICE } else { 0 });
-        pays
+    pub fn spend(&self, distinct_ports: u32, now: u64) -> bool {
+        self.spent.fetch_update(Relaxed, Relaxed, |spent| self.after(spent, distinct_ports, now)).is_ok()
+    }
+
+    /// What will have been spent.
+    fn after(&self, spent: u64, distinct_ports: u32, now: u64) -> Option<u64> {
+        let earned = now.saturating_mul(self.per_minute);
+        let most = self.per_minute.saturating_mul(PRICE);
+        let kept = if distinct_ports > 1 { 0 } else { most / 2 };
+        let after = spent.max(earned).saturating_add(PRICE);
+        (after.saturating_sub(earned).saturating_add(kept) <= most).then_some(after)
     }
 }
 
@@ -46,10 +50,22 @@ mod tests {
 
     #[test]
     fn single_probes_use_up_one_half_and_several_go_on() {
-        let mut allowance = Allowance::new(60);
+        let allowance = Allowance::new(60);
         assert_eq!((0..1000).filter(|_| allowance.spend(1, 5)).count(), 30);
         assert_eq!((0..1000).filter(|_| allowance.spend(2, 5)).count(), 30);
         assert!(!allowance.spend(9, 500) && allowance.spend(9, 1_005) && !allowance.spend(1, 1_005));
         assert_eq!((0..1000).filter(|_| allowance.spend(2, 3_600_000)).count(), 60);
+    }
+
+    #[test]
+    fn asking_costs_nothing_and_four_threads_together_spend_no_more_than_there_is() {
+        let allowance = Allowance::new(600);
+        assert!((0..1000).all(|_| allowance.affords(1, 7)));
+        let paid = std::thread::scope(|scope| {
+            let spenders =
+                [(); 4].map(|()| scope.spawn(|| (0..1000).filter(|_| allowance.spend(2, 7)).count()));
+            spenders.map(|spender| spender.join().unwrap()).iter().sum::<usize>()
+        });
+        assert_eq!((paid, allowance.affords(9, 7)), (600, false));
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -14,10 +15,11 @@ use nix::sys::signalfd::SignalFd;
 
 use super::clock::Now;
 use super::decoy::{Decoys, Visit};
+use super::flood::{Costs, Floods};
 use super::followed::Followed;
 use super::half_open::{HalfOpen, Knock};
 use super::helper_link::{HelperLink, LinkError};
-use super::host::Host;
+use super::host::{Connections, Host};
 use super::notify::Notifier;
 use super::operators::{Answers, Operators};
 use super::report::Reporter;
@@ -32,7 +34,7 @@ use crate::control::server::ControlServer;
 use crate::detect::Probe;
 use crate::detect::policy::Verdict;
 use crate::detect::table::Standing;
-use crate::event::Event;
+use crate::event::{Event, EventType};
 use crate::protocol::{Note, Reply, Request};
 
 const SIGHTINGS: u64 = 0;
@@ -101,6 +103,10 @@ pub struct EventLoop {
     pub(super) traps: Traps,
     /// Scanners that are followed until they fall quiet.
     pub(super) followed: Followed,
+    /// Who is connected with us, as this batch found it.
+    pub(super) connections: Connections,
+    /// The flood that is on.
+    pub(super) floods: Floods,
     /// How often the score table is swept: every half-life of a score.
     pub(super) sweep_every: Duration,
     /// The configuration in force.
@@ -216,6 +222,7 @@ impl EventLoop {
     fn on_sightings(&mut self, now: Now) -> Result<(), LinkError> {
         let mut batch = std::mem::take(&mut self.batch);
         self.shared.sightings.take(BATCH, &mut batch);
+        self.connections = Connections::default();
         let sockets = self.sockets_for(&batch, now);
         let mut turn = Turn::default();
         for sighting in batch.drain(..) {
@@ -371,7 +378,7 @@ impl EventLoop {
     /// Where the kernel does not tell, nobody is taken for connected.
     fn is_connected_with(&mut self, source: std::net::IpAddr, now: Now) -> bool {
         let target = self.responder.watch.target(source);
-        self.host.is_connected_with(target).unwrap_or_else(|error| {
+        self.host.is_connected_with(target, &mut self.connections).unwrap_or_else(|error| {
             self.reporter.error(now, &format!("the host's connections cannot be listed: {error}"));
             false
         })
@@ -469,6 +476,7 @@ impl EventLoop {
         let due = |source| responder.would_trigger(source, table, micros(now));
         self.decoys.on_ready(token, now.instant, &self.epoll, &due, &mut visits);
         let mut turn = Turn::default();
+        self.connections = Connections::default();
         visits.iter().for_each(|visit| self.on_visit(visit, now, &mut turn));
         self.tell(&turn, now);
     }
@@ -483,6 +491,7 @@ impl EventLoop {
 
     fn on_time(&mut self, now: Now) {
         let mut turn = Turn::default();
+        self.connections = Connections::default();
         let left_open: Vec<Knock> = self.half_open.expired(now.instant).collect();
         for (probe, interface) in left_open {
             let _ = self.judge(probe, interface, now, &mut turn);
@@ -491,6 +500,7 @@ impl EventLoop {
         self.control.sweep(&self.epoll, now.instant);
         self.responder.on_time(now, &mut turn);
         self.leave_the_quiet(now, &mut turn);
+        self.look_for_floods(now, &mut turn);
         self.reporter.flush();
         self.reporter.on_names(now);
         self.tell(&turn, now);
@@ -508,6 +518,17 @@ impl EventLoop {
     /// The counts, for the service manager.
     pub(super) fn in_short(&self, now: Now) -> String {
         self.reporter.in_short(now, &self.responder, &self.shared, &self.host)
+    }
+
+    fn look_for_floods(&mut self, now: Now, turn: &mut Turn) {
+        let costs = || Costs {
+            drops: self.host.packets_and_drops().1,
+            held_back: self.shared.gate.turned_away.blocks.load(Ordering::Relaxed),
+        };
+        if let Some(flood) = self.floods.look(&self.shared.gauge, now, costs) {
+            let event = Event { flood: Some(flood), ..Event::new(now.wall, EventType::Flood) };
+            turn.events.push((event, 0));
+        }
     }
 
     fn tell(&mut self, turn: &Turn, now: Now) {
@@ -543,7 +564,8 @@ impl EventLoop {
         let quiet = self.followed.next_quiet(&self.shared.trails);
         let quiet = quiet.map(|quiet| Duration::from_micros(quiet.saturating_sub(micros(now))));
         let told = self.reporter.wants_flush(now.instant);
-        let soonest = block.into_iter().chain(quiet).chain(told).fold(wait, Duration::min);
+        let flood = self.floods.next_look();
+        let soonest = block.into_iter().chain(quiet).chain(told).chain(flood).fold(wait, Duration::min);
         // A millisecond more, as epoll counts whole ones and must not come too early.
         EpollTimeout::try_from(soonest + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
     }

@@ -19,10 +19,12 @@ use super::confine::{self, Confined};
 use super::decoy::Decoys;
 use super::event_loop::{self, End, EventLoop};
 use super::filter::Interest;
+use super::flood::{Floods, Gauge};
 use super::followed::Followed;
+use super::gate::Gate;
 use super::half_open::HalfOpen;
 use super::helper_link::{HelperLink, LinkError, QUEUE};
-use super::host::{Host, Known};
+use super::host::{Connections, Host, Known};
 use super::listener::DecoyError;
 use super::names::Names;
 use super::notify::Notifier;
@@ -197,7 +199,7 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
             .filter(|_| config.flags.verbose)
             .map(|path| (path, loaded.ignored.iter().copied().collect())),
         queue: QUEUE,
-        block_limit: config.block_limit,
+        gate: shared.gate.clone(),
     });
     let description = describe(config, network, &decoys, &link, ready.restored, confinement);
     let reporter = Reporter::new(emitter, names, description, clock.now());
@@ -218,6 +220,8 @@ fn start(loaded: &Loaded) -> Result<Daemon, StartError> {
         protect_established: config.protect_established,
         traps: Traps::new(ready.tripwire),
         followed: Followed::default(),
+        connections: Connections::default(),
+        floods: Floods::default(),
         sweep_every: half_life(config).unwrap_or(NEVER_SWEPT),
         sweep_at: Instant::now() + half_life(config).unwrap_or(NEVER_SWEPT),
         loaded: loaded.clone(),
@@ -434,6 +438,8 @@ fn shared(config: &Config, view: View, in_use: PortsInUse, clock: Clock) -> Resu
         table: Arc::new(ScoreTable::new(config.table_size, &key, half_life(config))),
         peers: Peers::new(&peers_key, true),
         trails: Trails::new(&peers_key),
+        gate: Arc::new(Gate::new(config.block_limit)),
+        gauge: Gauge::default(),
         in_use,
         sightings: Sightings::new().map_err(system("no eventfd"))?,
         rejects: [const { AtomicU64::new(0) }; Reject::ALL.len()],

@@ -154,28 +154,33 @@ impl Reporter {
 
     fn stats(&self, now: Now, responder: &Responder, shared: &Shared, host: &Host) -> Stats {
         let (packets, drops) = host.packets_and_drops();
+        let turned_away = &shared.gate.turned_away;
         Stats {
             uptime: now.uptime.saturating_sub(self.started) / 1000,
             packets,
             drops,
-            probes: responder.probes,
-            scans: responder.scans,
+            probes: responder.probes.saturating_add(turned_away.probes.load(Ordering::Relaxed)),
+            scans: responder.scans.saturating_add(turned_away.scans.load(Ordering::Relaxed)),
             blocks: responder.blocked,
             blocks_in_force: responder.blocks.len() as u64,
             sources: shared.table.occupancy().occupied as u64,
             lost_lines: self.emitter.lost_lines(),
-            counters: counters(shared, responder),
+            counters: counters(shared),
         }
     }
 }
 
-/// Rejected packets by reason, lost sightings, blocks held back; what is zero is left out.
-fn counters(shared: &Shared, responder: &Responder) -> BTreeMap<String, u64> {
-    let lost = ("sightings_lost".to_owned(), shared.sightings.lost());
-    let held_back = ("blocks_held_back".to_owned(), responder.held_back);
-    let lines = ("lines_held_back".to_owned(), responder.lines_held_back);
+/// Rejected packets by reason, lost sightings, what the gate turned away; what is zero is left out.
+fn counters(shared: &Shared) -> BTreeMap<String, u64> {
+    let turned_away = &shared.gate.turned_away;
+    let others = [
+        ("sightings_lost", shared.sightings.lost()),
+        ("blocks_held_back", turned_away.blocks.load(Ordering::Relaxed)),
+        ("lines_held_back", turned_away.lines.load(Ordering::Relaxed)),
+    ];
     let counts = shared.rejects.each_ref().map(|count| count.load(Ordering::Relaxed));
-    rejected(counts).chain([lost, held_back, lines].into_iter().filter(|&(_, count)| count > 0)).collect()
+    let others = others.into_iter().filter(|&(_, count)| count > 0);
+    rejected(counts).chain(others.map(|(name, count)| (name.to_owned(), count))).collect()
 }
 
 /// The counters of rejected packets, by the names they have outside; `counts` is in the order of [`Reject::ALL`].

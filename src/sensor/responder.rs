@@ -8,13 +8,14 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use ipnet::IpNet;
 
-use super::allowance::Allowance;
 use super::blocks::{Block, Blocks};
 use super::clock::Now;
 use super::followed::Quiet;
+use super::gate::{Gate, weight};
 use crate::config::BlockMode;
 use crate::control::protocol::outcome_reason;
 use crate::detect::Probe;
@@ -30,18 +31,11 @@ use crate::protocol::{Note, Outcome, Request, Response, Responses};
 /// How long nothing more is said of a source that was reported and not blocked, microseconds.
 const TOLD: u64 = 600_000_000;
 
-/// How long a source is left alone after its block failed or was held back, microseconds.
+/// How long a source is left alone after its block failed, microseconds.
 const RETRY: u64 = 10_000_000;
 
 /// How long nothing more is said of a source whose block was held back, microseconds; then it is judged again.
 const SPARED: u64 = 60_000_000;
-
-/// Lines of single probes a minute, where classic text and the history file promise one for each: a scan of all ports a
-/// minute would write 10 MB an hour at most, not 500.
-const LINES_A_MINUTE: u32 = 1_000;
-
-/// That the allowance is used up is said once in so long, milliseconds.
-const SAME_LIMIT: u64 = 60_000;
 
 const CONNECTED: &str =
     "it has an open connection to this host, and its probes may be forged (PROTECT_ESTABLISHED)";
@@ -100,12 +94,8 @@ pub struct Responder {
     custom: Custom,
     /// Every probe is told, not only crossings: classic text and the history file promise a line each.
     tell_all: bool,
-    /// BLOCK_LIMIT.
-    allowance: Allowance,
-    /// Lines of single probes, where each is promised one.
-    lines: Allowance,
-    /// When it was last said that the allowance is used up, milliseconds.
-    limit_told: Option<u64>,
+    /// The allowances, which the ring threads ask before they ask us.
+    gate: Arc<Gate>,
     /// `-v`: the ignore file and what stands in it.
     verbose_ignore: Option<(PathBuf, Networks)>,
     /// Whom was told of last, and until when that is enough (microseconds): the table's own mark can be lost to a race.
@@ -118,10 +108,6 @@ pub struct Responder {
     pub blocked: u64,
     /// Probes that counted and were told of, since the start.
     pub probes: u64,
-    /// Blocks that BLOCK_LIMIT held back, since the start.
-    pub held_back: u64,
-    /// Lines of single probes that were not written for their number, since the start.
-    pub lines_held_back: u64,
 }
 
 /// What a [`Responder`] is made of.
@@ -142,8 +128,8 @@ pub struct Setup {
     pub verbose_ignore: Option<(PathBuf, Networks)>,
     /// Requests that may wait for the helper.
     pub queue: usize,
-    /// BLOCK_LIMIT.
-    pub block_limit: u32,
+    /// The allowances.
+    pub gate: Arc<Gate>,
 }
 
 impl Responder {
@@ -158,9 +144,7 @@ impl Responder {
             order: setup.order,
             custom: setup.custom,
             tell_all: setup.tell_all,
-            allowance: Allowance::new(setup.block_limit),
-            lines: Allowance::new(LINES_A_MINUTE),
-            limit_told: None,
+            gate: setup.gate,
             verbose_ignore: setup.verbose_ignore,
             told: VecDeque::with_capacity(LATELY_TOLD),
             asked: HashMap::new(),
@@ -168,14 +152,12 @@ impl Responder {
             scans: 0,
             blocked: 0,
             probes: 0,
-            held_back: 0,
-            lines_held_back: 0,
         }
     }
 
     /// A probe counted: tell of it, and ask for a block where its source has earned one.
     pub fn on_case(&mut self, case: Case, now: Now, turn: &mut Turn) {
-        let Standing { triggered, crossed, ledger, .. } = case.standing;
+        let Standing { triggered, crossed, quiet, ledger, .. } = case.standing;
         // A failed contact is no event until there are enough of them.
         let is_event = if triggered {
             crossed || !self.was_told_meanwhile(&case, now)
@@ -187,24 +169,29 @@ impl Responder {
         }
         self.probes += 1;
         self.scans += u64::from(crossed);
-        let is_a_line_alone = !triggered || case.standing.quiet;
-        if self.tell_all && is_a_line_alone && !self.lines.spend(u32::MAX, now.uptime) {
-            self.lines_held_back = self.lines_held_back.saturating_add(1);
+        let ignored = self.never.contains(case.probe.source);
+        let is_logged = self.watch.block_mode(case.probe.protocol) == BlockMode::Log;
+        let seeks_block = triggered && !ignored && !is_logged;
+        if (!seeks_block || quiet) && !self.has_a_line(&case, now) {
             return;
         }
-        let ignored = self.never.contains(case.probe.source);
-        if !triggered {
-            let action = ignored.then(|| Action::new(ActionVerdict::Ignored));
-            return self.tell(EventType::Probe, &case, action, now, turn);
-        }
         let told = if crossed { EventType::Scan } else { EventType::Probe };
-        if ignored {
-            self.tell_once(told, &case, ActionVerdict::Ignored, now, turn);
-        } else if self.watch.block_mode(case.probe.protocol) == BlockMode::Log {
-            self.tell_once(told, &case, ActionVerdict::Logged, now, turn);
-        } else {
-            self.seek_block(told, case, now, turn);
+        match (triggered, ignored) {
+            (false, _) => {
+                let action = ignored.then(|| Action::new(ActionVerdict::Ignored));
+                self.tell(EventType::Probe, &case, action, now, turn);
+            }
+            (true, true) => self.tell_once(told, &case, ActionVerdict::Ignored, now, turn),
+            (true, false) if is_logged => self.tell_once(told, &case, ActionVerdict::Logged, now, turn),
+            (true, false) => self.seek_block(told, case, now, turn),
         }
+    }
+
+    /// Pays for a line, or counts it as left out.
+    fn has_a_line(&self, case: &Case, now: Now) -> bool {
+        let pays = self.gate.lines.spend(weight(&case.standing), now.uptime);
+        self.gate.turned_away.lines.fetch_add(u64::from(!pays), Relaxed);
+        pays
     }
 
     /// A quick scanner's probes wait in the queue while its alarm is told: they are not worth an event each.
@@ -223,14 +210,14 @@ impl Responder {
 
     /// Whether a block is about to be asked for on evidence that may be forged: then it matters who is connected to us.
     /// What BLOCK_LIMIT holds back anyhow need not be known, or a flood would have the kernel searched for each packet.
-    pub fn may_blame_an_innocent(&mut self, probe: &Probe, standing: &Standing, now: Now) -> bool {
+    pub fn may_blame_an_innocent(&self, probe: &Probe, standing: &Standing, now: Now) -> bool {
         standing.triggered
             && !standing.verified
             && !standing.quiet
             && !self.never.contains(probe.source)
             && self.watch.block_mode(probe.protocol) != BlockMode::Log
             && !self.asked_about.contains_key(&self.watch.target(probe.source))
-            && self.allowance.affords(standing.distinct_ports, now.uptime)
+            && self.gate.blocks.affords(standing.distinct_ports, now.uptime)
     }
 
     /// Whether one more probe by `source` is an alarm: PORT_BANNER is for whom it is.
@@ -310,8 +297,14 @@ impl Responder {
         spared.into_iter().for_each(|target| self.on_lifted(target, now, turn));
     }
 
-    /// Blocks whose time is over end here too.
+    /// Blocks whose time is over end here too. Says now and then that some are held back.
     pub fn on_time(&mut self, now: Now, turn: &mut Turn) {
+        if self.gate.has_news(now) {
+            self.gate.told(now);
+            let mut event = Event::new(now.wall, EventType::Error);
+            event.error = Some(LIMITED.to_owned());
+            turn.events.push((event, 0));
+        }
         while let Some((target, block)) = self.blocks.take_ended(now.uptime) {
             self.end_block(target, block, ActionVerdict::Expired, now, turn);
         }
@@ -359,7 +352,7 @@ impl Responder {
         if case.connected {
             return self.spare(told, &case, CONNECTED, now, turn);
         }
-        if !case.standing.verified && !self.allowance.spend(case.standing.distinct_ports, now.uptime) {
+        if !case.standing.verified && !self.gate.blocks.spend(case.standing.distinct_ports, now.uptime) {
             return self.hold_back(told, &case, now, turn);
         }
         if told == EventType::Scan {
@@ -375,20 +368,12 @@ impl Responder {
         self.tell(told, case, Some(action), now, turn);
     }
 
-    /// In a flood of single probes from everywhere only the first is an event: that it is one.
+    /// In a flood of single probes from everywhere none of them is an event: [`Responder::on_time`] tells that it is one.
     fn hold_back(&mut self, told: EventType, case: &Case, now: Now, turn: &mut Turn) {
-        self.held_back = self.held_back.saturating_add(1);
-        let due = |told: u64| now.uptime.saturating_sub(told) >= SAME_LIMIT;
-        if self.limit_told.is_none_or(due) {
-            self.limit_told = Some(now.uptime);
-            let mut event = Event::new(now.wall, EventType::Error);
-            event.error = Some(LIMITED.to_owned());
-            turn.events.push((event, 0));
-        }
-        if case.standing.distinct_ports > 1 || self.tell_all {
+        self.gate.turned_away.blocks.fetch_add(1, Relaxed);
+        let is_one_of_many = case.standing.distinct_ports <= 1 && !self.tell_all;
+        if !is_one_of_many && self.has_a_line(case, now) {
             self.spare(told, case, HELD_BACK, now, turn);
-        } else {
-            self.table.quiet(self.watch.account(&case.probe), micros(now).saturating_add(RETRY));
         }
     }
 

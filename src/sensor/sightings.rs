@@ -42,8 +42,9 @@ pub enum State {
 }
 
 impl Sighting {
-    fn is_alarm(&self) -> bool {
-        matches!(self.state, State::Counted(standing) if standing.triggered)
+    /// More than one packet of it says that its source is one.
+    fn is_earned(&self) -> bool {
+        matches!(self.state, State::Counted(standing) if standing.triggered && (standing.distinct_ports > 1 || standing.verified))
     }
 }
 
@@ -70,10 +71,10 @@ impl Sightings {
         })
     }
 
-    /// Hands over a sighting, or counts it as lost. Half of the room is for those that are over the trigger, so that a
-    /// flood of single probes does not hide a scanner.
+    /// Hands over a sighting, or counts it as lost. Half of the room is for sources that are over the trigger by more
+    /// than one port, so that a flood of single probes does not hide a scanner.
     pub fn push(&self, sighting: Sighting) {
-        let has_room = sighting.is_alarm() || self.queue.len() < CAPACITY / 2;
+        let has_room = sighting.is_earned() || self.queue.len() < CAPACITY / 2;
         if !has_room || self.queue.push(sighting).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }

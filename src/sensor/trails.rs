@@ -130,23 +130,10 @@ impl Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::ScanType;
-    use crate::detect::probe::Protocol;
-    use crate::packet::TcpFlags;
+    use crate::detect::probe::samples::syn;
 
     fn probe(port: u16) -> Probe {
-        Probe {
-            source: "192.0.2.1".parse().unwrap(),
-            destination: "198.51.100.1".parse().unwrap(),
-            source_port: 1,
-            port,
-            protocol: Protocol::Tcp,
-            scan_type: ScanType::Syn,
-            flags: TcpFlags(2),
-            sequence: 1,
-            ip_options: None,
-            verified: false,
-        }
+        syn("192.0.2.1", port)
     }
 
     fn account(number: u8) -> SourceKey {

@@ -10,12 +10,14 @@ use arc_swap::{ArcSwap, Guard};
 use nix::sys::eventfd::EventFd;
 
 use super::clock::{Clock, Now};
+use super::flood::{Gauge, Newcomers};
 use super::frame::{Checksum, Frame};
+use super::gate::{Gate, Tally, Worth};
 use super::ports_in_use::PortsInUse;
 use super::ring::Reader;
 use super::sightings::{Sighting, Sightings, State};
 use super::trails::Trails;
-use crate::config::PortSet;
+use crate::config::{BlockMode, PortSet};
 use crate::detect::peers::Served;
 use crate::detect::policy::{Verdict, Watch};
 use crate::detect::probe::Protocol;
@@ -71,6 +73,10 @@ pub struct Shared {
     pub peers: Peers,
     /// What scanners did after their alarm.
     pub trails: Trails,
+    /// What the main thread is asked about.
+    pub gate: Arc<Gate>,
+    /// Whether a flood is on.
+    pub gauge: Gauge,
     /// Ports with a live service.
     pub in_use: PortsInUse,
     /// The way to the main thread.
@@ -90,13 +96,23 @@ pub struct Watcher {
     /// The view and the time of this round of packets.
     view: Guard<Arc<View>>,
     now: Now,
+    /// What was turned away in this round.
+    tally: Tally,
+    newcomers: Newcomers,
 }
 
 impl Watcher {
     /// A watcher with nothing in reassembly.
     pub fn new(shared: Arc<Shared>) -> Watcher {
         let (view, now) = (shared.view.load(), shared.clock.now());
-        Watcher { shared, reassembly: Reassembly::new(), view, now }
+        Watcher {
+            shared,
+            reassembly: Reassembly::new(),
+            view,
+            now,
+            tally: Tally::default(),
+            newcomers: Newcomers::default(),
+        }
     }
 
     fn packet_of(&mut self, frame: &Frame<'_>) -> Option<Packet> {
@@ -107,6 +123,7 @@ impl Watcher {
         };
         let link = LinkType::Cooked { ethertype: frame.ethertype };
         match crate::packet::parse_cut(link, frame.bytes, frame.wire_length as usize, checksums) {
+            Ok(packet) if !packet.transport.is_fragment() => Some(packet),
             Ok(packet) => {
                 let seconds = u32::try_from(self.now.seconds()).unwrap_or(u32::MAX);
                 self.reassembly.offer(packet, seconds)
@@ -135,12 +152,25 @@ impl Watcher {
         }
     }
 
+    /// What the last round turned away and who was new in it; rings where the main thread has something to say of it.
+    fn add_up(&mut self) {
+        let (tally, newcomers) = (std::mem::take(&mut self.tally), std::mem::take(&mut self.newcomers));
+        let mut has_news = self.shared.gauge.add(newcomers, self.now);
+        if tally != Tally::default() {
+            self.shared.gate.add(tally);
+            has_news |= self.shared.gate.has_news(self.now);
+        }
+        if has_news {
+            self.shared.sightings.ring();
+        }
+    }
+
     fn is_quiet(&self, probe: &Probe, micros: u64) -> bool {
         let standing = self.shared.table.standing(self.view.watch.account(probe), micros);
         !self.view.tell_all && standing.is_some_and(|standing| standing.quiet)
     }
 
-    fn state_of(&self, probe: &Probe) -> Option<State> {
+    fn state_of(&mut self, probe: &Probe) -> Option<State> {
         let view = &self.view;
         if view.skip_local && probe.source == probe.destination {
             let told = view.debug && view.watch.is_watched(probe.protocol, probe.port);
@@ -149,7 +179,13 @@ impl Watcher {
         let micros = super::responder::micros(self.now);
         if probe.protocol == Protocol::Tcp && view.decoys.contains(probe.port) {
             if probe.scan_type == ScanType::Syn {
-                return (!self.is_quiet(probe, micros)).then_some(State::HalfOpen);
+                if self.is_quiet(probe, micros) {
+                    return None;
+                }
+                // More than can wait for their handshakes count at once.
+                if self.shared.gate.knocks.spend(u32::MAX, self.now.uptime) {
+                    return Some(State::HalfOpen);
+                }
             }
             // The visitor's own end of the conversation: the visit counts, and once is enough.
             if probe.scan_type.may_be_stray() {
@@ -157,18 +193,19 @@ impl Watcher {
             }
         }
         let in_use = |protocol, port| self.shared.in_use.holds(protocol, port);
-        match view.watch.judge(probe, &self.shared.table, &self.shared.peers, in_use, micros) {
-            Verdict::Scan(standing) => {
-                let account = view.watch.account(probe);
-                match standing.crossed {
-                    true => drop(self.shared.trails.open(account, probe, micros)),
-                    false => self.shared.trails.note(account, probe, micros),
-                }
-                worth_telling(standing, view).then_some(State::Counted(standing))
-            }
-            // A failed contact is no event until there are enough of them.
+        let verdict = view.watch.judge(probe, &self.shared.table, &self.shared.peers, in_use, micros);
+        if let Verdict::Probe(Standing { probes: 1, .. }) | Verdict::Scan(Standing { probes: 1, .. }) =
+            verdict
+        {
+            self.newcomers.add(probe);
+        }
+        match verdict {
+            Verdict::Scan(standing) => self.is_told(probe, standing).then_some(State::Counted(standing)),
             Verdict::Probe(standing) => {
-                (standing.ledger == Ledger::Watched).then_some(State::Counted(standing))
+                // A failed contact is no event until there are enough of them.
+                let is_told = standing.ledger == Ledger::Watched
+                    && self.shared.gate.admits(&standing, Worth::Line, self.now, &mut self.tally);
+                is_told.then_some(State::Counted(standing))
             }
             Verdict::ServiceInUse => {
                 let served = view.tell_served && view.watch.is_watched(probe.protocol, probe.port);
@@ -178,10 +215,35 @@ impl Watcher {
             Verdict::NotWatched | Verdict::Martian | Verdict::Answer | Verdict::Retransmission => None,
         }
     }
+
+    /// Of a source over the trigger. Whoever is told of is followed; one that is told of already may be.
+    fn is_told(&mut self, probe: &Probe, standing: Standing) -> bool {
+        let (view, shared) = (&self.view, &self.shared);
+        let micros = super::responder::micros(self.now);
+        let account = view.watch.account(probe);
+        if !standing.crossed {
+            shared.trails.note(account, probe, micros);
+        }
+        if standing.quiet && !view.tell_all {
+            return false;
+        }
+        let logs = view.watch.block_mode(probe.protocol) == BlockMode::Log;
+        let worth = match (standing.quiet || logs, view.tell_all) {
+            (true, _) => Worth::Line,
+            (false, true) => Worth::BlockOrLine,
+            (false, false) => Worth::Block,
+        };
+        let admitted = shared.gate.admits(&standing, worth, self.now, &mut self.tally);
+        if admitted && standing.crossed {
+            let _ = shared.trails.open(account, probe, micros);
+        }
+        admitted
+    }
 }
 
 impl Reader for Watcher {
     fn on_wake(&mut self) {
+        self.add_up();
         self.view = self.shared.view.load();
         self.now = self.shared.clock.now();
     }
@@ -198,8 +260,4 @@ impl Reader for Watcher {
             self.shared.sightings.push(Sighting { probe, interface: frame.interface, state });
         }
     }
-}
-
-fn worth_telling(standing: Standing, view: &View) -> bool {
-    view.tell_all || !standing.quiet
 }
