@@ -57,7 +57,7 @@ test: build ## Every test, in network namespaces (root; about 10 minutes). PORTS
 	  python3/ftplib,http.client,imaplib,poplib,smtplib:python3 ping:iputils-ping nc:netcat-openbsd tcpdump:tcpdump iptables:iptables ipset:ipset rsyslogd:rsyslog fail2ban-server:fail2ban setpriv:util-linux unshare:util-linux ldd:libc-bin nix-instantiate:nix-bin systemd-analyze:systemd setcap:libcap2-bin
 	@if [ "$$PORTSENTRY_SLOW_LABS" = 1 ]; then $(NEED) systemd-nspawn:systemd-container mmdebstrap:mmdebstrap nsenter:util-linux podman:podman runc:runc newuidmap:uidmap; fi
 	$(BUILD) test --locked --no-run
-	PORTSENTRY_RELEASE=$(CURDIR)/$(RELEASE) $(CARGO) test --locked --offline
+	PORTSENTRY_RELEASE=$(CURDIR)/$(RELEASE) $(CARGO) test --locked --offline --no-fail-fast
 	CARGO_TARGET_DIR=target/escape $(BUILD) test --locked --features escape-attempts --test cage_holds --test cage_pins --no-run
 	CARGO_TARGET_DIR=target/escape $(CARGO) test --locked --offline --features escape-attempts --test cage_holds --test cage_pins
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(BUILD) test --locked --profile model --lib detect::table
