@@ -10,7 +10,6 @@ use crate::helper::iptables::Iptables;
 use crate::helper::nftables::Nftables;
 use crate::protocol::Response;
 use crate::protocol::wording::program;
-use crate::sandbox::{Capability, capabilities};
 
 /// Responses that cannot work.
 pub fn errors(loaded: &Loaded) -> Vec<ConfigError> {
@@ -21,18 +20,17 @@ pub fn errors(loaded: &Loaded) -> Vec<ConfigError> {
 
 fn refusal(response: Response, loaded: &Loaded) -> Option<String> {
     match response {
-        // Without the right to ask, only the start can tell.
-        Response::Nftables => may_ask().then(|| Nftables::open(None))?.err().map(|error| error.to_string()),
+        // Without the right to ask, as under SELinux anywhere but in the helper, only the start can tell.
+        Response::Nftables => Nftables::open(None)
+            .err()
+            .filter(|error| !matches!(error.errno(), libc::EPERM | libc::EACCES))
+            .map(|error| error.to_string()),
         Response::Iptables => Iptables::open().err().map(|refusal| refusal.text),
         Response::HostsDeny => {
             HostsDeny::inspect(&loaded.config.hosts_deny_file).err().map(|refusal| refusal.text)
         }
         Response::Route | Response::Command | Response::RunCommand => None,
     }
-}
-
-fn may_ask() -> bool {
-    capabilities::require(&[Capability::CAP_NET_ADMIN]).is_ok()
 }
 
 /// The key that asks for it.
