@@ -183,7 +183,7 @@ in
       wantedBy = lib.splitString " " shipped.Install.WantedBy;
       unitConfig = ofUnit shipped.Unit;
       serviceConfig = ofUnit (shipped.Service // {
-        ExecStartPre = "${program} check -c ${cfg.configuration}/portsentry.conf";
+        ExecStartPre = "${program} check --quiet -c ${cfg.configuration}/portsentry.conf";
         ExecStart = "${program} -c ${cfg.configuration}/portsentry.conf";
         ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
       });

@@ -3,13 +3,16 @@
 //!
 //! Evaluation needs nixpkgs' `lib` (the repository nix-community/nixpkgs.lib), whose folder NIXPKGS_LIB names.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use support::readme;
+use support::slow::say;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const PROGRAM: &str = env!("CARGO_BIN_EXE_portsentry-rs");
@@ -31,11 +34,6 @@ fn nix_instantiate(arguments: &[&str]) -> Output {
     // Nothing is built: no store is needed, and none is made.
     command.args(arguments).env("NIX_REMOTE", "dummy://").env("HOME", "/nonexistent");
     command.output().expect("nix-instantiate is installed (Debian: nix-bin)")
-}
-
-/// Past the harness, which keeps what a test that passes prints to itself.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn nixpkgs_lib() -> Option<String> {
@@ -89,12 +87,7 @@ fn evaluate(lib: &str, package: &str, module: &str) -> Result<Value, String> {
 
 /// The module that README's section shows.
 fn example() -> String {
-    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
-    let (_, after) = readme.split_once("\n### NixOS\n").expect("README has a section NixOS");
-    let section = after.split("\n##").next().unwrap().trim();
-    let lines = section.lines().filter(|line| !line.is_empty() && !line.starts_with("```")).count();
-    assert!(lines <= 10, "{lines} lines:\n{section}");
-    let (_, block) = section.split_once("```nix\n").expect("with an example");
+    let (_, block) = readme::text_of("NixOS").split_once("```nix\n").expect("with an example");
     format!("{{ portsentry-rs, ... }}:\n{}", block.split("```").next().unwrap())
 }
 

@@ -29,7 +29,7 @@ impl Drop for SlowLab {
 }
 
 /// Past the test harness, which shows what a test prints only where it fails.
-fn say(line: &str) {
+pub fn say(line: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "{line}");
 }
