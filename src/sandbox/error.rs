@@ -49,6 +49,16 @@ pub enum SandboxError {
     /// Landlock at the stated floor is not to be had.
     #[error("Landlock: {0}; boot a kernel with lsm=…,landlock, or set SANDBOX=\"best-effort\"")]
     Landlock(String),
+    /// SELinux has our policy, but not the way that the sensor takes through it.
+    #[error(
+        "SELinux: the sensor cannot enter {domain}: {source}; is the policy module portsentry_rs of this version?"
+    )]
+    Domain {
+        /// Where to.
+        domain: &'static str,
+        /// The kernel's word.
+        source: io::Error,
+    },
     /// A role's list of system calls is wrong: a fault of this program.
     #[error("seccomp rule for {syscall}: {reason}; this is a fault of the program, please report it")]
     Rule {

@@ -13,6 +13,7 @@ pub mod landlock;
 pub mod proof;
 pub mod seccomp;
 pub mod selfcheck;
+pub mod selinux;
 pub mod syscalls;
 
 pub use caps::Capability;

@@ -17,6 +17,7 @@ use crate::sandbox::identity::Identity;
 use crate::sandbox::in_force::{Confinement, Witness};
 use crate::sandbox::landlock::{self, LandlockInForce, Rules};
 use crate::sandbox::selfcheck::{self, Expectations, prove};
+use crate::sandbox::selinux;
 use crate::sandbox::{Capability, Sandbox, SandboxError, capabilities};
 
 /// The user id that the sensor ends with: RUN_AS where it starts as root, its own elsewhere.
@@ -54,6 +55,7 @@ impl Confined {
         let (witness, helper) = (Witness::open()?, Witness::of_process(helper)?);
         let outside = witness.in_force()?.filters;
         rights(identity)?;
+        selinux::leave_start()?;
         let landlock = landlock::restrict(&rules(loaded), loaded.config.sandbox, landlock::FLOOR)?;
         prove(&selfcheck::under_landlock(&landlock))?;
         Ok(Confined { witness, helper, landlock, outside })

@@ -1,11 +1,12 @@
 #!/bin/sh
-# usage: need.sh PROGRAM[/MODULE,MODULE…]:PACKAGE …   Makes sure that each program is there, and where modules are named
-# that it is a Python that can import them: installs the Debian packages of those that are missing if it may, else names
-# them and fails.
+# usage: need.sh PROGRAM[/MODULE,MODULE…]:PACKAGE | /FILE:PACKAGE …   Makes sure that each program or file is there, and
+# where modules are named that it is a Python that can import them: installs the Debian packages of those that are
+# missing if it may, else names them and fails.
 set -eu
 PATH="$PATH:/usr/sbin:/sbin"
 
 is_there() {
+    case $1 in /*) [ -e "$1" ]; return ;; esac
     command -v "${1%%/*}" >/dev/null 2>&1 || return 1
     case $1 in */*) "${1%%/*}" -c "import ${1#*/}" 2>/dev/null ;; esac
 }
