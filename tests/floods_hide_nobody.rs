@@ -115,3 +115,31 @@ fn a_scan_of_every_port_is_a_handful_of_events_and_ends_in_a_summary() {
         daemon.seen.iter().map(|event| (&event["event_type"], &event["action"]["verdict"])).collect();
     assert!(kinds.len() <= 6, "{kinds:?}");
 }
+
+#[test]
+fn a_flood_of_alarms_is_told_of_twice_and_a_scanner_in_its_midst_is_blocked() {
+    let lab = Lab::new(2);
+    let config = "TCP_PORTS=\"111,2000-2014\"\nUDP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nSCAN_TRIGGER=\"1\"";
+    let mut daemon = Setup::new(&lab, config).start();
+    let (scanner, flooder) = (lab.peer(0), lab.peer(1));
+    let target = flooder.target_v4.to_string();
+    let state = |event: &serde_json::Value, state: &str| event["flood"]["state"] == *state;
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            flooder.hping3(&["--rand-source", "-S", "-p", "111", "-i", "u20", "-c", SOURCES, &target]);
+        });
+        let began = daemon.wait_for("the flood", |event| state(event, "began"));
+        assert_eq!(began["flood"]["ports"][0], "111/tcp", "{began}");
+        scanner.nmap(&["-sS", "-p", "2000-2014", &scanner.target_v4.to_string()]);
+        let source = scanner.v4.to_string();
+        let is_block =
+            |event: &serde_json::Value| event["event_type"] == "block" && event["src_ip"] == *source;
+        let block = daemon.wait_for("the scanner's block", is_block);
+        assert_eq!(block["action"]["verdict"], "blocked", "{block}");
+        flood.join().unwrap();
+    });
+    let ended = daemon.wait_for("its end", |event| state(event, "ended"));
+    assert!(ended["flood"]["blocks_held_back"].as_u64().unwrap() > 10_000, "{ended}");
+    assert_eq!(daemon.seen.iter().filter(|event| event["event_type"] == "flood").count(), 2);
+    assert!(daemon.seen.len() < 1_000, "{} events", daemon.seen.len());
+}

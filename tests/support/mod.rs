@@ -8,6 +8,7 @@ pub mod capture;
 pub mod classic;
 pub mod daemon;
 pub mod machine;
+pub mod plot;
 pub mod readme;
 pub mod roles;
 pub mod service;
