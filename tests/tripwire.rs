@@ -168,6 +168,28 @@ fn what_the_sensor_does_not_believe_lapses_within_seconds() {
     assert!(daemon.seen.iter().all(|event| event["event_type"] == "start"), "{:#?}", daemon.seen);
 }
 
+/// What the sensor says nothing about: a broken packet, and a copy of one that it has cleared.
+#[test]
+fn whom_the_sensor_says_nothing_about_is_not_shut_out_again_and_again() {
+    for silent in [&["--badcksum"][..], &["-k", "-s", "4321", "-M", "77"]] {
+        let lab = Lab::new(2);
+        let (attacker, owner) = (lab.peer(0), lab.peer(1));
+        let _service = Service::start(&lab.target(), SERVICE);
+        let mut daemon = armed(&lab, CONFIG);
+        let (source, target) = (owner.v4.to_string(), owner.target_v4.to_string());
+        let (_client, _server) = connection(&lab, owner, "0.0.0.0:4000");
+        let forged = [&["-S", "-p", "111", "-a", &source], silent, &[&target]].concat();
+        attacker.hping3(&[&["-c", "1"], &forged[..]].concat());
+        daemon.catch_up();
+        // In place of the minute that it stays cleared.
+        lab.on_target(&["nft", "flush", "set", "inet", "portsentry", "spared4"]);
+        eventually("the entry lapses", Duration::from_secs(10), || traps(&lab, "trip4").is_empty());
+        attacker.hping3(&[&["-c", "30", "-i", "u100000"], &forged[..]].concat());
+        assert!(answers(&owner.netns, owner.target(false), SERVICE, SHORT), "{silent:?}");
+        assert!(daemon.seen.iter().all(|event| event["event_type"] != "block"), "{:#?}", daemon.seen);
+    }
+}
+
 #[test]
 fn a_stray_packet_of_a_connection_trips_nobody_and_impossible_flags_do() {
     for (flags, trips) in [

@@ -17,12 +17,13 @@ use crate::netlink::nftables::{
 };
 use crate::protocol::{Datagrams, Page, Terms};
 
-/// How long the kernel waits for the sensor's word. A forged packet costs whom it names no more than this, once a
+/// How long the kernel waits for the sensor's word. Forged packets cost whom they name no more than this, once a
 /// [`SPARED`]; a sensor in a flood takes a tenth of it.
 pub const PROVISIONAL: Duration = Duration::from_secs(5);
-/// How long the tripwire leaves alone whom the sensor has cleared: as long as the sensor does.
+/// How long the tripwire leaves alone whom the sensor has cleared: as long as the sensor does. And from trip to trip of
+/// one source, for of a broken packet, of a copy and of an answer the sensor says nothing.
 pub const SPARED: Duration = Duration::from_secs(60);
-/// More than [`Terms`] can fill within [`PROVISIONAL`].
+/// More than [`Terms`] can fill within [`SPARED`].
 const TRIPPED_CAPACITY: u32 = 8_192;
 /// Cleared addresses at once; past it the oldest must lapse first.
 const SPARED_CAPACITY: u32 = 16_384;
@@ -163,10 +164,12 @@ impl Tripwire {
                 Verdict::Return,
             )
         }));
-        rules.extend(FAMILIES.map(|family| rule(saved(family), Verdict::Return)));
+        rules.extend(FAMILIES.map(|family| rule(among(spared_name(family), family), Verdict::Return)));
+        rules.extend(FAMILIES.map(|family| rule(among(lately_name(family), family), Verdict::Return)));
         rules.push(rule(vec![Expression::OverLimit { per_minute: self.terms.per_minute }], Verdict::Return));
         rules.extend(FAMILIES.map(|family| {
             let mut trip = source(family);
+            trip.push(Expression::Remember(lately_name(family), SPARED));
             trip.push(Expression::Remember(tripped_name(family), PROVISIONAL));
             rule(trip, Verdict::Drop)
         }));
@@ -226,10 +229,15 @@ fn traps_name(datagrams: Datagrams) -> &'static str {
     }
 }
 
-fn sets(family: Family) -> [Command; 2] {
+fn lately_name(family: Family) -> String {
+    format!("lately{}", digit(family))
+}
+
+fn sets(family: Family) -> [Command; 3] {
     let key = Key::Address(family);
     [
         set(&tripped_name(family), key, Elements::Learnt { capacity: TRIPPED_CAPACITY }),
+        set(&lately_name(family), key, Elements::Learnt { capacity: TRIPPED_CAPACITY }),
         set(&spared_name(family), key, Elements::Timed { capacity: SPARED_CAPACITY }),
     ]
 }
@@ -253,14 +261,14 @@ fn padded(name: &str) -> [u8; 16] {
 }
 
 fn of_tripped(family: Family) -> Command {
-    let mut rule = source(family);
-    rule.extend([Expression::Lookup(tripped_name(family)), Expression::Verdict(Verdict::Jump(TRIPPED))]);
+    let mut rule = among(tripped_name(family), family);
+    rule.push(Expression::Verdict(Verdict::Jump(TRIPPED)));
     Command::NewRule(PROBE, rule)
 }
 
-fn saved(family: Family) -> Vec<Expression> {
+fn among(set: String, family: Family) -> Vec<Expression> {
     let mut rule = source(family);
-    rule.push(Expression::Lookup(spared_name(family)));
+    rule.push(Expression::Lookup(set));
     rule
 }
 
@@ -271,7 +279,8 @@ fn tripped() -> Vec<Command> {
         rule.push(Expression::Verdict(verdict));
         Command::NewRule(TRIPPED, rule)
     };
-    let mut rules: Vec<Command> = FAMILIES.map(|family| rule(saved(family), Verdict::Return)).to_vec();
+    let mut rules: Vec<Command> =
+        FAMILIES.map(|family| rule(among(spared_name(family), family), Verdict::Return)).to_vec();
     let mut connected = flags(SYN | ACK, Comparison::Other, SYN);
     connected.extend([Expression::Socket(SocketFact::Wildcard), Expression::equals(&[0])]);
     rules.push(rule(connected, Verdict::Return));
@@ -362,7 +371,7 @@ mod tests {
         assert!(text.find("spared6").unwrap() < text.find("Drop").unwrap());
         assert!(text.find("Wildcard").unwrap() < text.find("Drop").unwrap());
         let text = format!("{:?}", tripwire().unheard());
-        for before in ["DestinationType", "Transparent", "spared6", "OverLimit"] {
+        for before in ["DestinationType", "Transparent", "spared6", "lately6", "OverLimit"] {
             assert!(text.find(before).unwrap() < text.find("Remember").unwrap(), "{before}");
         }
     }
