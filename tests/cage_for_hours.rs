@@ -143,17 +143,18 @@ fn blocks_keep_their_length_when_the_wall_clock_is_set_by_hours() {
     let mut daemon = setup.start_program_through(tracer.through(), program, &[]);
     assert!(daemon.client(&["block", "203.0.113.9", &LONG.to_string()]).status.success());
     for (index, ahead) in [0, 3 * HOUR, -5 * HOUR].into_iter().enumerate() {
+        // Before the block is asked for: on a busy machine the test may hear of it seconds late.
+        let begun = Instant::now();
         scan_is_seen(&lab, &mut daemon, index, "1");
         let source = lab.peer(index).v4.to_string();
         daemon.wait_for("the block", |event| is_about(event, "block", &source));
-        let begun = Instant::now();
         tracer.set_wall_clock(ahead);
         // An operator's view of it, in the daemon's time; what has passed since is the test's own.
         let left = long_left(&daemon, ahead);
         assert!((LONG - 60..=LONG + 1).contains(&left), "{left} s left, the clock set by {ahead}");
         daemon.wait_for("the end", |event| is_about(event, "unblock", &source));
         let lasted = begun.elapsed();
-        assert!(lasted + Duration::from_secs(2) > SHORT, "ended after {lasted:?}");
+        assert!(lasted >= SHORT, "ended after {lasted:?}");
         assert!(!lab.nft_table().contains(&format!("{source} timeout")), "{}", lab.nft_table());
         assert!(lab.nft_table().contains("203.0.113.9"));
     }
