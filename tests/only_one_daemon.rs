@@ -37,6 +37,14 @@ fn gave_up(output: &Output, place: &str, process: u32, lab: &Lab, first: &mut Da
     assert!(first.try_wait().is_none());
 }
 
+/// How many connections wait in the queue of the name by which daemons notice each other.
+fn questions(lab: &Lab) -> String {
+    let listed = netns_run(&lab.target(), &["ss", "-Hxl"]).stdout;
+    let listed = String::from_utf8(listed).unwrap();
+    let line = listed.lines().find(|line| line.contains("@portsentry-rs/inet portsentry")).unwrap();
+    line.split_whitespace().nth(2).unwrap().to_owned()
+}
+
 #[test]
 fn in_the_same_network_namespace_with_all_else_apart() {
     let lab = Lab::new(1);
@@ -45,6 +53,7 @@ fn in_the_same_network_namespace_with_all_else_apart() {
     let output = second(&lab.target(), &other.path("portsentry.conf"));
     let helper = first.helper_pid();
     gave_up(&output, "another daemon is at work in this network namespace", helper, &lab, &mut first);
+    assert_eq!(questions(&lab), "1", "a service manager that tries for hours must not fill the queue");
 }
 
 #[test]

@@ -29,6 +29,7 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Who has what we want.
+#[derive(Clone, Copy)]
 enum Holder {
     /// A daemon's helper, by process id where it can be known.
     Daemon(Option<i32>),
@@ -36,6 +37,17 @@ enum Holder {
     Stranger,
     /// It has just ended, or never listened.
     Nobody,
+}
+
+impl Holder {
+    /// One answer is enough: the holder takes no connection in, so each question stays in its queue (net.core.somaxconn),
+    /// and once that is full it can no longer be told from a stranger.
+    fn or_else(self, ask: impl FnOnce() -> Holder) -> Holder {
+        match self {
+            Holder::Nobody => ask(),
+            Holder::Daemon(_) | Holder::Stranger => self,
+        }
+    }
 }
 
 /// What keeps a second helper out, for as long as this lives.
@@ -50,8 +62,12 @@ impl Alone {
     /// # Errors
     /// Another daemon's helper is there, and stays.
     pub fn in_this_network() -> Result<Alone, HelperError> {
+        let mut holder = Holder::Nobody;
         let taken = patiently(|| match UnixListener::bind_addr(&SocketAddr::from_abstract_name(NAME)?) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(Err(name_holder())),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                holder = holder.or_else(name_holder);
+                Ok(Err(holder))
+            }
             bound => bound.map(Ok),
         });
         match taken {
