@@ -140,9 +140,7 @@ pub(crate) mod tests {
         /// Any event, with hostile text in every string.
         pub(crate) fn any_event()(
             timestamp in any::<u64>(),
-            kind in prop::sample::select(vec![EventType::Start, EventType::Probe, EventType::Scan,
-                EventType::Block, EventType::Unblock, EventType::Stats, EventType::Flood, EventType::Error,
-                EventType::Stop]),
+            kind in prop::sample::select(EventType::ALL.to_vec()),
             address in any::<u128>(),
             score in any::<f32>(),
             interface in prop::option::of(nasty()),

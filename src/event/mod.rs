@@ -100,14 +100,15 @@ pub enum EventType {
 }
 
 impl EventType {
-    /// Every kind.
-    pub const ALL: [EventType; 8] = [
+    /// Every kind, in the order above.
+    pub const ALL: [EventType; EventType::Stop as usize + 1] = [
         EventType::Start,
         EventType::Probe,
         EventType::Scan,
         EventType::Block,
         EventType::Unblock,
         EventType::Stats,
+        EventType::Flood,
         EventType::Error,
         EventType::Stop,
     ];
