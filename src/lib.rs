@@ -22,7 +22,8 @@
 //! | [`sys`] | both | the only unsafe code |
 //!
 //! **The dependency rule**, held by `tests/dependency_rule.rs`: `sensor` and `helper` never import each other; pure
-//! rooms import neither `sys` nor a role; `detect` knows no socket and `packet` knows no config.
+//! rooms import neither `sys` nor a role, but for `replay`, which is made of the sensor's pure parts; `detect` knows no
+//! socket and `packet` knows no config.
 
 // No packet, frame, file or socket can reach a panic; tests may.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]

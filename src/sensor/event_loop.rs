@@ -247,13 +247,13 @@ impl EventLoop {
         }
     }
 
-    /// Whether it was counted in error, for want of knowing that a service took it.
     /// Keeps the tripwire in step with the configuration, the decoys and the services.
     pub(super) fn set_traps(&mut self) {
         let wanted = traps::wanted(&self.responder.watch, &self.decoys.ports_of_both(), &self.shared.in_use);
         self.traps.become_these(wanted, &mut self.responder.requests);
     }
 
+    /// Whether it was counted in error, for want of knowing that a service took it.
     fn is_served(&mut self, probe: &Probe, interface: u32, sockets: Sockets, now: Now) -> bool {
         if probe.counts_at_a_service() {
             return false;
