@@ -143,3 +143,28 @@ fn a_flood_of_alarms_is_told_of_twice_and_a_scanner_in_its_midst_is_blocked() {
     assert_eq!(daemon.seen.iter().filter(|event| event["event_type"] == "flood").count(), 2);
     assert!(daemon.seen.len() < 1_000, "{} events", daemon.seen.len());
 }
+
+/// What `nmap -D` sends: every port in the name of many others too.
+#[test]
+fn forged_sources_of_several_ports_each_hide_no_scanner_of_more() {
+    let lab = Lab::new(2);
+    let config = "TCP_PORTS=\"100-200,2000-2999\"\nUDP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nBLOCK_LIMIT=\"60\"";
+    let mut daemon = Setup::new(&lab, config).start();
+    let (scanner, forger) = (lab.peer(0), lab.peer(1));
+    let target = forger.target_v4.to_string();
+    let forge =
+        ["-sS", "-Pn", "-n", "-T5", "--max-retries", "0", "--max-rtt-timeout", "20ms", "-D", "RND:100"];
+    forger.nmap(&[&forge[..], &["-p", "100-104", &target]].concat());
+    // Slow enough that it is still at it when its first ports are no news any more.
+    let target = scanner.target_v4.to_string();
+    let scan = ["-sS", "-Pn", "-n", "-T5", "--max-retries", "0", "--max-rtt-timeout", "20ms"];
+    scanner.nmap(&[&scan[..], &["--max-rate", "200", "-p", "2000-2499", &target]].concat());
+    let source = scanner.v4.to_string();
+    let block = daemon.wait_for("the scanner's block", |event| {
+        event["event_type"] == "block" && event["src_ip"] == *source
+    });
+    println!("blocked at {} ports", block["scan"]["distinct_ports"]);
+    assert_eq!(block["action"]["verdict"], "blocked", "{block}");
+    let held = daemon.seen.iter().filter(|event| event["action"]["verdict"] == "suppressed").count();
+    assert!(held > 10, "the forger had used up what there was: {held}");
+}

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// What one costs; each millisecond earns as much as are allowed a minute.
 const PRICE: u64 = 60_000;
 
-/// A minute's worth at most, the last half of it for sources that probed several ports: to forge those takes
-/// a flood so many times larger, while a flood of single packets from everywhere is what anybody can send.
+/// A minute's worth at most. A source that probed `n` ports may use all but an `n + 1`th of it: one half is beyond
+/// single packets, a third beyond two, and to keep out a scanner of a hundred ports a flood must forge a hundred packets
+/// for each of its sources.
 #[derive(Debug)]
 pub struct Allowance {
     per_minute: u64,
@@ -38,7 +39,8 @@ impl Allowance {
     fn after(&self, spent: u64, distinct_ports: u32, now: u64) -> Option<u64> {
         let earned = now.saturating_mul(self.per_minute);
         let most = self.per_minute.saturating_mul(PRICE);
-        let kept = if distinct_ports > 1 { 0 } else { most / 2 };
+        let share = u64::from(distinct_ports.max(1)).saturating_add(1);
+        let kept = self.per_minute.checked_div(share).unwrap_or(0).saturating_mul(PRICE);
         let after = spent.max(earned).saturating_add(PRICE);
         (after.saturating_sub(earned).saturating_add(kept) <= most).then_some(after)
     }
@@ -49,12 +51,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn single_probes_use_up_one_half_and_several_go_on() {
+    fn single_probes_use_up_one_half_two_a_third_of_the_rest_and_many_go_on() {
         let allowance = Allowance::new(60);
-        assert_eq!((0..1000).filter(|_| allowance.spend(1, 5)).count(), 30);
-        assert_eq!((0..1000).filter(|_| allowance.spend(2, 5)).count(), 30);
-        assert!(!allowance.spend(9, 500) && allowance.spend(9, 1_005) && !allowance.spend(1, 1_005));
-        assert_eq!((0..1000).filter(|_| allowance.spend(2, 3_600_000)).count(), 60);
+        let spent = |ports, now| (0..1000).filter(|_| allowance.spend(ports, now)).count();
+        assert_eq!([1, 2, 5, 100, u32::MAX].map(|ports| spent(ports, 5)), [30, 10, 10, 10, 0]);
+        assert!(!allowance.spend(100, 500) && allowance.spend(100, 1_005) && !allowance.spend(1, 1_005));
+        assert_eq!(spent(60, 3_600_000), 60);
+    }
+
+    #[test]
+    fn the_smallest_allowance_is_of_use() {
+        assert!(Allowance::new(1).spend(1, 0));
     }
 
     #[test]
@@ -63,7 +70,7 @@ mod tests {
         assert!((0..1000).all(|_| allowance.affords(1, 7)));
         let paid = std::thread::scope(|scope| {
             let spenders =
-                [(); 4].map(|()| scope.spawn(|| (0..1000).filter(|_| allowance.spend(2, 7)).count()));
+                [(); 4].map(|()| scope.spawn(|| (0..1000).filter(|_| allowance.spend(u32::MAX, 7)).count()));
             spenders.map(|spender| spender.join().unwrap()).iter().sum::<usize>()
         });
         assert_eq!((paid, allowance.affords(9, 7)), (600, false));

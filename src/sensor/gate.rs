@@ -137,7 +137,7 @@ impl Gate {
     }
 }
 
-/// Whose half of an allowance a source may use: proof counts like many ports.
+/// How much of an allowance a source may use: proof counts like all ports.
 pub fn weight(standing: &Standing) -> u32 {
     if standing.verified { u32::MAX } else { standing.distinct_ports }
 }
@@ -175,7 +175,7 @@ mod tests {
         let (gate, now, mut tally) = (Gate::new(240), Clock::start().now(), Tally::default());
         assert_eq!(paid(&gate, standing(1, false), now, &mut tally), 120);
         assert_eq!(tally, Tally { probes: 880, scans: 880, blocks: 880, lines: 0 });
-        assert_eq!(paid(&gate, standing(2, false), now, &mut tally), 120);
+        assert_eq!(paid(&gate, standing(240, false), now, &mut tally), 120);
         assert!(gate.admits(&standing(1, true), Worth::Block, now, &mut tally));
         gate.add(tally);
         assert!(gate.has_news(now));

@@ -34,8 +34,12 @@ const TOLD: u64 = 600_000_000;
 /// How long a source is left alone after its block failed, microseconds.
 const RETRY: u64 = 10_000_000;
 
-/// How long nothing more is said of a source whose block was held back, microseconds; then it is judged again.
+/// How long nothing more is said of a source that was spared for its connection, microseconds; then it is judged again.
 const SPARED: u64 = 60_000_000;
+
+/// The same for one whose block BLOCK_LIMIT held back. Shorter than any scan worth the name: with more ports to its name
+/// it comes before others.
+const HELD: u64 = 1_000_000;
 
 const CONNECTED: &str =
     "it has an open connection to this host, and its probes may be forged (PROTECT_ESTABLISHED)";
@@ -350,7 +354,7 @@ impl Responder {
             return;
         }
         if case.connected {
-            return self.spare(told, &case, CONNECTED, now, turn);
+            return self.spare(told, &case, (CONNECTED, SPARED), now, turn);
         }
         if !case.standing.verified && !self.gate.blocks.spend(case.standing.distinct_ports, now.uptime) {
             return self.hold_back(told, &case, now, turn);
@@ -361,9 +365,9 @@ impl Responder {
         self.ask(target, case, now, turn);
     }
 
-    /// Not blocked, and why.
-    fn spare(&self, told: EventType, case: &Case, why: &str, now: Now, turn: &mut Turn) {
-        self.table.quiet(self.watch.account(&case.probe), micros(now).saturating_add(SPARED));
+    /// Not blocked, why, and for how long nothing more is said.
+    fn spare(&self, told: EventType, case: &Case, (why, quiet): (&str, u64), now: Now, turn: &mut Turn) {
+        self.table.quiet(self.watch.account(&case.probe), micros(now).saturating_add(quiet));
         let action = Action { error: Some(why.to_owned()), ..Action::new(ActionVerdict::Suppressed) };
         self.tell(told, case, Some(action), now, turn);
     }
@@ -373,7 +377,7 @@ impl Responder {
         self.gate.turned_away.blocks.fetch_add(1, Relaxed);
         let is_one_of_many = case.standing.distinct_ports <= 1 && !self.tell_all;
         if !is_one_of_many && self.has_a_line(case, now) {
-            self.spare(told, case, HELD_BACK, now, turn);
+            self.spare(told, case, (HELD_BACK, HELD), now, turn);
         }
     }
 
