@@ -32,7 +32,7 @@ fn blocked_in_kernel(lab: &Lab, peer: usize) -> bool {
 fn a_command_that_hangs_for_one_source_delays_no_block_of_another() {
     let lab = Lab::new(2);
     let hang = "KILL_RUN_CMD=\"case $TARGET$ in 10.77.0.*) sleep 60;; esac\"";
-    let conf = format!("{PORTS}\nBLOCK_WITH=\"nftables\"\n{hang}\nCOMMAND_TIMEOUT=\"3s\"");
+    let conf = format!("{PORTS}\nBLOCK_WITH=\"nftables\"\nTRIPWIRE=\"0\"\n{hang}\nCOMMAND_TIMEOUT=\"3s\"");
     let mut daemon = Setup::new(&lab, &conf).start();
     scan(&lab, 0);
     eventually("the kernel has the block while the command hangs", Duration::from_secs(2), || {
