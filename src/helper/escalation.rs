@@ -62,7 +62,7 @@ impl Block {
 
     /// Whether nothing but KILL_RUN_CMD answered (BLOCK_*=2): it is told as blocked, and shut out of nothing.
     pub fn is_run_only(&self) -> bool {
-        !self.with.is_empty() && !self.with.block()
+        self.with.is_run_only()
     }
 }
 

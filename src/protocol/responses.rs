@@ -75,6 +75,11 @@ impl Responses {
         self.0 & 1 << response as u8 != 0
     }
 
+    /// Whether KILL_RUN_CMD is all there is (BLOCK_*=2): told as a block, and nobody is shut out.
+    pub fn is_run_only(self) -> bool {
+        !self.is_empty() && !self.block()
+    }
+
     /// Whether one of them shuts the source out.
     pub fn block(self) -> bool {
         self.iter().any(Response::blocks)

@@ -169,15 +169,6 @@ impl Settings {
         })
     }
 
-    /// Whether a scan over this protocol runs KILL_RUN_CMD and nothing else.
-    pub fn is_run_only(&self, protocol: crate::detect::probe::Protocol) -> bool {
-        use crate::detect::probe::Protocol;
-        match protocol {
-            Protocol::Udp => self.custom.run_only_udp,
-            Protocol::Tcp | Protocol::Sctp | Protocol::Icmp | Protocol::Ip => self.custom.run_only_tcp,
-        }
-    }
-
     fn checked(self) -> Result<Settings, SettingsError> {
         match &self {
             Settings { block_time: 0, .. } => Err(SettingsError::Value("block_time of 0 seconds")),

@@ -258,7 +258,7 @@ impl Responder {
     /// A block is in force (an operator's, or one from before the start): mirror it.
     pub fn on_block(&mut self, target: IpNet, seconds: u32, offence: u16, with: Responses, now: Now) {
         let until = now.uptime.saturating_add(u64::from(seconds) * 1000);
-        let run_only = is_run_only(with);
+        let run_only = with.is_run_only();
         self.blocks.insert(target, Block { until, offence, run_only });
         if !run_only {
             self.table.quiet(self.watch.source_key(target.addr()), until.saturating_mul(1000));
@@ -267,7 +267,7 @@ impl Responder {
 
     /// Where BLOCK_TCP=2 and BLOCK_UDP=1, say, a source that a command has told of may yet earn a block.
     fn may_still_be_blocked(&self, done: &Effect) -> bool {
-        is_run_only(done.with) && self.watch.block_tcp != self.watch.block_udp
+        done.with.is_run_only() && self.watch.block_tcp != self.watch.block_udp
     }
 
     /// An operator blocked a source: mirror it and tell of it.
@@ -548,10 +548,6 @@ fn reasons(notes: &[Note]) -> Option<String> {
         }
     }
     (!reason.is_empty()).then_some(reason)
-}
-
-fn is_run_only(with: Responses) -> bool {
-    !with.is_empty() && !with.block()
 }
 
 /// The verdict that the outside reads.
