@@ -3,8 +3,9 @@
 //! Pure and total: any bytes yield assignments and faults, never a panic. Knows no key and no meaning of a value.
 //!
 //! A line is empty, a comment (`#` first), or `KEY="value"` with the key in the first column and blanks allowed round
-//! `=`. The value goes to the next `"`; what stands after it is skipped, and noted unless it is a comment. PortSentry 1.2's files also hold values in
-//! single quotes or in none; a value without quotes goes to a blank and `#`, or to the end of the line.
+//! `=`. The value goes to the next `"`; what stands after it is skipped, and noted unless it is a comment. PortSentry
+//! 1.2's files also hold values in single quotes or in none; a value without quotes goes to a blank and `#`, or to the
+//! end of the line.
 #![forbid(unsafe_code)]
 
 use super::error::{Fault, Position};

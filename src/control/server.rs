@@ -1,8 +1,8 @@
 //! The daemon's end of the control socket; run by the sensor's event loop.
 //!
 //! Bound before confinement. Never waits for a client: each has [`ASKING_TIME`] to ask, [`CLIENT_TIME`] until it has
-//! read its answer, and at most [`REPLY_LIMIT`] bytes are kept for it. The socket's file stays when the daemon ends (by then it has no right to
-//! remove it) and is taken away by the next start.
+//! read its answer, and at most [`REPLY_LIMIT`] bytes are kept for it. The socket's file stays when the daemon ends (by
+//! then it has no right to remove it) and is taken away by the next start.
 #![forbid(unsafe_code)]
 
 use std::fs::{self, DirBuilder, Permissions};

@@ -1,7 +1,7 @@
 //! What scanners go on to do after their alarm: counts and ports, for one summary when they fall quiet.
 //!
-//! Ring threads open and note, the main thread closes; atomics only. Two alarms at the very same time may share a trail. Bounded: so many sources, 8 KiB each, and who
-//! finds no room gets no summary. Never decides anything.
+//! Ring threads open and note, the main thread closes; atomics only. Two alarms at the very same time may share a trail.
+//! Bounded: so many sources, 8 KiB each, and who finds no room gets no summary. Never decides anything.
 #![forbid(unsafe_code)]
 
 use std::hash::{Hash, Hasher};
@@ -51,8 +51,8 @@ impl Trails {
         Trails { slots: (0..TRAILS).map(|_| Slot::new()).collect(), hasher: SipHasher13::new_with_key(key) }
     }
 
-    /// Follows whoever has `account`, in either ledger, from `probe` on; `None` if there is no room. Gives the number of its trail. Once opened, it is
-    /// the same trail for whoever opens it again.
+    /// Follows whoever has `account`, in either ledger, from `probe` on; `None` if there is no room. Gives the number of
+    /// its trail. Once opened, it is the same trail for whoever opens it again.
     pub fn open(&self, account: SourceKey, probe: &Probe, now: u64) -> Option<usize> {
         let mark = self.mark(account);
         let mine = self.slots.iter().position(|slot| slot.mark.load(Relaxed) == mark);
