@@ -4,7 +4,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use support::daemon::{Daemon, PATIENCE, Setup};
@@ -381,4 +381,38 @@ fn nmap_at_its_fastest_reveals_nothing() {
     let said =
         scanner.nmap(&["-sS", "-T5", "--min-rate", "5000", "-p-", "--open", &scanner.target_v4.to_string()]);
     assert_eq!(revealed(&said), Vec::<u16>::new(), "{said}");
+}
+
+/// The target as the router of a telephone: what comes back to it has no socket here.
+#[test]
+fn answers_to_a_host_behind_this_one_trip_nobody() {
+    let lab = Lab::new(2);
+    let (inner, outer) = (lab.peer(0), lab.peer(1));
+    let nat = format!(
+        "table ip nat {{ chain out {{ type nat hook postrouting priority 100; oifname {} masquerade; }}; }}",
+        outer.target_interface
+    );
+    for command in [vec!["sysctl", "-w", "net.ipv4.ip_forward=1"], vec!["nft", &nat]] {
+        let output = lab.on_target(&command);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let mut daemon = armed(&lab, &CONFIG.replace("69,161", "69,161,5060"));
+    let [phone, exchange] = [inner, outer].map(|host| {
+        let socket = inside(&host.netns, || UdpSocket::bind("0.0.0.0:5060").unwrap());
+        socket.set_read_timeout(Some(SHORT)).unwrap();
+        socket
+    });
+    let mut buffer = [0; 16];
+    let mut call = || {
+        phone.send_to(b"hello", (outer.v4, 5060)).unwrap();
+        exchange.recv_from(&mut buffer).unwrap().1
+    };
+    call();
+    eventually("the port is no trap", PATIENCE, || !traps(&lab, "traps_udp").contains(&"5060".to_owned()));
+    let caller = call();
+    exchange.send_to(b"yes", caller).unwrap();
+    phone.recv(&mut [0; 16]).expect("the answer comes through");
+    assert_eq!(traps(&lab, "trip4"), Vec::<String>::new());
+    daemon.catch_up();
+    assert!(daemon.seen.iter().all(|event| event["event_type"] == "start"), "{:#?}", daemon.seen);
 }

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use siphasher::sip::SipHasher13;
 
@@ -72,6 +72,8 @@ pub struct Peers {
     /// Local ports that ever asked anything, by protocol: what comes to any other answers nothing, and that is all a
     /// scan of the ports of services costs here.
     asked_from: [Ports; 3],
+    /// A UDP port is among them that was not.
+    asked_anew: AtomicBool,
     /// A 32-bit mark of each local address that sent anything: where one sends nothing, we see but half of its traffic.
     senders: Box<[AtomicU32]>,
     hasher: SipHasher13,
@@ -94,6 +96,7 @@ impl Peers {
         Peers {
             flows: (0..LINES).map(|_| line()).collect(),
             asked_from: std::array::from_fn(|_| (0..1024).map(|_| AtomicU64::new(0)).collect()),
+            asked_anew: AtomicBool::new(false),
             senders: (0..SENDERS).map(|_| AtomicU32::new(0)).collect(),
             hasher: SipHasher13::new_with_key(key),
             hears_all,
@@ -113,9 +116,23 @@ impl Peers {
 
     /// Whether `probe` answers what was sent from its destination: then it is none.
     pub fn expect(&self, probe: &Probe, now: u64) -> bool {
-        let ever_asked = |word: &AtomicU64| word.load(Relaxed) >> (probe.port % 64) & 1 == 1;
-        self.asked_from(probe.protocol, probe.port).is_some_and(ever_asked)
-            && self.holds(Flow::of(probe), Part::Asked, now)
+        self.asks_from(probe.protocol, probe.port) && self.holds(Flow::of(probe), Part::Asked, now)
+    }
+
+    /// Whether anything was ever asked from this port: by this host, or by another behind it.
+    pub fn asks_from(&self, protocol: Protocol, port: u16) -> bool {
+        let ever_asked = |word: &AtomicU64| word.load(Relaxed) >> (port % 64) & 1 == 1;
+        self.asked_from(protocol, port).is_some_and(ever_asked)
+    }
+
+    /// Whether [`asks_from`](Self::asks_from) holds for a UDP port more than when [`heed`](Self::heed) was called last.
+    pub fn has_news(&self) -> bool {
+        self.asked_anew.load(Relaxed)
+    }
+
+    /// The news is heard. To be called before the ports are looked at.
+    pub fn heed(&self) {
+        self.asked_anew.store(false, SeqCst);
     }
 
     /// Whether `probe` belongs to a connection that a service here accepted.
@@ -194,7 +211,10 @@ impl Peers {
         if let Some(word) = self.asked_from(flow.protocol, flow.port).filter(|_| part == Part::Asked) {
             let bit = 1 << (flow.port % 64);
             if word.load(Relaxed) & bit == 0 {
-                word.fetch_or(bit, Relaxed);
+                word.fetch_or(bit, SeqCst);
+                if flow.protocol == Protocol::Udp {
+                    self.asked_anew.store(true, SeqCst);
+                }
             }
         }
         let Some((line, mark)) = self.line(flow, part) else { return };

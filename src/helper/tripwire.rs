@@ -15,6 +15,7 @@ use crate::netlink::nftables::expression::{META_INPUT_NAME, META_TRANSPORT};
 use crate::netlink::nftables::{
     Command, Comparison, Element, Elements, Expression, Family, Key, Set, SocketFact, Verdict,
 };
+use crate::protocol::traps::FIRST_EPHEMERAL;
 use crate::protocol::{Datagrams, Page, Terms};
 
 /// How long the kernel waits for the sensor's word. Forged packets cost whom they name no more than this, once a
@@ -48,8 +49,6 @@ const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 /// Answers come from ports below (RFC 6335 §6, the system ports): to a question whose socket is closed again, perhaps.
 const FIRST_CLIENT_PORT: u16 = 1024;
-/// From here on are the ports that a host asks from, unless it is told otherwise (net.ipv4.ip_local_port_range).
-const FIRST_EPHEMERAL: u16 = 32_768;
 
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 

@@ -222,6 +222,7 @@ impl EventLoop {
     fn on_sightings(&mut self, now: Now) -> Result<(), LinkError> {
         let mut batch = std::mem::take(&mut self.batch);
         self.shared.sightings.take(BATCH, &mut batch);
+        self.heed_answers();
         self.connections = Connections::default();
         let sockets = self.sockets_for(&batch, now);
         let mut turn = Turn::default();
@@ -247,9 +248,21 @@ impl EventLoop {
         }
     }
 
+    /// A port that something is asked from is no trap any longer.
+    fn heed_answers(&mut self) {
+        let peers = &self.shared.peers;
+        if peers.has_news() {
+            peers.heed();
+            if self.traps.await_answers(peers) {
+                self.set_traps();
+            }
+        }
+    }
+
     /// Keeps the tripwire in step with the configuration, the decoys and the services.
     pub(super) fn set_traps(&mut self) {
-        let wanted = traps::wanted(&self.responder.watch, &self.decoys.ports_of_both(), &self.shared.in_use);
+        let (watch, decoys) = (&self.responder.watch, self.decoys.ports_of_both());
+        let wanted = traps::wanted(watch, &decoys, &self.shared.in_use, &self.shared.peers);
         self.traps.become_these(wanted, &mut self.responder.requests);
     }
 

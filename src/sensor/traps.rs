@@ -5,11 +5,12 @@
 
 use super::ports_in_use::PortsInUse;
 use crate::config::{BlockMode, Config, Interfaces, Mode, PortSet};
-use crate::detect::Probe;
 use crate::detect::policy::Watch;
 use crate::detect::probe::Protocol;
 use crate::detect::weights::NEIGHBOURLY_UDP;
+use crate::detect::{Peers, Probe};
 use crate::protocol::channel::RequestWriter;
+use crate::protocol::traps::FIRST_EPHEMERAL;
 use crate::protocol::{Datagrams, Page, Request, Response, Terms};
 
 /// The kernel has no tripwire for us.
@@ -36,8 +37,14 @@ pub fn terms(config: &Config) -> Option<Terms> {
     may_be.then(|| Terms { interfaces, per_minute: (config.block_limit / 2).max(1) })
 }
 
-/// The ports of TCP and UDP on which a single packet would have us block its source.
-pub fn wanted(watch: &Watch, decoys: &(PortSet, PortSet), in_use: &PortsInUse) -> (PortSet, PortSet) {
+/// The ports of TCP and UDP on which a single packet would have us block its source. None of UDP that anything was ever
+/// asked from: what comes there may be an answer to a closed socket, or to a host behind this one, which has none here.
+pub fn wanted(
+    watch: &Watch,
+    decoys: &(PortSet, PortSet),
+    in_use: &PortsInUse,
+    peers: &Peers,
+) -> (PortSet, PortSet) {
     let is_alarm = |mode| watch.scan_trigger <= 1 && mode == BlockMode::Block;
     let traps = |protocol, ports: &PortSet, decoys: &PortSet| -> PortSet {
         let watched = ports.without(decoys);
@@ -46,8 +53,9 @@ pub fn wanted(watch: &Watch, decoys: &(PortSet, PortSet), in_use: &PortsInUse) -
     let tcp = is_alarm(watch.block_tcp).then(|| traps(Protocol::Tcp, &watch.tcp_ports, &decoys.0));
     let udp = is_alarm(watch.block_udp).then(|| traps(Protocol::Udp, &watch.udp_ports, &decoys.1));
     // Neighbours knock there of their own accord, and what they are answered may come back to a closed socket.
-    let neighbourly = NEIGHBOURLY_UDP.into_iter().collect();
-    (tcp.unwrap_or_default(), udp.unwrap_or_default().without(&neighbourly))
+    let asks_nothing = |port: &u16| *port < FIRST_EPHEMERAL && !peers.asks_from(Protocol::Udp, *port);
+    let udp = udp.unwrap_or_default().without(&NEIGHBOURLY_UDP.into_iter().collect());
+    (tcp.unwrap_or_default(), udp.iter().filter(asks_nothing).collect())
 }
 
 impl Traps {
@@ -62,6 +70,11 @@ impl Traps {
             turn(&mut self.tcp, &tcp, Datagrams::No, requests);
             turn(&mut self.udp, &udp, Datagrams::Yes, requests);
         }
+    }
+
+    /// Whether one of them has become a port that something was asked from.
+    pub fn await_answers(&self, peers: &Peers) -> bool {
+        self.udp.iter().any(|port| peers.asks_from(Protocol::Udp, port))
     }
 
     /// Has the tripwire leave alone whose probe was none after all.
@@ -117,6 +130,10 @@ mod tests {
         ([23].into_iter().collect(), [161].into_iter().collect())
     }
 
+    fn peers() -> Peers {
+        Peers::new(&[5; 16], true)
+    }
+
     fn in_use() -> PortsInUse {
         let local = "0.0.0.0:80".parse().unwrap();
         let transport = Transport::Tcp;
@@ -133,22 +150,22 @@ mod tests {
 
     #[test]
     fn traps_are_watched_ports_without_decoys_services_and_neighbourly_ports() {
-        assert_eq!(ports(wanted(&watch(), &decoys(), &in_use())), (vec![111, 60_000], vec![69]));
+        assert_eq!(ports(wanted(&watch(), &decoys(), &in_use(), &peers())), (vec![111, 60_000], vec![69]));
     }
 
     #[test]
     fn where_one_packet_blocks_nobody_there_is_no_trap() {
         let patient = Watch { scan_trigger: 2, ..watch() };
-        assert_eq!(ports(wanted(&patient, &decoys(), &in_use())), (vec![], vec![]));
+        assert_eq!(ports(wanted(&patient, &decoys(), &in_use(), &peers())), (vec![], vec![]));
         let log_only = Watch { block_tcp: BlockMode::Log, block_udp: BlockMode::RunCommand, ..watch() };
-        assert_eq!(ports(wanted(&log_only, &decoys(), &in_use())), (vec![], vec![]));
+        assert_eq!(ports(wanted(&log_only, &decoys(), &in_use(), &peers())), (vec![], vec![]));
     }
 
     #[test]
     fn only_pages_that_change_are_told_and_none_where_there_is_no_tripwire() {
         let told = |traps: &mut Traps, watch: &Watch| {
             let mut requests = RequestWriter::new(8);
-            traps.become_these(wanted(watch, &decoys(), &in_use()), &mut requests);
+            traps.become_these(wanted(watch, &decoys(), &in_use(), &peers()), &mut requests);
             8 - requests.frames().room()
         };
         let mut traps = Traps::new(true);

@@ -146,8 +146,10 @@ impl Watcher {
         let micros = super::responder::micros(self.now);
         let served = view.watch.note_sent(packet, &shared.table, &shared.peers, micros);
         let is_news = |served: Served| !shared.in_use.holds(served.protocol, served.port);
-        if served.is_some_and(is_news) && !shared.in_use.is_fresh(self.now.uptime) {
-            // A service that came since the last look: its traffic need not wake us any longer.
+        let has_come = served.is_some_and(is_news) && !shared.in_use.is_fresh(self.now.uptime);
+        if has_come || shared.peers.has_news() {
+            // A service that came since the last look: its traffic need not wake us any longer. Or a port for answers,
+            // which is none for traps.
             shared.sightings.ring();
         }
     }
