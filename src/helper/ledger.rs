@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -24,6 +24,9 @@ const NEW_NAME: &str = "ledger.new";
 const MAX_LINE: usize = 256;
 /// Lines beyond twice the live ones before the file is written anew.
 const SLACK: usize = 256;
+/// Longest file that is read, bytes. A sparse file of any size costs whoever plants it nothing, and the next start
+/// its time limit.
+const LONGEST_FILE: u64 = ((SLACK + 2 * (MAX_BLOCKS + MAX_OFFENDERS)) * MAX_LINE) as u64;
 /// After a failed write the next try is this much later, milliseconds.
 const RETRY: u64 = 10_000;
 
@@ -96,7 +99,7 @@ impl Ledger {
         options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let file = options.open(&path).map_err(|error| opening(&path, error))?;
         check_owner(&path, &file)?;
-        let loaded = read(BufReader::new(&file)).map_err(io_error("read", &path))?;
+        let loaded = read(BufReader::new((&file).take(LONGEST_FILE))).map_err(io_error("read", &path))?;
         // A torn or foreign line must not get ours appended to it.
         let broken = (loaded.torn || loaded.foreign > 0).then_some(0);
         let lines = loaded.lines;
@@ -277,7 +280,6 @@ fn has_room(entries: &BTreeMap<IpNet, Block>, target: &IpNet) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
     use std::os::unix::fs::PermissionsExt;
 
     use proptest::prelude::*;
@@ -359,6 +361,21 @@ mod tests {
         let (mut line, mut input) = (Vec::new(), BufReader::new(io::repeat(b'a').take(1 << 22)));
         assert!(next_line(&mut input, &mut line).unwrap() == Some(Ending::Torn));
         assert!(line.capacity() <= 2 * MAX_LINE);
+    }
+
+    #[test]
+    fn a_file_of_any_size_is_read_in_no_time_and_written_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut ledger, _) = Ledger::open(folder.path()).unwrap();
+        ledger.note(net("192.0.2.1/32"), block(1));
+        append(&mut ledger);
+        let path = folder.path().join(LEDGER);
+        // Would be read for hours.
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(8 << 40).unwrap();
+        let (mut ledger, loaded) = Ledger::open(folder.path()).unwrap();
+        assert_eq!((loaded.entries.len(), loaded.torn), (1, true));
+        ledger.commit(loaded.entries.into_iter(), 1, 0).unwrap();
+        assert!(fs::metadata(&path).unwrap().len() < 1000);
     }
 
     #[test]
