@@ -514,6 +514,9 @@ impl EventLoop {
         self.responder.on_time(now, &mut turn);
         self.leave_the_quiet(now, &mut turn);
         self.look_for_floods(now, &mut turn);
+        if self.traps.are_behind() {
+            self.set_traps();
+        }
         self.reporter.flush();
         self.reporter.on_names(now);
         self.tell(&turn, now);

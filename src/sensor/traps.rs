@@ -22,6 +22,8 @@ pub struct Traps {
     is_there: bool,
     tcp: PortSet,
     udp: PortSet,
+    /// Pages found no room in the queue.
+    is_behind: bool,
 }
 
 /// TRIPWIRE as the helper is told at the start: a reload may set traps later where there are none yet.
@@ -61,15 +63,20 @@ pub fn wanted(
 impl Traps {
     /// None yet. `is_there`: the helper has a tripwire to set them on.
     pub fn new(is_there: bool) -> Traps {
-        Traps { is_there, tcp: PortSet::new(), udp: PortSet::new() }
+        Traps { is_there, tcp: PortSet::new(), udp: PortSet::new(), is_behind: false }
     }
 
     /// Tells the helper what has changed. Pages that find no room in the queue are told the next time.
     pub fn become_these(&mut self, (tcp, udp): (PortSet, PortSet), requests: &mut RequestWriter) {
         if self.is_there {
-            turn(&mut self.tcp, &tcp, Datagrams::No, requests);
-            turn(&mut self.udp, &udp, Datagrams::Yes, requests);
+            self.is_behind = !(turn(&mut self.tcp, &tcp, Datagrams::No, requests)
+                && turn(&mut self.udp, &udp, Datagrams::Yes, requests));
         }
+    }
+
+    /// Whether the next time should be soon: a port that is no trap any more still trips who asks there.
+    pub fn are_behind(&self) -> bool {
+        self.is_behind
     }
 
     /// Whether one of them has become a port that something was asked from.
@@ -91,18 +98,20 @@ impl Traps {
     }
 }
 
-fn turn(told: &mut PortSet, wanted: &PortSet, datagrams: Datagrams, requests: &mut RequestWriter) {
+/// Whether all of it found room.
+fn turn(told: &mut PortSet, wanted: &PortSet, datagrams: Datagrams, requests: &mut RequestWriter) -> bool {
     let changed: Vec<Page> = Page::all(|port| wanted.contains(port))
         .filter(|page| page.ports().any(|port| told.contains(port) != page.contains(port)))
         .collect();
     for page in changed {
         if requests.send(|id| Request::Traps { id, datagrams, page }).is_err() {
-            return;
+            return false;
         }
         for port in page.ports() {
             if page.contains(port) { told.insert(port) } else { told.remove(port) }
         }
     }
+    true
 }
 
 #[cfg(test)]
@@ -172,5 +181,15 @@ mod tests {
         assert_eq!([told(&mut traps, &watch()), told(&mut traps, &watch())], [3, 0]);
         assert_eq!(told(&mut traps, &Watch { scan_trigger: 2, ..watch() }), 3);
         assert_eq!(told(&mut Traps::new(false), &watch()), 0);
+    }
+
+    #[test]
+    fn what_finds_no_room_is_told_as_soon_as_there_is_some() {
+        let mut traps = Traps::new(true);
+        let mut turns = std::iter::repeat_with(|| {
+            traps.become_these(wanted(&watch(), &decoys(), &in_use(), &peers()), &mut RequestWriter::new(1));
+            traps.are_behind()
+        });
+        assert_eq!(turns.by_ref().take(4).collect::<Vec<_>>(), [true, true, false, false]);
     }
 }
