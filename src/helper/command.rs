@@ -113,6 +113,15 @@ impl Running {
     }
 }
 
+/// Nobody would hold it to its time any more.
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            self.kill();
+        }
+    }
+}
+
 /// Runs `words` with `input` and waits for the end. At start only, when nobody waits for anything else.
 pub fn run_to_end(words: &[&str], input: &str, limit: Duration) -> Result<(), Failure> {
     let words = Words::Plain(words.iter().map(ToString::to_string).collect());
