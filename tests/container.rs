@@ -178,7 +178,7 @@ fn detects_and_blocks(podman: &Podman, command: &str) {
         (Some("10.77.0.2"), Some("blocked"))
     );
     assert!(podman.says(command).contains("\"event_type\":\"block\""));
-    assert!(podman.lab.nft_table().contains("10.77.0.2 timeout"), "{}", podman.lab.nft_table());
+    assert!(podman.lab.is_blocked(scanner.v4), "{}", podman.lab.nft_table());
 }
 
 fn answers(podman: &Podman, command: &str) {

@@ -25,7 +25,7 @@ fn block_of(lab: &Lab, daemon: &mut Daemon, peer: usize) -> Value {
 }
 
 fn blocked_in_kernel(lab: &Lab, peer: usize) -> bool {
-    lab.nft_table().contains(&format!("{} timeout", lab.peer(peer).v4))
+    lab.is_blocked(lab.peer(peer).v4)
 }
 
 #[test]
@@ -133,6 +133,27 @@ fn an_operator_lifts_a_block_whose_command_still_hangs() {
     assert!(begun.elapsed() < Duration::from_secs(5) && !blocked_in_kernel(&lab, 0));
     let block = block_of(&lab, &mut daemon, 0);
     assert_eq!(block["action"]["verdict"], "failed", "{block}");
+}
+
+/// Every process in the lab's target.
+fn processes(lab: &Lab) -> usize {
+    let listed = lab.on_target(&["ip", "netns", "pids", &lab.target()]).stdout;
+    // The question's own process is one.
+    String::from_utf8(listed).unwrap().lines().count() - 1
+}
+
+#[test]
+fn no_command_outlives_the_helper_that_holds_it_to_its_time() {
+    let lab = Lab::new(1);
+    let forks =
+        "KILL_RUN_CMD=\"for i in 1 2 3; do sleep 600 & done; wait # $TARGET$\"\nCOMMAND_TIMEOUT=\"600s\"";
+    let daemon = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"nftables\"\n{forks}")).start();
+    scan(&lab, 0);
+    // Sensor, helper, the shell and what it forked.
+    eventually("the command runs", PATIENCE, || processes(&lab) == 6);
+    drop(daemon);
+    eventually("nothing is left", PATIENCE, || processes(&lab) == 0);
+    assert!(blocked_in_kernel(&lab, 0));
 }
 
 #[test]

@@ -100,9 +100,7 @@ fn a_resolver_that_says_nothing_delays_the_event_a_little_and_the_block_not_at_a
     let mut daemon = Setup::new(&lab, CONFIG).start();
     let begun = Instant::now();
     scan(&lab);
-    eventually("the kernel has the block", Duration::from_secs(1), || {
-        lab.nft_table().contains("10.77.0.2 timeout")
-    });
+    eventually("the kernel has the block", Duration::from_secs(1), || lab.is_blocked(lab.peer(0).v4));
     let block = daemon.wait_for("the block", |event| event["event_type"] == "block");
     assert!(block.get("src_host").is_none(), "{block}");
     assert!(begun.elapsed() < PATIENCE / 2);

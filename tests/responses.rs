@@ -115,7 +115,7 @@ fn nftables_lives_its_life() {
     life_of(
         "nftables",
         |_| "BLOCK_WITH=\"nftables\"".into(),
-        |lab, _, v6| lab.nft_table().matches(&format!("{} timeout", lab.peer(0).address(v6))).count(),
+        |lab, _, v6| usize::from(lab.is_blocked(lab.peer(0).address(v6))),
     );
 }
 

@@ -51,7 +51,7 @@ fn property(machine: &Machine, name: &str) -> String {
 }
 
 fn is_blocked(machine: &Machine, peer: usize) -> bool {
-    machine.lab.nft_table().contains(&format!("{} timeout", machine.lab.peer(peer).v4))
+    machine.lab.is_blocked(machine.lab.peer(peer).v4)
 }
 
 /// Whatever could be left of a daemon: processes, sockets, the folder of its control socket.

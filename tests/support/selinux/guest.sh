@@ -22,7 +22,10 @@ took() { echo "TOOK $1=$((SECONDS - begin))s"; }
 # Made under another name: what is there is whole.
 [ -e "$base" ] || { mmdebstrap --quiet --variant=minbase --include="$packages" bookworm "$base.new" && mv "$base.new" "$base"; }
 took base
-rm -rf "$root"
+# Nothing but the base is kept, however this ends.
+clean_up() { rm -rf "$root" "$image" "$folder/shell"; }
+trap clean_up EXIT
+clean_up
 mkdir "$root"
 tar xf "$base" -C "$root"
 
@@ -57,7 +60,6 @@ systemctl --quiet --root="$root" mask getty.target # the console is for what ins
 sed -i 's/^SELINUX=.*/SELINUX=enforcing/' "$root/etc/selinux/config"
 sed -i '/^root:/s/.*/root::0:0:root:\/root:\/bin\/bash/' "$root/etc/passwd"
 setfiles -F -r "$root" "$root/etc/selinux/default/contexts/files/file_contexts" "$root"
-rm -f "$image"
 truncate -s 1500M "$image"
 mke2fs -q -t ext4 -d "$root" "$image"
 took image
@@ -69,4 +71,3 @@ timeout 1200 qemu-system-x86_64 -accel tcg -smp 1 -m 1024 -nographic -no-reboot 
     -append "root=/dev/vda rw console=ttyS0 quiet systemd.show_status=0 lsm=landlock,yama,selinux security=selinux selinux=1 enforcing=1 audit=1" \
     </dev/null
 took boot
-rm -rf "$root" "$image" "$folder/shell"
