@@ -111,10 +111,21 @@ fn connection(lab: &Lab, host: &Host, bound_to: &str) -> (TcpStream, TcpStream) 
 
 #[test]
 fn forged_packets_cut_no_connection_and_keep_nobody_out_who_has_one() {
+    for tells_each_probe in [false, true] {
+        forged_packets_cut_no_connection(tells_each_probe);
+    }
+}
+
+fn forged_packets_cut_no_connection(tells_each_probe: bool) {
     let lab = Lab::new(2);
     let (attacker, owner) = (lab.peer(0), lab.peer(1));
     let _service = Service::start(&lab.target(), SERVICE);
-    let mut daemon = armed(&lab, CONFIG);
+    let setup = Setup::new(&lab, CONFIG);
+    if tells_each_probe {
+        setup.rewrite(&format!("{CONFIG}HISTORY_FILE=\"{}\"\n", setup.path("history").display()));
+    }
+    let mut daemon = setup.start();
+    eventually("the traps are set", PATIENCE, || !traps(&lab, "traps_tcp").is_empty());
     let (mut client, mut server) = connection(&lab, owner, "0.0.0.0:4000");
     let dropped = || dropped_in_tripped(&lab);
     for round in 0..5 {

@@ -214,13 +214,15 @@ impl Responder {
 
     /// Whether a block is about to be asked for on evidence that may be forged: then it matters who is connected to us.
     /// What BLOCK_LIMIT holds back anyhow need not be known, or a flood would have the kernel searched for each packet.
+    /// Whether the source is quiet does not matter: where each probe is told, one that was spared is judged again.
     pub fn may_blame_an_innocent(&self, probe: &Probe, standing: &Standing, now: Now) -> bool {
+        let target = self.watch.target(probe.source);
         standing.triggered
             && !standing.verified
-            && !standing.quiet
+            && self.blocks.get(&target).is_none_or(|block| block.run_only)
             && !self.never.contains(probe.source)
             && self.watch.block_mode(probe.protocol) != BlockMode::Log
-            && !self.asked_about.contains_key(&self.watch.target(probe.source))
+            && !self.asked_about.contains_key(&target)
             && self.gate.blocks.affords(standing.distinct_ports, now.uptime)
     }
 
