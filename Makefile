@@ -75,12 +75,12 @@ lint: toolchain ## Format, clippy, documentation, licences.
 
 # With build's own flags, so that what is measured are the very binaries that are installed.
 bench: build ## Speed, latency and weight, in one run on one machine (root; about 10 minutes).
-	@$(NEED) ip:iproute2
+	@$(NEED) ip:iproute2 valgrind:valgrind iperf3:iperf3 ss:iproute2 nft:nftables portsentry:portsentry
 	$(STATIC) $(BUILD) bench --locked --target $(TARGET) --no-run
 	$(STATIC) $(CARGO) bench --locked --offline --target $(TARGET)
 
 bench-quick: build ## The same of the whole daemon only, in under a minute once built (root).
-	@$(NEED) ip:iproute2
+	@$(NEED) ip:iproute2 iperf3:iperf3 ss:iproute2 nft:nftables portsentry:portsentry
 	$(STATIC) $(BUILD) bench --locked --target $(TARGET) --bench system --no-run
 	$(STATIC) $(CARGO) bench --locked --offline --target $(TARGET) --bench system -- --quick
 

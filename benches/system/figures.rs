@@ -3,6 +3,8 @@
 
 use serde::Serialize;
 
+use super::contender::Contender;
+
 /// One row.
 #[derive(Debug, Serialize)]
 struct Figure {
@@ -14,7 +16,21 @@ struct Figure {
 
 /// The rows so far.
 #[derive(Debug, Default)]
-pub struct Figures(Vec<Figure>);
+pub struct Figures {
+    figures: Vec<Figure>,
+    rows: Vec<Row>,
+}
+
+/// A row of the table in which the contenders stand side by side.
+#[derive(Debug, Serialize)]
+struct Row {
+    what: &'static str,
+    target: &'static str,
+    unit: &'static str,
+    /// Of each of [`Contender::ALL`] the median; none where it does not apply or never came to pass.
+    medians: [Option<f64>; 4],
+    spreads: [String; 4],
+}
 
 impl Figures {
     /// Begins a part of the table.
@@ -26,7 +42,38 @@ impl Figures {
     pub fn add(&mut self, what: impl Into<String>, value: f64, unit: &'static str, note: impl Into<String>) {
         let figure = Figure { what: what.into(), value, unit, note: note.into() };
         println!("  {:<46} {:>10} {:<12} {}", figure.what, short(value), unit, figure.note);
-        self.0.push(figure);
+        self.figures.push(figure);
+    }
+
+    /// Adds a row of the contenders' table; columns that do not apply are empty.
+    pub fn compare(
+        &mut self,
+        what: &'static str,
+        target: &'static str,
+        unit: &'static str,
+        columns: [Vec<f64>; 4],
+    ) {
+        let values = columns.map(|column| column.into_iter().filter(|it| it.is_finite()).collect::<Vec<_>>());
+        let medians = values.each_ref().map(|column| (!column.is_empty()).then(|| median(column)));
+        let spreads = values.map(|column| if column.is_empty() { String::new() } else { spread(&column) });
+        self.rows.push(Row { what, target, unit, medians, spreads });
+    }
+
+    /// Prints the contenders' table.
+    pub fn print_table(&self) {
+        let names = Contender::ALL.map(Contender::name);
+        println!("\n{:<52} {:>8} {:<12}{}", "side by side, in one run", "target", "", cells(names));
+        for Row { what, target, unit, medians, .. } in &self.rows {
+            let values = medians.map(|value| value.map_or("–".to_owned(), short));
+            println!("{what:<52} {target:>8} {unit:<12}{}", cells(values.each_ref().map(String::as_str)));
+        }
+    }
+
+    /// Writes a plot beside the results, as `NAME.svg`.
+    pub fn plot(&self, name: &str, svg: &str) {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("bench-results");
+        std::fs::create_dir_all(&folder).expect("the project's folder can be written");
+        std::fs::write(folder.join(format!("{name}.svg")), svg).expect("the project's folder can be written");
     }
 
     /// Writes everything as JSON, for programs that compare runs.
@@ -34,11 +81,15 @@ impl Figures {
         let seconds = std::time::UNIX_EPOCH.elapsed().expect("the clock is set").as_secs();
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("bench-results");
         let path = folder.join(format!("{seconds}.json"));
-        let text = serde_json::json!({ "time": seconds, "machine": machine, "figures": self.0 });
+        let text = serde_json::json!({ "time": seconds, "machine": machine, "columns": Contender::ALL.map(Contender::name), "rows": self.rows, "figures": self.figures });
         std::fs::create_dir_all(&folder).expect("the project's folder can be written");
         std::fs::write(&path, format!("{text:#}\n")).expect("the project's folder can be written");
         println!("\nwritten to {}", path.display());
     }
+}
+
+fn cells(values: [&str; 4]) -> String {
+    values.map(|value| format!("{value:>12}")).concat()
 }
 
 fn short(value: f64) -> String {

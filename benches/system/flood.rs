@@ -21,19 +21,19 @@ const PORT: u16 = 111;
 const PACE: u32 = 100_000;
 
 /// One flood with a daemon.
-struct Outcome {
-    sent: f64,
-    sending: Duration,
+pub struct Outcome {
+    pub sent: f64,
+    pub sending: Duration,
     /// From the first packet sent to the last one judged.
     judging: Duration,
     packets: f64,
-    drops: f64,
-    sensor: Duration,
+    pub drops: f64,
+    pub sensor: Duration,
     /// Of it, the thread that decides, asks and tells; the others read the rings.
     first_thread: Duration,
     helper: Duration,
     growth: f64,
-    slowest_status: Duration,
+    pub slowest_status: Duration,
 }
 
 /// Adds the rows.
@@ -86,9 +86,10 @@ fn without(packets: u32, pace: Option<u32>) -> f64 {
     f64::from(packets) / spent.as_secs_f64() / 1e3
 }
 
-fn with(workers: u32, packets: u32, pace: Option<u32>) -> Outcome {
+/// `packets` at `pace` a second, or as fast as it goes.
+pub fn with(workers: u32, packets: u32, pace: Option<u32>) -> Outcome {
     let lab = Lab::new(1);
-    let config = format!("TCP_PORTS=\"{PORT}\"\nBLOCK_TCP=\"1\"\nWORKERS=\"{workers}\"");
+    let config = format!("TCP_PORTS=\"{PORT}\"\nBLOCK_TCP=\"1\"\nWORKERS=\"{workers}\"\nTRIPWIRE=\"0\"");
     let daemon = Setup::new(&lab, &config).start();
     let (target, netns) = (lab.peer(0).target_v4, lab.peer(0).netns.clone());
     let (first, memory) = (stats(&daemon), memory(&daemon));

@@ -33,11 +33,11 @@ pub fn measure(effort: Effort, figures: &mut Figures) {
     let lab = Lab::new(1);
     let scanner = lab.peer(0).clone();
     machine::keep_to(false);
-    let mut daemon = Setup::new(&lab, "TCP_PORTS=\"111\"\nBLOCK_TCP=\"1\"").start();
+    let mut daemon = Setup::new(&lab, "TCP_PORTS=\"111\"\nBLOCK_TCP=\"1\"\nTRIPWIRE=\"0\"").start();
     let (mut dropped, mut applied, mut told) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..effort.triggers {
         let sequence = u32::try_from(round * 7919 + 1).expect("few rounds");
-        dropped.push(inside(&scanner.netns, || time_to_silence(&scanner, sequence)));
+        dropped.push(inside(&scanner.netns, || time_to_silence(&scanner, sequence)).micros);
         let block = daemon.wait_for_new("a block", |event| event["event_type"] == "block");
         applied.push(block["action"]["micros"].as_f64().expect("a block took some time"));
         told.push(micros_between(&block["scan"]["first_seen"], &block["timestamp"]));
@@ -54,15 +54,23 @@ pub fn measure(effort: Effort, figures: &mut Figures) {
     figures.add("for comparison: asking about one", median(&questions), "µs", spread(&questions));
 }
 
-/// Sends a SYN to the watched port, then pings until nobody answers any more. Microseconds.
-fn time_to_silence(scanner: &Host, sequence: u32) -> f64 {
+/// What a scanner still got after its first SYN.
+pub struct Silence {
+    /// Until the last ping that was answered was sent.
+    pub micros: f64,
+    /// Pings that were answered.
+    pub answered: u32,
+}
+
+/// Sends a SYN to the watched port, then pings until nobody answers any more.
+pub fn time_to_silence(scanner: &Host, sequence: u32) -> Silence {
     machine::keep_to(true);
     let (pings, raw) = (ping_socket(scanner.target_v4), raw_socket());
     assert!(is_answered(&pings, 0), "the target answers before the scan");
     let target = SockAddr::from(SocketAddrV4::new(scanner.target_v4, 0));
     let begun = Instant::now();
     raw.send_to(&syn(scanner.v4, scanner.target_v4, PORT, sequence), &target).expect("a route");
-    let (mut last, mut next) = (Duration::ZERO, Duration::ZERO);
+    let (mut last, mut next, mut answered) = (Duration::ZERO, Duration::ZERO, 0);
     for number in 1.. {
         while begun.elapsed() < next {
             std::hint::spin_loop();
@@ -70,6 +78,7 @@ fn time_to_silence(scanner: &Host, sequence: u32) -> f64 {
         let sent = begun.elapsed();
         if is_answered(&pings, number) {
             last = sent;
+            answered += 1;
         }
         if sent - last > SILENCE {
             break;
@@ -77,11 +86,11 @@ fn time_to_silence(scanner: &Host, sequence: u32) -> f64 {
         assert!(sent < GIVE_UP, "never blocked");
         next = sent + SPACING;
     }
-    last.as_secs_f64() * 1e6
+    Silence { micros: last.as_secs_f64() * 1e6, answered }
 }
 
 /// A raw ICMP socket that hears only the target.
-fn ping_socket(target: Ipv4Addr) -> Socket {
+pub fn ping_socket(target: Ipv4Addr) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).expect("root may have one");
     socket.connect(&SockAddr::from(SocketAddrV4::new(target, 0))).expect("a route");
     socket.set_nonblocking(true).expect("it can be");
@@ -89,7 +98,7 @@ fn ping_socket(target: Ipv4Addr) -> Socket {
 }
 
 /// Whether the answer to this ping lies there when the call that sent it returns.
-fn is_answered(socket: &Socket, number: u16) -> bool {
+pub fn is_answered(socket: &Socket, number: u16) -> bool {
     let mut ping = [8, 0, 0, 0, 0x70, 0x73, 0, 0];
     ping[6..].copy_from_slice(&number.to_be_bytes());
     let sum = checksum(&ping, 0);

@@ -22,22 +22,65 @@ const PACKETS: u32 = 500_000;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const TARGET: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
+/// What comes in: its name, who sends the n-th packet, and whether its ports are watched.
+type Kind = (&'static str, fn(u32) -> Ipv4Addr, bool);
+
+const KINDS: [Kind; 3] = [
+    ("in memory: one scanner, all ports", |_| Ipv4Addr::new(11, 0, 0, 1), true),
+    ("in memory: spoofed sources", stranger, true),
+    ("in memory: ports not watched", |_| Ipv4Addr::new(11, 0, 0, 1), false),
+];
+
+/// Packets whose instructions are counted.
+const COUNTED: u32 = 100_000;
+
 /// Adds the rows.
 pub fn measure(effort: Effort, figures: &mut Figures) {
     figures.part("Packet bytes → verdict in memory, one core, own processor time (target ≥ 20 M/s)");
-    let one = |at: u32| syn(Ipv4Addr::new(11, 0, 0, 1), TARGET, (at % 65_535 + 1) as u16, at);
-    let many = |at: u32| syn(stranger(at), TARGET, (at % 65_535 + 1) as u16, at);
-    rows(effort, figures, "one scanner, all ports", &packets(one), true);
-    rows(effort, figures, "500,000 spoofed sources", &packets(many), true);
-    rows(effort, figures, "ports not watched", &packets(one), false);
+    for (what, source, watched) in KINDS {
+        rows(effort, figures, what, &packets(source, PACKETS), watched);
+    }
 }
 
-fn packets(make: impl Fn(u32) -> [u8; LENGTH]) -> Vec<[u8; LENGTH]> {
-    (0..PACKETS).map(make).collect()
+/// Adds what callgrind counts of the same.
+pub fn instructions(_: Effort, figures: &mut Figures) {
+    figures.part("Instructions a packet of the same, counted by callgrind: the same on any day");
+    for (kind, (what, ..)) in KINDS.iter().enumerate() {
+        let [none, all] = [0, COUNTED].map(|packets| counted(kind, packets));
+        figures.add(*what, (all - none) / f64::from(COUNTED), "instructions", "");
+    }
 }
 
-fn rows(effort: Effort, figures: &mut Figures, what: &str, packets: &[[u8; LENGTH]], watched: bool) {
+/// What callgrind is shown: the first packets of one kind, where [`COUNTED`] of them are made.
+pub fn judge(kind: usize, count: usize) {
+    let (_, source, watched) = KINDS[kind];
+    black_box(round(&packets(source, COUNTED)[..count], watched));
+}
+
+/// Instructions of this program in all.
+fn counted(kind: usize, packets: u32) -> f64 {
+    let this = std::env::current_exe().expect("a program has a file");
+    let output = std::process::Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(this)
+        .args(["judge", &kind.to_string(), &packets.to_string()])
+        .output()
+        .expect("valgrind is installed");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let count = said.lines().find_map(|line| line.split("Collected : ").nth(1));
+    count
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or_else(|| panic!("callgrind counted nothing: {said}"))
+}
+
+fn packets(source: fn(u32) -> Ipv4Addr, count: u32) -> Vec<[u8; LENGTH]> {
+    (0..count).map(|at| syn(source(at), TARGET, (at % 65_535 + 1) as u16, at)).collect()
+}
+
+fn rows(effort: Effort, figures: &mut Figures, what: &'static str, packets: &[[u8; LENGTH]], watched: bool) {
     let rounds: Vec<f64> = (0..effort.repeats * 3).map(|_| round(packets, watched)).collect();
+    let speeds: Vec<f64> = rounds.iter().map(|nanoseconds| 1e3 / nanoseconds).collect();
+    figures.compare(what, "≥ 20", "M packets/s", [vec![], speeds.clone(), speeds, vec![]]);
     figures.add(what, 1e3 / median(&rounds), "M packets/s", format!("ns a packet: {}", spread(&rounds)));
 }
 
