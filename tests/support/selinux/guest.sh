@@ -20,7 +20,7 @@ begin=$SECONDS
 took() { echo "TOOK $1=$((SECONDS - begin))s"; }
 
 # Made under another name: what is there is whole.
-[ -e "$base" ] || { mmdebstrap --quiet --variant=minbase --include="$packages" bookworm "$base.new" && mv "$base.new" "$base"; }
+[ -e "$base" ] || { mmdebstrap --quiet --format=tar --variant=minbase --include="$packages" bookworm "$base.new" && mv "$base.new" "$base"; }
 took base
 # Nothing but the base is kept, however this ends.
 clean_up() { rm -rf "$root" "$image" "$folder/shell"; }
