@@ -2,18 +2,22 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
+use std::sync::{Arc, LazyLock};
 
 use super::error::Fault;
 use super::list::items;
 
-/// A set of TCP or UDP ports; membership is one load.
+/// A set of TCP or UDP ports; membership is one load. Copies share their 8 KiB until one of them changes: a daemon holds
+/// some sixty sets, most of them empty or the same.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PortSet(Box<[u64; 1024]>);
+pub struct PortSet(Arc<[u64; 1024]>);
+
+static EMPTY: LazyLock<PortSet> = LazyLock::new(|| PortSet(Arc::new([0; 1024])));
 
 impl PortSet {
     /// No port.
     pub fn new() -> PortSet {
-        PortSet(Box::new([0; 1024]))
+        EMPTY.clone()
     }
 
     /// Every port from 1 to below `end`.
@@ -24,18 +28,18 @@ impl PortSet {
     /// The ports that are not in `other`.
     pub fn without(&self, other: &PortSet) -> PortSet {
         let mut out = self.clone();
-        out.0.iter_mut().zip(other.0.iter()).for_each(|(mine, theirs)| *mine &= !theirs);
+        out.own().iter_mut().zip(other.0.iter()).for_each(|(mine, theirs)| *mine &= !theirs);
         out
     }
 
     /// Adds `port`.
     pub fn insert(&mut self, port: u16) {
-        self.0[usize::from(port) / 64] |= 1 << (port % 64);
+        self.own()[usize::from(port) / 64] |= 1 << (port % 64);
     }
 
     /// Takes `port` out.
     pub fn remove(&mut self, port: u16) {
-        self.0[usize::from(port) / 64] &= !(1 << (port % 64));
+        self.own()[usize::from(port) / 64] &= !(1 << (port % 64));
     }
 
     /// Whether `port` is in the set.
@@ -80,6 +84,11 @@ impl PortSet {
         Ok(out)
     }
 
+    /// The bitmap as this set's alone.
+    fn own(&mut self) -> &mut [u64; 1024] {
+        Arc::make_mut(&mut self.0)
+    }
+
     /// The set as a bitmap: port `n` is bit `n % 64` of word `n / 64`.
     pub fn words(&self) -> &[u64; 1024] {
         &self.0
@@ -88,7 +97,7 @@ impl PortSet {
     /// Ports of either set.
     pub fn union(&self, other: &PortSet) -> PortSet {
         let mut out = self.clone();
-        out.0.iter_mut().zip(other.0.iter()).for_each(|(mine, theirs)| *mine |= theirs);
+        out.own().iter_mut().zip(other.0.iter()).for_each(|(mine, theirs)| *mine |= theirs);
         out
     }
 }
