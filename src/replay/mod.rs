@@ -34,7 +34,7 @@ use crate::sensor::half_open::{HalfOpen, Knock};
 use crate::sensor::report::rejected;
 use crate::sensor::responder::{Case, Responder, Setup, Turn, micros};
 use crate::sensor::trails::{QUIET, Trails};
-use crate::sensor::{host, launch};
+use crate::sensor::{host, terms};
 
 /// Packets that are held back before they are judged, so that a service is known by its answer before the question
 /// is: about 16 MiB.
@@ -97,9 +97,9 @@ impl Replay {
             // Nothing can be blocked any more: what would have been is told.
             block_tcp: BlockMode::Log,
             block_udp: BlockMode::Log,
-            ..launch::watch(config, (tcp_decoys.clone(), udp_decoys.clone()))
+            ..terms::watch(config, (tcp_decoys.clone(), udp_decoys.clone()))
         });
-        let half_life = launch::half_life(config);
+        let half_life = terms::half_life(config);
         let table = Arc::new(ScoreTable::new(config.table_size, &KEY, half_life));
         let responder = Responder::new(Setup {
             watch: watch.clone(),
@@ -108,7 +108,7 @@ impl Replay {
             order: Vec::new(),
             custom: crate::protocol::settings::Custom::default(),
             verbose_ignore: None,
-            tell_all: launch::tells_all(config, Form::Json),
+            tell_all: terms::tells_all(config, Form::Json),
             queue: 0,
             gate: Arc::new(Gate::open()),
         });

@@ -37,6 +37,7 @@ pub mod services;
 pub mod sightings;
 pub mod signals;
 pub mod state_dir;
+pub mod terms;
 pub mod trails;
 pub mod traps;
 pub mod watcher;

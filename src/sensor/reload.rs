@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::clock::Now;
 use super::event_loop::EventLoop;
-use super::launch;
+use super::terms;
 use crate::config::{ConfigError, Loaded, Mode};
 use crate::protocol::Request;
 
@@ -51,7 +51,7 @@ impl EventLoop {
             self.reporter
                 .error(now, "too many new addresses to protect at once; restart to have them all protected");
         }
-        let watch = launch::watch(&loaded.config, self.decoys.ports_of_both());
+        let watch = terms::watch(&loaded.config, self.decoys.ports_of_both());
         if let Err(error) = self.host.go_by(&protected(&loaded), watch, &mut self.responder, &self.shared) {
             self.reporter.error(now, &format!("the new ports are not watched: {error}"));
         }

@@ -1,0 +1,226 @@
+//! Everything that takes rights, opened while there are some.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use nix::sys::epoll::Epoll;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signalfd::SignalFd;
+
+use super::error::{StartError, system};
+use crate::config::{Config, Interfaces, Loaded, LogOutput, Mode};
+use crate::control::server::ControlServer;
+use crate::detect::Peers;
+use crate::detect::policy::Watch;
+use crate::detect::probe::Protocol;
+use crate::detect::table::ScoreTable;
+use crate::event::emitter::{self, Form};
+use crate::event::history::History;
+use crate::event::{Emitter, Network};
+use crate::packet::Reject;
+use crate::sensor::clock::Clock;
+use crate::sensor::decoy::Decoys;
+use crate::sensor::filter::Interest;
+use crate::sensor::flood::Gauge;
+use crate::sensor::gate::Gate;
+use crate::sensor::host::{Host, Known};
+use crate::sensor::listener::Skipped;
+use crate::sensor::names::Names;
+use crate::sensor::notify::Notifier;
+use crate::sensor::ports_in_use::PortsInUse;
+use crate::sensor::ring::{self, Ring, RingControl};
+use crate::sensor::sightings::Sightings;
+use crate::sensor::trails::Trails;
+use crate::sensor::watcher::{Shared, View};
+use crate::sensor::{attention, event_loop, network, never_block, signals, terms};
+
+/// Most ring threads that are started unasked.
+const MOST_WORKERS: usize = 4;
+
+/// What the daemon will work with.
+pub struct Opened {
+    pub signals: SignalFd,
+    pub emitter: Emitter,
+    pub host: Host,
+    pub network: Network,
+    pub decoys: Decoys,
+    /// Ports that somebody else listens at.
+    pub skipped: Vec<Skipped>,
+    pub watch: Arc<Watch>,
+    pub control: ControlServer,
+    pub names: Option<Names>,
+    pub epoll: Epoll,
+    pub notifier: Notifier,
+    pub shared: Arc<Shared>,
+    /// What the ring threads take: none with `--connect`.
+    pub readers: Vec<Ring>,
+    /// What the main thread keeps of the rings.
+    pub rings: Option<(RingControl, Interest)>,
+    /// NEVER_BLOCK, the ignore file, and what the configuration implies.
+    pub configured_never: Vec<ipnet::IpNet>,
+}
+
+impl Opened {
+    /// Opens all of it; files that come into being belong to `own_uid`.
+    ///
+    /// # Errors
+    /// The first that cannot be had. Nothing is left behind.
+    pub fn open(loaded: &Loaded, own_uid: u32, clock: Clock) -> Result<Opened, StartError> {
+        let config = &loaded.config;
+        let signals = signals::open().map_err(system("signals cannot be read"))?;
+        let mut emitter = outputs(config, own_uid)?;
+        greet(loaded, &mut emitter);
+        let configured_never = never_block::configured(loaded);
+        let mut host = open_host(config, &configured_never)?;
+        let network = network::whose();
+        let (decoys, skipped) = bind_decoys(config)?;
+        listening_lines(config, &decoys).for_each(|line| emitter.note(&line));
+        host.set_decoys(decoys.ports(Protocol::Tcp), decoys.ports(Protocol::Udp));
+        let watch = Arc::new(host.watch(&terms::watch(config, decoys.ports_of_both())));
+        let in_use = PortsInUse::new(config.interfaces == Interfaces::All);
+        host.look_at_sockets(&in_use, clock.now().uptime)
+            .map_err(|error| StartError::System("sockets cannot be listed", error))?;
+        let (readers, rings) = open_rings(config, &watch, &in_use)?;
+        let control = ControlServer::bind(&config.control_socket, own_uid)?;
+        let names = open_names(config)?;
+        let epoll = event_loop::epoll().map_err(system("no epoll"))?;
+        let view = view(config, watch.clone(), &host, &decoys, emitter.form());
+        let shared = Arc::new(shared(config, view, in_use, clock)?);
+        let notifier = Notifier::open();
+        Ok(Opened {
+            signals,
+            emitter,
+            host,
+            network,
+            decoys,
+            skipped,
+            watch,
+            control,
+            names,
+            epoll,
+            notifier,
+            shared,
+            readers,
+            rings,
+            configured_never,
+        })
+    }
+}
+
+/// Our name, and with `-v` what is ignored: a log is opened with that.
+fn greet(loaded: &Loaded, emitter: &mut Emitter) {
+    match loaded.config.flags.log_output {
+        LogOutput::Stdout | LogOutput::StdoutAndSyslog => emitter.note(&version()),
+        LogOutput::Syslog | LogOutput::Journald => println!("{}", version()),
+    }
+    verbose_lines(loaded).for_each(|line| emitter.note(&line));
+}
+
+fn outputs(config: &Config, owner: u32) -> Result<Emitter, StartError> {
+    let history = config.history_file.as_deref().map(|path| History::open(path, Some(owner))).transpose()?;
+    let output = match config.flags.log_output {
+        LogOutput::Stdout => emitter::Output::Stdout,
+        LogOutput::Syslog => emitter::Output::Syslog,
+        LogOutput::StdoutAndSyslog => emitter::Output::StdoutAndSyslog,
+        LogOutput::Journald => emitter::Output::Journald,
+    };
+    Ok(Emitter::open(output, config.log_format, terms::told_mode(config), history)?)
+}
+
+fn version() -> String {
+    format!("portsentry-rs {}", crate::VERSION)
+}
+
+/// `-v`: what stands in the ignore file, in PortSentry's words.
+fn verbose_lines(loaded: &Loaded) -> impl Iterator<Item = String> + '_ {
+    let told = loaded.ignored.iter().filter(|_| loaded.config.flags.verbose);
+    told.map(|network| format!("Ignoring IP: {}/{}", network.addr(), network.netmask()))
+}
+
+/// In connect mode PortSentry names each port that it listens on; our sockets too are of IPv6 and take IPv4.
+fn listening_lines(config: &Config, decoys: &Decoys) -> impl Iterator<Item = String> {
+    let told = config.flags.mode == Mode::Connect;
+    let (tcp, udp) = if told { decoys.ports_of_both() } else { Default::default() };
+    let line = |protocol, port| format!("Listen on AF_INET6: {protocol} port: {port}");
+    let tcp: Vec<String> = tcp.iter().map(|port| line("TCP", port)).collect();
+    tcp.into_iter().chain(udp.iter().map(|port| line("UDP", port)).collect::<Vec<_>>())
+}
+
+/// The first resolver that there is a way to.
+fn open_names(config: &Config) -> Result<Option<Names>, StartError> {
+    if !config.resolve_host {
+        return Ok(None);
+    }
+    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let resolvers = never_block::resolvers().into_iter().chain([local]);
+    let mut opened = resolvers.map(Names::open);
+    let names = opened.find(Result::is_ok).unwrap_or_else(|| Names::open(local));
+    names.map(Some).map_err(|error| StartError::System("RESOLVE_HOST: no socket to a resolver", error))
+}
+
+fn open_host(config: &Config, configured_never: &[ipnet::IpNet]) -> Result<Host, StartError> {
+    let known = Known {
+        configured_never: configured_never.to_vec(),
+        interfaces: config.interfaces.clone(),
+        ignore_services: config.flags.disable_service_check,
+    };
+    Host::open(known).map_err(|error| StartError::System("the host's addresses cannot be read", error))
+}
+
+fn bind_decoys(config: &Config) -> Result<(Decoys, Vec<Skipped>), StartError> {
+    let (tcp, udp) = config.bound_ports();
+    Ok(Decoys::bind(&tcp, &udp, config.port_banner.as_deref())?)
+}
+
+/// The rings, closed until their threads run: `--connect` has none.
+#[expect(clippy::type_complexity, reason = "two halves of one thing that part here")]
+fn open_rings(
+    config: &Config,
+    watch: &Watch,
+    in_use: &PortsInUse,
+) -> Result<(Vec<Ring>, Option<(RingControl, Interest)>), StartError> {
+    if config.flags.mode == Mode::Connect {
+        return Ok((Vec::new(), None));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let everywhere = Interest { interfaces: ring::resolve(&config.interfaces)?, ..Interest::default() };
+    let interest = attention::turned(&everywhere, watch, in_use);
+    let (readers, control) = ring::open(config.workers.unwrap_or(cores.min(MOST_WORKERS)), &interest)?;
+    Ok((readers, Some((control, interest))))
+}
+
+fn view(config: &Config, watch: Arc<Watch>, host: &Host, decoys: &Decoys, form: Form) -> View {
+    View {
+        watch,
+        own: host.own(),
+        decoys: decoys.ports(Protocol::Tcp),
+        decoys_udp: decoys.ports(Protocol::Udp),
+        skip_local: !config.flags.disable_local_check,
+        tell_all: terms::tells_all(config, form),
+        tell_served: form == Form::Classic,
+        debug: config.flags.debug,
+    }
+}
+
+fn shared(config: &Config, view: View, in_use: PortsInUse, clock: Clock) -> Result<Shared, StartError> {
+    let (mut key, mut peers_key) = ([0; 16], [0; 16]);
+    getrandom::fill(&mut key)
+        .and_then(|()| getrandom::fill(&mut peers_key))
+        .map_err(|error| StartError::System("no randomness", io::Error::other(error)))?;
+    Ok(Shared {
+        view: arc_swap::ArcSwap::from_pointee(view),
+        table: Arc::new(ScoreTable::new(config.table_size, &key, terms::half_life(config))),
+        peers: Peers::new(&peers_key, true),
+        trails: Trails::new(&peers_key),
+        gate: Arc::new(Gate::new(config.block_limit)),
+        gauge: Gauge::default(),
+        in_use,
+        sightings: Sightings::new().map_err(system("no eventfd"))?,
+        rejects: [const { AtomicU64::new(0) }; Reject::ALL.len()],
+        stop: EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(system("no eventfd"))?,
+        clock,
+    })
+}

@@ -1,0 +1,109 @@
+//! What the configuration means to each part: rights, the helper's settings, the watch. Pure; `replay` and a reload ask
+//! here too, so that none of them reads a key in a way of its own.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use super::traps;
+use crate::config::{BlockMode, Config, FOREVER, Mode, PortSet};
+use crate::detect::policy::Watch;
+use crate::detect::table::Vantage;
+use crate::detect::walk::Walk;
+use crate::event;
+use crate::event::emitter::Form;
+use crate::protocol::Settings;
+use crate::protocol::settings::{Custom, Rights};
+use crate::sandbox::Capability;
+use crate::sandbox::identity::Identity;
+
+/// The rights that this configuration takes. Ports below 1024 need one of their own.
+pub fn needs(config: &Config) -> Vec<Capability> {
+    let mut needs = vec![Capability::CAP_NET_ADMIN];
+    if config.flags.mode == Mode::Stealth {
+        needs.push(Capability::CAP_NET_RAW);
+    }
+    let (tcp, udp) = config.bound_ports();
+    if tcp.iter().chain(udp.iter()).any(|port| port < 1024) {
+        needs.push(Capability::CAP_NET_BIND_SERVICE);
+    }
+    needs
+}
+
+/// The mode, as events name it.
+pub fn told_mode(config: &Config) -> event::Mode {
+    match config.flags.mode {
+        Mode::Stealth => event::Mode::Stealth,
+        Mode::Connect => event::Mode::Connect,
+    }
+}
+
+/// Whom the helper ends as: responses by files and programs keep it root.
+pub fn helper_user(settings: &Settings, identity: Identity) -> Identity {
+    match settings.rights() {
+        Rights::NetAdmin => identity,
+        Rights::Root | Rights::Commands => Identity { uid: 0, gid: 0 },
+    }
+}
+
+/// What the helper goes by, for as long as it lives.
+pub fn settings(config: &Config, never_block: Vec<ipnet::IpNet>, identity: Identity) -> Settings {
+    Settings {
+        never_block,
+        block_with: config.block_with.clone(),
+        block_time: config.block_time,
+        block_time_max: config.block_time_max,
+        block_time_factor: config.block_time_factor,
+        state_dir: config.state_dir.clone(),
+        flush_on_stop: config.flush_on_stop,
+        run_as: Some((identity.uid, identity.gid)),
+        sandbox: config.sandbox,
+        sandbox_log: config.sandbox_log,
+        blocked_file: config.blocked_file.clone(),
+        tripwire: traps::terms(config),
+        custom: custom(config),
+    }
+}
+
+/// The administrator's own texts: the helper acts on them, and the log quotes them.
+pub fn custom(config: &Config) -> Custom {
+    let mode = match config.flags.mode {
+        Mode::Stealth => "stealth",
+        Mode::Connect => "connect",
+    };
+    Custom {
+        kill_route: config.kill_route.clone(),
+        kill_run_cmd: config.kill_run_cmd.clone(),
+        unblock_cmd: config.unblock_cmd.clone(),
+        hosts_deny: config.kill_hosts_deny.clone(),
+        hosts_deny_file: config.hosts_deny_file.clone(),
+        command_timeout: config.command_timeout,
+        mode: mode.to_owned(),
+        run_only_tcp: config.block_tcp == BlockMode::RunCommand,
+        run_only_udp: config.block_udp == BlockMode::RunCommand,
+    }
+}
+
+/// Decoys are watched ports too: who knocks there is a stranger as well.
+pub fn watch(config: &Config, (tcp, udp): (PortSet, PortSet)) -> Watch {
+    Watch {
+        tcp_ports: config.tcp_ports.union(&tcp),
+        udp_ports: config.udp_ports.union(&udp),
+        scan_trigger: config.scan_trigger,
+        ipv6_prefix: config.ipv6_prefix,
+        one_by_one: crate::networks::Networks::default(),
+        vantage: Vantage::Host,
+        walk: Walk::new(config.sensitivity),
+        block_tcp: config.block_tcp,
+        block_udp: config.block_udp,
+    }
+}
+
+/// `None`, for ever, where SCORE_WINDOW is.
+pub fn half_life(config: &Config) -> Option<Duration> {
+    (config.score_window != FOREVER).then(|| Duration::from_secs(config.score_window.into()))
+}
+
+/// Classic text and the history file promise a line for every probe of a watched port.
+pub fn tells_all(config: &Config, form: Form) -> bool {
+    config.history_file.is_some() || form == Form::Classic
+}
