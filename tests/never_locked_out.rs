@@ -2,12 +2,14 @@
 
 mod support;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use support::Lab;
+use serde_json::Value;
 use support::daemon::{Daemon, PATIENCE, Setup};
 use support::service::{Service, answers};
+use support::{Host, Lab, inside};
 
 const CONFIG: &str = "TCP_PORTS=\"111\"\nBLOCK_TCP=\"1\"";
 
@@ -127,6 +129,46 @@ impl Drop for Resolvers {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// A TCP connection from a host of the lab to the target; both ends.
+fn connection(lab: &Lab, host: &Host) -> (TcpStream, TcpStream) {
+    let listener = inside(&lab.target(), || TcpListener::bind("[::]:0").unwrap());
+    let to = SocketAddr::new(host.target(false), listener.local_addr().unwrap().port());
+    let client = inside(&host.netns, || TcpStream::connect_timeout(&to, PATIENCE).unwrap());
+    (client, listener.accept().unwrap().0)
+}
+
+/// Sends a SYN to 111 in the name of `host`; what came of it.
+fn outcome_of_forging(daemon: &mut Daemon, attacker: &Host, host: &Host) -> Value {
+    let source = host.v4.to_string();
+    attacker.hping3(&["-c", "1", "-S", "-p", "111", "-a", &source, &host.target_v4.to_string()]);
+    daemon.wait_for_new("what came of it", |event| event["src_ip"] == *source && event["action"].is_object())
+}
+
+/// The daemon lists connections when nothing waits, and goes by that list until another connection is opened.
+#[test]
+fn whoever_has_an_open_connection_is_not_blocked_for_forged_packets_however_long_it_has_been_open() {
+    let lab = Lab::new(5);
+    let attacker = lab.peer(0);
+    let (long_since, lately, just_now, nobody) = (lab.peer(1), lab.peer(2), lab.peer(3), lab.peer(4));
+    let mut open = vec![connection(&lab, long_since)];
+    let mut daemon = Setup::new(&lab, &format!("{CONFIG}\nTRIPWIRE=\"0\"")).start();
+    open.push(connection(&lab, lately));
+    // Each question wakes the daemon, which looks at its connections while it is awake, ten times a second at most.
+    let asked = Instant::now();
+    while asked.elapsed() < Duration::from_millis(500) {
+        assert!(daemon.client(&["status"]).status.success());
+    }
+    for host in [long_since, lately] {
+        let spared = outcome_of_forging(&mut daemon, attacker, host);
+        assert_eq!(spared["action"]["verdict"], "suppressed", "{spared}");
+    }
+    open.push(connection(&lab, just_now));
+    let spared = outcome_of_forging(&mut daemon, attacker, just_now);
+    assert_eq!(spared["action"]["verdict"], "suppressed", "{spared}");
+    let blocked = outcome_of_forging(&mut daemon, attacker, nobody);
+    assert_eq!(blocked["action"]["verdict"], "blocked", "{blocked}");
 }
 
 fn append(setup: &Setup, line: &str) {

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::mem::MaybeUninit;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use portsentry::control::ControlRequest;
@@ -29,13 +29,58 @@ const GIVE_UP: Duration = Duration::from_secs(2);
 
 /// Adds the rows.
 pub fn measure(effort: Effort, figures: &mut Figures) {
-    figures.part("First SYN → dropped, nothing else going on (target ≤ 250 without tripwire)");
+    figures.part("First SYN → dropped, without tripwire, nothing else going on (target ≤ 250)");
+    for peace in Peace::ALL {
+        triggers(peace, effort, figures);
+    }
     let lab = Lab::new(1);
-    let scanner = lab.peer(0).clone();
+    let looks: Vec<f64> = inside(&lab.target(), || (0..effort.triggers).map(|_| look()).collect());
+    figures.add("for comparison: listing all sockets", median(&looks), "µs", spread(&looks));
+    let questions: Vec<f64> =
+        inside(&lab.target(), || (0..effort.triggers).map(|_| question(lab.peer(0))).collect());
+    figures.add("for comparison: asking about one", median(&questions), "µs", spread(&questions));
+}
+
+/// Who else is connected to the host while a scanner comes: PROTECT_ESTABLISHED has the daemon find out whether he is.
+#[derive(Clone, Copy)]
+struct Peace {
+    connections: usize,
+    /// Another one is opened just before each scan, so that nothing known of connections holds any more.
+    restless: bool,
+}
+
+impl Peace {
+    const ALL: [Peace; 4] = [
+        Peace { connections: 0, restless: false },
+        Peace { connections: 2_000, restless: false },
+        Peace { connections: 0, restless: true },
+        Peace { connections: 2_000, restless: true },
+    ];
+
+    fn name(self) -> String {
+        let also = if self.restless { ", one just now" } else { "" };
+        format!("{} connected{also}", self.connections)
+    }
+}
+
+fn triggers(peace: Peace, effort: Effort, figures: &mut Figures) {
+    let lab = Lab::new(2);
+    let (scanner, friend) = (lab.peer(0).clone(), lab.peer(1));
+    let service = inside(&lab.target(), || TcpListener::bind("0.0.0.0:4000").expect("the port is free"));
+    let connect = || {
+        let to = SocketAddrV4::new(friend.target_v4, 4000);
+        let client = inside(&friend.netns, || TcpStream::connect(to).expect("the service accepts"));
+        (client, service.accept().expect("somebody connected").0)
+    };
+    // Before the daemon starts, which lists them then.
+    let mut kept: Vec<_> = (0..peace.connections).map(|_| connect()).collect();
     machine::keep_to(false);
     let mut daemon = Setup::new(&lab, "TCP_PORTS=\"111\"\nBLOCK_TCP=\"1\"\nTRIPWIRE=\"0\"").start();
     let (mut dropped, mut applied, mut told) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..effort.triggers {
+        if peace.restless {
+            kept.push(connect());
+        }
         let sequence = u32::try_from(round * 7919 + 1).expect("few rounds");
         dropped.push(inside(&scanner.netns, || time_to_silence(&scanner, sequence)).micros);
         let block = daemon.wait_for_new("a block", |event| event["event_type"] == "block");
@@ -44,14 +89,9 @@ pub fn measure(effort: Effort, figures: &mut Figures) {
         unblock(&daemon, scanner.v4);
     }
     machine::keep_to_all();
-    figures.add("trigger sent → last answer", median(&dropped), "µs", spread(&dropped));
-    figures.add("of it, the kernel takes the block", median(&applied), "µs", spread(&applied));
-    figures.add("first_seen → block told (whole milliseconds)", median(&told), "µs", spread(&told));
-    let looks: Vec<f64> = inside(&lab.target(), || (0..effort.triggers).map(|_| look()).collect());
-    figures.add("for comparison: listing all sockets", median(&looks), "µs", spread(&looks));
-    let questions: Vec<f64> =
-        inside(&lab.target(), || (0..effort.triggers).map(|_| question(&scanner)).collect());
-    figures.add("for comparison: asking about one", median(&questions), "µs", spread(&questions));
+    figures.add(format!("{}: sent → last answer", peace.name()), median(&dropped), "µs", spread(&dropped));
+    figures.add("  of it, the kernel takes the block", median(&applied), "µs", spread(&applied));
+    figures.add("  first_seen → block told (whole milliseconds)", median(&told), "µs", spread(&told));
 }
 
 /// What a scanner still got after its first SYN.

@@ -3,10 +3,12 @@
 //! The sensor's; needs no right once the socket is open. Never binds a port to find out.
 #![forbid(unsafe_code)]
 
+mod connections;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use ipnet::IpNet;
+pub use connections::States;
 
 use super::message::{self, Encoder, Message};
 use super::socket::Socket;
@@ -16,12 +18,6 @@ const BY_FAMILY: u16 = 20;
 /// `1 << TCP_LISTEN`, also for SCTP.
 const LISTENING: u32 = 1 << 10;
 const ANY_STATE: u32 = u32::MAX;
-/// `1 << TCP_ESTABLISHED`.
-const ESTABLISHED: u32 = 1 << 1;
-/// `INET_DIAG_REQ_BYTECODE`: the kernel lists only what this program accepts.
-const BYTECODE: u16 = 1;
-/// `INET_DIAG_BC_D_COND`: a condition on the remote end.
-const REMOTE_IS: u8 = 8;
 /// `struct inet_diag_msg`.
 const HEADER_LENGTH: usize = 72;
 /// `INET_DIAG_SKV6ONLY`: one byte, for IPv6 sockets.
@@ -117,45 +113,6 @@ impl SocketTables {
         }
     }
 
-    /// The local ports of established TCP connections with `remote`. The kernel looks for them, so that a busy server's
-    /// thousands of others need not be read.
-    pub fn connected_with(&mut self, remote: IpNet) -> io::Result<Vec<u16>> {
-        let mut ports = Vec::new();
-        let condition = remote_is(remote);
-        for family in FAMILIES {
-            let request = request_states(Transport::Tcp, family, ESTABLISHED);
-            let fill = |message: &mut Encoder| {
-                message.put(&request);
-                message.attribute(BYTECODE, &condition);
-            };
-            let found = self.0.dump(BY_FAMILY, fill, |message, list| {
-                list.extend(decode(Transport::Tcp, message).map(|socket| socket.local.port()));
-            });
-            ports.extend(found?);
-        }
-        Ok(ports)
-    }
-
-    /// The remote address and local port of every established TCP connection: one walk, where many are asked about.
-    pub fn connections(&mut self) -> io::Result<Vec<(IpAddr, u16)>> {
-        let mut connections = Vec::new();
-        for family in FAMILIES {
-            let request = request_states(Transport::Tcp, family, ESTABLISHED);
-            let found = self.0.dump(
-                BY_FAMILY,
-                |message| message.put(&request),
-                |message, list| {
-                    let socket = decode(Transport::Tcp, message);
-                    list.extend(
-                        socket.and_then(|it| Some((it.remote?.ip().to_canonical(), it.local.port()))),
-                    );
-                },
-            );
-            connections.extend(found?);
-        }
-        Ok(connections)
-    }
-
     fn read_one(&mut self, transport: Transport, family: i32) -> io::Result<Vec<LocalSocket>> {
         let request = request(transport, family);
         let fill = |message: &mut Encoder| message.put(&request);
@@ -218,24 +175,6 @@ fn sixteen(address: IpAddr) -> [u8; 16] {
     }
 }
 
-/// One `struct inet_diag_bc_op` (code, where to go on if it holds, 16 bits: where if not; the end accepts, 4 beyond it
-/// refuses) and its `struct inet_diag_hostcond` (family, prefix length, 2 of padding, port or -1, address). An IPv4
-/// condition meets IPv4-mapped ends too.
-fn remote_is(remote: IpNet) -> Vec<u8> {
-    let (family, address) = match remote.network() {
-        IpAddr::V4(address) => (libc::AF_INET, address.octets().to_vec()),
-        IpAddr::V6(address) => (libc::AF_INET6, address.octets().to_vec()),
-    };
-    let length = u8::try_from(12 + address.len()).unwrap_or(u8::MAX);
-    let refuse = u16::from(length).saturating_add(4);
-    let mut program = vec![REMOTE_IS, length];
-    program.extend(refuse.to_ne_bytes());
-    program.extend([u8::try_from(family).unwrap_or_default(), remote.prefix_len(), 0, 0]);
-    program.extend((-1_i32).to_ne_bytes());
-    program.extend(address);
-    program
-}
-
 /// `struct inet_diag_msg`: family, state, timer, retrans; source and destination port in network order, source and
 /// destination address (16 bytes each), interface, cookie (8); expires, rqueue, wqueue, uid, inode.
 fn decode(transport: Transport, message: &Message<'_>) -> Option<LocalSocket> {
@@ -291,28 +230,6 @@ mod tests {
         assert_ne!(seen.inode, 0);
         drop(listener);
         assert_eq!(find(local), None);
-    }
-
-    #[test]
-    fn a_connection_is_found_by_its_remote_end_alone() {
-        let mut tables = SocketTables::open().unwrap();
-        for (listen, connect, from) in [
-            ("127.0.0.1:0", "127.0.0.1", "127.0.0.1/32"),
-            ("[::1]:0", "::1", "::1/128"),
-            ("[::]:0", "127.0.0.1", "127.0.0.0/8"),
-        ] {
-            let listener = TcpListener::bind(listen).unwrap();
-            let port = listener.local_addr().unwrap().port();
-            let client = std::net::TcpStream::connect((connect, port)).unwrap();
-            let accepted = listener.accept().unwrap();
-            assert!(tables.connected_with(from.parse().unwrap()).unwrap().contains(&port), "{listen}");
-            let client_ip = client.local_addr().unwrap().ip().to_canonical();
-            assert!(tables.connections().unwrap().contains(&(client_ip, port)), "{listen}");
-            for other in ["192.0.2.1/32", "2001:db8::/64"] {
-                assert_eq!(tables.connected_with(other.parse().unwrap()).unwrap(), Vec::<u16>::new());
-            }
-            drop((client, accepted));
-        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::flood::{Costs, Floods};
 use super::followed::Followed;
 use super::half_open::{HalfOpen, Knock};
 use super::helper_link::{HelperLink, LinkError};
-use super::host::{Connections, Host};
+use super::host::Host;
 use super::notify::Notifier;
 use super::operators::{Answers, Operators};
 use super::report::Reporter;
@@ -103,8 +103,6 @@ pub struct EventLoop {
     pub(super) traps: Traps,
     /// Scanners that are followed until they fall quiet.
     pub(super) followed: Followed,
-    /// Who is connected with us, as this batch found it.
-    pub(super) connections: Connections,
     /// The flood that is on.
     pub(super) floods: Floods,
     /// How often the score table is swept: every half-life of a score.
@@ -160,6 +158,9 @@ impl EventLoop {
         loop {
             if let Err(error) = self.send() {
                 return End::Helper(error);
+            }
+            if self.protect_established {
+                self.host.look_around();
             }
             let count = match self.epoll.wait(&mut ready, self.timeout()) {
                 Ok(count) => count,
@@ -223,7 +224,7 @@ impl EventLoop {
         let mut batch = std::mem::take(&mut self.batch);
         self.shared.sightings.take(BATCH, &mut batch);
         self.heed_answers();
-        self.connections = Connections::default();
+        self.host.begin_turn();
         let sockets = self.sockets_for(&batch, now);
         let mut turn = Turn::default();
         for sighting in batch.drain(..) {
@@ -391,7 +392,7 @@ impl EventLoop {
     /// Where the kernel does not tell, nobody is taken for connected.
     fn is_connected_with(&mut self, source: std::net::IpAddr, now: Now) -> bool {
         let target = self.responder.watch.target(source);
-        self.host.is_connected_with(target, &mut self.connections).unwrap_or_else(|error| {
+        self.host.is_connected_with(target).unwrap_or_else(|error| {
             self.reporter.error(now, &format!("the host's connections cannot be listed: {error}"));
             false
         })
@@ -489,7 +490,7 @@ impl EventLoop {
         let due = |source| responder.would_trigger(source, table, micros(now));
         self.decoys.on_ready(token, now.instant, &self.epoll, &due, &mut visits);
         let mut turn = Turn::default();
-        self.connections = Connections::default();
+        self.host.begin_turn();
         visits.iter().for_each(|visit| self.on_visit(visit, now, &mut turn));
         self.tell(&turn, now);
     }
@@ -504,7 +505,7 @@ impl EventLoop {
 
     fn on_time(&mut self, now: Now) {
         let mut turn = Turn::default();
-        self.connections = Connections::default();
+        self.host.begin_turn();
         let left_open: Vec<Knock> = self.half_open.expired(now.instant).collect();
         for (probe, interface) in left_open {
             let _ = self.judge(probe, interface, now, &mut turn);

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use ipnet::{IpNet, Ipv6Net};
 
 use super::attention;
+use super::connected::Connected;
 use super::filter::{self, Interest, Watched};
 use super::never_block;
 use super::ports_in_use::PortsInUse;
@@ -30,16 +31,6 @@ use crate::networks::Networks;
 /// Questions about single sockets that cost no more than a list of all; a question takes a few microseconds.
 const QUESTIONS: usize = 24;
 
-/// Sources of one turn whose connections are asked for one by one; for more of them all are listed.
-const ASKED_ONE_BY_ONE: usize = 2;
-
-/// What one turn learnt of the host's connections.
-#[derive(Default)]
-pub struct Connections {
-    asked: usize,
-    all: Option<Vec<(std::net::IpAddr, u16)>>,
-}
-
 /// Where IPv4 hosts appear as IPv6 ones (RFC 6052 §2.1, RFC 8215): neighbours there have nothing to do with each other.
 const TRANSLATED: [IpNet; 2] = [
     IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96)),
@@ -50,6 +41,7 @@ const TRANSLATED: [IpNet; 2] = [
 pub struct Host {
     surroundings: Surroundings,
     sockets: SocketTables,
+    connected: Connected,
     /// NEVER_BLOCK, the ignore file and the resolvers.
     configured_never: Vec<IpNet>,
     interfaces: Interfaces,
@@ -96,6 +88,7 @@ impl Host {
         Ok(Host {
             surroundings: Surroundings::open()?,
             sockets: SocketTables::open()?,
+            connected: Connected::open(),
             configured_never: known.configured_never,
             interfaces: known.interfaces,
             decoy_tcp: PortSet::new(),
@@ -256,23 +249,22 @@ impl Host {
         Ok(false)
     }
 
-    /// Whether `source` has an open connection to this host, decoys aside: those take anybody's. `turn` is empty at the
-    /// beginning of each turn: a walk through all connections takes a millisecond, and a flood brings hundreds of cases.
+    /// Whether `source` has an open connection to this host, decoys aside; see [`Connected`].
     ///
     /// # Errors
     /// The kernel did not list them.
-    pub fn is_connected_with(&mut self, source: IpNet, turn: &mut Connections) -> io::Result<bool> {
-        turn.asked = turn.asked.saturating_add(1);
-        if turn.asked <= ASKED_ONE_BY_ONE {
-            let ports = self.sockets.connected_with(source)?;
-            return Ok(ports.into_iter().any(|port| !self.decoy_tcp.contains(port)));
-        }
-        if turn.all.is_none() {
-            let mut all = self.sockets.connections()?;
-            all.retain(|(_, port)| !self.decoy_tcp.contains(*port));
-            turn.all = Some(all);
-        }
-        Ok(turn.all.iter().flatten().any(|(remote, _)| source.contains(remote)))
+    pub fn is_connected_with(&mut self, source: IpNet) -> io::Result<bool> {
+        self.connected.is(source, &self.decoy_tcp, &mut self.sockets)
+    }
+
+    /// What was learnt of connections in one turn is forgotten.
+    pub fn begin_turn(&mut self) {
+        self.connected.begin_turn();
+    }
+
+    /// Learns who is connected while nothing waits.
+    pub fn look_around(&mut self) {
+        self.connected.look_around(&mut self.sockets);
     }
 
     /// Turns the rings' attention away from ports in use, and back to those that are not. Returns whether it was time

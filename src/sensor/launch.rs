@@ -23,7 +23,6 @@ use super::flood::Floods;
 use super::followed::Followed;
 use super::half_open::HalfOpen;
 use super::helper_link::{HelperLink, QUEUE, Ready};
-use super::host::Connections;
 use super::listener::Skipped;
 use super::operators::Operators;
 use super::parked::Parked;
@@ -143,7 +142,6 @@ fn assemble(
         protect_established: config.protect_established,
         traps: Traps::new(helper.ready.tripwire),
         followed: Followed::default(),
-        connections: Connections::default(),
         floods: Floods::default(),
         sweep_every,
         sweep_at: Instant::now() + sweep_every,

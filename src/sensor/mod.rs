@@ -6,6 +6,7 @@ pub mod attention;
 pub mod blocks;
 pub mod clock;
 pub mod confine;
+mod connected;
 pub mod conversation;
 pub mod datagram;
 pub mod decoy;

@@ -23,7 +23,7 @@ const LOOP: &[Rule] = &[
     rule("epoll_ctl", "visitors and clients come and go"),
     rule("recvfrom", "what visitors and clients say"),
     rule("getpid", "the start event names us"),
-    rule("pread64", "the kernel's account of what is in force"),
+    rule("pread64", "the kernel's account of what is in force, and of connections opened"),
     rule("wait4", "how the helper ended"),
     rule("setsockopt", "a packet filter for changed ports or interfaces")
         .with(&[pin(1, libc::SOL_SOCKET), pin(2, libc::SO_ATTACH_FILTER)]),
