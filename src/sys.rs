@@ -1,6 +1,6 @@
 //! The only unsafe code of the crate: system calls that no safe crate wraps. Everything here has a safe face.
 //!
-//! The sensor's packet rings live on it, and the naming of refused system calls. It decides nothing and parses nothing: which packets, how many rings and
+//! The sensor's packet rings live on it, random numbers, and the naming of refused system calls. It decides nothing and parses nothing: which packets, how many rings and
 //! what a slot means are the caller's.
 #![allow(unsafe_code)]
 
@@ -81,6 +81,20 @@ pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
         i32::try_from(result).ok().filter(|&number| number >= 0).ok_or_else(io::Error::last_os_error)?;
     // SAFETY: the kernel has just made this descriptor for us, close-on-exec, and nobody else knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Bytes that nobody can guess; waits until the kernel has some, early after boot. 256 at most come whole
+/// (getrandom(2)). The crate of this name opens `/dev/urandom` in a static program, where a container may have none.
+pub fn random<const N: usize>() -> io::Result<[u8; N]> {
+    const { assert!(N <= 256) };
+    let mut bytes = [0_u8; N];
+    // SAFETY: the kernel writes at most `N` bytes to `bytes`, which lives through the call.
+    let result = unsafe { libc::syscall(libc::SYS_getrandom, bytes.as_mut_ptr(), N, 0) };
+    match usize::try_from(result) {
+        Ok(length) if length == N => Ok(bytes),
+        Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Err(_) => Err(io::Error::last_os_error()),
+    }
 }
 
 fn set_packet_option<T: Copy>(socket: BorrowedFd<'_>, name: libc::c_int, value: &T) -> io::Result<()> {
@@ -247,4 +261,16 @@ pub fn raw_call(number: i64, arguments: [usize; 4]) -> io::Result<i64> {
     // io_uring_setup, fills within its 256 bytes. No safe crate makes these calls.
     let result = unsafe { libc::syscall(number, a, b, c, d) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_random_numbers_are_alike() {
+        let (one, other) = (random::<16>().unwrap(), random::<16>().unwrap());
+        assert_ne!(one, other);
+        assert_ne!(one, [0; 16]);
+    }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::ptr;
 use crate::event::Event;
+use crate::sys;
 
 /// How long an event waits for a name.
 const PATIENCE: Duration = Duration::from_millis(1_500);
@@ -120,11 +121,7 @@ impl Names {
         if on_their_way.count() >= ASKED || self.known.len() >= KNOWN {
             return;
         }
-        let mut random = [0; 2];
-        let id = u16::from_ne_bytes(match getrandom::fill(&mut random) {
-            Ok(()) => random,
-            Err(_) => return,
-        });
+        let Ok(id) = sys::random().map(u16::from_ne_bytes) else { return };
         if self.socket.send(&ptr::question(id, source)).is_ok() {
             self.known.insert(source, Known::Asked { id, until: now + PATIENCE });
         }

@@ -1,7 +1,6 @@
 //! Everything that takes rights, opened while there are some.
 #![forbid(unsafe_code)]
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -36,6 +35,7 @@ use crate::sensor::sightings::Sightings;
 use crate::sensor::trails::Trails;
 use crate::sensor::watcher::{Shared, View};
 use crate::sensor::{attention, event_loop, network, never_block, signals, terms};
+use crate::sys;
 
 /// Most ring threads that are started unasked.
 const MOST_WORKERS: usize = 4;
@@ -206,10 +206,8 @@ fn view(config: &Config, watch: Arc<Watch>, host: &Host, decoys: &Decoys, form: 
 }
 
 fn shared(config: &Config, view: View, in_use: PortsInUse, clock: Clock) -> Result<Shared, StartError> {
-    let (mut key, mut peers_key) = ([0; 16], [0; 16]);
-    getrandom::fill(&mut key)
-        .and_then(|()| getrandom::fill(&mut peers_key))
-        .map_err(|error| StartError::System("no randomness", io::Error::other(error)))?;
+    let random = || sys::random().map_err(|error| StartError::System("no randomness", error));
+    let (key, peers_key) = (random()?, random()?);
     Ok(Shared {
         view: arc_swap::ArcSwap::from_pointee(view),
         table: Arc::new(ScoreTable::new(config.table_size, &key, terms::half_life(config))),
