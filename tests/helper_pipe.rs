@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use portsentry::detect::probe::Protocol;
 use portsentry::helper::nftables::Nftables;
+use portsentry::helper::ruleset::SET_CAPACITY;
 use portsentry::protocol::settings::{Custom, Response, Sandbox};
 use portsentry::protocol::{FRAME_LENGTH, Frame, Outcome, Reply, Request, Settings};
 use tempfile::TempDir;
@@ -55,6 +56,7 @@ impl Lab {
             block_time: 600,
             block_time_max: 86_400,
             block_time_factor: 2,
+            max_blocks: 32_768,
             state_dir: state.path().to_owned(),
             flush_on_stop: false,
             run_as: None,
@@ -105,7 +107,11 @@ impl Lab {
     }
 
     fn list(&mut self) -> Vec<IpNet> {
-        self.send(|id| Request::List { id });
+        self.page(None)
+    }
+
+    fn page(&mut self, after: Option<IpNet>) -> Vec<IpNet> {
+        self.send(|id| Request::List { id, after });
         let mut targets = Vec::new();
         loop {
             match self.reply() {
@@ -195,10 +201,26 @@ fn until<T>(within: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> 
 
 /// What the kernel itself says is blocked.
 fn kernel() -> Vec<IpNet> {
-    let mut targets: Vec<IpNet> =
-        Nftables::open(None).unwrap().list().unwrap().into_iter().map(|block| block.target).collect();
+    let mut targets: Vec<IpNet> = Nftables::open(None, SET_CAPACITY)
+        .unwrap()
+        .list()
+        .unwrap()
+        .into_iter()
+        .map(|block| block.target)
+        .collect();
     targets.sort();
     targets
+}
+
+#[test]
+fn a_list_goes_on_after_the_target_that_the_last_page_ended_with() {
+    let mut lab = Lab::new();
+    let targets = ["203.0.113.1/32", "203.0.113.2/32", "2001:db8:5::/64"];
+    assert!(targets.iter().all(|target| lab.block(target, 60) == Outcome::Blocked));
+    let all = targets.map(net);
+    assert_eq!(lab.list(), all);
+    assert_eq!(lab.page(Some(all[0])), all[1..]);
+    assert_eq!(lab.page(Some(all[2])), []);
 }
 
 #[test]
@@ -328,7 +350,7 @@ fn settings_that_are_none_end_the_helper_with_65_and_leave_no_table() {
         let mut child = start(Stdio::piped(), Stdio::piped());
         child.stdin.take().unwrap().write_all(bytes).unwrap();
         assert_eq!(ended(&mut child, SOON).unwrap().code(), Some(65));
-        assert!(!Nftables::open(None).unwrap().is_installed().unwrap());
+        assert!(!Nftables::open(None, SET_CAPACITY).unwrap().is_installed().unwrap());
     }
 }
 
@@ -408,7 +430,7 @@ fn a_block_leaves_kernel_and_list_when_its_time_is_over() {
 fn a_table_deleted_by_somebody_is_installed_again_with_its_blocks() {
     let mut lab = Lab::new();
     assert_eq!(lab.block("203.0.113.7/32", 0), Outcome::Blocked);
-    Nftables::open(None).unwrap().remove_table().unwrap();
+    Nftables::open(None, SET_CAPACITY).unwrap().remove_table().unwrap();
     assert_eq!(lab.block("203.0.113.8/32", 0), Outcome::Blocked);
     assert_eq!(kernel(), [net("203.0.113.7/32"), net("203.0.113.8/32")]);
 }

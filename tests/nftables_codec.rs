@@ -115,7 +115,7 @@ fn block(nftables: &mut Nftables, blocks: &[Block]) {
 }
 
 fn installed(never: &[&str], blocks: &[Block]) -> Nftables {
-    let mut nftables = Nftables::open(None).unwrap();
+    let mut nftables = Nftables::open(None, SET_CAPACITY).unwrap();
     nftables.install(&networks(never), blocks).unwrap();
     nftables
 }
@@ -242,7 +242,7 @@ fn a_new_run_finds_the_old_runs_blocks_and_installs_over_them() {
     let lab = Lab::new();
     drop(installed(&[], &[seconds("192.0.2.2", 60), seconds("2001:db8:0:1::/64", 60)]));
     assert_eq!(lab.answers(&["192.0.2.2"]), [false], "blocks outlive the process");
-    let mut nftables = Nftables::open(None).unwrap();
+    let mut nftables = Nftables::open(None, SET_CAPACITY).unwrap();
     let found = nftables.list().unwrap();
     assert_eq!(targets(&mut nftables), ["192.0.2.2/32", "2001:db8:0:1::/64"]);
     nftables.install(&Networks::default(), &found).unwrap();
@@ -354,7 +354,7 @@ fn install_two_full_sets() {
 fn without_the_right_the_error_names_the_capability() {
     let _lab = Lab::new();
     caps::drop(None, caps::CapSet::Effective, caps::Capability::CAP_NET_ADMIN).unwrap();
-    let error = Nftables::open(None).unwrap_err();
+    let error = Nftables::open(None, SET_CAPACITY).unwrap_err();
     caps::raise(None, caps::CapSet::Effective, caps::Capability::CAP_NET_ADMIN).unwrap();
     assert!(error.to_string().contains("CAP_NET_ADMIN"), "{error}");
     assert_eq!(error.errno(), libc_eperm());

@@ -8,6 +8,7 @@ use crate::helper::command::found;
 use crate::helper::hosts_deny::HostsDeny;
 use crate::helper::iptables::Iptables;
 use crate::helper::nftables::Nftables;
+use crate::helper::ruleset::SET_CAPACITY;
 use crate::protocol::Response;
 use crate::protocol::wording::program;
 
@@ -21,7 +22,7 @@ pub fn errors(loaded: &Loaded) -> Vec<ConfigError> {
 fn refusal(response: Response, loaded: &Loaded) -> Option<String> {
     match response {
         // Without the right to ask, as under SELinux anywhere but in the helper, only the start can tell.
-        Response::Nftables => Nftables::open(None)
+        Response::Nftables => Nftables::open(None, SET_CAPACITY)
             .err()
             .filter(|error| !matches!(error.errno(), libc::EPERM | libc::EACCES))
             .map(|error| error.to_string()),

@@ -3,40 +3,13 @@
 //! Pure: the clock and the time zone are arguments. Never prints a character that a terminal would obey.
 #![forbid(unsafe_code)]
 
+use std::io::{self, Write};
+
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use crate::control::ControlReply;
 use crate::control::protocol::{Entry, Status, show_target};
 use crate::event::{Confinement, Mode, Network, Stats, text, time};
-
-/// The answer to `status` or `list` as text; `now` in seconds since 1970 UTC.
-pub fn rendered(replies: &[ControlReply], now: u64, zone: &TimeZone) -> String {
-    let mut entries = Vec::new();
-    let mut out = String::new();
-    for reply in replies {
-        match reply {
-            ControlReply::Status(status) => out.push_str(&status_text(status, now, zone)),
-            ControlReply::Entry(entry) => entries.push(entry),
-            ControlReply::End { .. } => out.push_str(&list_text(&entries, now, zone)),
-            ControlReply::Done(_) | ControlReply::Error { .. } => {}
-        }
-    }
-    out
-}
-
-/// The answer as JSON, one object a line: the status, or the entries.
-pub fn json_lines(replies: &[ControlReply]) -> Result<String, serde_json::Error> {
-    let mut out = String::new();
-    for reply in replies {
-        match reply {
-            ControlReply::Status(status) => out.push_str(&json_line(status)?),
-            ControlReply::Entry(entry) => out.push_str(&json_line(entry)?),
-            ControlReply::End { .. } | ControlReply::Done(_) | ControlReply::Error { .. } => {}
-        }
-    }
-    Ok(out)
-}
 
 /// The counters: one JSON object, or `name value` lines, which scripts can read as well.
 pub fn stats(stats: &Stats, json: bool) -> Result<String, serde_json::Error> {
@@ -63,11 +36,13 @@ pub fn duration(seconds: u64) -> String {
     }
 }
 
-fn json_line(object: &impl Serialize) -> Result<String, serde_json::Error> {
+/// One object.
+pub fn json_line(object: &impl Serialize) -> Result<String, serde_json::Error> {
     Ok(text::ascii_safe_json(serde_json::to_string(object)?) + "\n")
 }
 
-fn status_text(status: &Status, now: u64, zone: &TimeZone) -> String {
+/// The answer to `status` as text; `now` in seconds since 1970 UTC.
+pub fn status_text(status: &Status, now: u64, zone: &TimeZone) -> String {
     let (start, stats) = (&status.start, &status.stats);
     let mode = match start.mode {
         Mode::Stealth => "stealth",
@@ -119,19 +94,18 @@ fn confinement(confinement: &Confinement) -> String {
     }
 }
 
-/// Sorted by what ends first.
-fn list_text(entries: &[&Entry], now: u64, zone: &TimeZone) -> String {
-    let mut entries: Vec<(String, &Entry)> =
-        entries.iter().map(|&entry| (show_target(&entry.target), entry)).collect();
-    entries.sort_by_key(|(_, entry)| (entry.until, entry.target));
-    let width = entries.iter().map(|(target, _)| target.len()).max().unwrap_or(0).max("ADDRESS".len());
-    let mut out = format!("{:<width$}  {:<30}  OFFENCE\n", "ADDRESS", "UNTIL");
-    for (target, entry) in entries {
+/// The answer to `list` as a table, sorted by what ends first.
+pub fn list(mut entries: Vec<Entry>, now: u64, zone: &TimeZone, out: &mut impl Write) -> io::Result<()> {
+    entries.sort_unstable_by_key(|entry| (entry.until, entry.target));
+    let widths = entries.iter().map(|entry| show_target(&entry.target).len());
+    let width = widths.max().unwrap_or(0).max("ADDRESS".len());
+    writeln!(out, "{:<width$}  {:<30}  OFFENCE", "ADDRESS", "UNTIL")?;
+    for entry in entries {
         let left = duration(entry.until.saturating_sub(now));
         let until = format!("{} ({left})", local(entry.until, zone));
-        out.push_str(&format!("{target:<width$}  {until:<30}  {}\n", entry.offence));
+        writeln!(out, "{:<width$}  {until:<30}  {}", show_target(&entry.target), entry.offence)?;
     }
-    out
+    Ok(())
 }
 
 fn local(seconds: u64, zone: &TimeZone) -> String {
@@ -169,14 +143,13 @@ mod tests {
         }
     }
 
-    fn entry(target: &str, until: u64) -> ControlReply {
-        let target = target.parse().unwrap();
-        ControlReply::Entry(Entry { target, since: NOW, until, offence: 2 })
+    fn entry(target: &str, until: u64) -> Entry {
+        Entry { target: target.parse().unwrap(), since: NOW, until, offence: 2 }
     }
 
     #[test]
     fn status_is_aligned_and_obeys_no_interface_name() {
-        let text = rendered(&[ControlReply::Status(Box::new(status()))], NOW, &TimeZone::UTC);
+        let text = status_text(&status(), NOW, &TimeZone::UTC);
         assert!(text.contains("running since    2026-11-21 23:36:21 (1h 1m)\n"), "{text}");
         assert!(
             text.contains(
@@ -191,15 +164,15 @@ mod tests {
 
     #[test]
     fn the_list_is_a_table_sorted_by_what_ends_first() {
-        let replies =
-            [entry("10.0.0.1/32", NOW + 90), entry("2001:db8::/64", NOW + 5), ControlReply::End { count: 2 }];
-        let text = rendered(&replies, NOW, &TimeZone::UTC);
+        let entries = vec![entry("10.0.0.1/32", NOW + 90), entry("2001:db8::/64", NOW + 5)];
+        let mut text = Vec::new();
+        list(entries, NOW, &TimeZone::UTC, &mut text).unwrap();
         let expected = "\
 ADDRESS        UNTIL                           OFFENCE
 2001:db8::/64  2026-11-22 00:38:06 (5s)        2
 10.0.0.1       2026-11-22 00:39:31 (1m 30s)    2
 ";
-        assert_eq!(text, expected);
+        assert_eq!(String::from_utf8(text).unwrap(), expected);
     }
 
     #[test]
@@ -222,9 +195,8 @@ ADDRESS        UNTIL                           OFFENCE
 
     #[test]
     fn json_is_one_object_for_each_block() {
-        let replies = [entry("10.0.0.1/32", NOW + 90), ControlReply::End { count: 1 }];
         let expected = format!(r#"{{"target":"10.0.0.1","since":{NOW},"until":{},"offence":2}}"#, NOW + 90);
-        assert_eq!(json_lines(&replies).unwrap(), expected + "\n");
+        assert_eq!(json_line(&entry("10.0.0.1/32", NOW + 90)).unwrap(), expected + "\n");
     }
 
     #[test]

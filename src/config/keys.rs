@@ -111,6 +111,8 @@ pub static KEYS: &[Key] = &[
         "each further offence makes the block this many times longer; 1 keeps it the same"),
     key("BLOCK_LIMIT", Ours, Number(1..=3000, |c, v| c.block_limit = v), "240",
         "blocks a minute of sources that may be forged; proven ones are not limited"),
+    key("MAX_BLOCKS", Ours, Number(256..=1_048_576, |c, v| c.max_blocks = v), "32768",
+        "blocks in force at once; the last eighth is kept for proven sources and operators"),
     key("PROTECT_ESTABLISHED", Ours, Switch(|c, v| c.protect_established = v), "1",
         "1 blocks nobody with an open connection to this host on evidence that somebody else may have forged"),
     key("TRIPWIRE", Ours, Switch(|c, v| c.tripwire = v), "1",

@@ -74,6 +74,8 @@ pub struct Config {
     pub block_time_max: u32,
     /// BLOCK_TIME_FACTOR.
     pub block_time_factor: u32,
+    /// MAX_BLOCKS.
+    pub max_blocks: u32,
     /// NEVER_BLOCK.
     pub never_block: Vec<IpNet>,
     /// STATE_DIR.
@@ -208,6 +210,7 @@ impl Config {
             block_time: 0,
             block_time_max: 0,
             block_time_factor: 0,
+            max_blocks: 0,
             never_block: Vec::new(),
             state_dir: PathBuf::new(),
             control_socket: PathBuf::new(),

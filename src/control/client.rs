@@ -3,7 +3,7 @@
 //! Run in a process of its own by an operator; holds no state and touches nothing but the socket and standard output.
 #![forbid(unsafe_code)]
 
-use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 
-use super::protocol::{ControlReply, ControlRequest, Done, DoneVerdict, show_target};
+use super::protocol::{ControlReply, ControlRequest, Done, DoneVerdict, Status, show_target};
 use crate::cli::status;
 use crate::event::{text::escaped, time::local_zone};
 
@@ -51,27 +51,34 @@ pub enum ClientError {
 
 /// `status [--json]`.
 pub fn status(socket: &Path, json: bool) -> ExitCode {
-    ended(ask(socket, &ControlRequest::Status).and_then(|replies| shown(&replies, json)))
+    ended(asked_status(socket).and_then(|status| {
+        print(&match json {
+            true => status::json_line(&status)?,
+            false => status::status_text(&status, now(), &local_zone()),
+        })
+    }))
 }
 
 /// `stats [--json]`: the `stats` object of the daemon's status.
 pub fn stats(socket: &Path, json: bool) -> ExitCode {
-    ended(ask(socket, &ControlRequest::Status).and_then(|replies| {
-        let status = replies.into_iter().find_map(|reply| match reply {
-            ControlReply::Status(status) => Some(status),
-            ControlReply::Entry(_)
-            | ControlReply::End { .. }
-            | ControlReply::Done(_)
-            | ControlReply::Error { .. } => None,
-        });
-        let status = status.ok_or_else(|| ClientError::BrokenOff(socket.to_owned()))?;
-        print(&status::stats(&status.stats, json)?)
-    }))
+    ended(asked_status(socket).and_then(|status| print(&status::stats(&status.stats, json)?)))
+}
+
+fn asked_status(socket: &Path) -> Result<Box<Status>, ClientError> {
+    let replies = ask(socket, &ControlRequest::Status)?;
+    let status = replies.into_iter().find_map(|reply| match reply {
+        ControlReply::Status(status) => Some(status),
+        ControlReply::Entry(_)
+        | ControlReply::End { .. }
+        | ControlReply::Done(_)
+        | ControlReply::Error { .. } => None,
+    });
+    status.ok_or_else(|| ClientError::BrokenOff(socket.to_owned()))
 }
 
 /// `list [--json]`.
 pub fn list(socket: &Path, json: bool) -> ExitCode {
-    ended(ask(socket, &ControlRequest::List).and_then(|replies| shown(&replies, json)))
+    ended(if json { list_json(socket) } else { list_text(socket) })
 }
 
 /// `block ADDRESS [SECONDS]`; without a time the daemon's BLOCK_TIME holds.
@@ -90,31 +97,77 @@ pub fn unblock_all(socket: &Path) -> ExitCode {
     ended(done(socket, &ControlRequest::UnblockAll, "Every source"))
 }
 
+/// Line by line as they come: nothing is kept.
+fn list_json(socket: &Path) -> Result<(), ClientError> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let printed = each(socket, &ControlRequest::List, |reply| match reply {
+        ControlReply::Entry(entry) => {
+            out.write_all(status::json_line(&entry)?.as_bytes()).map_err(ClientError::Print)
+        }
+        ControlReply::Status(_)
+        | ControlReply::End { .. }
+        | ControlReply::Done(_)
+        | ControlReply::Error { .. } => Ok(()),
+    });
+    enough(printed.and_then(|()| out.flush().map_err(ClientError::Print)))
+}
+
+/// A table, sorted: all entries are kept, none of its text.
+fn list_text(socket: &Path) -> Result<(), ClientError> {
+    let mut entries = Vec::new();
+    each(socket, &ControlRequest::List, |reply| {
+        if let ControlReply::Entry(entry) = reply {
+            entries.push(entry);
+        }
+        Ok(())
+    })?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let printed = status::list(entries, now(), &local_zone(), &mut out).and_then(|()| out.flush());
+    enough(printed.map_err(ClientError::Print))
+}
+
 /// Sends `request` and reads the whole answer.
 pub fn ask(path: &Path, request: &ControlRequest) -> Result<Vec<ControlReply>, ClientError> {
+    let mut replies = Vec::new();
+    each(path, request, |reply| {
+        replies.push(reply);
+        Ok(())
+    })?;
+    Ok(replies)
+}
+
+/// Sends `request` and hands over the answer line by line.
+fn each(
+    path: &Path,
+    request: &ControlRequest,
+    mut take: impl FnMut(ControlReply) -> Result<(), ClientError>,
+) -> Result<(), ClientError> {
     let failed = |source: io::Error| socket_error(path, source);
     let mut stream = UnixStream::connect(path).map_err(failed)?;
     stream.set_read_timeout(Some(ANSWER_TIME)).map_err(failed)?;
     stream.set_write_timeout(Some(ANSWER_TIME)).map_err(failed)?;
     // Where the daemon refuses us it hangs up at once, but its reason can be read still.
     let sent = stream.write_all(format!("{}\n", serde_json::to_string(request)?).as_bytes());
-    answer(path, stream).map_err(|error| match (sent, error) {
+    answer(path, stream, &mut take).map_err(|error| match (sent, error) {
         (Err(source), ClientError::BrokenOff(_)) => failed(source),
         (_, error) => error,
     })
 }
 
-fn answer(path: &Path, stream: UnixStream) -> Result<Vec<ControlReply>, ClientError> {
-    let mut replies = Vec::new();
+fn answer(
+    path: &Path,
+    stream: UnixStream,
+    take: &mut impl FnMut(ControlReply) -> Result<(), ClientError>,
+) -> Result<(), ClientError> {
     for line in BufReader::new(stream).lines() {
         let reply = serde_json::from_str(&line.map_err(|source| socket_error(path, source))?)?;
         if let ControlReply::Error { message } = reply {
             return Err(ClientError::Refused(message));
         }
         let last = ControlReply::is_last(&reply);
-        replies.push(reply);
+        take(reply)?;
         if last {
-            return Ok(replies);
+            return Ok(());
         }
     }
     Err(ClientError::BrokenOff(path.to_owned()))
@@ -134,12 +187,8 @@ fn socket_error(path: &Path, source: io::Error) -> ClientError {
     }
 }
 
-fn shown(replies: &[ControlReply], json: bool) -> Result<(), ClientError> {
-    if json {
-        return print(&status::json_lines(replies)?);
-    }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    print(&status::rendered(replies, now, &local_zone()))
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn done(socket: &Path, request: &ControlRequest, target: &str) -> Result<(), ClientError> {
@@ -167,11 +216,16 @@ fn outcome(target: &str, done: Done) -> Result<String, ClientError> {
     }
 }
 
-/// A reader that has seen enough (`list | head`) is no error.
 fn print(text: &str) -> Result<(), ClientError> {
-    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(ClientError::Print(error)),
-        Ok(()) | Err(_) => Ok(()),
+    let printed = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+    enough(printed.map_err(ClientError::Print))
+}
+
+/// A reader that has seen enough (`list | head`) is no error.
+fn enough(printed: Result<(), ClientError>) -> Result<(), ClientError> {
+    match printed {
+        Err(ClientError::Print(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
     }
 }
 

@@ -28,14 +28,17 @@ pub const TOKENS: u64 = CLIENTS as u64 + 1;
 /// Time from connecting until the question has come: whoever is silent must not keep others waiting for a place.
 pub const ASKING_TIME: Duration = Duration::from_secs(1);
 
-/// Time from connecting until the whole answer is read.
+/// Time from connecting until the whole answer is read; a list has as long for each of its pages.
 pub const CLIENT_TIME: Duration = Duration::from_secs(10);
 
 /// Pause after the system had no descriptor for a client: a ready listener would spin the event loop.
 const REST: Duration = Duration::from_secs(1);
 
-/// Bytes of replies kept for a client that does not read: room for as many list entries as there can be blocks.
+/// Bytes of replies kept for a client that does not read: more than a page of a list takes.
 pub const REPLY_LIMIT: usize = 4 * 1024 * 1024;
+
+/// Bytes of a list that go out together.
+const TOGETHER: usize = 16 * 1024;
 
 /// Why the control socket cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +66,17 @@ pub enum BindError {
 pub struct ClientId {
     slot: usize,
     serial: u64,
+}
+
+/// A client that is being sent a long answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// It has read everything.
+    Ready,
+    /// Something still waits for it.
+    Busy,
+    /// It is not there any more.
+    Gone,
 }
 
 /// One request.
@@ -162,6 +176,29 @@ impl ControlServer {
     /// Whether `client` still waits for (more of) its answer.
     pub fn is_waiting(&self, client: ClientId) -> bool {
         matches!(self.clients.get(client.slot), Some(Some(found)) if found.serial == client.serial && !found.complete)
+    }
+
+    /// Whether `client` has read all that it was sent.
+    pub fn reader(&self, client: ClientId) -> Reader {
+        match self.clients.get(client.slot) {
+            Some(Some(found)) if found.serial == client.serial => {
+                if found.reply.is_empty() {
+                    Reader::Ready
+                } else {
+                    Reader::Busy
+                }
+            }
+            Some(_) | None => Reader::Gone,
+        }
+    }
+
+    /// Gives `client` its time anew: it has read a page of its list and gets the next.
+    pub fn prolong(&mut self, client: ClientId, now: Instant) {
+        if let Some(Some(found)) = self.clients.get_mut(client.slot)
+            && found.serial == client.serial
+        {
+            found.deadline = now + CLIENT_TIME;
+        }
     }
 
     /// When [`ControlServer::sweep`] has something to do; `None` while there is nothing to wait for.
@@ -334,10 +371,11 @@ impl Client {
         if self.reply.len() + line.len() > REPLY_LIMIT {
             return Fate::Close;
         }
-        let waiting = !self.reply.is_empty();
+        let before = self.reply.len();
         self.reply.extend(line);
-        // What waits already goes out when epoll says that there is room.
-        if waiting { Fate::Keep } else { self.send() }
+        // What waits goes out when epoll says that there is room. The lines of a list wait for each other.
+        let fills_up = before < TOGETHER && self.reply.len() >= TOGETHER;
+        if fills_up || before == 0 && self.complete { self.send() } else { Fate::Keep }
     }
 
     fn send(&mut self) -> Fate {

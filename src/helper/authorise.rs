@@ -14,18 +14,16 @@ use crate::protocol::Outcome;
 pub const WIDEST_V4: u8 = 24;
 /// Widest IPv6 prefix that may be blocked: what a site is given (RFC 6177).
 pub const WIDEST_V6: u8 = 48;
-/// Blocks that may be in force at once; 45 bytes each in the record.
-pub const MAX_BLOCKS: usize = 32_768;
 /// Networks that `Protect` may add.
 pub const MAX_PROTECTED: usize = 4_096;
 
 /// New blocks a minute, and at once. The sensor's own budget is tighter; this one is for a captured sensor.
 const BLOCKS_A_MINUTE: u32 = 2_400;
 const BLOCKS_AT_ONCE: u32 = 800;
-/// As many more, and this part of the table, are for those that no flood of forged sources can ask for.
+/// As many more, and this part of MAX_BLOCKS, are for those that no flood of forged sources can ask for.
 const RESERVED_A_MINUTE: u32 = 600;
 const RESERVED_AT_ONCE: u32 = 200;
-const RESERVED_BLOCKS: usize = MAX_BLOCKS / 8;
+const RESERVED_PART: usize = 8;
 /// The operator's requests have a budget of their own, so that a flood cannot lock the operator out.
 const OTHERS_A_MINUTE: u32 = 6_000;
 const OTHERS_AT_ONCE: u32 = 2_000;
@@ -49,6 +47,7 @@ pub struct Authority {
     surroundings: Vec<IpNet>,
     protected: Vec<IpNet>,
     never: Networks,
+    max_blocks: usize,
     blocks: Budget,
     reserve: Budget,
     others: Budget,
@@ -64,13 +63,14 @@ pub enum Standing {
 }
 
 impl Authority {
-    /// Judges by the `configured` never-block set; `uptime` in milliseconds.
-    pub fn new(configured: Vec<IpNet>, uptime: u64) -> Authority {
+    /// Judges by the `configured` never-block set and MAX_BLOCKS; `uptime` in milliseconds.
+    pub fn new(configured: Vec<IpNet>, max_blocks: u32, uptime: u64) -> Authority {
         let mut authority = Authority {
             configured,
             surroundings: Vec::new(),
             protected: Vec::new(),
             never: Networks::default(),
+            max_blocks: max_blocks as usize,
             blocks: Budget::new(BLOCKS_A_MINUTE, BLOCKS_AT_ONCE, uptime),
             reserve: Budget::new(RESERVED_A_MINUTE, RESERVED_AT_ONCE, uptime),
             others: Budget::new(OTHERS_A_MINUTE, OTHERS_AT_ONCE, uptime),
@@ -120,8 +120,8 @@ impl Authority {
     /// Whether there is room for one more block of this standing beside the `held` ones.
     pub fn has_room(&self, held: usize, standing: Standing) -> bool {
         match standing {
-            Standing::Claimed => held < MAX_BLOCKS - RESERVED_BLOCKS,
-            Standing::Proved => held < MAX_BLOCKS,
+            Standing::Claimed => held < self.max_blocks - self.max_blocks / RESERVED_PART,
+            Standing::Proved => held < self.max_blocks,
         }
     }
 
@@ -156,12 +156,14 @@ impl Authority {
 mod tests {
     use super::*;
 
+    const MAX_BLOCKS: u32 = 32_768;
+
     fn net(text: &str) -> IpNet {
         text.parse().unwrap()
     }
 
     fn authority() -> Authority {
-        let mut authority = Authority::new(vec![net("10.0.0.0/8"), net("2001:db8:1::/48")], 0);
+        let mut authority = Authority::new(vec![net("10.0.0.0/8"), net("2001:db8:1::/48")], MAX_BLOCKS, 0);
         authority.surround(vec![net("192.0.2.1/32"), net("fe80::1/128")]);
         authority
     }
@@ -208,9 +210,9 @@ mod tests {
     fn a_full_table_refuses_without_charging() {
         let mut authority = authority();
         for _ in 0..BLOCKS_AT_ONCE * 2 {
-            assert_eq!(authority.grant(MAX_BLOCKS, Standing::Proved, 0), Err(Outcome::RefusedFull));
+            assert_eq!(authority.grant(MAX_BLOCKS as usize, Standing::Proved, 0), Err(Outcome::RefusedFull));
         }
-        assert_eq!(authority.grant(MAX_BLOCKS - 1, Standing::Proved, 0), Ok(()));
+        assert_eq!(authority.grant(MAX_BLOCKS as usize - 1, Standing::Proved, 0), Ok(()));
     }
 
     #[test]

@@ -45,10 +45,12 @@ pub enum Action {
         /// What was blocked.
         target: IpNet,
     },
-    /// Stream the list.
+    /// Stream a page of the list.
     List {
         /// The request's number.
         id: u64,
+        /// What the page before ended with.
+        after: Option<IpNet>,
     },
     /// Lift every block.
     Flush {
@@ -141,16 +143,17 @@ impl Core {
                 let standing = if verified { Standing::Proved } else { Standing::Claimed };
                 return self.decide_block(asked, (seconds, standing), pending, now);
             }
-            // Neither costs more than its frame, and an end must never be refused.
+            // None of them costs more than its frames, which the sensor must take; and an end must never be refused.
             Request::Ping { .. } => return Action::Answer(Reply::Pong { id }),
             Request::Stop { .. } => return Action::Stop { id },
+            Request::List { after: after @ Some(_), .. } => return Action::List { id, after },
             Request::Protect { network, .. } => {
                 self.authority.protect(network, now.uptime).map(|()| Action::Protect { id })
             }
             Request::Traps { datagrams, page, .. } => self.permit(Action::Traps { id, datagrams, page }, now),
             Request::Spare { address, .. } => self.permit(Action::Spare { id, address }, now),
             Request::Unblock { target, .. } => self.permit(Action::Unblock { id, target }, now),
-            Request::List { .. } => self.permit(Action::List { id }, now),
+            Request::List { after, .. } => self.permit(Action::List { id, after }, now),
             Request::Flush { .. } => self.permit(Action::Flush { id }, now),
         };
         decided.unwrap_or_else(|outcome| Action::Answer(done(id, outcome)))
@@ -186,7 +189,7 @@ impl Core {
     /// Takes over what a ledger held. A block lasts no longer than it was granted for, wherever the clock stands now;
     /// what may no longer be blocked is dropped.
     pub fn restore(&mut self, entries: BTreeMap<IpNet, Block>, now: Now) -> Leftovers {
-        let mut left = Leftovers::default();
+        let (mut left, mut in_force) = (Leftovers::default(), Vec::with_capacity(entries.len()));
         for (target, mut block) in entries {
             block.until = block.until.min(now.utc.saturating_add(block.until.saturating_sub(block.since)));
             block.since = block.since.min(now.utc);
@@ -197,10 +200,10 @@ impl Core {
                 self.escalation.remember(target, Block { with: Responses::NONE, ..block });
                 left.ended.push((target, block));
             } else {
-                self.escalation.enter(target, block);
+                in_force.push((target, block));
             }
         }
-        self.escalation.expire(now.utc);
+        self.escalation.enter_all(in_force.into_iter());
         left.ended.retain(|(_, block)| !block.with.is_empty());
         left
     }
@@ -228,7 +231,7 @@ mod tests {
 
     fn core() -> Core {
         let terms = Terms { first: 60_000, longest: 600_000, factor: 2 };
-        let authority = Authority::new(vec![net("10.0.0.0/8")], 0);
+        let authority = Authority::new(vec![net("10.0.0.0/8")], 32_768, 0);
         Core { authority, escalation: Escalation::new(terms), run_only: RunOnly::default() }
     }
 
@@ -307,7 +310,8 @@ mod tests {
             block(&mut core, &target.to_string(), 0, at(0)) == Err(Outcome::RefusedRate)
         });
         assert!(refused.count() > 90_000);
-        assert_eq!(core.decide(&Request::List { id: 2 }, 0, at(0)), Action::List { id: 2 });
+        let list = Request::List { id: 2, after: None };
+        assert_eq!(core.decide(&list, 0, at(0)), Action::List { id: 2, after: None });
         assert_eq!(core.decide(&Request::Flush { id: 3 }, 0, at(0)), Action::Flush { id: 3 });
     }
 

@@ -5,18 +5,18 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::authorise::{WIDEST_V4, WIDEST_V6};
+use super::record::Record;
 use crate::networks::Networks;
 use crate::protocol::Responses;
 
 /// How long an offence is remembered after its block has ended.
 pub const MEMORY: u64 = 7 * 24 * 3600 * 1000;
-/// Offenders remembered beside those that are blocked; past it the oldest eighth is forgotten.
+/// Offenders remembered beside those that are blocked; past it the oldest is forgotten.
 pub const MAX_OFFENDERS: usize = 32_768;
 /// Longest block, also for an operator: a year.
 pub const LONGEST: u64 = 365 * 24 * 3600 * 1000;
@@ -69,15 +69,14 @@ impl Block {
 /// All blocks in force and all offences remembered.
 pub struct Escalation {
     terms: Terms,
-    blocks: BTreeMap<IpNet, Block>,
-    offenders: BTreeMap<IpNet, Block>,
-    next_end: u64,
+    blocks: Record,
+    offenders: Record,
 }
 
 impl Escalation {
     /// Nothing blocked, nobody known.
     pub fn new(terms: Terms) -> Escalation {
-        Escalation { terms, blocks: BTreeMap::new(), offenders: BTreeMap::new(), next_end: u64::MAX }
+        Escalation { terms, blocks: Record::default(), offenders: Record::default() }
     }
 
     /// The block that a new offence of `target` earns at `now`; enters nothing. `seconds` other than 0 is an
@@ -107,13 +106,17 @@ impl Escalation {
     pub fn enter(&mut self, target: IpNet, block: Block) {
         self.offenders.remove(&target);
         self.blocks.insert(target, block);
-        self.next_end = self.next_end.min(block.until);
+    }
+
+    /// Enters what a ledger held, before anything else.
+    pub fn enter_all(&mut self, blocks: impl Iterator<Item = (IpNet, Block)>) {
+        self.blocks = blocks.collect();
     }
 
     /// Remembers an offence whose block has ended.
     pub fn remember(&mut self, target: IpNet, block: Block) {
         if self.offenders.len() >= MAX_OFFENDERS {
-            self.forget_oldest();
+            self.offenders.take_first();
         }
         self.offenders.insert(target, block);
     }
@@ -126,38 +129,31 @@ impl Escalation {
 
     /// Lifts and forgives everything. Returns the blocks there were.
     pub fn lift_all(&mut self) -> BTreeMap<IpNet, Block> {
-        self.offenders.clear();
-        std::mem::take(&mut self.blocks)
+        self.offenders = Record::default();
+        std::mem::take(&mut self.blocks).into_blocks()
     }
 
     /// Ends every block at `now`, and remembers why. Returns them.
     pub fn end_all(&mut self, now: u64) -> Vec<(IpNet, Block)> {
-        self.blocks.values_mut().for_each(|block| block.until = block.until.min(now));
+        self.blocks.change_all(|block| block.until = block.until.min(now));
         self.expire(now)
     }
 
     /// Takes what has ended out of the list, and forgets what is too long ago. Returns the blocks that ended, as they
     /// were; what is remembered of them has nothing in force.
     pub fn expire(&mut self, now: u64) -> Vec<(IpNet, Block)> {
-        let mut ended = Vec::new();
-        self.blocks.retain(|target, block| {
-            let lasts = block.until > now;
-            if !lasts {
-                ended.push((*target, *block));
-            }
-            lasts
-        });
-        self.offenders.retain(|_, block| now < block.until.saturating_add(MEMORY));
+        let ended: Vec<(IpNet, Block)> = std::iter::from_fn(|| self.blocks.take_ended(now)).collect();
+        let forgotten = now.checked_sub(MEMORY);
+        while forgotten.and_then(|long_ago| self.offenders.take_ended(long_ago)).is_some() {}
         for (target, block) in &ended {
             self.remember(*target, Block { with: Responses::NONE, ..*block });
         }
-        self.next_end = self.blocks.values().map(|block| block.until).min().unwrap_or(u64::MAX);
         ended
     }
 
     /// When [`expire`](Self::expire) will next have something to do.
     pub fn next_end(&self) -> Option<u64> {
-        Some(self.next_end).filter(|&end| end != u64::MAX)
+        self.blocks.first_end()
     }
 
     /// Blocks in the record.
@@ -186,7 +182,7 @@ impl Escalation {
             (widest..=target.prefix_len()).filter_map(|prefix| IpNet::new(target.addr(), prefix).ok());
         around
             .map(|network| network.trunc())
-            .any(|it| self.blocks.contains_key(&it) || self.offenders.contains_key(&it))
+            .any(|it| self.blocks.get(&it).is_some() || self.offenders.get(&it).is_some())
     }
 
     /// The block of exactly `target`.
@@ -196,23 +192,23 @@ impl Escalation {
 
     /// Blocks that touch `never`.
     pub fn covered_by(&self, never: &Networks) -> Vec<IpNet> {
-        self.blocks.keys().filter(|target| never.overlaps(target)).copied().collect()
+        let targets = self.blocks.after(None).map(|(target, _)| target);
+        targets.filter(|target| never.overlaps(target)).collect()
     }
 
     /// The first block in force after `last` in the order of addresses: a list that needs no copy.
     pub fn after(&self, last: Option<IpNet>, now: u64) -> Option<(IpNet, Block)> {
-        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rest = self.blocks.range((from, Bound::Unbounded));
-        rest.find(|(_, block)| block.until > now).map(|(target, block)| (*target, *block))
+        self.blocks.after(last).find(|(_, block)| block.until > now)
     }
 
     /// Moves every time by `step` milliseconds: the wall clock was set, the time that is left was not.
     pub fn shift(&mut self, step: i64) {
-        for block in self.blocks.values_mut().chain(self.offenders.values_mut()) {
+        let shift = |block: &mut Block| {
             block.since = block.since.saturating_add_signed(step);
             block.until = block.until.saturating_add_signed(step);
-        }
-        self.next_end = self.blocks.values().map(|block| block.until).min().unwrap_or(u64::MAX);
+        };
+        self.blocks.change_all(shift);
+        self.offenders.change_all(shift);
     }
 
     /// How many [`entries`](Self::entries) there are.
@@ -222,14 +218,7 @@ impl Escalation {
 
     /// Everything worth keeping: blocks in force and offences remembered.
     pub fn entries(&self) -> impl Iterator<Item = (IpNet, Block)> + '_ {
-        self.blocks.iter().chain(&self.offenders).map(|(target, block)| (*target, *block))
-    }
-
-    fn forget_oldest(&mut self) {
-        let mut ends: Vec<u64> = self.offenders.values().map(|block| block.until).collect();
-        let eighth = ends.len() / 8;
-        let (_, &mut limit, _) = ends.select_nth_unstable(eighth);
-        self.offenders.retain(|_, block| block.until > limit);
+        self.blocks.after(None).chain(self.offenders.after(None))
     }
 }
 
@@ -330,8 +319,8 @@ mod tests {
             );
         }
         assert!(record.offenders.len() <= MAX_OFFENDERS);
-        assert!(!record.offenders.contains_key(&target(0)));
-        assert!(record.offenders.contains_key(&target(count - 1)));
+        assert!(record.offenders.get(&target(0)).is_none());
+        assert!(record.offenders.get(&target(count - 1)).is_some());
     }
 
     #[test]

@@ -149,8 +149,9 @@ pub struct Jobs {
 impl Jobs {
     /// Adds one. Ends of blocks are never turned away: there are no more of them than blocks.
     pub fn push(&mut self, mut job: Job) {
-        let waiting = self.list.iter().filter(|other| matches!(other.purpose, Purpose::Block(_))).count();
-        if waiting >= WAITING && matches!(job.purpose, Purpose::Block(_)) {
+        let is_block = |job: &Job| matches!(job.purpose, Purpose::Block(_));
+        // Ends are not counted against the list: a great many may come at once.
+        if is_block(&job) && self.list.iter().filter(|other| is_block(other)).count() >= WAITING {
             job.go_without_programs();
         }
         self.list.push_back(job);

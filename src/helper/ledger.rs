@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::authorise::{MAX_BLOCKS, WIDEST_V4, WIDEST_V6};
+use super::authorise::{WIDEST_V4, WIDEST_V6};
 use super::escalation::{Block, LONGEST, MAX_OFFENDERS};
 use crate::protocol::Responses;
 use crate::protocol::settings::LEDGER;
@@ -24,9 +24,6 @@ const NEW_NAME: &str = "ledger.new";
 const MAX_LINE: usize = 256;
 /// Lines beyond twice the live ones before the file is written anew.
 const SLACK: usize = 256;
-/// Longest file that is read, bytes. A sparse file of any size costs whoever plants it nothing, and the next start
-/// its time limit.
-const LONGEST_FILE: u64 = ((SLACK + 2 * (MAX_BLOCKS + MAX_OFFENDERS)) * MAX_LINE) as u64;
 /// After a failed write the next try is this much later, milliseconds.
 const RETRY: u64 = 10_000;
 
@@ -90,8 +87,9 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens or creates the ledger in `folder` and reads it.
-    pub fn open(folder: &Path) -> Result<(Ledger, Loaded), LedgerError> {
+    /// Opens or creates the ledger in `folder` and reads it: the blocks that there may be, and as many offenders as are
+    /// remembered.
+    pub fn open(folder: &Path, max_blocks: u32) -> Result<(Ledger, Loaded), LedgerError> {
         let path = folder.join(LEDGER);
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true).mode(0o600);
@@ -99,7 +97,9 @@ impl Ledger {
         options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let file = options.open(&path).map_err(|error| opening(&path, error))?;
         check_owner(&path, &file)?;
-        let loaded = read(BufReader::new((&file).take(LONGEST_FILE))).map_err(io_error("read", &path))?;
+        let room = max_blocks as usize + MAX_OFFENDERS;
+        let input = BufReader::new((&file).take(longest_file(room)));
+        let loaded = read(input, room).map_err(io_error("read", &path))?;
         // A torn or foreign line must not get ours appended to it.
         let broken = (loaded.torn || loaded.foreign > 0).then_some(0);
         let lines = loaded.lines;
@@ -213,7 +213,7 @@ fn check_owner(path: &Path, file: &File) -> Result<(), LedgerError> {
 }
 
 /// Reads any bytes; memory is bounded by the number of targets we would keep.
-fn read(mut input: impl BufRead) -> io::Result<Loaded> {
+fn read(mut input: impl BufRead, room: usize) -> io::Result<Loaded> {
     let (mut loaded, mut line) = (Loaded::default(), Vec::with_capacity(MAX_LINE));
     while let Some(ending) = next_line(&mut input, &mut line)? {
         loaded.lines = loaded.lines.saturating_add(1);
@@ -221,7 +221,7 @@ fn read(mut input: impl BufRead) -> io::Result<Loaded> {
             Some(known) if known.offence == 0 => {
                 loaded.entries.remove(&known.target);
             }
-            Some(known) if has_room(&loaded.entries, &known.target) => {
+            Some(known) if loaded.entries.len() < room || loaded.entries.contains_key(&known.target) => {
                 let Line { target: _, since, until, offence, with } = known;
                 let block = Block { since, until, offence, with };
                 loaded.entries.insert(known.target, block);
@@ -266,16 +266,18 @@ fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option<
     }
 }
 
+/// Longest file that is read, bytes, where `room` targets are kept. A sparse file of any size costs whoever plants it
+/// nothing, and the next start its time limit.
+fn longest_file(room: usize) -> u64 {
+    ((SLACK + 2 * room) * MAX_LINE) as u64
+}
+
 fn parse(line: &[u8]) -> Option<Line> {
     let line: Line = serde_json::from_slice(line).ok()?;
     let widest = if line.target.addr().is_ipv4() { WIDEST_V4 } else { WIDEST_V6 };
     let length = line.until.checked_sub(line.since)?;
     let sound = line.target == line.target.trunc() && line.target.prefix_len() >= widest && length <= LONGEST;
     sound.then_some(line)
-}
-
-fn has_room(entries: &BTreeMap<IpNet, Block>, target: &IpNet) -> bool {
-    entries.len() < MAX_BLOCKS + MAX_OFFENDERS || entries.contains_key(target)
 }
 
 #[cfg(test)]
@@ -295,7 +297,7 @@ mod tests {
     }
 
     fn reread(folder: &Path) -> Loaded {
-        Ledger::open(folder).unwrap().1
+        Ledger::open(folder, 1_000).unwrap().1
     }
 
     /// Commits with a record that is said to be large enough to let the file be.
@@ -306,7 +308,7 @@ mod tests {
     #[test]
     fn what_was_noted_comes_back_and_the_last_word_counts() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut ledger, loaded) = Ledger::open(folder.path()).unwrap();
+        let (mut ledger, loaded) = Ledger::open(folder.path(), 1_000).unwrap();
         assert_eq!(loaded, Loaded::default());
         ledger.note(net("192.0.2.1/32"), block(1));
         ledger.note(net("2001:db8::/64"), block(1));
@@ -324,14 +326,14 @@ mod tests {
     #[test]
     fn a_torn_last_line_is_dropped_and_never_joined_by_the_next() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut ledger, _) = Ledger::open(folder.path()).unwrap();
+        let (mut ledger, _) = Ledger::open(folder.path(), 1_000).unwrap();
         ledger.note(net("192.0.2.1/32"), block(1));
         ledger.note(net("192.0.2.2/32"), block(1));
         append(&mut ledger);
         let path = folder.path().join(LEDGER);
         let length = fs::metadata(&path).unwrap().len();
         OpenOptions::new().write(true).open(&path).unwrap().set_len(length - 9).unwrap();
-        let (mut ledger, loaded) = Ledger::open(folder.path()).unwrap();
+        let (mut ledger, loaded) = Ledger::open(folder.path(), 1_000).unwrap();
         assert!(loaded.torn && loaded.foreign == 0 && loaded.entries.len() == 1);
         ledger.note(net("192.0.2.3/32"), block(1));
         let record = [(net("192.0.2.1/32"), block(1)), (net("192.0.2.3/32"), block(1))];
@@ -352,7 +354,7 @@ mod tests {
             "\n",
             "rm -rf /\n",
         );
-        let loaded = read(text.as_bytes()).unwrap();
+        let loaded = read(text.as_bytes(), 1_000).unwrap();
         assert_eq!((loaded.entries.len(), loaded.foreign, loaded.torn), (1, 6, false));
     }
 
@@ -366,13 +368,13 @@ mod tests {
     #[test]
     fn a_file_of_any_size_is_read_in_no_time_and_written_anew() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut ledger, _) = Ledger::open(folder.path()).unwrap();
+        let (mut ledger, _) = Ledger::open(folder.path(), 1_000).unwrap();
         ledger.note(net("192.0.2.1/32"), block(1));
         append(&mut ledger);
         let path = folder.path().join(LEDGER);
         // Would be read for hours.
         OpenOptions::new().write(true).open(&path).unwrap().set_len(8 << 40).unwrap();
-        let (mut ledger, loaded) = Ledger::open(folder.path()).unwrap();
+        let (mut ledger, loaded) = Ledger::open(folder.path(), 1_000).unwrap();
         assert_eq!((loaded.entries.len(), loaded.torn), (1, true));
         ledger.commit(loaded.entries.into_iter(), 1, 0).unwrap();
         assert!(fs::metadata(&path).unwrap().len() < 1000);
@@ -381,7 +383,7 @@ mod tests {
     #[test]
     fn the_file_is_written_anew_when_it_has_outgrown_the_record() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut ledger, _) = Ledger::open(folder.path()).unwrap();
+        let (mut ledger, _) = Ledger::open(folder.path(), 1_000).unwrap();
         let record = [(net("192.0.2.1/32"), block(7))];
         for _ in 0..SLACK * 3 {
             ledger.note(record[0].0, record[0].1);
@@ -398,7 +400,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(LEDGER);
         let refused = |what: &str| {
-            let error = Ledger::open(folder.path()).err().unwrap().to_string();
+            let error = Ledger::open(folder.path(), 1_000).err().unwrap().to_string();
             assert!(error.contains(what), "{error}");
             fs::remove_file(&path).unwrap();
         };
@@ -417,7 +419,7 @@ mod tests {
         let victim = folder.path().join("victim");
         fs::write(&victim, "precious").unwrap();
         std::os::unix::fs::symlink(&victim, folder.path().join(NEW_NAME)).unwrap();
-        let (mut ledger, _) = Ledger::open(folder.path()).unwrap();
+        let (mut ledger, _) = Ledger::open(folder.path(), 1_000).unwrap();
         ledger.renew();
         ledger.commit([(net("192.0.2.1/32"), block(1))].into_iter(), 1, 0).unwrap();
         assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
@@ -427,7 +429,7 @@ mod tests {
     #[test]
     fn after_a_failed_write_nothing_is_lost_and_the_next_try_waits() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut ledger, _) = Ledger::open(folder.path()).unwrap();
+        let (mut ledger, _) = Ledger::open(folder.path(), 1_000).unwrap();
         ledger.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let record = [(net("192.0.2.1/32"), block(1))];
         ledger.note(record[0].0, record[0].1);
@@ -441,7 +443,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
-            let loaded = read(bytes.as_slice()).unwrap();
+            let loaded = read(bytes.as_slice(), 1_000).unwrap();
             let ends = bytes.iter().filter(|&&byte| byte == b'\n').count();
             prop_assert_eq!(loaded.lines, ends + usize::from(bytes.last().is_some_and(|&byte| byte != b'\n')));
         }
@@ -456,7 +458,7 @@ mod tests {
                 line
             }).collect();
             let part = &whole[..cut.min(whole.len())];
-            let loaded = read(part).unwrap();
+            let loaded = read(part, 1_000).unwrap();
             prop_assert_eq!(loaded.entries.len(), part.iter().filter(|&&byte| byte == b'\n').count());
             prop_assert_eq!(loaded.foreign, 0);
         }

@@ -19,6 +19,7 @@ pub mod jobs;
 pub mod ledger;
 pub mod nftables;
 pub mod only_one;
+pub mod record;
 pub mod respond;
 pub mod route;
 pub mod ruleset;

@@ -19,8 +19,8 @@ use crate::netlink::{Message, Socket};
 use crate::networks::Networks;
 use crate::protocol::{Datagrams, Outcome, Page};
 
-/// One batch may be this long, bytes: room for as many blocks as the largest set holds.
-const LONGEST_BATCH: usize = 16 << 20;
+/// One batch may be this long, bytes: room for [`MOST_BLOCKS`](crate::protocol::settings::MOST_BLOCKS) of 48 bytes.
+const LONGEST_BATCH: usize = 64 << 20;
 /// Commands in one batch where the system does not allow [`LONGEST_BATCH`]; well within the default of 208 KiB.
 const COMMANDS_PER_SHORT_BATCH: usize = 4;
 
@@ -54,7 +54,7 @@ pub enum NftablesError {
         /// What was tried.
         step: &'static str,
     },
-    /// The set holds [`ruleset::SET_CAPACITY`] elements.
+    /// The set holds as many elements as it may: see [`ruleset::capacity`].
     #[error("cannot {step} in nftables: the set is full; lift blocks or shorten BLOCK_TIME")]
     Full {
         /// What was tried.
@@ -103,6 +103,8 @@ pub type Result<T> = std::result::Result<T, NftablesError>;
 pub struct Nftables {
     socket: Socket,
     sets: BTreeSet<BlockSet>,
+    /// Of each set of blocks.
+    capacity: u32,
     /// Rules that we made and that must be there.
     rules: usize,
     /// None where it is not wanted, or the kernel lacks what it takes.
@@ -111,11 +113,11 @@ pub struct Nftables {
 
 impl Nftables {
     /// Opens the socket, makes sure of nf_tables and of our right to change it, and finds the table of an earlier run,
-    /// which [`Nftables::list`] can then read. Changes nothing.
-    pub fn open(tripwire: Option<Tripwire>) -> Result<Nftables> {
+    /// which [`Nftables::list`] can then read. Changes nothing. Sets made from now on have this `capacity`.
+    pub fn open(tripwire: Option<Tripwire>, capacity: u32) -> Result<Nftables> {
         let socket = Socket::open(libc::NETLINK_NETFILTER, 0).map_err(NftablesError::Socket)?;
         socket.widen_send_buffer(LONGEST_BATCH).map_err(NftablesError::Socket)?;
-        let mut nftables = Nftables { socket, sets: BTreeSet::new(), rules: 0, tripwire };
+        let mut nftables = Nftables { socket, sets: BTreeSet::new(), capacity, rules: 0, tripwire };
         nftables.ask_generation()?;
         nftables.sets = nftables.find_sets()?;
         Ok(nftables)
@@ -127,17 +129,20 @@ impl Nftables {
         let sets =
             BlockSet::SINGLES.into_iter().chain(blocks.iter().map(|block| BlockSet::of(&block.target)));
         let sets: BTreeSet<BlockSet> = sets.collect();
-        let mut commands = ruleset::table(never);
+        let mut commands = ruleset::table(never, self.capacity);
         commands.extend(
-            sets.iter().filter(|set| !BlockSet::SINGLES.contains(set)).copied().flat_map(ruleset::new_set),
+            sets.iter()
+                .filter(|set| !BlockSet::SINGLES.contains(set))
+                .flat_map(|set| ruleset::new_set(*set, self.capacity)),
         );
         let without_tripwire = commands.len();
         commands.extend(self.tripwire.iter().flat_map(Tripwire::make));
-        let mut done = self.install_together(&commands, ruleset::add_blocks(blocks));
+        let mut elements = ruleset::add_blocks(blocks);
+        let mut done = self.install_together(&mut commands, &mut elements);
         if let (Err(NftablesError::Unsupported { .. }), Some(_)) = (&done, &self.tripwire) {
             self.tripwire = None;
             commands.truncate(without_tripwire);
-            done = self.install_together(&commands, ruleset::add_blocks(blocks));
+            done = self.install_together(&mut commands, &mut elements);
         }
         done?;
         (self.sets, self.rules) = (sets, rules_in(&commands));
@@ -145,9 +150,12 @@ impl Nftables {
     }
 
     /// In one batch; or, if the system takes no batch so long, in short ones, the table first.
-    fn install_together(&mut self, table: &[Command], elements: Vec<Command>) -> Result<()> {
-        let whole = [table, &elements].concat();
-        match self.apply(&whole) {
+    fn install_together(&mut self, table: &mut Vec<Command>, elements: &mut Vec<Command>) -> Result<()> {
+        let length = table.len();
+        table.append(elements);
+        let whole = self.apply(table);
+        *elements = table.split_off(length);
+        match whole {
             Err(NftablesError::Refused { source, .. }) if source.raw_os_error() == Some(libc::EMSGSIZE) => {
                 self.apply(table)?;
                 elements.chunks(COMMANDS_PER_SHORT_BATCH).try_for_each(|chunk| self.apply(chunk))
@@ -169,7 +177,8 @@ impl Nftables {
     fn block_together(&mut self, blocks: &[Block]) -> Result<()> {
         let needed: BTreeSet<BlockSet> = blocks.iter().map(|block| BlockSet::of(&block.target)).collect();
         let missing: Vec<BlockSet> = needed.difference(&self.sets).copied().collect();
-        let mut commands: Vec<Command> = missing.iter().copied().flat_map(ruleset::new_set).collect();
+        let mut commands: Vec<Command> =
+            missing.iter().flat_map(|set| ruleset::new_set(*set, self.capacity)).collect();
         let rules = rules_in(&commands);
         commands.extend(ruleset::refresh_blocks(blocks));
         self.apply(&commands)?;

@@ -13,11 +13,11 @@ use ipnet::IpNet;
 use super::error::HelperError;
 use super::nftables::{Nftables, NftablesError};
 use super::route::Routes;
-use super::ruleset::Block;
+use super::ruleset::{self, Block};
 use super::tripwire::Tripwire;
 use crate::netlink::surroundings::Surroundings;
 use crate::networks::Networks;
-use crate::protocol::{Datagrams, Outcome, Page, Response, Responses, Terms};
+use crate::protocol::{Datagrams, Outcome, Page, Response, Responses, Settings};
 
 /// The system refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -88,10 +88,12 @@ pub struct System {
 }
 
 impl System {
-    /// Opens what `responses` take. Changes nothing yet.
-    pub fn open(responses: &[Response], tripwire: Option<Terms>) -> Result<System, HelperError> {
-        let asked = |response| responses.contains(&response);
-        let nftables = asked(Response::Nftables).then(|| Nftables::open(tripwire.map(Tripwire::new)));
+    /// Opens what the configured responses take. Changes nothing yet.
+    pub fn open(settings: &Settings) -> Result<System, HelperError> {
+        let asked = |response| settings.block_with.contains(&response);
+        let tripwire = settings.tripwire.clone().map(Tripwire::new);
+        let capacity = ruleset::capacity(settings.max_blocks);
+        let nftables = asked(Response::Nftables).then(|| Nftables::open(tripwire, capacity));
         let nftables = nftables.transpose().map_err(Refusal::from)?;
         let routes = asked(Response::Route).then(Routes::open).transpose()?;
         let surroundings = Surroundings::open().map_err(HelperError::Surroundings)?;

@@ -20,7 +20,7 @@ use crate::networks::Networks;
 
 /// Our table, of the family `inet`. Nobody else's is ever touched.
 pub const TABLE: &str = "portsentry";
-/// The kernel refuses more elements in one set of blocks.
+/// The kernel refuses more elements in one set of blocks; at least so many there may always be.
 pub const SET_CAPACITY: u32 = 1 << 17;
 /// The base chain.
 pub(super) const PROBE: &str = "probe";
@@ -28,6 +28,12 @@ pub(super) const PROBE: &str = "probe";
 const PREFIXES: &str = "prefixes";
 /// `LOOPBACK_IFINDEX` of net/flow.h: `lo` is the first interface of every network namespace.
 const LOOPBACK_INDEX: u32 = 1;
+
+/// What each set of blocks holds where there may be `blocks` in all: some more, as what has ended is in the set until
+/// the kernel's next round. A set's buckets are made for its capacity: 16 bytes a block at most, 16 MiB for a million.
+pub fn capacity(blocks: u32) -> u32 {
+    blocks.saturating_add(blocks / 8).max(SET_CAPACITY)
+}
 
 /// A source in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,8 +98,8 @@ impl BlockSet {
     }
 
     /// Makes the set.
-    fn make(self) -> Command {
-        let elements = Elements::Timed { capacity: SET_CAPACITY };
+    fn make(self, capacity: u32) -> Command {
+        let elements = Elements::Timed { capacity };
         Command::NewSet(Set { name: self.name(), key: Key::Address(self.family()), elements })
     }
 
@@ -125,11 +131,11 @@ pub(super) fn source(family: Family) -> Vec<Expression> {
 }
 
 /// Makes the whole table anew: an old one goes in the same moment. Then come the elements, with [`add_blocks`].
-pub fn table(never: &Networks) -> Vec<Command> {
+pub fn table(never: &Networks, capacity: u32) -> Vec<Command> {
     // A table must be there to be deleted, and "make" is content with one that is.
     let mut commands = vec![Command::NewTable, Command::DeleteTable, Command::NewTable];
     commands.extend([never_set(Family::Ipv4), never_set(Family::Ipv6)]);
-    commands.extend(BlockSet::SINGLES.map(BlockSet::make));
+    commands.extend(BlockSet::SINGLES.map(|set| set.make(capacity)));
     commands.push(Command::NewChain(PREFIXES, None));
     commands.push(Command::NewChain(PROBE, Some((HOOK_PREROUTING, PRIORITY_RAW))));
     commands.extend(probe_rules());
@@ -205,14 +211,22 @@ fn delete(set: String, elements: &[Element]) -> Vec<Command> {
 }
 
 /// Makes the set for a prefix length and its rule. The order of the rules there does not matter: all of them drop.
-pub fn new_set(set: BlockSet) -> [Command; 2] {
-    [set.make(), set.rule()]
+pub fn new_set(set: BlockSet, capacity: u32) -> [Command; 2] {
+    [set.make(capacity), set.rule()]
 }
 
 /// The elements of `blocks`, each set's together and each target once; of two times for one target the later counts.
 fn by_set(blocks: &[Block]) -> BTreeMap<BlockSet, Vec<Element>> {
-    let times: BTreeMap<IpNet, Option<Duration>> =
+    let mut times: Vec<(IpNet, Option<Duration>)> =
         blocks.iter().map(|block| (block.target.trunc(), block.remaining)).collect();
+    times.sort_by_key(|(target, _)| *target);
+    times.dedup_by(|later, earlier| {
+        let same = later.0 == earlier.0;
+        if same {
+            earlier.1 = later.1;
+        }
+        same
+    });
     let mut sets: BTreeMap<BlockSet, Vec<Element>> = BTreeMap::new();
     for (target, time) in times {
         sets.entry(BlockSet::of(&target)).or_default().push(Element::Timed(target.addr(), time));

@@ -23,7 +23,9 @@ use super::steps::Steps;
 use crate::detect::probe::Protocol;
 use crate::protocol::channel::FrameWriter;
 use crate::protocol::reply::NOTE_BYTES;
-use crate::protocol::{Datagrams, Fault, Note, Outcome, Page, Reply, Request, Response, Responses, Settings};
+use crate::protocol::{
+    Datagrams, Fault, LIST_PAGE, Note, Outcome, Page, Reply, Request, Response, Responses, Settings,
+};
 
 /// Frames that one request may be answered with: its notes and the last word.
 const FRAMES: usize = 7;
@@ -49,6 +51,14 @@ pub struct Opened<R> {
 /// How often the firewall is looked at while somebody is blocked, milliseconds.
 const LOOK: u64 = 10_000;
 
+/// A page of the list on its way.
+#[derive(Clone, Copy)]
+struct Listing {
+    id: u64,
+    after: Option<IpNet>,
+    left: usize,
+}
+
 /// The helper at work.
 pub struct Service<R> {
     core: Core,
@@ -63,7 +73,7 @@ pub struct Service<R> {
     now: Now,
     flush_on_stop: bool,
     pending: Vec<Grant>,
-    listing: Option<(u64, Option<IpNet>)>,
+    listing: Option<Listing>,
     stopped: bool,
     /// When the firewall was last looked at, milliseconds of uptime.
     looked: u64,
@@ -156,7 +166,9 @@ impl<R: Respond> Service<R> {
             if self.steps.must_renew(&block, boot) {
                 self.jobs.push(Job::new(Purpose::Renew, target, self.steps.to_renew(&target)));
             }
-            self.record(target, Block { with: block.with.union(installed), ..block });
+            if block.with.union(installed) != block.with {
+                self.record(target, Block { with: block.with.union(installed), ..block });
+            }
         }
         self.advance();
         Ok(())
@@ -201,7 +213,7 @@ impl<R: Respond> Service<R> {
             Action::Answer(reply) => self.answer(reply),
             Action::Block(grant) => self.pending.push(grant),
             Action::Unblock { id, target } => self.do_unblock(id, target),
-            Action::List { id } => self.listing = Some((id, None)),
+            Action::List { id, after } => self.listing = Some(Listing { id, after, left: LIST_PAGE }),
             Action::Flush { id } => self.do_flush(id),
             Action::Protect { id } => self.do_protect(id),
             Action::Traps { id, datagrams, page } => self.do_traps(id, datagrams, page),
@@ -427,7 +439,11 @@ impl<R: Respond> Service<R> {
             self.tell_refusal(*first, Response::HostsDeny, refusal);
         }
         for (target, with) in with {
-            self.jobs.push(self.lift_job(target, with, None));
+            let job = self.lift_job(target, with, None);
+            // What the kernel alone did is over, be it a million of them.
+            if !job.is_done() {
+                self.jobs.push(job);
+            }
         }
         if !ended.is_empty() {
             self.rewrite_blocked_file();
@@ -523,19 +539,12 @@ impl<R: Respond> Service<R> {
         }
     }
 
-    /// Queues more of the list that was asked for, as much as there is room.
+    /// Queues more of the page that was asked for, as much as there is room.
     pub fn list(&mut self) {
-        while let Some((id, last)) = self.listing.filter(|_| self.replies.room() > 0) {
-            match self.core.escalation.after(last, self.now.utc) {
-                Some((target, block)) => {
-                    self.answer(entry(id, target, block));
-                    self.listing = Some((id, Some(target)));
-                }
-                None => {
-                    self.answer(Reply::End { id });
-                    self.listing = None;
-                }
-            }
+        while let Some(Listing { id, after, left }) = self.listing.filter(|_| self.replies.room() > 0) {
+            let next = self.core.escalation.after(after, self.now.utc).filter(|_| left > 0);
+            self.listing = next.map(|(target, _)| Listing { id, after: Some(target), left: left - 1 });
+            self.answer(next.map_or(Reply::End { id }, |(target, block)| entry(id, target, block)));
         }
     }
 
@@ -635,7 +644,7 @@ fn core(settings: &Settings, now: Now) -> Core {
         factor: settings.block_time_factor.into(),
     };
     Core {
-        authority: Authority::new(settings.never_block.clone(), now.uptime),
+        authority: Authority::new(settings.never_block.clone(), settings.max_blocks, now.uptime),
         escalation: Escalation::new(terms),
         run_only: RunOnly { tcp: settings.custom.run_only_tcp, udp: settings.custom.run_only_udp },
     }

@@ -47,11 +47,11 @@ fn serve() -> Result<(), HelperError> {
     let blocked_file =
         settings.blocked_file.as_deref().map(|path| BlockedFile::open(path, owner)).transpose()?;
     confine::rights(settings.rights(), settings.run_as)?;
-    let responses = System::open(&settings.block_with, settings.tripwire.clone())?;
+    let responses = System::open(&settings)?;
     let landlock = confine::files(&settings)?;
     let _lock = only_one::on_state(&settings.state_dir)?;
     let steps = Steps::open(&settings)?;
-    let ledger = Ledger::open(&settings.state_dir)?;
+    let ledger = Ledger::open(&settings.state_dir, settings.max_blocks)?;
     let opened = Opened { responses, steps, ledger, blocked_file, landlock };
     let mut pipes =
         Loop::new(requests, replies).map_err(|error| HelperError::System("use the pipes", error))?;

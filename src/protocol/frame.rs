@@ -124,6 +124,14 @@ pub(super) fn id(frame: &Frame) -> u64 {
     u64::from_be_bytes(field(frame, ID))
 }
 
+/// `None` where the field is empty.
+pub(super) fn network_if_any(frame: &Frame, kind: u8) -> Result<Option<IpNet>, FrameError> {
+    match field(frame, FAMILY) {
+        [0] => Ok(None),
+        [_] => network(frame, kind).map(Some),
+    }
+}
+
 pub(super) fn network(frame: &Frame, kind: u8) -> Result<IpNet, FrameError> {
     let address = match field(frame, FAMILY) {
         [4] => IpAddr::V4(Ipv4Addr::from(field::<4>(frame, ADDRESS))),

@@ -23,5 +23,8 @@ pub use traps::{Datagrams, Page, Terms};
 /// Length of every frame on either pipe, bytes.
 pub const FRAME_LENGTH: usize = 64;
 
+/// Blocks that one [`Request::List`] is answered with at most: requests have their turn between a long list's pages.
+pub const LIST_PAGE: usize = 4096;
+
 /// First byte of every frame; raised when the layout changes.
 pub const FRAME_VERSION: u8 = 1;

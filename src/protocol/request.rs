@@ -34,10 +34,13 @@ pub enum Request {
         /// Exactly what was blocked.
         target: IpNet,
     },
-    /// Answer with one [`crate::protocol::Reply::Entry`] a block, then `End`.
+    /// Answer with one [`crate::protocol::Reply::Entry`] a block, in the order of addresses, then `End`. After
+    /// [`LIST_PAGE`](super::LIST_PAGE) of them there may be more.
     List {
         /// Request number.
         id: u64,
+        /// The last one of the page before; `None` asks for the first page.
+        after: Option<IpNet>,
     },
     /// Lift every block.
     Flush {
@@ -96,7 +99,7 @@ impl Request {
         match *self {
             Request::Block { id, .. }
             | Request::Unblock { id, .. }
-            | Request::List { id }
+            | Request::List { id, .. }
             | Request::Flush { id }
             | Request::Protect { id, .. }
             | Request::Traps { id, .. }
@@ -116,7 +119,9 @@ impl Request {
                 .put(frame::CODE, [*protocol as u8])
                 .put(frame::VERIFIED, [u8::from(*verified)]),
             Request::Unblock { target, .. } => Writer::new(UNBLOCK).network(target),
-            Request::List { .. } => Writer::new(LIST),
+            Request::List { after, .. } => {
+                after.iter().fold(Writer::new(LIST), |writer, after| writer.network(after))
+            }
             Request::Flush { .. } => Writer::new(FLUSH),
             Request::Protect { network, .. } => Writer::new(PROTECT).network(network),
             Request::Traps { datagrams, page, .. } => Writer::new(TRAPS)
@@ -136,7 +141,7 @@ impl Request {
         let request = match kind {
             BLOCK => decode_block(bytes, id)?,
             UNBLOCK => Request::Unblock { id, target: frame::network(bytes, kind)? },
-            LIST => Request::List { id },
+            LIST => Request::List { id, after: frame::network_if_any(bytes, kind)? },
             FLUSH => Request::Flush { id },
             PROTECT => Request::Protect { id, network: frame::network(bytes, kind)? },
             TRAPS => decode_traps(bytes, id)?,
@@ -251,7 +256,7 @@ mod tests {
                 }
             ),
             (id.clone(), any::<IpAddr>()).prop_map(|(id, address)| Request::Spare { id, address }),
-            id.clone().prop_map(|id| Request::List { id }),
+            (id.clone(), prop::option::of(any_network())).prop_map(|(id, after)| Request::List { id, after }),
             id.clone().prop_map(|id| Request::Flush { id }),
             id.clone().prop_map(|id| Request::Ping { id }),
             id.prop_map(|id| Request::Stop { id }),

@@ -29,6 +29,8 @@ pub struct Settings {
     pub block_time_max: u32,
     /// Each further offence multiplies the length by this.
     pub block_time_factor: u32,
+    /// Blocks in force at once, at most [`MOST_BLOCKS`].
+    pub max_blocks: u32,
     /// Folder of the ledger; exists and is writable for the helper.
     pub state_dir: PathBuf,
     /// Lift every block on a clean stop.
@@ -94,6 +96,9 @@ pub enum Rights {
     /// uid 0 with all it has, and programs may gain rights: the administrator's own commands may do whatever root may.
     Commands,
 }
+
+/// The highest MAX_BLOCKS.
+pub const MOST_BLOCKS: u32 = 1 << 20;
 
 /// Longest settings document, bytes.
 pub const MAX_SETTINGS: u32 = 1 << 20;
@@ -173,6 +178,9 @@ impl Settings {
         match &self {
             Settings { block_time: 0, .. } => Err(SettingsError::Value("block_time of 0 seconds")),
             Settings { block_time_factor: 0, .. } => Err(SettingsError::Value("block_time_factor of 0")),
+            Settings { max_blocks, .. } if !(1..=MOST_BLOCKS).contains(max_blocks) => {
+                Err(SettingsError::Value("max_blocks"))
+            }
             Settings { block_with, .. } if block_with.is_empty() || repeats(block_with) => {
                 Err(SettingsError::Value("block_with: at least one response, each once"))
             }
@@ -219,6 +227,7 @@ mod tests {
             block_time: 3600,
             block_time_max: 86_400,
             block_time_factor: 2,
+            max_blocks: 32_768,
             state_dir: "/var/lib/portsentry-rs".into(),
             flush_on_stop: false,
             run_as: Some((65534, 65534)),
@@ -273,6 +282,8 @@ mod tests {
             Settings { block_with: vec![Response::Route, Response::Route], ..settings() },
             Settings { block_with: vec![Response::Command], ..settings() },
             Settings { block_time_factor: 0, ..settings() },
+            Settings { max_blocks: 0, ..settings() },
+            Settings { max_blocks: MOST_BLOCKS + 1, ..settings() },
             Settings { state_dir: "state".into(), ..settings() },
         ] {
             assert!(matches!(

@@ -23,6 +23,17 @@ pub struct Block {
 pub struct Blocks {
     by_target: HashMap<IpNet, Block>,
     by_end: BTreeSet<(u64, IpNet)>,
+    /// All were lifted at once: still to be told of.
+    lifted: Vec<(IpNet, Block)>,
+}
+
+/// How a block came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Its time is over.
+    Expired,
+    /// Somebody lifted it.
+    Lifted,
 }
 
 impl Blocks {
@@ -53,14 +64,24 @@ impl Blocks {
 
     /// When the next block ends, milliseconds of uptime.
     pub fn next_end(&self) -> Option<u64> {
-        self.by_end.first().map(|&(until, _)| until)
+        let lifted = self.lifted.first().map(|_| 0);
+        lifted.or_else(|| self.by_end.first().map(|&(until, _)| until))
+    }
+
+    /// Lifts every block; [`take_ended`](Self::take_ended) brings them one by one.
+    pub fn lift_all(&mut self) {
+        self.by_end.clear();
+        self.lifted.extend(std::mem::take(&mut self.by_target));
     }
 
     /// Takes out one block that has ended by `uptime`.
-    pub fn take_ended(&mut self, uptime: u64) -> Option<(IpNet, Block)> {
+    pub fn take_ended(&mut self, uptime: u64) -> Option<(IpNet, Block, Ending)> {
+        if let Some((target, block)) = self.lifted.pop() {
+            return Some((target, block, Ending::Lifted));
+        }
         let &(until, target) = self.by_end.first().filter(|&&(until, _)| until <= uptime)?;
         debug_assert!(until <= uptime);
-        self.remove(&target).map(|block| (target, block))
+        self.remove(&target).map(|block| (target, block, Ending::Expired))
     }
 
     /// Every target, in the order in which they end.
@@ -106,5 +127,20 @@ mod tests {
         assert_eq!(blocks.take_ended(3000), None);
         assert_eq!(blocks.remove(&net("192.0.2.2/32")).unwrap().offence, 2);
         assert!(blocks.is_empty() && blocks.next_end().is_none());
+    }
+
+    #[test]
+    fn what_is_lifted_at_once_is_told_one_by_one_and_not_in_force_meanwhile() {
+        let mut blocks = Blocks::default();
+        for target in ["192.0.2.1/32", "192.0.2.2/32"] {
+            blocks.insert(net(target), Block { until: 3000, offence: 1, run_only: false });
+        }
+        blocks.lift_all();
+        assert_eq!((blocks.len(), blocks.next_end(), blocks.get(&net("192.0.2.1/32"))), (0, Some(0), None));
+        let told: BTreeSet<_> = std::iter::from_fn(|| blocks.take_ended(0))
+            .map(|(it, _, end)| (it, end == Ending::Lifted))
+            .collect();
+        assert_eq!(told, BTreeSet::from([(net("192.0.2.1/32"), true), (net("192.0.2.2/32"), true)]));
+        assert_eq!(blocks.next_end(), None);
     }
 }

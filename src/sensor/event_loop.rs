@@ -152,10 +152,12 @@ impl EventLoop {
 
     /// Runs until a signal or the helper's death.
     pub fn run(&mut self) -> End {
-        self.operators.mirror(&mut self.responder);
+        self.operators.mirror();
         self.set_traps();
         let mut ready = [EpollEvent::empty(); 64];
         loop {
+            let now = self.shared.clock.now();
+            self.operators.go_on(&mut self.control, &mut self.responder, now);
             if let Err(error) = self.send() {
                 return End::Helper(error);
             }
@@ -406,8 +408,12 @@ impl EventLoop {
 
     fn on_replies(&mut self, now: Now) -> Result<(), LinkError> {
         let (mut turn, mut answers) = (Turn::default(), Answers::new());
-        // A long list must not keep signals and sightings from having their turn.
-        for _ in 0..BATCH {
+        // A long list must not keep signals and sightings from having their turn. Replies that were read already have
+        // theirs now: the pipe would not wake us for them.
+        for taken in 0.. {
+            if taken >= BATCH && !self.link.holds_replies() {
+                break;
+            }
             let Some(reply) = self.link.next_reply()? else { break };
             self.notifier.heard_of_helper();
             self.on_reply(reply, now, &mut turn, &mut answers);

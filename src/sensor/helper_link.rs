@@ -24,7 +24,7 @@ pub const HELPER: &str = "portsentry-rs-helper";
 pub const QUEUE: usize = 1024;
 
 /// How long the helper may take to install its table and restore a large ledger.
-const READY_WITHIN: Duration = Duration::from_secs(30);
+const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// A running helper.
 pub struct HelperLink {
@@ -167,6 +167,11 @@ impl HelperLink {
             Some(frame) => Ok(Some(Reply::decode(&frame)?)),
             None => Ok(None),
         }
+    }
+
+    /// Whether replies were read from the pipe and not taken yet.
+    pub fn holds_replies(&self) -> bool {
+        self.reader.is_waiting()
     }
 
     /// Waits until the helper says something or ends, but not beyond `deadline`.

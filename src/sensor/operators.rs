@@ -1,6 +1,7 @@
 //! What operators ask over the control socket, and what they are answered.
 //!
-//! Main thread. Pure: a control request becomes a request to the helper, and the helper's replies become answers.
+//! Main thread. A control request becomes a request to the helper, and the helper's replies become answers. A list is
+//! passed on page by page, at its reader's pace: nothing of it is kept here.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -10,8 +11,8 @@ use ipnet::IpNet;
 use super::clock::Now;
 use super::responder::{Effect, Responder, Turn};
 use crate::control::protocol::{ControlReply, ControlRequest, Done, Entry};
-use crate::control::server::ClientId;
-use crate::protocol::{Outcome, Request, Responses};
+use crate::control::server::{ClientId, ControlServer, Reader};
+use crate::protocol::{LIST_PAGE, Outcome, Request, Responses};
 
 /// Answers on their way to clients.
 pub type Answers = Vec<(ClientId, ControlReply)>;
@@ -29,25 +30,55 @@ enum Waiting {
     Flush {
         client: ClientId,
     },
-    List {
-        client: ClientId,
-        count: u64,
-    },
-    /// Our own listing after the start: fills the mirror.
-    Mirror,
+    /// A page of a listing.
+    Page(Listing),
+}
+
+/// The blocks, page by page; the next page is asked for when this one has been read.
+#[derive(Clone, Copy)]
+struct Listing {
+    /// Who asked; nobody: it is our own after the start, and fills the mirror.
+    client: Option<ClientId>,
+    count: u64,
+    last: Option<IpNet>,
+    in_page: usize,
 }
 
 /// Requests of operators that the helper has not answered yet; as many as its queue holds at most.
 #[derive(Default)]
 pub struct Operators {
     waiting: HashMap<u64, Waiting>,
+    paused: Vec<Listing>,
 }
 
 impl Operators {
     /// Asks the helper for every block, to mirror them.
-    pub fn mirror(&mut self, responder: &mut Responder) {
-        if let Ok(id) = responder.requests.send(|id| Request::List { id }) {
-            self.waiting.insert(id, Waiting::Mirror);
+    pub fn mirror(&mut self) {
+        self.paused.push(Listing::of(None));
+    }
+
+    /// Asks for the next page of each list whose reader has taken the last one.
+    pub fn go_on(&mut self, control: &mut ControlServer, responder: &mut Responder, now: Now) {
+        for listing in std::mem::take(&mut self.paused) {
+            let reader = listing.client.map_or(Reader::Ready, |client| control.reader(client));
+            match reader {
+                Reader::Gone => {}
+                Reader::Busy => self.paused.push(listing),
+                Reader::Ready => {
+                    if let Some(client) = listing.client {
+                        control.prolong(client, now.instant);
+                    }
+                    self.ask_for_page(listing, responder);
+                }
+            }
+        }
+    }
+
+    /// Where the queue is full the next turn tries again: the helper's answers wake us.
+    fn ask_for_page(&mut self, listing: Listing, responder: &mut Responder) {
+        match responder.requests.send(|id| Request::List { id, after: listing.last }) {
+            Ok(id) => drop(self.waiting.insert(id, Waiting::Page(Listing { in_page: 0, ..listing }))),
+            Err(_) => self.paused.push(listing),
         }
     }
 
@@ -61,7 +92,8 @@ impl Operators {
         let (sent, waiting) = match *request {
             ControlRequest::Status => return None,
             ControlRequest::List => {
-                (responder.requests.send(|id| Request::List { id }), Waiting::List { client, count: 0 })
+                self.paused.push(Listing::of(Some(client)));
+                return None;
             }
             ControlRequest::Block { address: target, seconds } => (
                 responder.requests.send(|id| operator_block(id, target, seconds)),
@@ -112,14 +144,13 @@ impl Operators {
             }
             Waiting::Flush { client } => {
                 if effect.outcome == Outcome::Lifted {
-                    let targets: Vec<IpNet> = responder.blocks.targets().collect();
-                    targets.into_iter().for_each(|target| responder.on_lifted(target, now, turn));
+                    responder.blocks.lift_all();
                 }
                 client
             }
             // A listing ends with `End`, not here.
-            Waiting::List { client, .. } => client,
-            Waiting::Mirror => return true,
+            Waiting::Page(Listing { client: Some(client), .. }) => client,
+            Waiting::Page(Listing { client: None, .. }) => return true,
         };
         let mut done = Done::new(effect.outcome, effect.seconds, effect.offence);
         done.error = reason;
@@ -137,25 +168,34 @@ impl Operators {
         responder: &mut Responder,
         answers: &mut Answers,
     ) {
-        match self.waiting.get_mut(&id) {
-            Some(Waiting::List { client, count }) => {
-                *count += 1;
-                answers.push((*client, ControlReply::Entry(entry)));
-            }
-            Some(Waiting::Mirror) => {
+        let Some(Waiting::Page(listing)) = self.waiting.get_mut(&id) else { return };
+        listing.count += 1;
+        listing.in_page += 1;
+        listing.last = Some(entry.target);
+        match listing.client {
+            Some(client) => answers.push((client, ControlReply::Entry(entry))),
+            None => {
                 let left = entry.until.saturating_sub(now.wall / 1_000_000);
                 let seconds = u32::try_from(left).unwrap_or(u32::MAX);
                 responder.on_block(entry.target, seconds, entry.offence, with, now);
             }
-            Some(Waiting::Block { .. } | Waiting::Unblock { .. } | Waiting::Flush { .. }) | None => {}
         }
     }
 
-    /// A listing is complete.
+    /// A page is complete, and with it the listing unless the page was full.
     pub fn on_end(&mut self, id: u64, answers: &mut Answers) {
-        if let Some(Waiting::List { client, count }) = self.waiting.remove(&id) {
-            answers.push((client, ControlReply::End { count }));
+        let Some(Waiting::Page(listing)) = self.waiting.remove(&id) else { return };
+        match (listing.in_page < LIST_PAGE, listing.client) {
+            (false, _) => self.paused.push(listing),
+            (true, Some(client)) => answers.push((client, ControlReply::End { count: listing.count })),
+            (true, None) => {}
         }
+    }
+}
+
+impl Listing {
+    fn of(client: Option<ClientId>) -> Listing {
+        Listing { client, count: 0, last: None, in_page: 0 }
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use ipnet::IpNet;
 
-use super::blocks::{Block, Blocks};
+use super::blocks::{Block, Blocks, Ending};
 use super::clock::Now;
 use super::followed::Quiet;
 use super::gate::{Gate, weight};
@@ -31,6 +31,8 @@ use crate::protocol::{Note, Outcome, Request, Response, Responses};
 /// How long nothing more is said of a source that was reported and not blocked, microseconds.
 const TOLD: u64 = 600_000_000;
 
+/// Ends of blocks that are told in one turn: a million that were lifted at once must not become a million events in memory.
+const ENDS_A_TURN: usize = 512;
 /// How long a source is left alone after its block failed, microseconds.
 const RETRY: u64 = 10_000_000;
 
@@ -311,8 +313,13 @@ impl Responder {
             event.error = Some(LIMITED.to_owned());
             turn.events.push((event, 0));
         }
-        while let Some((target, block)) = self.blocks.take_ended(now.uptime) {
-            self.end_block(target, block, ActionVerdict::Expired, now, turn);
+        for _ in 0..ENDS_A_TURN {
+            let Some((target, block, ending)) = self.blocks.take_ended(now.uptime) else { break };
+            let verdict = match ending {
+                Ending::Expired => ActionVerdict::Expired,
+                Ending::Lifted => ActionVerdict::Lifted,
+            };
+            self.end_block(target, block, verdict, now, turn);
         }
     }
 

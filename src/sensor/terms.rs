@@ -53,6 +53,7 @@ pub fn settings(config: &Config, never_block: Vec<ipnet::IpNet>, identity: Ident
         block_time: config.block_time,
         block_time_max: config.block_time_max,
         block_time_factor: config.block_time_factor,
+        max_blocks: config.max_blocks,
         state_dir: config.state_dir.clone(),
         flush_on_stop: config.flush_on_stop,
         run_as: Some((identity.uid, identity.gid)),

@@ -36,6 +36,7 @@ pub fn helper() -> Lists {
         block_time: 1,
         block_time_max: 1,
         block_time_factor: 1,
+        max_blocks: 1,
         state_dir: PathBuf::from("/state"),
         flush_on_stop: false,
         run_as: None,
