@@ -21,7 +21,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use nix::unistd::geteuid;
 use portsentry::control::client::{self, ClientError};
 use portsentry::control::protocol::{Done, DoneVerdict, Entry};
-use portsentry::control::server::{CLIENT_TIME, CLIENTS, ControlServer, Incoming, REPLY_LIMIT};
+use portsentry::control::server::{CLIENT_TIME, CLIENTS, ControlServer, Incoming, REPLY_LIMIT, Reader};
 use portsentry::control::{ControlReply, ControlRequest};
 use portsentry::protocol::Outcome;
 
@@ -84,7 +84,7 @@ fn serve(server: &mut ControlServer, stop: &AtomicBool, late: &AtomicBool) {
             assert!(server.owns(event.data()));
             let incoming = server.on_ready(&epoll, event.data(), now);
             idle_wakeups = if incoming.is_empty() { idle_wakeups + 1 } else { 0 };
-            incoming.into_iter().for_each(|incoming| answer(server, &epoll, incoming));
+            incoming.into_iter().for_each(|incoming| answer(server, &epoll, incoming, now));
         }
         idle_wakeups = if count == 0 { 0 } else { idle_wakeups };
         assert!(idle_wakeups < 10_000, "the event loop spins");
@@ -92,8 +92,8 @@ fn serve(server: &mut ControlServer, stop: &AtomicBool, late: &AtomicBool) {
     }
 }
 
-fn answer(server: &mut ControlServer, epoll: &Epoll, incoming: Incoming) {
-    let mut reply = |reply: ControlReply| server.reply(epoll, incoming.client, &reply);
+fn answer(server: &mut ControlServer, epoll: &Epoll, incoming: Incoming, now: Instant) {
+    let mut reply = |reply: ControlReply| server.reply(epoll, incoming.client, &reply, now);
     match incoming.request {
         ControlRequest::List => {
             (0..ENTRIES).for_each(|number| reply(ControlReply::Entry(entry(number))));
@@ -225,6 +225,51 @@ fn a_client_that_does_not_read_is_dropped_when_its_share_is_full() {
     assert!(daemon.answers());
     let length = first.len() + 1;
     assert!(lines.count() * length < REPLY_LIMIT, "all of it was kept");
+}
+
+/// A server without a loop of its own, and a client that has asked it for the list.
+fn asked() -> (ControlServer, Epoll, Incoming, UnixStream, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control");
+    let mut server = ControlServer::bind(&path, geteuid().as_raw()).unwrap();
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+    server.register(&epoll, 0).unwrap();
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.write_all(b"\"list\"\n").unwrap();
+    server.on_ready(&epoll, 0, Instant::now());
+    let incoming = server.on_ready(&epoll, 1, Instant::now()).pop().unwrap();
+    (server, epoll, incoming, stream, folder)
+}
+
+#[test]
+fn word_of_room_for_what_has_gone_out_meanwhile_is_no_hang_up() {
+    let (mut server, epoll, Incoming { client, .. }, stream, _folder) = asked();
+    let now = Instant::now();
+    server.on_ready(&epoll, 1, now);
+    assert_eq!(server.reader(client), Reader::Ready);
+    server.reply(&epoll, client, &ControlReply::End { count: 0 }, now);
+    assert_eq!(rest(stream), "{\"end\":{\"count\":0}}\n");
+    let (mut server, epoll, Incoming { client, .. }, stream, _folder) = asked();
+    drop(stream);
+    server.on_ready(&epoll, 1, now);
+    assert_eq!(server.reader(client), Reader::Gone);
+}
+
+#[test]
+fn a_list_may_take_as_long_as_its_reader_reads_on() {
+    let (mut server, epoll, Incoming { client, .. }, mut stream, _folder) = asked();
+    let mut now = Instant::now();
+    for number in 0..10 {
+        server.reply(&epoll, client, &ControlReply::Entry(entry(number)), now);
+        now += CLIENT_TIME - Duration::from_millis(1);
+        server.on_ready(&epoll, 1, now);
+        server.sweep(&epoll, now);
+        assert_eq!(server.reader(client), Reader::Ready);
+        assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+    }
+    server.sweep(&epoll, now + CLIENT_TIME);
+    assert_eq!(server.reader(client), Reader::Gone);
 }
 
 #[test]

@@ -36,7 +36,9 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The answer broke off.
-    #[error("The daemon at {0} broke off its answer; look into its log")]
+    #[error(
+        "The daemon at {0} broke off its answer: nobody read on for ten seconds, or it ended; look into its log"
+    )]
     BrokenOff(PathBuf),
     /// The answer makes no sense to us.
     #[error("The answer was not understood ({0}); the daemon is of another version, restart it")]

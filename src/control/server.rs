@@ -1,8 +1,8 @@
 //! The daemon's end of the control socket; run by the sensor's event loop.
 //!
-//! Bound before confinement. Never waits for a client: each has [`ASKING_TIME`] to ask, [`CLIENT_TIME`] until it has
-//! read its answer, and at most [`REPLY_LIMIT`] bytes are kept for it. The socket's file stays when the daemon ends (by
-//! then it has no right to remove it) and is taken away by the next start.
+//! Bound before confinement. Never waits for a client: each has [`ASKING_TIME`] to ask, [`CLIENT_TIME`] to read on, and
+//! at most [`REPLY_LIMIT`] bytes are kept for it. The socket's file stays when the daemon ends (by then it has no right
+//! to remove it) and is taken away by the next start.
 #![forbid(unsafe_code)]
 
 use std::fs::{self, DirBuilder, Permissions};
@@ -28,7 +28,8 @@ pub const TOKENS: u64 = CLIENTS as u64 + 1;
 /// Time from connecting until the question has come: whoever is silent must not keep others waiting for a place.
 pub const ASKING_TIME: Duration = Duration::from_secs(1);
 
-/// Time from connecting until the whole answer is read; a list has as long for each of its pages.
+/// Longest time in which a client that has asked takes nothing of its answer; how long the whole of it takes does not
+/// matter.
 pub const CLIENT_TIME: Duration = Duration::from_secs(10);
 
 /// Pause after the system had no descriptor for a client: a ready listener would spin the event loop.
@@ -105,8 +106,6 @@ struct Client {
     stream: UnixStream,
     serial: u64,
     deadline: Instant,
-    /// The deadline once it has asked.
-    answered_by: Instant,
     request: Vec<u8>,
     asked: bool,
     reply: Vec<u8>,
@@ -157,19 +156,19 @@ impl ControlServer {
                 self.accept(epoll, now);
                 Vec::new()
             }
-            Some(client) => self.serve(epoll, client as usize - 1).into_iter().collect(),
+            Some(client) => self.serve(epoll, client as usize - 1, now).into_iter().collect(),
             None => Vec::new(),
         }
     }
 
     /// Sends a line to `client`; after the last one of an answer the connection ends. A client that is gone or does not
     /// read loses its answer.
-    pub fn reply(&mut self, epoll: &Epoll, client: ClientId, reply: &ControlReply) {
+    pub fn reply(&mut self, epoll: &Epoll, client: ClientId, reply: &ControlReply, now: Instant) {
         let Some(Some(found)) = self.clients.get_mut(client.slot) else { return };
         if found.serial != client.serial || found.complete {
             return;
         }
-        let fate = found.answer(reply);
+        let fate = found.answer(reply, now);
         self.settle(epoll, client.slot, fate);
     }
 
@@ -189,15 +188,6 @@ impl ControlServer {
                 }
             }
             Some(_) | None => Reader::Gone,
-        }
-    }
-
-    /// Gives `client` its time anew: it has read a page of its list and gets the next.
-    pub fn prolong(&mut self, client: ClientId, now: Instant) {
-        if let Some(Some(found)) = self.clients.get_mut(client.slot)
-            && found.serial == client.serial
-        {
-            found.deadline = now + CLIENT_TIME;
         }
     }
 
@@ -258,19 +248,18 @@ impl ControlServer {
         }
     }
 
-    fn serve(&mut self, epoll: &Epoll, slot: usize) -> Option<Incoming> {
+    fn serve(&mut self, epoll: &Epoll, slot: usize, now: Instant) -> Option<Incoming> {
         let client = self.clients.get_mut(slot)?.as_mut()?;
         let id = ClientId { slot, serial: client.serial };
         if client.asked {
-            // With nothing to send it can only have hung up.
-            let fate = if client.reply.is_empty() { Fate::Close } else { client.send() };
+            let fate = client.send(now);
             self.settle(epoll, slot, fate);
             return None;
         }
-        let (request, fate) = match client.receive() {
+        let (request, fate) = match client.receive(now) {
             Received::Request(request) => (Some(Incoming { client: id, request }), Fate::Keep),
             Received::Part => (None, Fate::Keep),
-            Received::Wrong(message) => (None, client.answer(&ControlReply::Error { message })),
+            Received::Wrong(message) => (None, client.answer(&ControlReply::Error { message }, now)),
             Received::Gone => (None, Fate::Close),
         };
         self.settle(epoll, slot, fate);
@@ -317,7 +306,6 @@ impl Client {
             stream,
             serial,
             deadline: now + ASKING_TIME,
-            answered_by: now + CLIENT_TIME,
             request: Vec::new(),
             asked: false,
             reply: Vec::new(),
@@ -327,17 +315,17 @@ impl Client {
             return Some(client);
         }
         let message = "Only root and the daemon's own user may use the control socket; try sudo.".to_owned();
-        client.answer(&ControlReply::Error { message });
+        client.answer(&ControlReply::Error { message }, now);
         None
     }
 
-    fn receive(&mut self) -> Received {
+    fn receive(&mut self, now: Instant) -> Received {
         let mut buffer = [0; REQUEST_LIMIT];
         match self.stream.read(&mut buffer) {
             Ok(0) => Received::Gone,
             Ok(length) => {
                 self.request.extend(buffer.iter().take(length));
-                self.understood()
+                self.understood(now)
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                 Received::Part
@@ -346,7 +334,7 @@ impl Client {
         }
     }
 
-    fn understood(&mut self) -> Received {
+    fn understood(&mut self, now: Instant) -> Received {
         let end = self.request.iter().take(REQUEST_LIMIT).position(|&byte| byte == b'\n');
         let Some(line) = end.and_then(|end| self.request.get(..end)) else {
             let full = self.request.len() >= REQUEST_LIMIT;
@@ -355,7 +343,7 @@ impl Client {
         match serde_json::from_slice(line) {
             Ok(request) => {
                 self.asked = true;
-                self.deadline = self.answered_by;
+                self.deadline = now + CLIENT_TIME;
                 self.request = Vec::new();
                 Received::Request(request)
             }
@@ -363,7 +351,7 @@ impl Client {
         }
     }
 
-    fn answer(&mut self, reply: &ControlReply) -> Fate {
+    fn answer(&mut self, reply: &ControlReply, now: Instant) -> Fate {
         self.asked = true;
         self.complete = reply.is_last();
         let Ok(mut line) = serde_json::to_vec(reply) else { return Fate::Close };
@@ -375,13 +363,17 @@ impl Client {
         self.reply.extend(line);
         // What waits goes out when epoll says that there is room. The lines of a list wait for each other.
         let fills_up = before < TOGETHER && self.reply.len() >= TOGETHER;
-        if fills_up || before == 0 && self.complete { self.send() } else { Fate::Keep }
+        if fills_up || before == 0 && self.complete { self.send(now) } else { Fate::Keep }
     }
 
-    fn send(&mut self) -> Fate {
+    /// Also with nothing to send: what epoll said may be out of date (room for what has gone out since), and a write of
+    /// nothing tells whether anybody is there still.
+    fn send(&mut self, now: Instant) -> Fate {
         match self.stream.write(&self.reply) {
+            Ok(0) => {}
             Ok(written) => {
                 self.reply.drain(..written.min(self.reply.len()));
+                self.deadline = now + CLIENT_TIME;
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(_) => return Fate::Close,

@@ -156,8 +156,7 @@ impl EventLoop {
         self.set_traps();
         let mut ready = [EpollEvent::empty(); 64];
         loop {
-            let now = self.shared.clock.now();
-            self.operators.go_on(&mut self.control, &mut self.responder, now);
+            self.operators.go_on(&self.control, &mut self.responder);
             if let Err(error) = self.send() {
                 return End::Helper(error);
             }
@@ -420,7 +419,7 @@ impl EventLoop {
         }
         self.tell(&turn, now);
         for (client, reply) in answers {
-            self.control.reply(&self.epoll, client, &reply);
+            self.control.reply(&self.epoll, client, &reply, now.instant);
         }
         Ok(())
     }
@@ -485,7 +484,7 @@ impl EventLoop {
                 self.operators.on_request(incoming.client, &incoming.request, &mut self.responder)
             };
             if let Some(reply) = reply {
-                self.control.reply(&self.epoll, incoming.client, &reply);
+                self.control.reply(&self.epoll, incoming.client, &reply, now.instant);
             }
         }
     }

@@ -58,18 +58,13 @@ impl Operators {
     }
 
     /// Asks for the next page of each list whose reader has taken the last one.
-    pub fn go_on(&mut self, control: &mut ControlServer, responder: &mut Responder, now: Now) {
+    pub fn go_on(&mut self, control: &ControlServer, responder: &mut Responder) {
         for listing in std::mem::take(&mut self.paused) {
             let reader = listing.client.map_or(Reader::Ready, |client| control.reader(client));
             match reader {
                 Reader::Gone => {}
                 Reader::Busy => self.paused.push(listing),
-                Reader::Ready => {
-                    if let Some(client) = listing.client {
-                        control.prolong(client, now.instant);
-                    }
-                    self.ask_for_page(listing, responder);
-                }
+                Reader::Ready => self.ask_for_page(listing, responder),
             }
         }
     }
