@@ -22,6 +22,8 @@ use crate::networks::Networks;
 pub const TABLE: &str = "portsentry";
 /// The kernel refuses more elements in one set of blocks; at least so many there may always be.
 pub const SET_CAPACITY: u32 = 1 << 17;
+/// The greatest `nelem_hint`.
+const HINT: u32 = 0xffff;
 /// The base chain.
 pub(super) const PROBE: &str = "probe";
 /// Where each prefix length in use has its rule.
@@ -30,9 +32,16 @@ const PREFIXES: &str = "prefixes";
 const LOOPBACK_INDEX: u32 = 1;
 
 /// What each set of blocks holds where there may be `blocks` in all: some more, as what has ended is in the set until
-/// the kernel's next round. A set's buckets are made for its capacity: 16 bytes a block at most, 16 MiB for a million.
+/// the kernel's next round.
+///
+/// The kernel makes a new set's buckets for the lowest 16 bits of its capacity (`nelem_hint` of linux/rhashtable.h): for
+/// few at the usual capacity, and 1 MiB of them where very many blocks may come in one transaction, in which it cannot
+/// put a table that grows in order.
 pub fn capacity(blocks: u32) -> u32 {
-    blocks.saturating_add(blocks / 8).max(SET_CAPACITY)
+    match blocks.saturating_add(blocks / 8) {
+        few if few <= SET_CAPACITY => SET_CAPACITY,
+        many => many | HINT,
+    }
 }
 
 /// A source in the table.
