@@ -16,7 +16,7 @@ use portsentry::detect::probe::Protocol;
 use portsentry::helper::nftables::Nftables;
 use portsentry::helper::ruleset::SET_CAPACITY;
 use portsentry::protocol::settings::{Custom, Response, Sandbox};
-use portsentry::protocol::{FRAME_LENGTH, Frame, Outcome, Reply, Request, Settings};
+use portsentry::protocol::{FRAME_LENGTH, Frame, LIST_PAGE, Outcome, Reply, Request, Settings};
 use tempfile::TempDir;
 
 const HELPER: &str = env!("CARGO_BIN_EXE_portsentry-rs-helper");
@@ -107,7 +107,14 @@ impl Lab {
     }
 
     fn list(&mut self) -> Vec<IpNet> {
-        self.page(None)
+        let mut targets = Vec::new();
+        loop {
+            let page = self.page(targets.last().copied());
+            targets.extend(&page);
+            if page.len() < LIST_PAGE {
+                return targets;
+            }
+        }
     }
 
     fn page(&mut self, after: Option<IpNet>) -> Vec<IpNet> {
@@ -438,6 +445,8 @@ fn a_table_deleted_by_somebody_is_installed_again_with_its_blocks() {
 #[test]
 fn a_flood_of_requests_gets_no_more_than_its_budget_and_costs_no_memory() {
     const FLOOD: u32 = 1_000_000;
+    // In the record, by target and by end, in nodes of trees that are half full.
+    const BYTES_A_BLOCK: u64 = 135;
     let mut lab = Lab::new();
     let before = resident(&lab.child);
     let begun = Instant::now();
@@ -464,7 +473,9 @@ fn a_flood_of_requests_gets_no_more_than_its_budget_and_costs_no_memory() {
     lab.last_id = FLOOD.into();
     assert_eq!(lab.list().len(), blocked);
     let grown = resident(&lab.child).saturating_sub(before);
-    assert!(grown < 1024, "{grown} KiB");
+    // Its queues, and the blocks themselves: the slower the machine, the more of them are granted meanwhile.
+    let blocks = blocked as u64 * BYTES_A_BLOCK / 1024;
+    assert!(grown < 512 + blocks, "{grown} KiB, {blocks} of them blocks");
 }
 
 impl Lab {
