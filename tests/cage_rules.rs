@@ -72,7 +72,7 @@ fn large_ledger(setup: &Setup) {
         format!("{{\"target\":\"{target}/32\",\"since\":{since},\"until\":{until},\"offence\":1}}\n")
     };
     std::fs::create_dir(setup.path("state")).unwrap();
-    std::fs::write(setup.path("state/ledger"), (0..2_500).map(line).collect::<String>()).unwrap();
+    std::fs::write(setup.path("state/ledger"), (0..10_000).map(line).collect::<String>()).unwrap();
     std::fs::write(setup.path("state/ledger.new"), "").unwrap();
 }
 

@@ -189,21 +189,23 @@ impl Core {
     /// Takes over what a ledger held. A block lasts no longer than it was granted for, wherever the clock stands now;
     /// what may no longer be blocked is dropped.
     pub fn restore(&mut self, entries: BTreeMap<IpNet, Block>, now: Now) -> Leftovers {
-        let (mut left, mut in_force) = (Leftovers::default(), Vec::with_capacity(entries.len()));
-        for (target, mut block) in entries {
+        let mut left = Leftovers::default();
+        let in_force = entries.into_iter().filter_map(|(target, mut block)| {
             block.until = block.until.min(now.utc.saturating_add(block.until.saturating_sub(block.since)));
             block.since = block.since.min(now.utc);
-            if self.authority.check_target(&target).is_err() {
-                left.dropped += 1;
-                left.ended.push((target, block));
-            } else if block.until <= now.utc {
-                self.escalation.remember(target, Block { with: Responses::NONE, ..block });
-                left.ended.push((target, block));
-            } else {
-                in_force.push((target, block));
+            let may_be = self.authority.check_target(&target).is_ok();
+            if may_be && block.until > now.utc {
+                return Some((target, block));
             }
-        }
-        self.escalation.enter_all(in_force.into_iter());
+            match may_be {
+                true => self.escalation.remember(target, Block { with: Responses::NONE, ..block }),
+                false => left.dropped += 1,
+            }
+            left.ended.push((target, block));
+            None
+        });
+        let in_force = in_force.collect();
+        self.escalation.enter_all(in_force);
         left.ended.retain(|(_, block)| !block.with.is_empty());
         left
     }

@@ -109,8 +109,8 @@ impl Escalation {
     }
 
     /// Enters what a ledger held, before anything else.
-    pub fn enter_all(&mut self, blocks: impl Iterator<Item = (IpNet, Block)>) {
-        self.blocks = blocks.collect();
+    pub fn enter_all(&mut self, blocks: Record) {
+        self.blocks = blocks;
     }
 
     /// Remembers an offence whose block has ended.
