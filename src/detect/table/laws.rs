@@ -238,3 +238,31 @@ fn what_has_faded_is_swept_and_an_account_begins_anew() {
     assert!(later - standing.first_seen < 16);
     assert_eq!((table.sweep(later), table.occupancy().occupied), (1, 1));
 }
+
+/// What loom proves of a few steps, by the hundred thousand on this machine; what a thread sanitizer is shown.
+#[test]
+fn four_threads_on_the_same_sources_lose_no_point_and_one_is_told_of_each_crossing() {
+    const SOURCES: u32 = 50;
+    const PROBES: u32 = 200;
+    let table = table(7 * 1024);
+    let evidence = Evidence { threshold: Points(100 * 256), ..worth(256) };
+    let first: u32 =
+        (0..SOURCES).map(|number| u32::from(!hit(&table, number, 0, START).retransmission)).sum();
+    let visit = |thread: u32| {
+        let probes =
+            (1..=PROBES).flat_map(|at| (0..SOURCES).map(move |number| (number, thread * PROBES + at)));
+        let standings = probes
+            .map(|(number, at)| table.record(source(number), &probe(number, at as u16, at), evidence, START));
+        standings.fold((0, 0), |(counted, crossed), standing| {
+            (counted + u32::from(!standing.retransmission), crossed + u32::from(standing.crossed))
+        })
+    };
+    let visits = std::thread::scope(|scope| {
+        let threads = [0, 1, 2, 3].map(|thread| scope.spawn(move || visit(thread)));
+        threads.map(|thread| thread.join().unwrap())
+    });
+    let counted: u32 = visits.iter().map(|(counted, _)| counted).sum();
+    let scores = (0..SOURCES).map(|number| table.standing(source(number), START).map_or(0.0, |it| it.score));
+    assert_eq!(scores.sum::<f32>(), (first + counted) as f32);
+    assert_eq!(visits.iter().map(|(_, crossed)| crossed).sum::<u32>(), SOURCES);
+}
