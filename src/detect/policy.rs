@@ -210,6 +210,7 @@ impl Watch {
 
     /// The account of `source` with `host`. Where the networks of the protected hosts are not known, a source in the
     /// same 64 bits (RFC 7421) is a neighbour, and is judged alone.
+    #[inline]
     fn account_with(&self, source: IpAddr, host: IpAddr) -> SourceKey {
         let alone = self.vantage != Vantage::Host && in_one_network(source, host);
         let prefix = if alone { 128 } else { self.prefix_of(source) };
@@ -218,8 +219,7 @@ impl Watch {
 
     /// The account that this host has of `source`.
     pub fn source_key(&self, source: IpAddr) -> SourceKey {
-        let prefix = if source.is_ipv4() { self.ipv6_prefix } else { self.prefix_of(source) };
-        SourceKey::of(source, prefix)
+        SourceKey::of(source, self.prefix_of(source))
     }
 
     /// What is blocked if `source` earns it: exactly what it is judged by.
@@ -230,8 +230,11 @@ impl Watch {
         IpNet::new(key, prefix).unwrap_or(IpNet::from(key))
     }
 
+    /// How much of a source's address makes the account; of IPv4 it is always the whole.
+    #[inline]
     fn prefix_of(&self, source: IpAddr) -> u8 {
-        if self.one_by_one.contains(source) { 128 } else { self.ipv6_prefix.min(128) }
+        let alone = source.is_ipv6() && self.one_by_one.contains(source);
+        if alone { 128 } else { self.ipv6_prefix.min(128) }
     }
 
     fn evidence(&self, probe: &Probe) -> Evidence {

@@ -10,6 +10,9 @@ use siphasher::sip::SipHasher13;
 use crate::detect::Probe;
 use crate::detect::probe::Protocol;
 
+/// The upper 96 bits of an IPv4-mapped address (RFC 4291 §2.5.5.2).
+const MAPPED: u128 = 0xffff;
+
 /// What the probed addresses are to each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Vantage {
@@ -33,9 +36,14 @@ pub enum Ledger {
 }
 
 /// One account: an IPv4 address, or an IPv6 prefix (whoever holds a /64 holds all its addresses).
+///
+/// Addresses as 128 bits (IPv4 mapped), not as [`IpAddr`]: its copies are loaded wider than they were stored, and such a
+/// load waits for every store before it, those to lines that are not in the cache among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SourceKey {
-    source: IpAddr,
+    source: u128,
+    /// With [`With::OneHost`] its address, else 0.
+    host: u128,
     with: With,
     ledger: Ledger,
 }
@@ -44,27 +52,19 @@ pub struct SourceKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum With {
     Host,
-    OneHost(IpAddr),
+    OneHost,
     Network,
 }
 
 impl SourceKey {
     /// The account of `source`; IPv6 addresses are cut to `ipv6_prefix` bits (more than 128 act as 128), IPv4-mapped
     /// ones are IPv4.
+    #[inline]
     pub fn of(source: IpAddr, ipv6_prefix: u8) -> SourceKey {
-        match source.to_canonical() {
-            IpAddr::V4(address) => SourceKey::on_this_host(IpAddr::V4(address)),
-            IpAddr::V6(address) => {
-                let host_bits = 128_u32.saturating_sub(u32::from(ipv6_prefix));
-                let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
-                let prefix = Ipv6Addr::from(u128::from(address) & mask);
-                SourceKey::on_this_host(IpAddr::V6(prefix))
-            }
-        }
-    }
-
-    fn on_this_host(source: IpAddr) -> SourceKey {
-        SourceKey { source, with: With::Host, ledger: Ledger::Watched }
+        let bits = bits(source);
+        let host_bits = if is_v4(bits) { 0 } else { 128_u32.saturating_sub(u32::from(ipv6_prefix)) };
+        let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+        SourceKey { source: bits & mask, host: 0, with: With::Host, ledger: Ledger::Watched }
     }
 
     /// The account of the same source in `ledger`. A source has one in each: neither's points are the other's.
@@ -84,17 +84,17 @@ impl SourceKey {
 
     /// The account that `vantage` keeps of this source once it has probed `destination`.
     pub fn seen_from(self, vantage: Vantage, destination: IpAddr) -> SourceKey {
-        let with = match vantage {
-            Vantage::Host => With::Host,
-            Vantage::EachHost => With::OneHost(destination),
-            Vantage::Network => With::Network,
+        let (with, host) = match vantage {
+            Vantage::Host => (With::Host, 0),
+            Vantage::EachHost => (With::OneHost, bits(destination)),
+            Vantage::Network => (With::Network, 0),
         };
-        SourceKey { with, ..self }
+        SourceKey { with, host, ..self }
     }
 
     /// The address, or the first address of the prefix.
     pub fn address(self) -> IpAddr {
-        self.source
+        IpAddr::V6(Ipv6Addr::from(self.source)).to_canonical()
     }
 }
 
@@ -107,8 +107,8 @@ pub(super) struct Place {
     pub fingerprint: u64,
     /// A secret of this source: keys its lanes, and its upper 16 bits tag its details.
     pub secret: u64,
-    /// Ports of different hosts are different ports.
-    is_network: bool,
+    /// Ports of different hosts are different ports: all bits, or none.
+    hosts_differ: u64,
 }
 
 impl Place {
@@ -116,15 +116,15 @@ impl Place {
     pub fn of(hasher: &SipHasher13, key: u64, source: SourceKey) -> Place {
         let hash = match source.with {
             With::Host | With::Network => hash_of(hasher, source.source),
-            With::OneHost(host) => hash_of(hasher, source.source) ^ mix(key, hash_of(hasher, host)),
+            With::OneHost => hash_of(hasher, source.source) ^ mix(key, hash_of(hasher, source.host)),
         };
         // Both accounts of a source stand in one bucket, so that a look at the other is no look at other memory.
         let own = match source.ledger {
             Ledger::Watched => hash,
             Ledger::Walk => mix(key.rotate_left(17), hash),
         };
-        let is_network = source.with == With::Network;
-        Place { bucket: hash, fingerprint: (own >> 36).max(1), secret: mix(key, own), is_network }
+        let hosts_differ = if source.with == With::Network { u64::MAX } else { 0 };
+        Place { bucket: hash, fingerprint: (own >> 36).max(1), secret: mix(key, own), hosts_differ }
     }
 
     /// Marks words of this source: 16 bits.
@@ -135,7 +135,7 @@ impl Place {
     /// A protocol and port as 16 bits, never 0, different for each source.
     pub fn port_mark(self, host: IpAddr, protocol: Protocol, port: u16) -> u64 {
         let port = u64::from(port) | (protocol as u64) << 16;
-        let host = if self.is_network { folded(host).rotate_left(24) } else { 0 };
+        let host = folded(host).rotate_left(24) & self.hosts_differ;
         (mix(self.secret, port ^ host) & 0xffff).max(1)
     }
 
@@ -151,10 +151,22 @@ impl Place {
     }
 }
 
-fn hash_of(hasher: &SipHasher13, address: IpAddr) -> u64 {
+/// IPv4 addresses as IPv6 maps them.
+fn bits(address: IpAddr) -> u128 {
     match address {
-        IpAddr::V4(address) => hasher.hash(&address.octets()),
-        IpAddr::V6(address) => hasher.hash(&address.octets()),
+        IpAddr::V4(address) => MAPPED << 32 | u128::from(u32::from(address)),
+        IpAddr::V6(address) => u128::from(address),
+    }
+}
+
+fn is_v4(bits: u128) -> bool {
+    bits >> 32 == MAPPED
+}
+
+fn hash_of(hasher: &SipHasher13, address: u128) -> u64 {
+    match is_v4(address) {
+        true => hasher.hash(&(address as u32).to_be_bytes()),
+        false => hasher.hash(&address.to_be_bytes()),
     }
 }
 
