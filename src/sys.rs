@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -20,6 +20,11 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 pub const SLOT_BYTES: usize = 256;
 /// The kernel allocates rings in blocks; a page each never fails for want of contiguous memory.
 const BLOCK_BYTES: usize = 4096;
+/// The part of a slot that nearly every packet's headers end in.
+const HEADERS: usize = 128;
+/// Of x86-64.
+#[cfg(target_arch = "x86_64")]
+const CACHE_LINE: usize = 64;
 const SLOTS_PER_BLOCK: usize = BLOCK_BYTES / SLOT_BYTES;
 /// if_ether.h: every ethertype. The field is big-endian.
 const EVERY_PROTOCOL: u16 = (libc::ETH_P_ALL as u16).to_be();
@@ -163,10 +168,42 @@ impl PacketRing {
         Some(slot)
     }
 
+    /// The slot that [`PacketRing::next_slot`] will give after `ahead` others, if it is filled already. What lies as far
+    /// again behind it is called into the cache.
+    pub fn peek(&self, ahead: usize) -> Option<&[u8]> {
+        let [base, beyond] = [ahead, 2 * ahead].map(|ahead| {
+            let at = self.next + ahead.min(self.slots);
+            let at = if at < self.slots { at } else { at - self.slots };
+            // SAFETY: `next < slots`, hence `at < slots`: the slot lies inside the mapping, which lives as long as `self`.
+            unsafe { self.memory.add(at * SLOT_BYTES) }
+        });
+        // SAFETY: the slot is in the mapping, and nobody looks into it here: the kernel may be writing to it.
+        prefetch(unsafe { beyond.cast::<[AtomicU8; HEADERS]>().as_ref() });
+        // SAFETY: as in `Slot::status`.
+        let status = unsafe { AtomicU32::from_ptr(base.as_ptr().cast()) };
+        if status.load(Ordering::Acquire) & libc::TP_STATUS_USER == 0 {
+            return None;
+        }
+        // SAFETY: the slot is ours until it is handed back, which takes `&mut self`; the bytes are initialised.
+        Some(unsafe { std::slice::from_raw_parts(base.as_ptr(), SLOT_BYTES) })
+    }
+
     /// How many packets the ring holds at most.
     pub fn slots(&self) -> usize {
         self.slots
     }
+}
+
+/// Has the processor bring `place`, every line of it, into its cache. Only x86-64 can be told so in stable Rust.
+pub fn prefetch<T>(place: &T) {
+    #[cfg(target_arch = "x86_64")]
+    for at in (0..size_of::<T>()).step_by(CACHE_LINE) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: `at` is within `place`; a prefetch changes nothing and never faults. There is no safe one.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>((&raw const *place).cast::<i8>().add(at)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
 }
 
 fn map_shared(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<NonNull<u8>> {

@@ -164,6 +164,11 @@ impl ScoreTable {
         Standing { crossed: credited.crossed, ..standing(key, details, place, counts, credited.head, moment) }
     }
 
+    /// All memory that a record of `key` touches, for whoever would have it at hand before.
+    pub fn home(&self, key: SourceKey) -> Option<&impl Sized> {
+        self.bucket(self.place(key))
+    }
+
     /// The port that `served` names was answered by a service after all: what was counted against `key` for it, if it
     /// is among the last ports, is taken back.
     pub fn retract(&self, key: SourceKey, served: &Served, points: Points, now: u64) {

@@ -250,6 +250,12 @@ impl Reader for Watcher {
         self.now = self.shared.clock.now();
     }
 
+    fn on_coming(&mut self, frame: &Frame<'_>) {
+        let source = crate::packet::source_at_sight(frame.ethertype, frame.bytes);
+        let place = source.and_then(|source| self.shared.table.home(self.view.watch.source_key(source)));
+        place.into_iter().for_each(crate::sys::prefetch);
+    }
+
     fn on_frame(&mut self, frame: &Frame<'_>) {
         let Some(packet) = self.packet_of(frame) else { return };
         if frame.packet_type == libc::PACKET_OUTGOING {
