@@ -1,0 +1,115 @@
+//! Blocks, from the grant to the reply: kernel first, then the record. Helper.
+//!
+//! What goes to the kernel together is answered one by one, each with what became of it.
+#![forbid(unsafe_code)]
+
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use super::tell::micros;
+use super::{Service, timed};
+use crate::detect::probe::Protocol;
+use crate::helper::decide::{Grant, done, in_force};
+use crate::helper::error::log;
+use crate::helper::escalation::Block;
+use crate::helper::jobs::{Job, Purpose};
+use crate::helper::respond::{Effects, Knock, Respond, Timed};
+use crate::protocol::{Datagrams, Outcome, Response};
+
+impl<R: Respond> Service<R> {
+    /// Gives the kernel the blocks that were granted, and goes on with what is to be done besides.
+    pub fn finish(&mut self) {
+        let grants = std::mem::take(&mut self.pending);
+        if grants.is_empty() {
+            return;
+        }
+        let begun = Instant::now();
+        let shut_out: Vec<Grant> = grants.iter().filter(|grant| !grant.run_only).copied().collect();
+        let mut results = self.do_block(&shut_out).into_iter();
+        let knocks: Vec<Knock> = grants.iter().map(knock).collect();
+        let tripped = self.responses.tripped(&knocks);
+        for (grant, tripped) in grants.into_iter().zip(tripped) {
+            let effects =
+                if grant.run_only { Effects::default() } else { results.next().unwrap_or_default() };
+            self.begin(Grant { tripped, ..grant }, effects, begun);
+        }
+        self.advance();
+    }
+
+    /// What the kernel has is on record from now on, whatever becomes of the rest.
+    pub(super) fn begin(&mut self, grant: Grant, effects: Effects, begun: Instant) {
+        let left = Duration::from_millis(grant.block.left(self.now.utc));
+        let mut job = Job::new(Purpose::Block(grant), grant.target, self.steps.to_block(&grant, left));
+        (job.with, job.begun) = (effects.with, begun);
+        effects.refused.into_iter().for_each(|(response, refusal)| job.refuse(response, refusal));
+        if effects.with.block() && !job.is_done() {
+            self.record(grant.target, Block { with: grant.block.with.union(effects.with), ..grant.block });
+        }
+        self.jobs.push(job);
+    }
+
+    pub(super) fn blocked(&mut self, grant: &Grant, job: &Job) {
+        let holds = job.with.block() || grant.run_only && job.with.contains(Response::RunCommand);
+        self.tell_failures(grant.id, &job.failures);
+        let Some(block) = holds.then(|| Block { with: grant.block.with.union(job.with), ..grant.block })
+        else {
+            let errno = job.failures.first().map_or(libc::EIO, |(_, failure)| failure.fault.errno());
+            return self.answer(done(grant.id, Outcome::Failed(errno)));
+        };
+        self.record(grant.target, block);
+        let micros = micros(job.begun.elapsed());
+        let reply = in_force(grant.id, Outcome::Blocked, block, self.now.utc, micros, job.with);
+        self.answer(reply.after_a_trip(grant.tripped));
+    }
+
+    /// Kernel, file or command has it: now it is a block.
+    pub(super) fn record(&mut self, target: IpNet, block: Block) {
+        let before = self.core.escalation.get(&target);
+        self.core.escalation.enter(target, block);
+        if before != Some(block) {
+            self.ledger.note(target, block);
+        }
+        if let Some(file) = self.blocked_file.as_mut().filter(|_| before.is_none())
+            && let Err(refusal) = file.add(target.addr())
+        {
+            log(&refusal.text);
+        }
+    }
+
+    pub(super) fn renewed(&mut self, job: &Job) {
+        if let Some(block) = self.core.escalation.get(&job.target) {
+            self.record(job.target, Block { with: block.with.union(job.with), ..block });
+        }
+    }
+
+    pub(super) fn do_block(&mut self, grants: &[Grant]) -> Vec<Effects> {
+        let batch: Vec<Timed> = grants.iter().map(|it| timed(it.target, it.block, self.now.utc)).collect();
+        let results = self.responses.block(&batch);
+        match results.iter().any(Effects::table_gone) {
+            true => self.block_in_a_new_table(&batch, results),
+            false => results,
+        }
+    }
+
+    /// Somebody's `nft flush ruleset` must not end the protection: everything is installed again.
+    pub(super) fn block_in_a_new_table(&mut self, batch: &[Timed], results: Vec<Effects>) -> Vec<Effects> {
+        log("the firewall table was deleted by somebody and is installed again");
+        match self.install() {
+            Ok(()) => self.responses.block(batch),
+            Err(refusal) => {
+                log(&refusal.text);
+                results
+            }
+        }
+    }
+}
+
+pub(super) fn knock(grant: &Grant) -> Knock {
+    let over = match grant.protocol {
+        Protocol::Tcp => Some(Datagrams::No),
+        Protocol::Udp => Some(Datagrams::Yes),
+        Protocol::Sctp | Protocol::Icmp | Protocol::Ip => None,
+    };
+    (grant.target, over.map(|over| (over, grant.port)))
+}

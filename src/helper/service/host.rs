@@ -1,0 +1,99 @@
+//! What changes about the host: its addresses, its traps, and a firewall that others change too. Helper.
+//!
+//! A table that somebody deleted is installed again: blocks that are told of must be there.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::Service;
+use super::tell::timed_reply;
+use crate::helper::error::{HelperError, log};
+use crate::helper::respond::{Refusal, Respond};
+use crate::protocol::{Datagrams, Outcome, Page, Responses};
+
+/// How often the firewall is looked at while somebody is blocked, milliseconds.
+const LOOK: u64 = 10_000;
+
+impl<R: Respond> Service<R> {
+    pub(super) fn do_protect(&mut self, id: u64) {
+        let begun = Instant::now();
+        let applied = self.apply_never();
+        self.answer_effect(id, applied, begun);
+    }
+
+    pub(super) fn do_traps(&mut self, id: u64, datagrams: Datagrams, page: Page) {
+        let begun = Instant::now();
+        // Somebody changed our table: what is put in its place has the new traps.
+        let set = self.responses.set_traps(datagrams, page).or_else(|_| self.install());
+        self.answer_effect(id, set, begun);
+    }
+
+    pub(super) fn do_spare(&mut self, id: u64, address: IpAddr) {
+        let begun = Instant::now();
+        let spared = self.responses.spare(address);
+        self.answer_effect(id, spared, begun);
+    }
+
+    pub(super) fn answer_effect(&mut self, id: u64, effect: Result<(), Refusal>, begun: Instant) {
+        let outcome = effect.map_or_else(|refusal| Outcome::Failed(refusal.errno), |()| Outcome::Lifted);
+        self.answer(timed_reply(id, outcome, begun, Responses::NONE));
+    }
+
+    /// Takes in that addresses or routes of the host changed.
+    pub fn learn(&mut self) -> Result<(), HelperError> {
+        if !self.responses.learn().map_err(HelperError::Surroundings)? {
+            return Ok(());
+        }
+        let surroundings = self.responses.surroundings();
+        match self.core.authority.surround(surroundings) {
+            true => Ok(self.apply_never()?),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn apply_never(&mut self) -> Result<(), Refusal> {
+        let applied = self.responses.set_never(self.core.authority.never());
+        if applied.as_ref().is_err_and(|refusal| refusal.table_gone) {
+            self.install()?;
+        } else {
+            applied?;
+        }
+        let covered = self.core.escalation.covered_by(self.core.authority.never());
+        if let Some(first) = covered.first() {
+            log(&format!(
+                "{} blocks lifted, {first} first: they are now in the never-block set",
+                covered.len()
+            ));
+        }
+        self.lift(&covered);
+        Ok(())
+    }
+
+    /// Milliseconds until the firewall is looked at again; `None` while nobody is blocked.
+    pub(super) fn next_look(&self) -> Option<u64> {
+        let due = self.looked.saturating_add(LOOK).saturating_sub(self.now.uptime);
+        self.core.escalation.next_end().map(|_| due)
+    }
+
+    /// A reload of somebody else's ruleset may flush ours with it: blocks that are told of must be there.
+    pub(super) fn look(&mut self) {
+        self.looked = self.now.uptime;
+        match self.responses.is_in_place() {
+            Ok(true) => {}
+            Ok(false) => {
+                log("the firewall table, or a rule in it, was deleted by somebody and is installed again");
+                if let Err(refusal) = self.install() {
+                    log(&refusal.text);
+                }
+            }
+            Err(refusal) => log(&refusal.text),
+        }
+    }
+
+    /// The sensor is gone, and with it whoever confirms or clears those whom the tripwire trips. Blocks stay.
+    pub fn disarm(&mut self) {
+        // A table that is gone has no traps either.
+        let _ = self.responses.disarm();
+    }
+}

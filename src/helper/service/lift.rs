@@ -1,0 +1,171 @@
+//! The end of blocks, whoever brings it about: an operator, their time, the never-block set, the last goodbye. Helper.
+//!
+//! What a block has left behind is taken back, and told where that fails.
+#![forbid(unsafe_code)]
+
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+use super::Service;
+use super::tell::timed_reply;
+use crate::helper::decide::done;
+use crate::helper::error::log;
+use crate::helper::escalation::Block;
+use crate::helper::jobs::{Job, Purpose};
+use crate::helper::respond::{Refusal, Respond};
+use crate::protocol::{Fault, Outcome, Response, Responses};
+
+/// Lifted at once, more than this are not noted one by one: the ledger is written anew.
+const MANY: usize = 256;
+
+impl<R: Respond> Service<R> {
+    pub(super) fn do_unblock(&mut self, id: u64, target: IpNet) {
+        self.overtake(Some(&target));
+        match self.responses.unblock(&target) {
+            Ok(was_blocked) => {
+                let with = self.core.escalation.get(&target).map_or(Responses::NONE, |block| block.with);
+                let mut job = self.lift_job(target, with, Some((id, was_blocked)));
+                if let Err(refusal) = self.take_lines(&[(target, with)]) {
+                    job.refuse(Response::HostsDeny, refusal);
+                }
+                self.jobs.push(job);
+                self.advance();
+            }
+            Err(refusal) => self.answer(done(id, Outcome::Failed(refusal.errno))),
+        }
+    }
+
+    /// An operator's unblock that failed in part leaves the record, so that it can be asked for again.
+    pub(super) fn lifted(&mut self, asked: Option<(u64, bool)>, job: &Job) {
+        let Some((id, was_blocked)) = asked else {
+            return self.tell_remains(job.target, &job.failures);
+        };
+        self.tell_failures(id, &job.failures);
+        let outcome = match job.failures.first() {
+            Some((_, failure)) => Outcome::Failed(failure.fault.errno()),
+            // Blocked for the kernel, or at least on record: either way it is lifted now.
+            None if self.forget(&job.target) | was_blocked => Outcome::Lifted,
+            None => Outcome::NotBlocked,
+        };
+        self.answer(timed_reply(id, outcome, job.begun, job.with));
+    }
+
+    pub(super) fn forget(&mut self, target: &IpNet) -> bool {
+        let was = self.core.escalation.lift(target);
+        self.ledger.forget(*target);
+        if was {
+            self.rewrite_blocked_file();
+        }
+        was
+    }
+
+    pub(super) fn do_flush(&mut self, id: u64) {
+        let begun = Instant::now();
+        let outcome = match self.responses.flush() {
+            Ok(()) => {
+                self.overtake(None);
+                let lifted: Vec<(IpNet, Block)> = self.core.escalation.lift_all().into_iter().collect();
+                self.take_back(&lifted);
+                if lifted.is_empty() { Outcome::NotBlocked } else { Outcome::Lifted }
+            }
+            Err(refusal) => Outcome::Failed(refusal.errno),
+        };
+        self.ledger.renew();
+        self.answer(timed_reply(id, outcome, begun, Responses::NONE));
+    }
+
+    /// Unlike an operator's flush this forgives nobody.
+    pub(super) fn do_stop(&mut self, id: u64) {
+        let outcome = match self.flush_on_stop.then(|| self.responses.flush()) {
+            None => Outcome::NotBlocked,
+            Some(Err(refusal)) => Outcome::Failed(refusal.errno),
+            Some(Ok(())) => {
+                self.ledger.renew();
+                self.overtake(None);
+                let ended = self.core.escalation.end_all(self.now.utc);
+                self.take_back(&ended);
+                if ended.is_empty() { Outcome::NotBlocked } else { Outcome::Lifted }
+            }
+        };
+        self.stopped = true;
+        self.answer(done(id, outcome));
+    }
+
+    pub(super) fn lift(&mut self, targets: &[IpNet]) {
+        let mut lifted = Vec::new();
+        for target in targets {
+            self.overtake(Some(target));
+            if let Err(refusal) = self.responses.unblock(target) {
+                log(&refusal.text);
+            }
+            lifted.extend(self.core.escalation.get(target).map(|block| (*target, block)));
+            self.core.escalation.lift(target);
+        }
+        self.take_back(&lifted);
+        match targets.len() > MANY {
+            true => self.ledger.renew(),
+            false => targets.iter().for_each(|target| self.ledger.forget(*target)),
+        }
+    }
+
+    pub(super) fn expire(&mut self) {
+        let ended = self.core.escalation.expire(self.now.utc);
+        for (target, block) in &ended {
+            if let Err(refusal) = self.responses.expire(target) {
+                self.tell_refusal(*target, Response::Route, refusal);
+            }
+            // What the kernel ends by itself needs no word in the ledger.
+            if block.with.iter().any(|response| response != Response::Nftables) {
+                self.ledger.note(*target, Block { with: Responses::NONE, ..*block });
+            }
+        }
+        self.take_back(&ended);
+    }
+
+    /// Files and programs' part of blocks that are over; what fails is told.
+    pub(super) fn take_back(&mut self, ended: &[(IpNet, Block)]) {
+        let with: Vec<(IpNet, Responses)> =
+            ended.iter().map(|(target, block)| (*target, block.with)).collect();
+        // All lines go at once, or none does: one report is enough.
+        if let (Err(refusal), Some((first, _))) = (self.take_lines(&with), with.first()) {
+            self.tell_refusal(*first, Response::HostsDeny, refusal);
+        }
+        for (target, with) in with {
+            let job = self.lift_job(target, with, None);
+            // What the kernel alone did is over, be it a million of them.
+            if !job.is_done() {
+                self.jobs.push(job);
+            }
+        }
+        if !ended.is_empty() {
+            self.rewrite_blocked_file();
+        }
+        self.advance();
+    }
+
+    pub(super) fn take_lines(&mut self, ended: &[(IpNet, Responses)]) -> Result<(), Refusal> {
+        let lines =
+            ended.iter().filter(|(_, with)| with.contains(Response::HostsDeny)).map(|(target, _)| *target);
+        self.steps.take_lines(lines)
+    }
+
+    pub(super) fn lift_job(&self, target: IpNet, with: Responses, asked: Option<(u64, bool)>) -> Job {
+        Job::new(Purpose::Lift(asked), target, self.steps.to_lift(&target, with))
+    }
+
+    /// Blocks on their way are given up: whoever asked for them is told.
+    pub(super) fn overtake(&mut self, target: Option<&IpNet>) {
+        for grant in self.jobs.abandon(target) {
+            self.answer(done(grant.id, Outcome::Failed(Fault::Lifted.errno())));
+        }
+    }
+
+    pub(super) fn rewrite_blocked_file(&mut self) {
+        let (entries, now) = (self.core.escalation.entries(), self.now.utc);
+        let addresses = entries.filter(|(_, block)| block.until > now).map(|(target, _)| target.addr());
+        if let Some(Err(refusal)) = self.blocked_file.as_mut().map(|file| file.rewrite(addresses)) {
+            log(&refusal.text);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The start: what the ledger and BLOCKED_FILE know is put in place before `Ready` is said. Helper.
+//!
+//! What may not be blocked any more is dropped and told; what ended meanwhile is taken back.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use super::{Opened, REPLIES, Service, timed};
+use crate::helper::authorise::{Authority, Standing};
+use crate::helper::blocked_file;
+use crate::helper::clock::{Clock, Now};
+use crate::helper::decide::{Core, RunOnly};
+use crate::helper::error::{HelperError, log};
+use crate::helper::escalation::{Block, Escalation, Terms};
+use crate::helper::jobs::{Job, Jobs, Purpose};
+use crate::helper::ledger::Loaded;
+use crate::helper::respond::{Refusal, Respond, Timed};
+use crate::protocol::channel::FrameWriter;
+use crate::protocol::{Reply, Response, Responses, Settings};
+
+impl<R: Respond> Service<R> {
+    /// Puts everything and the unexpired blocks in place, and queues `Ready`.
+    pub fn start(settings: Settings, opened: Opened<R>) -> Result<Service<R>, HelperError> {
+        let mut clock = Clock::start();
+        let (now, _) = clock.read();
+        let (ledger, loaded) = opened.ledger;
+        let (blocked_file, blocked) = opened.blocked_file.unzip();
+        let mut service = Service {
+            core: core(&settings, now),
+            responses: opened.responses,
+            at_once: at_once(&settings.block_with),
+            steps: opened.steps,
+            jobs: Jobs::default(),
+            blocked_file,
+            ledger,
+            clock,
+            now,
+            flush_on_stop: settings.flush_on_stop,
+            pending: Vec::new(),
+            listing: None,
+            stopped: false,
+            looked: now.uptime,
+            replies: FrameWriter::new(REPLIES),
+        };
+        service.core.authority.surround(service.responses.surroundings());
+        report(&loaded);
+        service.restore(loaded.entries, blocked.unwrap_or_default(), opened.landlock)?;
+        Ok(service)
+    }
+
+    pub(super) fn restore(
+        &mut self,
+        entries: BTreeMap<IpNet, Block>,
+        blocked: blocked_file::Loaded,
+        landlock: u8,
+    ) -> Result<(), HelperError> {
+        let left = self.core.restore(entries, self.now);
+        if left.dropped > 0 {
+            let dropped = left.dropped;
+            log(&format!("{dropped} entries of the ledger are now in the never-block set and were dropped"));
+            self.ledger.renew();
+        }
+        self.adopt(&blocked);
+        self.install()?;
+        self.install_steps(&left.ended)?;
+        self.commit();
+        let restored = u32::try_from(self.core.escalation.len()).unwrap_or(u32::MAX);
+        let tripwire = self.responses.has_tripwire();
+        self.answer(Reply::Ready { restored, landlock, tripwire });
+        Ok(())
+    }
+
+    /// Takes over from BLOCKED_FILE whom the ledger does not know: PortSentry's own blocks, after the change to us.
+    pub(super) fn adopt(&mut self, blocked: &blocked_file::Loaded) {
+        if blocked.damaged {
+            log("BLOCKED_FILE: what is no whole record is dropped, and the file written anew");
+        }
+        for target in blocked.addresses.iter().map(|&address| IpNet::from(address)) {
+            let is_new =
+                !self.core.escalation.knows(&target) && self.core.authority.check_target(&target).is_ok();
+            if is_new && self.core.authority.has_room(self.core.escalation.len(), Standing::Claimed) {
+                let block = self.core.escalation.sentence(&target, 0, self.now.utc);
+                self.core.escalation.enter(target, block);
+                self.ledger.note(target, block);
+            }
+        }
+        self.rewrite_blocked_file();
+    }
+
+    /// The files and programs' part of the start: what ended while nobody was there is taken back, what is in force put
+    /// in place, commands run again where the machine was started since.
+    pub(super) fn install_steps(&mut self, ended: &[(IpNet, Block)]) -> Result<(), HelperError> {
+        let in_force = self.in_force();
+        let gone: Vec<IpNet> = ended.iter().map(|(target, _)| *target).collect();
+        self.steps.install(&timed_all(&in_force, self.now.utc), &gone)?;
+        for (target, block) in ended {
+            self.jobs.push(self.lift_job(*target, block.with, None));
+            self.ledger.note(*target, Block { with: Responses::NONE, ..*block });
+        }
+        let boot = self.clock.boot();
+        let installed = self.at_once.union(self.steps.installed());
+        for (target, block) in in_force {
+            if self.steps.must_renew(&block, boot) {
+                self.jobs.push(Job::new(Purpose::Renew, target, self.steps.to_renew(&target)));
+            }
+            if block.with.union(installed) != block.with {
+                self.record(target, Block { with: block.with.union(installed), ..block });
+            }
+        }
+        self.advance();
+        Ok(())
+    }
+
+    /// The blocks that shut somebody out.
+    pub(super) fn in_force(&self) -> Vec<(IpNet, Block)> {
+        let now = self.now.utc;
+        self.core
+            .escalation
+            .entries()
+            .filter(|(_, block)| block.until > now && !block.is_run_only())
+            .collect()
+    }
+
+    pub(super) fn install(&mut self) -> Result<(), Refusal> {
+        let blocks = timed_all(&self.in_force(), self.now.utc);
+        self.responses.install(self.core.authority.never(), &blocks)
+    }
+}
+
+pub(super) fn core(settings: &Settings, now: Now) -> Core {
+    let terms = Terms {
+        first: u64::from(settings.block_time) * 1000,
+        longest: u64::from(settings.block_time_max) * 1000,
+        factor: settings.block_time_factor.into(),
+    };
+    Core {
+        authority: Authority::new(settings.never_block.clone(), settings.max_blocks, now.uptime),
+        escalation: Escalation::new(terms),
+        run_only: RunOnly { tcp: settings.custom.run_only_tcp, udp: settings.custom.run_only_udp },
+    }
+}
+
+/// What the kernel brings about at once.
+pub(super) fn at_once(responses: &[Response]) -> Responses {
+    let kernel = |response: &Response| matches!(response, Response::Nftables | Response::Route);
+    responses.iter().copied().filter(kernel).collect()
+}
+
+pub(super) fn timed_all(blocks: &[(IpNet, Block)], now: u64) -> Vec<Timed> {
+    blocks.iter().map(|(target, block)| timed(*target, *block, now)).collect()
+}
+
+pub(super) fn report(loaded: &Loaded) {
+    if loaded.foreign > 0 {
+        log(&format!("ledger: {} lines were not understood and are dropped", loaded.foreign));
+    }
+    if loaded.torn {
+        log("ledger: the last line was cut off, as by a power failure, and is dropped");
+    }
+}

@@ -1,0 +1,68 @@
+//! What the sensor is told: replies, notes on what failed, the list. Helper.
+//!
+//! Never waits for the sensor, and never queues more than there is room for.
+#![forbid(unsafe_code)]
+
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use super::{FRAMES, Listing, Service};
+use crate::helper::command::Failure;
+use crate::helper::error::log;
+use crate::helper::escalation::Block;
+use crate::helper::respond::{Refusal, Respond};
+use crate::protocol::reply::NOTE_BYTES;
+use crate::protocol::{Fault, Note, Outcome, Reply, Response, Responses};
+
+impl<R: Respond> Service<R> {
+    /// Room was made sure of by [`is_free`](Self::is_free); were it not, the count of refusals ends the helper.
+    pub(super) fn answer(&mut self, reply: Reply) {
+        let _ = self.replies.push(&reply.encode());
+    }
+
+    /// Queues more of the page that was asked for, as much as there is room.
+    pub fn list(&mut self) {
+        while let Some(Listing { id, after, left }) = self.listing.filter(|_| self.replies.room() > 0) {
+            let next = self.core.escalation.after(after, self.now.utc).filter(|_| left > 0);
+            self.listing = next.map(|(target, _)| Listing { id, after: Some(target), left: left - 1 });
+            self.answer(next.map_or(Reply::End { id }, |(target, block)| entry(id, target, block)));
+        }
+    }
+
+    /// Why responses failed, before the last word on the request.
+    pub(super) fn tell_failures(&mut self, id: u64, failures: &[(Response, Failure)]) {
+        let pieces = |text: &str| text.chars().count().div_ceil(NOTE_BYTES).clamp(1, 2);
+        let notes = failures.iter().flat_map(|(response, failure)| {
+            (0..pieces(&failure.text)).map(|part| Note::new(*response, failure.fault, &failure.text, part))
+        });
+        notes.take(FRAMES - 1).for_each(|note| self.answer(Reply::Note { id, note }));
+    }
+
+    /// What a block that is over has left behind, unless replies are due that leave no room: the log has it in any case.
+    pub(super) fn tell_remains(&mut self, target: IpNet, failures: &[(Response, Failure)]) {
+        if !failures.is_empty() && self.has_room() {
+            self.tell_failures(0, failures);
+            self.answer(Reply::Remains { target });
+        }
+    }
+
+    pub(super) fn tell_refusal(&mut self, target: IpNet, response: Response, refusal: Refusal) {
+        log(&refusal.text);
+        let failure = Failure { fault: Fault::Errno(refusal.errno), text: refusal.text };
+        self.tell_remains(target, &[(response, failure)]);
+    }
+}
+
+pub(super) fn timed_reply(id: u64, outcome: Outcome, begun: Instant, with: Responses) -> Reply {
+    Reply::Done { id, outcome, seconds: 0, offence: 0, micros: micros(begun.elapsed()), with, tripped: false }
+}
+
+pub(super) fn entry(id: u64, target: IpNet, block: Block) -> Reply {
+    let (since, until) = (block.since / 1000, block.until.div_ceil(1000));
+    Reply::Entry { id, target, since, until, offence: block.offence, with: block.with }
+}
+
+pub(super) fn micros(span: Duration) -> u32 {
+    u32::try_from(span.as_micros()).unwrap_or(u32::MAX)
+}
