@@ -3,6 +3,8 @@
 //! Performs what the pure parts decide. Never waits for anything but epoll, and an idle daemon does not wake.
 #![forbid(unsafe_code)]
 
+mod judgement;
+
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::signalfd::SignalFd;
 
 use super::clock::Now;
-use super::decoy::{Decoys, Visit};
+use super::decoy::Decoys;
 use super::flood::{Costs, Floods};
 use super::followed::Followed;
 use super::half_open::{HalfOpen, Knock};
@@ -23,17 +25,14 @@ use super::host::Host;
 use super::notify::Notifier;
 use super::operators::{Answers, Operators};
 use super::report::Reporter;
-use super::responder::{Case, Effect, Responder, Turn, micros};
-use super::sightings::{Sighting, State};
+use super::responder::{Effect, Responder, Turn, micros};
+use super::sightings::Sighting;
 use super::signals::{self, Asked};
 use super::traps::{self, Traps};
 use super::watcher::Shared;
 use crate::config::Loaded;
 use crate::control::protocol::{ControlReply, ControlRequest, Entry};
 use crate::control::server::ControlServer;
-use crate::detect::Probe;
-use crate::detect::policy::Verdict;
-use crate::detect::table::Standing;
 use crate::event::{Event, EventType};
 use crate::protocol::{Note, Reply, Request};
 
@@ -61,24 +60,6 @@ pub enum End {
     Helper(LinkError),
     /// epoll failed.
     Epoll(Errno),
-}
-
-/// How a batch learns whether a service takes in a probe.
-#[derive(Clone, Copy, Debug)]
-enum Sockets {
-    /// By a question to the kernel for each.
-    AskEach,
-    /// All were listed just now.
-    Listed,
-    /// They could not be listed.
-    Unknown,
-}
-
-/// Whether a service was in the way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Judged {
-    Served,
-    Other,
 }
 
 /// Everything the main thread owns.
@@ -221,190 +202,6 @@ impl EventLoop {
         Ok(None)
     }
 
-    fn on_sightings(&mut self, now: Now) -> Result<(), LinkError> {
-        let mut batch = std::mem::take(&mut self.batch);
-        self.shared.sightings.take(BATCH, &mut batch);
-        self.heed_answers();
-        self.host.begin_turn();
-        let sockets = self.sockets_for(&batch, now);
-        let mut turn = Turn::default();
-        for sighting in batch.drain(..) {
-            self.on_sighting(sighting, sockets, now, &mut turn);
-        }
-        self.batch = batch;
-        // The block first: telling may wake a reader, which costs more than all of the above.
-        self.send()?;
-        self.tell(&turn, now);
-        Ok(())
-    }
-
-    /// Nobody is blamed for using a service that came a moment ago: a few sightings are asked about one by one, for many
-    /// the sockets are listed once.
-    fn sockets_for(&mut self, batch: &[Sighting], now: Now) -> Sockets {
-        if self.host.may_ask(batch) {
-            Sockets::AskEach
-        } else if self.look_at_sockets(now) {
-            Sockets::Listed
-        } else {
-            Sockets::Unknown
-        }
-    }
-
-    /// A port that something is asked from is no trap any longer.
-    fn heed_answers(&mut self) {
-        let peers = &self.shared.peers;
-        if peers.has_news() {
-            peers.heed();
-            if self.traps.await_answers(peers) {
-                self.set_traps();
-            }
-        }
-    }
-
-    /// Keeps the tripwire in step with the configuration, the decoys and the services.
-    pub(super) fn set_traps(&mut self) {
-        let (watch, decoys) = (&self.responder.watch, self.decoys.ports_of_both());
-        let wanted = traps::wanted(watch, &decoys, &self.shared.in_use, &self.shared.peers);
-        self.traps.become_these(wanted, &mut self.responder.requests);
-    }
-
-    /// Whether it was counted in error, for want of knowing that a service took it.
-    fn is_served(&mut self, probe: &Probe, interface: u32, sockets: Sockets, now: Now) -> bool {
-        if probe.counts_at_a_service() {
-            return false;
-        }
-        match sockets {
-            Sockets::Unknown => true,
-            Sockets::Listed => !probe.verified && self.shared.in_use.holds(probe.protocol, probe.port),
-            Sockets::AskEach if probe.verified => false,
-            Sockets::AskEach => match self.host.takes(probe, interface) {
-                Ok(false) => false,
-                // The ring threads shall know too. An error counts as yes, and the list will say what is wrong.
-                Ok(true) | Err(_) => {
-                    self.look_at_sockets(now);
-                    true
-                }
-            },
-        }
-    }
-
-    /// A fresh look at all sockets, for the ring threads too.
-    fn look_at_sockets(&mut self, now: Now) -> bool {
-        match self.host.look_at_sockets(&self.shared.in_use, now.uptime) {
-            Ok(()) => {
-                let turned = self.host.turn_attention(&self.responder.watch, &self.shared.in_use, now.uptime);
-                match turned {
-                    Ok(true) => self.set_traps(),
-                    Ok(false) => {}
-                    Err(error) => self.reporter.error(now, &error.to_string()),
-                }
-                true
-            }
-            Err(error) => {
-                self.reporter.error(
-                    now,
-                    &format!("the host's sockets cannot be listed: {error}; until they can, no probe counts"),
-                );
-                false
-            }
-        }
-    }
-
-    fn on_sighting(&mut self, sighting: Sighting, sockets: Sockets, now: Now, turn: &mut Turn) {
-        let Sighting { probe, interface, state } = sighting;
-        match state {
-            State::HalfOpen => {
-                if let Some((displaced, interface)) = self.half_open.saw_syn((probe, interface), now.instant)
-                {
-                    let _ = self.judge(displaced, interface, now, turn);
-                }
-            }
-            State::Doubtful => {
-                if self.judge(probe, interface, now, turn) == Judged::Served {
-                    self.tell_served(&probe);
-                }
-            }
-            State::Served => self.tell_served(&probe),
-            State::FromItself => {
-                let Probe { source, destination, .. } = probe;
-                let both =
-                    format!("Source address {source} same as destination address {destination}, skipping");
-                self.reporter.note(&format!("debug: {both}"));
-            }
-            State::Counted(standing) => {
-                if self.is_served(&probe, interface, sockets, now) {
-                    // Counted against a service that came since the last look: the source begins anew.
-                    self.shared.table.forgive(self.responder.watch.account(&probe));
-                    self.traps.spare(&probe, &mut self.responder.requests);
-                    self.tell_served(&probe);
-                } else {
-                    self.on_case(probe, standing, interface, now, turn);
-                }
-            }
-        }
-    }
-
-    /// Only for packets that could have been probes of a watched port.
-    fn tell_served(&mut self, probe: &Probe) {
-        if probe.scan_type.may_be_stray() || !self.responder.watch.is_watched(probe.protocol, probe.port) {
-            return;
-        }
-        let Probe { source, port, .. } = probe;
-        self.reporter
-            .note(&format!("Ignoring packet from {source} to destination port {port}, a service is running"));
-    }
-
-    fn judge(&mut self, probe: Probe, interface: u32, now: Now, turn: &mut Turn) -> Judged {
-        let in_use = |protocol, port| self.shared.in_use.holds(protocol, port);
-        let watch = self.responder.watch.clone();
-        match watch.judge(&probe, &self.shared.table, &self.shared.peers, in_use, micros(now)) {
-            Verdict::Probe(standing) => {
-                self.on_case(probe, standing, interface, now, turn);
-                Judged::Other
-            }
-            Verdict::Scan(standing) if self.responder.is_worth_telling(standing) => {
-                self.on_case(probe, standing, interface, now, turn);
-                Judged::Other
-            }
-            Verdict::ServiceInUse => Judged::Served,
-            Verdict::Scan(_)
-            | Verdict::NotWatched
-            | Verdict::Martian
-            | Verdict::Answer
-            | Verdict::Retransmission => Judged::Other,
-        }
-    }
-
-    fn on_case(&mut self, probe: Probe, standing: Standing, interface: u32, now: Now, turn: &mut Turn) {
-        let connected = self.protect_established
-            && self.responder.may_blame_an_innocent(&probe, &standing, now)
-            && self.is_connected_with(probe.source, now);
-        if connected {
-            self.traps.spare(&probe, &mut self.responder.requests);
-        }
-        let case = Case { probe, standing, interface, connected };
-        if standing.crossed {
-            let account = self.responder.watch.account(&case.probe);
-            self.followed.follow(&self.shared.trails, account, case, micros(now));
-        }
-        self.responder.on_case(case, now, turn);
-    }
-
-    /// Where the kernel does not tell, nobody is taken for connected.
-    fn is_connected_with(&mut self, source: std::net::IpAddr, now: Now) -> bool {
-        let target = self.responder.watch.target(source);
-        self.host.is_connected_with(target).unwrap_or_else(|error| {
-            self.reporter.error(now, &format!("the host's connections cannot be listed: {error}"));
-            false
-        })
-    }
-
-    fn leave_the_quiet(&mut self, now: Now, turn: &mut Turn) {
-        for quiet in self.followed.leave_quiet(&self.shared.trails, micros(now)) {
-            self.responder.on_quiet(&quiet, now, turn);
-        }
-    }
-
     fn on_replies(&mut self, now: Now) -> Result<(), LinkError> {
         let (mut turn, mut answers) = (Turn::default(), Answers::new());
         // A long list must not keep signals and sightings from having their turn. Replies that were read already have
@@ -489,25 +286,6 @@ impl EventLoop {
         }
     }
 
-    fn on_decoy(&mut self, token: u64, now: Now) {
-        let mut visits = Vec::new();
-        let (responder, table) = (&self.responder, &self.shared.table);
-        let due = |source| responder.would_trigger(source, table, micros(now));
-        self.decoys.on_ready(token, now.instant, &self.epoll, &due, &mut visits);
-        let mut turn = Turn::default();
-        self.host.begin_turn();
-        visits.iter().for_each(|visit| self.on_visit(visit, now, &mut turn));
-        self.tell(&turn, now);
-    }
-
-    fn on_visit(&mut self, visit: &Visit, now: Now, turn: &mut Turn) {
-        let probe = visit.probe();
-        if let Some((displaced, interface)) = self.half_open.completed(&probe, now.instant) {
-            let _ = self.judge(displaced, interface, now, turn);
-        }
-        let _ = self.judge(probe, 0, now, turn);
-    }
-
     fn on_time(&mut self, now: Now) {
         let mut turn = Turn::default();
         self.host.begin_turn();
@@ -537,9 +315,22 @@ impl EventLoop {
         }
     }
 
+    /// Keeps the tripwire in step with the configuration, the decoys and the services.
+    pub(super) fn set_traps(&mut self) {
+        let (watch, decoys) = (&self.responder.watch, self.decoys.ports_of_both());
+        let wanted = traps::wanted(watch, &decoys, &self.shared.in_use, &self.shared.peers);
+        self.traps.become_these(wanted, &mut self.responder.requests);
+    }
+
     /// The counts, for the service manager.
     pub(super) fn in_short(&self, now: Now) -> String {
         self.reporter.in_short(now, &self.responder, &self.shared, &self.host)
+    }
+
+    fn leave_the_quiet(&mut self, now: Now, turn: &mut Turn) {
+        for quiet in self.followed.leave_quiet(&self.shared.trails, micros(now)) {
+            self.responder.on_quiet(&quiet, now, turn);
+        }
     }
 
     fn look_for_floods(&mut self, now: Now, turn: &mut Turn) {

@@ -4,6 +4,10 @@
 //! Says "blocked" only after the helper did.
 #![forbid(unsafe_code)]
 
+mod effect;
+mod outcome;
+mod telling;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,27 +16,24 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use ipnet::IpNet;
 
-use super::blocks::{Block, Blocks, Ending};
+pub use self::effect::Effect;
+
+use super::blocks::Blocks;
 use super::clock::Now;
-use super::followed::Quiet;
 use super::gate::{Gate, weight};
 use crate::config::BlockMode;
-use crate::control::protocol::outcome_reason;
 use crate::detect::Probe;
 use crate::detect::policy::Watch;
 use crate::detect::table::{Ledger, ScoreTable, SourceKey, Standing};
-use crate::event::{Action, ActionVerdict, Deed, Event, EventType, Flow, Scan, Summary};
+use crate::event::{Action, ActionVerdict, Event, EventType};
 use crate::networks::Networks;
 use crate::protocol::channel::RequestWriter;
 use crate::protocol::settings::Custom;
-use crate::protocol::wording::{self, Filling};
-use crate::protocol::{Note, Outcome, Request, Response, Responses};
+use crate::protocol::{Request, Response};
 
 /// How long nothing more is said of a source that was reported and not blocked, microseconds.
 const TOLD: u64 = 600_000_000;
 
-/// Ends of blocks that are told in one turn: a million that were lifted at once must not become a million events in memory.
-const ENDS_A_TURN: usize = 512;
 /// How long a source is left alone after its block failed, microseconds.
 const RETRY: u64 = 10_000_000;
 
@@ -46,14 +47,8 @@ const HELD: u64 = 1_000_000;
 const CONNECTED: &str =
     "it has an open connection to this host, and its probes may be forged (PROTECT_ESTABLISHED)";
 const HELD_BACK: &str = "too many sources that may be forged earned a block this minute (BLOCK_LIMIT)";
-const LIMITED: &str = "more sources than BLOCK_LIMIT allows a minute earned a block on evidence that may be forged; \
-     those beyond it are counted and not blocked, and proven ones still are; raise BLOCK_LIMIT if no flood is the cause";
-
 /// Sources that are remembered as told of. Each holds its place for as long as its probes may still be in the queue.
 const LATELY_TOLD: usize = 64;
-
-/// What took effect first, where the kernel did not wait for us.
-const TRIPWIRE: &str = "tripwire";
 
 /// Probes of one source whose lines wait for its block; more than these are not told one by one.
 const WAITING: usize = 64;
@@ -236,110 +231,6 @@ impl Responder {
         !self.never.contains(source) && (self.watch.scan_trigger <= 1 || alarm)
     }
 
-    /// The helper answered a block request.
-    pub fn on_done(&mut self, id: u64, done: &Effect, now: Now, turn: &mut Turn) {
-        let Some(asked) = self.asked.remove(&id) else { return };
-        self.asked_about.remove(&asked.target);
-        self.take_effect(asked.target, done, now);
-        let quiet_until = self.quiet_until(done, now);
-        let port = asked.cases.first().map_or(0, |case| case.probe.port);
-        let action = self.action_of(asked.target, port, done);
-        let mut cases = asked.cases.iter();
-        if let Some(first) = cases.next() {
-            if !self.may_still_be_blocked(done) {
-                self.table.quiet(self.watch.account(&first.probe), quiet_until);
-            }
-            self.tell(EventType::Block, first, Some(action.clone()), now, turn);
-        }
-        let blocked = action.verdict == ActionVerdict::Blocked;
-        let verdict = if blocked { ActionVerdict::AlreadyBlocked } else { action.verdict };
-        for case in cases {
-            let action = Action { verdict, deeds: Vec::new(), with: Vec::new(), ..action.clone() };
-            self.tell(EventType::Probe, case, Some(action), now, turn);
-        }
-    }
-
-    /// A block is in force (an operator's, or one from before the start): mirror it.
-    pub fn on_block(&mut self, target: IpNet, seconds: u32, offence: u16, with: Responses, now: Now) {
-        let until = now.uptime.saturating_add(u64::from(seconds) * 1000);
-        let run_only = with.is_run_only();
-        self.blocks.insert(target, Block { until, offence, run_only });
-        if !run_only {
-            self.table.quiet(self.watch.source_key(target.addr()), until.saturating_mul(1000));
-        }
-    }
-
-    /// Where BLOCK_TCP=2 and BLOCK_UDP=1, say, a source that a command has told of may yet earn a block.
-    fn may_still_be_blocked(&self, done: &Effect) -> bool {
-        done.with.is_run_only() && self.watch.block_tcp != self.watch.block_udp
-    }
-
-    /// An operator blocked a source: mirror it and tell of it.
-    pub fn on_operator_block(&mut self, target: IpNet, effect: &Effect, now: Now, turn: &mut Turn) {
-        self.take_effect(target, effect, now);
-        let mut event = Event::new(now.wall, EventType::Block);
-        event.flow = Some(Flow::from_source(target.addr()));
-        event.action = Some(self.action_of(target, 0, effect));
-        turn.events.push((event, 0));
-    }
-
-    /// A block was lifted: its source begins anew.
-    pub fn on_lifted(&mut self, target: IpNet, now: Now, turn: &mut Turn) {
-        if let Some(block) = self.blocks.remove(&target) {
-            self.end_block(target, block, ActionVerdict::Lifted, now, turn);
-        }
-    }
-
-    /// A block is over, and something of it could not be taken back.
-    pub fn on_remains(&mut self, target: IpNet, notes: &[Note], now: Now, turn: &mut Turn) {
-        let mut event = Event::new(now.wall, EventType::Unblock);
-        event.flow = Some(Flow::from_source(target.addr()));
-        let error = reasons(notes);
-        event.action = Some(Action { target: Some(target), error, ..Action::new(ActionVerdict::Failed) });
-        turn.events.push((event, 0));
-    }
-
-    /// Who has become protected is no longer blocked: the helper lifts it of its own accord, by the same rule.
-    pub fn on_protected(&mut self, now: Now, turn: &mut Turn) {
-        let spared: Vec<IpNet> = self.blocks.targets().filter(|target| self.never.overlaps(target)).collect();
-        spared.into_iter().for_each(|target| self.on_lifted(target, now, turn));
-    }
-
-    /// Blocks whose time is over end here too. Says now and then that some are held back.
-    pub fn on_time(&mut self, now: Now, turn: &mut Turn) {
-        if self.gate.has_news(now) {
-            self.gate.told(now);
-            let mut event = Event::new(now.wall, EventType::Error);
-            event.error = Some(LIMITED.to_owned());
-            turn.events.push((event, 0));
-        }
-        for _ in 0..ENDS_A_TURN {
-            let Some((target, block, ending)) = self.blocks.take_ended(now.uptime) else { break };
-            let verdict = match ending {
-                Ending::Expired => ActionVerdict::Expired,
-                Ending::Lifted => ActionVerdict::Lifted,
-            };
-            self.end_block(target, block, verdict, now, turn);
-        }
-    }
-
-    /// What a scanner did from its alarm on, now that it is quiet.
-    pub fn on_quiet(&self, quiet: &Quiet, now: Now, turn: &mut Turn) {
-        let Quiet { case, trail, alarm } = quiet;
-        let account = self.watch.account(&case.probe).in_ledger(case.standing.ledger);
-        let latest = self.table.standing(account, micros(now));
-        let case = Case { standing: latest.unwrap_or(case.standing), ..*case };
-        self.tell(EventType::Stats, &case, None, now, turn);
-        if let Some((event, _)) = turn.events.last_mut() {
-            event.summary = Some(Summary {
-                probes: trail.probes,
-                distinct_ports: trail.ports.len() as u64,
-                ports: first_ranges(&trail.ports.to_string()),
-                seconds: trail.latest.saturating_sub(*alarm) / 1_000_000,
-            });
-        }
-    }
-
     fn seek_block(&mut self, told: EventType, case: Case, now: Now, turn: &mut Turn) {
         let key = self.watch.account(&case.probe);
         let target = self.watch.target(case.probe.source);
@@ -406,177 +297,6 @@ impl Responder {
             }
         }
     }
-
-    fn take_effect(&mut self, target: IpNet, done: &Effect, now: Now) {
-        // What was blocked already is mirrored already, unless a wider block covers it; that one may be lifted alone.
-        if done.outcome == Outcome::Blocked {
-            self.blocked += 1;
-            self.on_block(target, done.seconds, done.offence, done.with, now);
-        }
-    }
-
-    fn quiet_until(&self, done: &Effect, now: Now) -> u64 {
-        let wait = match done.outcome {
-            Outcome::Blocked => u64::from(done.seconds) * 1_000_000,
-            Outcome::RefusedNeverBlock | Outcome::RefusedPrefix => TOLD,
-            Outcome::AlreadyBlocked
-            | Outcome::RefusedRate
-            | Outcome::RefusedFull
-            | Outcome::Failed(_)
-            | Outcome::Lifted
-            | Outcome::NotBlocked => RETRY,
-        };
-        micros(now).saturating_add(wait)
-    }
-
-    fn action_of(&self, target: IpNet, port: u16, done: &Effect) -> Action {
-        let holds = matches!(done.outcome, Outcome::Blocked | Outcome::AlreadyBlocked);
-        let new = done.outcome == Outcome::Blocked;
-        let took = self.order.iter().filter(|&&response| new && done.with.contains(response));
-        let tripwire = (new && done.tripped).then(|| TRIPWIRE.to_owned());
-        let filling = Filling { target, port, mode: &self.custom.mode };
-        Action {
-            target: Some(target),
-            with: tripwire.into_iter().chain(took.clone().map(|it| it.name().to_owned())).collect(),
-            deeds: took.map(|&response| self.deed(response, &filling)).collect(),
-            seconds: holds.then_some(done.seconds),
-            offence: holds.then_some(done.offence),
-            micros: new.then_some(done.micros),
-            error: done.reason(),
-            ..Action::new(verdict_of(done.outcome))
-        }
-    }
-
-    /// The same words as the helper used.
-    fn deed(&self, response: Response, filling: &Filling<'_>) -> Deed {
-        let command = |text: &Option<String>| wording::command(text.as_deref().unwrap_or_default(), filling);
-        match response {
-            Response::Nftables | Response::Iptables | Response::Route => Deed::Shut(response.name()),
-            Response::HostsDeny => {
-                let line = self.custom.hosts_deny.as_deref().unwrap_or_default();
-                Deed::Wrappers(wording::hosts_deny(line, filling))
-            }
-            Response::Command => Deed::Route(command(&self.custom.kill_route)),
-            Response::RunCommand => Deed::Ran(command(&self.custom.kill_run_cmd)),
-        }
-    }
-
-    fn tell_once(&mut self, told: EventType, case: &Case, verdict: ActionVerdict, now: Now, turn: &mut Turn) {
-        if !self.tell_all {
-            let until = micros(now).saturating_add(TOLD);
-            self.table.quiet(self.watch.account(&case.probe), until);
-            if self.told.len() >= LATELY_TOLD {
-                self.told.pop_front();
-            }
-            self.told.push_back((self.watch.source_key(case.probe.source), until));
-        }
-        self.tell(told, case, Some(Action::new(verdict)), now, turn);
-    }
-
-    fn tell(&self, told: EventType, case: &Case, action: Option<Action>, now: Now, turn: &mut Turn) {
-        let mut event = Event::new(now.wall, told);
-        event.flow = Some(Flow::from(&case.probe));
-        event.scan = Some(self.scan_of(case, now));
-        event.action = action;
-        event.probe = Some(case.probe);
-        event.remark = self.remark(&event);
-        turn.events.push((event, case.interface));
-    }
-
-    /// `-v`: why an ignored source is ignored, if it is for the ignore file.
-    fn remark(&self, event: &Event) -> Option<String> {
-        let (file, ignored) = self.verbose_ignore.as_ref()?;
-        let source = event.flow.as_ref()?.src_ip;
-        let is_ignored = event.action.as_ref()?.verdict == ActionVerdict::Ignored && ignored.contains(source);
-        is_ignored.then(|| format!("Host: {source} found in ignore file {} aborting actions", file.display()))
-    }
-
-    fn scan_of(&self, case: &Case, now: Now) -> Scan {
-        let standing = &case.standing;
-        Scan {
-            scan_type: case.probe.scan_type,
-            score: standing.score,
-            threshold: self.watch.threshold(standing.ledger),
-            distinct_ports: standing.distinct_ports,
-            probes: standing.probes,
-            verified: standing.verified,
-            // The table counts in uptime; the outside reads the wall clock.
-            first_seen: now.wall.saturating_sub(micros(now).saturating_sub(standing.first_seen)),
-        }
-    }
-
-    fn end_block(&self, target: IpNet, block: Block, verdict: ActionVerdict, now: Now, turn: &mut Turn) {
-        self.table.forgive(self.watch.source_key(target.addr()));
-        let mut event = Event::new(now.wall, EventType::Unblock);
-        event.flow = Some(Flow::from_source(target.addr()));
-        event.action =
-            Some(Action { target: Some(target), offence: Some(block.offence), ..Action::new(verdict) });
-        turn.events.push((event, 0));
-    }
-}
-
-/// What the helper says became of a request; see [`crate::protocol::Reply::Done`].
-#[derive(Clone, Debug)]
-pub struct Effect {
-    /// What happened.
-    pub outcome: Outcome,
-    /// How long the block lasts from now, seconds.
-    pub seconds: u32,
-    /// Which offence.
-    pub offence: u16,
-    /// Time it took, microseconds.
-    pub micros: u32,
-    /// Which responses took effect.
-    pub with: Responses,
-    /// The kernel's tripwire had shut the source out before.
-    pub tripped: bool,
-    /// Which did not, and why.
-    pub notes: Vec<Note>,
-}
-
-impl Effect {
-    /// What failed, in one line; where no response says so itself, why the whole did.
-    pub fn reason(&self) -> Option<String> {
-        reasons(&self.notes).or_else(|| outcome_reason(self.outcome))
-    }
-}
-
-/// What failed, in one line.
-fn reasons(notes: &[Note]) -> Option<String> {
-    let mut reason = String::new();
-    let mut last = None;
-    for note in notes {
-        let text = note.text();
-        match last.replace((note.response, note.fault)) == Some((note.response, note.fault)) {
-            true => reason.push_str(&text),
-            false => {
-                let between = if reason.is_empty() { "" } else { "; " };
-                let colon = if text.is_empty() { "" } else { ": " };
-                reason.push_str(&format!("{between}{}: {}{colon}{text}", note.response.name(), note.fault));
-            }
-        }
-    }
-    (!reason.is_empty()).then_some(reason)
-}
-
-/// The verdict that the outside reads.
-fn verdict_of(outcome: Outcome) -> ActionVerdict {
-    match outcome {
-        Outcome::Blocked => ActionVerdict::Blocked,
-        Outcome::AlreadyBlocked => ActionVerdict::AlreadyBlocked,
-        Outcome::RefusedNeverBlock => ActionVerdict::Ignored,
-        Outcome::RefusedRate | Outcome::RefusedFull => ActionVerdict::Suppressed,
-        Outcome::RefusedPrefix | Outcome::Failed(_) | Outcome::NotBlocked => ActionVerdict::Failed,
-        Outcome::Lifted => ActionVerdict::Lifted,
-    }
-}
-
-/// As many whole ranges as fit a line.
-fn first_ranges(ports: &str) -> String {
-    const MOST: usize = 512;
-    let Some(head) = ports.get(..MOST).filter(|_| ports.len() > MOST) else { return ports.to_owned() };
-    let (whole, _) = head.rsplit_once(',').unwrap_or((head, ""));
-    format!("{whole},…")
 }
 
 /// Microseconds of uptime: the score table's clock.

@@ -1,0 +1,223 @@
+//! From a probe to a case: what the ring threads and the decoys saw is judged once more against the host as it is now,
+//! and what counts goes to the responder.
+#![forbid(unsafe_code)]
+
+use super::{BATCH, EventLoop};
+use crate::detect::Probe;
+use crate::detect::policy::Verdict;
+use crate::detect::table::Standing;
+use crate::sensor::clock::Now;
+use crate::sensor::decoy::Visit;
+use crate::sensor::helper_link::LinkError;
+use crate::sensor::responder::{Case, Turn, micros};
+use crate::sensor::sightings::{Sighting, State};
+
+/// How a batch learns whether a service takes in a probe.
+#[derive(Clone, Copy, Debug)]
+enum Sockets {
+    /// By a question to the kernel for each.
+    AskEach,
+    /// All were listed just now.
+    Listed,
+    /// They could not be listed.
+    Unknown,
+}
+
+/// Whether a service was in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Judged {
+    Served,
+    Other,
+}
+
+impl EventLoop {
+    pub(super) fn on_sightings(&mut self, now: Now) -> Result<(), LinkError> {
+        let mut batch = std::mem::take(&mut self.batch);
+        self.shared.sightings.take(BATCH, &mut batch);
+        self.heed_answers();
+        self.host.begin_turn();
+        let sockets = self.sockets_for(&batch, now);
+        let mut turn = Turn::default();
+        for sighting in batch.drain(..) {
+            self.on_sighting(sighting, sockets, now, &mut turn);
+        }
+        self.batch = batch;
+        // The block first: telling may wake a reader, which costs more than all of the above.
+        self.send()?;
+        self.tell(&turn, now);
+        Ok(())
+    }
+
+    /// Nobody is blamed for using a service that came a moment ago: a few sightings are asked about one by one, for many
+    /// the sockets are listed once.
+    fn sockets_for(&mut self, batch: &[Sighting], now: Now) -> Sockets {
+        if self.host.may_ask(batch) {
+            Sockets::AskEach
+        } else if self.look_at_sockets(now) {
+            Sockets::Listed
+        } else {
+            Sockets::Unknown
+        }
+    }
+
+    /// A port that something is asked from is no trap any longer.
+    fn heed_answers(&mut self) {
+        let peers = &self.shared.peers;
+        if peers.has_news() {
+            peers.heed();
+            if self.traps.await_answers(peers) {
+                self.set_traps();
+            }
+        }
+    }
+
+    /// Whether it was counted in error, for want of knowing that a service took it.
+    fn is_served(&mut self, probe: &Probe, interface: u32, sockets: Sockets, now: Now) -> bool {
+        if probe.counts_at_a_service() {
+            return false;
+        }
+        match sockets {
+            Sockets::Unknown => true,
+            Sockets::Listed => !probe.verified && self.shared.in_use.holds(probe.protocol, probe.port),
+            Sockets::AskEach if probe.verified => false,
+            Sockets::AskEach => match self.host.takes(probe, interface) {
+                Ok(false) => false,
+                // The ring threads shall know too. An error counts as yes, and the list will say what is wrong.
+                Ok(true) | Err(_) => {
+                    self.look_at_sockets(now);
+                    true
+                }
+            },
+        }
+    }
+
+    /// A fresh look at all sockets, for the ring threads too.
+    fn look_at_sockets(&mut self, now: Now) -> bool {
+        match self.host.look_at_sockets(&self.shared.in_use, now.uptime) {
+            Ok(()) => {
+                let turned = self.host.turn_attention(&self.responder.watch, &self.shared.in_use, now.uptime);
+                match turned {
+                    Ok(true) => self.set_traps(),
+                    Ok(false) => {}
+                    Err(error) => self.reporter.error(now, &error.to_string()),
+                }
+                true
+            }
+            Err(error) => {
+                self.reporter.error(
+                    now,
+                    &format!("the host's sockets cannot be listed: {error}; until they can, no probe counts"),
+                );
+                false
+            }
+        }
+    }
+
+    fn on_sighting(&mut self, sighting: Sighting, sockets: Sockets, now: Now, turn: &mut Turn) {
+        let Sighting { probe, interface, state } = sighting;
+        match state {
+            State::HalfOpen => {
+                if let Some((displaced, interface)) = self.half_open.saw_syn((probe, interface), now.instant)
+                {
+                    let _ = self.judge(displaced, interface, now, turn);
+                }
+            }
+            State::Doubtful => {
+                if self.judge(probe, interface, now, turn) == Judged::Served {
+                    self.tell_served(&probe);
+                }
+            }
+            State::Served => self.tell_served(&probe),
+            State::FromItself => {
+                let Probe { source, destination, .. } = probe;
+                let both =
+                    format!("Source address {source} same as destination address {destination}, skipping");
+                self.reporter.note(&format!("debug: {both}"));
+            }
+            State::Counted(standing) => {
+                if self.is_served(&probe, interface, sockets, now) {
+                    // Counted against a service that came since the last look: the source begins anew.
+                    self.shared.table.forgive(self.responder.watch.account(&probe));
+                    self.traps.spare(&probe, &mut self.responder.requests);
+                    self.tell_served(&probe);
+                } else {
+                    self.on_case(probe, standing, interface, now, turn);
+                }
+            }
+        }
+    }
+
+    /// Only for packets that could have been probes of a watched port.
+    fn tell_served(&mut self, probe: &Probe) {
+        if probe.scan_type.may_be_stray() || !self.responder.watch.is_watched(probe.protocol, probe.port) {
+            return;
+        }
+        let Probe { source, port, .. } = probe;
+        self.reporter
+            .note(&format!("Ignoring packet from {source} to destination port {port}, a service is running"));
+    }
+
+    pub(super) fn judge(&mut self, probe: Probe, interface: u32, now: Now, turn: &mut Turn) -> Judged {
+        let in_use = |protocol, port| self.shared.in_use.holds(protocol, port);
+        let watch = self.responder.watch.clone();
+        match watch.judge(&probe, &self.shared.table, &self.shared.peers, in_use, micros(now)) {
+            Verdict::Probe(standing) => {
+                self.on_case(probe, standing, interface, now, turn);
+                Judged::Other
+            }
+            Verdict::Scan(standing) if self.responder.is_worth_telling(standing) => {
+                self.on_case(probe, standing, interface, now, turn);
+                Judged::Other
+            }
+            Verdict::ServiceInUse => Judged::Served,
+            Verdict::Scan(_)
+            | Verdict::NotWatched
+            | Verdict::Martian
+            | Verdict::Answer
+            | Verdict::Retransmission => Judged::Other,
+        }
+    }
+
+    fn on_case(&mut self, probe: Probe, standing: Standing, interface: u32, now: Now, turn: &mut Turn) {
+        let connected = self.protect_established
+            && self.responder.may_blame_an_innocent(&probe, &standing, now)
+            && self.is_connected_with(probe.source, now);
+        if connected {
+            self.traps.spare(&probe, &mut self.responder.requests);
+        }
+        let case = Case { probe, standing, interface, connected };
+        if standing.crossed {
+            let account = self.responder.watch.account(&case.probe);
+            self.followed.follow(&self.shared.trails, account, case, micros(now));
+        }
+        self.responder.on_case(case, now, turn);
+    }
+
+    /// Where the kernel does not tell, nobody is taken for connected.
+    fn is_connected_with(&mut self, source: std::net::IpAddr, now: Now) -> bool {
+        let target = self.responder.watch.target(source);
+        self.host.is_connected_with(target).unwrap_or_else(|error| {
+            self.reporter.error(now, &format!("the host's connections cannot be listed: {error}"));
+            false
+        })
+    }
+
+    pub(super) fn on_decoy(&mut self, token: u64, now: Now) {
+        let mut visits = Vec::new();
+        let (responder, table) = (&self.responder, &self.shared.table);
+        let due = |source| responder.would_trigger(source, table, micros(now));
+        self.decoys.on_ready(token, now.instant, &self.epoll, &due, &mut visits);
+        let mut turn = Turn::default();
+        self.host.begin_turn();
+        visits.iter().for_each(|visit| self.on_visit(visit, now, &mut turn));
+        self.tell(&turn, now);
+    }
+
+    fn on_visit(&mut self, visit: &Visit, now: Now, turn: &mut Turn) {
+        let probe = visit.probe();
+        if let Some((displaced, interface)) = self.half_open.completed(&probe, now.instant) {
+            let _ = self.judge(displaced, interface, now, turn);
+        }
+        let _ = self.judge(probe, 0, now, turn);
+    }
+}

@@ -1,0 +1,173 @@
+//! What became of a request, and how a block ends: mirrored, and told.
+#![forbid(unsafe_code)]
+
+use ipnet::IpNet;
+
+use super::effect::{Effect, reasons, verdict_of};
+use super::{RETRY, Responder, TOLD, Turn, micros};
+use crate::event::{Action, ActionVerdict, Deed, Event, EventType, Flow};
+use crate::protocol::wording::{self, Filling};
+use crate::protocol::{Note, Outcome, Response, Responses};
+use crate::sensor::blocks::{Block, Ending};
+use crate::sensor::clock::Now;
+
+/// What took effect first, where the kernel did not wait for us.
+const TRIPWIRE: &str = "tripwire";
+
+const LIMITED: &str = "more sources than BLOCK_LIMIT allows a minute earned a block on evidence that may be forged; \
+     those beyond it are counted and not blocked, and proven ones still are; raise BLOCK_LIMIT if no flood is the cause";
+
+/// Ends of blocks that are told in one turn: a million that were lifted at once must not become a million events in memory.
+const ENDS_A_TURN: usize = 512;
+
+impl Responder {
+    /// The helper answered a block request.
+    pub fn on_done(&mut self, id: u64, done: &Effect, now: Now, turn: &mut Turn) {
+        let Some(asked) = self.asked.remove(&id) else { return };
+        self.asked_about.remove(&asked.target);
+        self.take_effect(asked.target, done, now);
+        let quiet_until = self.quiet_until(done, now);
+        let port = asked.cases.first().map_or(0, |case| case.probe.port);
+        let action = self.action_of(asked.target, port, done);
+        let mut cases = asked.cases.iter();
+        if let Some(first) = cases.next() {
+            if !self.may_still_be_blocked(done) {
+                self.table.quiet(self.watch.account(&first.probe), quiet_until);
+            }
+            self.tell(EventType::Block, first, Some(action.clone()), now, turn);
+        }
+        let blocked = action.verdict == ActionVerdict::Blocked;
+        let verdict = if blocked { ActionVerdict::AlreadyBlocked } else { action.verdict };
+        for case in cases {
+            let action = Action { verdict, deeds: Vec::new(), with: Vec::new(), ..action.clone() };
+            self.tell(EventType::Probe, case, Some(action), now, turn);
+        }
+    }
+
+    /// A block is in force (an operator's, or one from before the start): mirror it.
+    pub fn on_block(&mut self, target: IpNet, seconds: u32, offence: u16, with: Responses, now: Now) {
+        let until = now.uptime.saturating_add(u64::from(seconds) * 1000);
+        let run_only = with.is_run_only();
+        self.blocks.insert(target, Block { until, offence, run_only });
+        if !run_only {
+            self.table.quiet(self.watch.source_key(target.addr()), until.saturating_mul(1000));
+        }
+    }
+
+    /// Where BLOCK_TCP=2 and BLOCK_UDP=1, say, a source that a command has told of may yet earn a block.
+    fn may_still_be_blocked(&self, done: &Effect) -> bool {
+        done.with.is_run_only() && self.watch.block_tcp != self.watch.block_udp
+    }
+
+    /// An operator blocked a source: mirror it and tell of it.
+    pub fn on_operator_block(&mut self, target: IpNet, effect: &Effect, now: Now, turn: &mut Turn) {
+        self.take_effect(target, effect, now);
+        let mut event = Event::new(now.wall, EventType::Block);
+        event.flow = Some(Flow::from_source(target.addr()));
+        event.action = Some(self.action_of(target, 0, effect));
+        turn.events.push((event, 0));
+    }
+
+    /// A block was lifted: its source begins anew.
+    pub fn on_lifted(&mut self, target: IpNet, now: Now, turn: &mut Turn) {
+        if let Some(block) = self.blocks.remove(&target) {
+            self.end_block(target, block, ActionVerdict::Lifted, now, turn);
+        }
+    }
+
+    /// A block is over, and something of it could not be taken back.
+    pub fn on_remains(&mut self, target: IpNet, notes: &[Note], now: Now, turn: &mut Turn) {
+        let mut event = Event::new(now.wall, EventType::Unblock);
+        event.flow = Some(Flow::from_source(target.addr()));
+        let error = reasons(notes);
+        event.action = Some(Action { target: Some(target), error, ..Action::new(ActionVerdict::Failed) });
+        turn.events.push((event, 0));
+    }
+
+    /// Who has become protected is no longer blocked: the helper lifts it of its own accord, by the same rule.
+    pub fn on_protected(&mut self, now: Now, turn: &mut Turn) {
+        let spared: Vec<IpNet> = self.blocks.targets().filter(|target| self.never.overlaps(target)).collect();
+        spared.into_iter().for_each(|target| self.on_lifted(target, now, turn));
+    }
+
+    /// Blocks whose time is over end here too. Says now and then that some are held back.
+    pub fn on_time(&mut self, now: Now, turn: &mut Turn) {
+        if self.gate.has_news(now) {
+            self.gate.told(now);
+            let mut event = Event::new(now.wall, EventType::Error);
+            event.error = Some(LIMITED.to_owned());
+            turn.events.push((event, 0));
+        }
+        for _ in 0..ENDS_A_TURN {
+            let Some((target, block, ending)) = self.blocks.take_ended(now.uptime) else { break };
+            let verdict = match ending {
+                Ending::Expired => ActionVerdict::Expired,
+                Ending::Lifted => ActionVerdict::Lifted,
+            };
+            self.end_block(target, block, verdict, now, turn);
+        }
+    }
+
+    fn take_effect(&mut self, target: IpNet, done: &Effect, now: Now) {
+        // What was blocked already is mirrored already, unless a wider block covers it; that one may be lifted alone.
+        if done.outcome == Outcome::Blocked {
+            self.blocked += 1;
+            self.on_block(target, done.seconds, done.offence, done.with, now);
+        }
+    }
+
+    fn quiet_until(&self, done: &Effect, now: Now) -> u64 {
+        let wait = match done.outcome {
+            Outcome::Blocked => u64::from(done.seconds) * 1_000_000,
+            Outcome::RefusedNeverBlock | Outcome::RefusedPrefix => TOLD,
+            Outcome::AlreadyBlocked
+            | Outcome::RefusedRate
+            | Outcome::RefusedFull
+            | Outcome::Failed(_)
+            | Outcome::Lifted
+            | Outcome::NotBlocked => RETRY,
+        };
+        micros(now).saturating_add(wait)
+    }
+
+    fn action_of(&self, target: IpNet, port: u16, done: &Effect) -> Action {
+        let holds = matches!(done.outcome, Outcome::Blocked | Outcome::AlreadyBlocked);
+        let new = done.outcome == Outcome::Blocked;
+        let took = self.order.iter().filter(|&&response| new && done.with.contains(response));
+        let tripwire = (new && done.tripped).then(|| TRIPWIRE.to_owned());
+        let filling = Filling { target, port, mode: &self.custom.mode };
+        Action {
+            target: Some(target),
+            with: tripwire.into_iter().chain(took.clone().map(|it| it.name().to_owned())).collect(),
+            deeds: took.map(|&response| self.deed(response, &filling)).collect(),
+            seconds: holds.then_some(done.seconds),
+            offence: holds.then_some(done.offence),
+            micros: new.then_some(done.micros),
+            error: done.reason(),
+            ..Action::new(verdict_of(done.outcome))
+        }
+    }
+
+    /// The same words as the helper used.
+    fn deed(&self, response: Response, filling: &Filling<'_>) -> Deed {
+        let command = |text: &Option<String>| wording::command(text.as_deref().unwrap_or_default(), filling);
+        match response {
+            Response::Nftables | Response::Iptables | Response::Route => Deed::Shut(response.name()),
+            Response::HostsDeny => {
+                let line = self.custom.hosts_deny.as_deref().unwrap_or_default();
+                Deed::Wrappers(wording::hosts_deny(line, filling))
+            }
+            Response::Command => Deed::Route(command(&self.custom.kill_route)),
+            Response::RunCommand => Deed::Ran(command(&self.custom.kill_run_cmd)),
+        }
+    }
+
+    fn end_block(&self, target: IpNet, block: Block, verdict: ActionVerdict, now: Now, turn: &mut Turn) {
+        self.table.forgive(self.watch.source_key(target.addr()));
+        let mut event = Event::new(now.wall, EventType::Unblock);
+        event.flow = Some(Flow::from_source(target.addr()));
+        event.action =
+            Some(Action { target: Some(target), offence: Some(block.offence), ..Action::new(verdict) });
+        turn.events.push((event, 0));
+    }
+}

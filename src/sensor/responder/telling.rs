@@ -1,0 +1,92 @@
+//! A case in the words of an event.
+#![forbid(unsafe_code)]
+
+use super::{Case, LATELY_TOLD, Responder, TOLD, Turn, micros};
+use crate::event::{Action, ActionVerdict, Event, EventType, Flow, Scan, Summary};
+use crate::sensor::clock::Now;
+use crate::sensor::followed::Quiet;
+
+impl Responder {
+    /// What a scanner did from its alarm on, now that it is quiet.
+    pub fn on_quiet(&self, quiet: &Quiet, now: Now, turn: &mut Turn) {
+        let Quiet { case, trail, alarm } = quiet;
+        let account = self.watch.account(&case.probe).in_ledger(case.standing.ledger);
+        let latest = self.table.standing(account, micros(now));
+        let case = Case { standing: latest.unwrap_or(case.standing), ..*case };
+        self.tell(EventType::Stats, &case, None, now, turn);
+        if let Some((event, _)) = turn.events.last_mut() {
+            event.summary = Some(Summary {
+                probes: trail.probes,
+                distinct_ports: trail.ports.len() as u64,
+                ports: first_ranges(&trail.ports.to_string()),
+                seconds: trail.latest.saturating_sub(*alarm) / 1_000_000,
+            });
+        }
+    }
+
+    pub(super) fn tell_once(
+        &mut self,
+        told: EventType,
+        case: &Case,
+        verdict: ActionVerdict,
+        now: Now,
+        turn: &mut Turn,
+    ) {
+        if !self.tell_all {
+            let until = micros(now).saturating_add(TOLD);
+            self.table.quiet(self.watch.account(&case.probe), until);
+            if self.told.len() >= LATELY_TOLD {
+                self.told.pop_front();
+            }
+            self.told.push_back((self.watch.source_key(case.probe.source), until));
+        }
+        self.tell(told, case, Some(Action::new(verdict)), now, turn);
+    }
+
+    pub(super) fn tell(
+        &self,
+        told: EventType,
+        case: &Case,
+        action: Option<Action>,
+        now: Now,
+        turn: &mut Turn,
+    ) {
+        let mut event = Event::new(now.wall, told);
+        event.flow = Some(Flow::from(&case.probe));
+        event.scan = Some(self.scan_of(case, now));
+        event.action = action;
+        event.probe = Some(case.probe);
+        event.remark = self.remark(&event);
+        turn.events.push((event, case.interface));
+    }
+
+    /// `-v`: why an ignored source is ignored, if it is for the ignore file.
+    fn remark(&self, event: &Event) -> Option<String> {
+        let (file, ignored) = self.verbose_ignore.as_ref()?;
+        let source = event.flow.as_ref()?.src_ip;
+        let is_ignored = event.action.as_ref()?.verdict == ActionVerdict::Ignored && ignored.contains(source);
+        is_ignored.then(|| format!("Host: {source} found in ignore file {} aborting actions", file.display()))
+    }
+
+    fn scan_of(&self, case: &Case, now: Now) -> Scan {
+        let standing = &case.standing;
+        Scan {
+            scan_type: case.probe.scan_type,
+            score: standing.score,
+            threshold: self.watch.threshold(standing.ledger),
+            distinct_ports: standing.distinct_ports,
+            probes: standing.probes,
+            verified: standing.verified,
+            // The table counts in uptime; the outside reads the wall clock.
+            first_seen: now.wall.saturating_sub(micros(now).saturating_sub(standing.first_seen)),
+        }
+    }
+}
+
+/// As many whole ranges as fit a line.
+fn first_ranges(ports: &str) -> String {
+    const MOST: usize = 512;
+    let Some(head) = ports.get(..MOST).filter(|_| ports.len() > MOST) else { return ports.to_owned() };
+    let (whole, _) = head.rsplit_once(',').unwrap_or((head, ""));
+    format!("{whole},…")
+}
