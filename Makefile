@@ -36,14 +36,14 @@ help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 toolchain:
-	@$(NEED) cc:gcc ld:binutils
+	@$(NEED) cc:gcc ld:binutils /usr/include/stdio.h:libc6-dev
 	@[ -n "$(TARGET)" ] || { echo "no cargo here: install Rust 1.90 or newer (https://rustup.rs)" >&2; exit 1; }
 
 build: toolchain ## Build both static binaries (release).
 	$(STATIC) $(BUILD) build --release --locked --target $(TARGET) --bins
 	@ls -l $(RELEASE)/portsentry-rs $(RELEASE)/portsentry-rs-helper
 
-run: build ## Run the daemon on this machine with config/portsentry.conf (root).
+run: build ## Run the daemon on this machine with config/portsentry.conf (root; after make install).
 	$(RELEASE)/portsentry-rs -c config/portsentry.conf
 
 demo: build ## Two hosts in namespaces, a real nmap scan, the events and the kernel's block list (root).
@@ -51,7 +51,7 @@ demo: build ## Two hosts in namespaces, a real nmap scan, the events and the ker
 	tests/demo.sh $(RELEASE)/portsentry-rs
 
 # Each second cargo test finds everything built and runs it as root.
-test: build ## Every test, in network namespaces (root; about 10 minutes). PORTSENTRY_SLOW_LABS=1: containers too.
+test: build ## Every test, in network namespaces (root; about 10 minutes). PORTSENTRY_SLOW_LABS=1: containers, a virtual machine and floods too.
 	@[ "$$(id -u)" = 0 ] || { echo "the tests make network namespaces: run 'sudo make test'" >&2; exit 1; }
 	@$(NEED) nmap:nmap nft:nftables ip:iproute2 hping3:hping3 masscan:masscan zmap:zmap \
 	  python3/ftplib,http.client,imaplib,poplib,smtplib:python3 ping:iputils-ping nc:netcat-openbsd tcpdump:tcpdump iptables:iptables ipset:ipset rsyslogd:rsyslog fail2ban-server:fail2ban setpriv:util-linux unshare:util-linux ldd:libc-bin nix-instantiate:nix-bin systemd-analyze:systemd setcap:libcap2-bin
@@ -114,5 +114,5 @@ uninstall: ## Remove what install put there, and the firewall table; configurati
 	@if $(SYSTEMD); then systemctl daemon-reload; journalctl --update-catalog; fi
 	@if $(HERE); then if ! command -v nft >/dev/null; then echo "no nft here: the table inet portsentry stays until the next boot"; \
 	  elif nft list table inet portsentry >/dev/null 2>&1; then nft delete table inet portsentry; fi; fi
-	@echo "kept: $(DESTDIR)/etc/portsentry $(DESTDIR)/var/lib/portsentry-rs"
+	@echo "kept: $(DESTDIR)/etc/portsentry $(DESTDIR)/var/lib/portsentry-rs $(DESTDIR)/var/log/portsentry-rs"
 	@if $(HERE) && getent passwd portsentry >/dev/null; then echo "kept: the system user portsentry"; fi

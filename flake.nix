@@ -1,8 +1,8 @@
 {
   description = "Port-scan detection and response: decoys, packet rings, a confined sensor and a minimal firewall helper";
 
-  # The one input. No lock is kept here: it was written without a way to nixpkgs. The first `nix build` writes one, and
-  # who takes this as an input has it follow a nixpkgs of their own.
+  # The one input. No lock is kept here: the first `nix build` writes one, and who takes this as an input has it follow a
+  # nixpkgs of their own.
   inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
 
   outputs = { self, nixpkgs }:

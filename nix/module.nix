@@ -160,7 +160,7 @@ in
       ++ lib.optional (firewall.enable && shut != [ ])
         "${here}.decoys: the firewall lets nobody through to ${lib.concatMapStringsSep ", " toString shut}; set ${here}.openFirewall"
       ++ lib.optional (blocksWith "nftables" && config.networking.nftables.enable && config.networking.nftables.flushRuleset)
-        "networking.nftables.flushRuleset deletes the blocks of ${here} with every reload of the firewall; they are put back within a minute. Without a gap: networking.nftables.flushRuleset = false";
+        "networking.nftables.flushRuleset deletes the blocks of ${here} with every reload of the firewall; they are put back within ten seconds. Without a gap: networking.nftables.flushRuleset = false";
 
     networking.firewall = mkIf cfg.openFirewall {
       allowedTCPPorts = single cfg.decoys.tcp;

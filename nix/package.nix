@@ -50,6 +50,6 @@ rustPlatform.buildRustPackage {
     homepage = manifest.package.repository;
     license = with lib.licenses; [ mit asl20 ];
     mainProgram = "portsentry-rs";
-    platforms = [ "x86_64-linux" "aarch64-linux" "riscv64-linux" ];
+    platforms = [ "x86_64-linux" "aarch64-linux" ];
   };
 }

@@ -1,7 +1,7 @@
 //! The only unsafe code of the crate: system calls that no safe crate wraps. Everything here has a safe face.
 //!
-//! The sensor's packet rings live on it, random numbers, and the naming of refused system calls. It decides nothing and parses nothing: which packets, how many rings and
-//! what a slot means are the caller's.
+//! Packet rings, random numbers, pidfds, prefetching, and the naming of refused system calls live on it. It decides
+//! nothing and parses nothing: which packets, how many rings and what a slot means are the caller's.
 #![allow(unsafe_code)]
 
 use std::io;

@@ -117,7 +117,11 @@ fn the_readmes_lines_build_run_and_stop_the_container() {
     let Some(_lab) = SlowLab::begin("the README's way into a container") else { return };
     let podman = Podman::new();
     podman.base();
-    let commands = readme::commands("Container");
+    // Whoever runs them here is root already.
+    let commands: Vec<String> = readme::commands("Container")
+        .iter()
+        .map(|line| line.trim_start_matches("sudo ").to_owned())
+        .collect();
     for command in &commands {
         match command.split(' ').take(2).collect::<Vec<_>>()[..] {
             ["podman", "build"] => builds(&podman, command),
@@ -216,7 +220,11 @@ fn names_the_missing_capability(podman: &Podman, run: &str) {
 
 #[test]
 fn compose_and_kubernetes_ask_for_what_the_readmes_line_asks_for() {
-    let commands = readme::commands("Container");
+    // Whoever runs them here is root already.
+    let commands: Vec<String> = readme::commands("Container")
+        .iter()
+        .map(|line| line.trim_start_matches("sudo ").to_owned())
+        .collect();
     let run = commands.iter().find(|command| command.starts_with("podman run")).unwrap();
     let added: Vec<&str> = run.split(' ').filter_map(|word| word.strip_prefix("--cap-add=")).collect();
     let added = format!("[{}]", added.join(", "));

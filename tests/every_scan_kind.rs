@@ -1,4 +1,4 @@
-//! Every kind of scan is seen without a watched port in its way: flagged by the tenth distinct probe, under its name.
+//! Every kind of scan is seen without a watched port in its way: flagged by the tenth distinct probe at the latest, under its name.
 
 mod support;
 

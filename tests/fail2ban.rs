@@ -22,7 +22,7 @@ impl Fail2ban {
         let copied = Command::new("cp").args(["-r", "/etc/fail2ban"]).arg(&etc).status().unwrap();
         assert!(copied.success());
         std::fs::write(etc.join("filter.d/portsentry-rs.conf"), FILTER).unwrap();
-        let jail = JAIL.replace("/var/log/portsentry.log", &history.display().to_string());
+        let jail = JAIL.replace("/var/log/portsentry-rs/history", &history.display().to_string());
         // Other jails watch logs that this machine need not have.
         let _ = std::fs::remove_file(etc.join("jail.d/defaults-debian.conf"));
         std::fs::write(etc.join("jail.d/portsentry-rs.conf"), format!("{jail}action = write\n")).unwrap();

@@ -75,7 +75,7 @@ fn the_readmes_lines_install_run_reload_and_remove_the_service() {
                 configure(&machine, LINES);
             }
             "sudo systemctl enable --now portsentry-rs" => starts(&machine, &command),
-            "journalctl PORTSENTRY_EVENT=block -o json" => blocks_and_tells(&machine, &command),
+            "sudo journalctl PORTSENTRY_EVENT=block -o json" => blocks_and_tells(&machine, &command),
             "sudo systemctl reload portsentry-rs" => reloads(&machine, &command),
             "sudo make uninstall" => leaves_nothing(&machine, &command),
             unknown => panic!("README has a command that no test follows: {unknown}"),

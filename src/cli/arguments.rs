@@ -31,7 +31,7 @@ Examples:
 
 Exit codes:
   0   fine
-  1   start-up or configuration error
+  1   anything else that went wrong: configuration, start, no daemon
   2   wrong usage
   70  the other of the two processes died";
 

@@ -28,7 +28,7 @@ pub struct RunFlags {
     /// Interface to watch, or ALL, ALL_NLO (all but loopback), any; may be repeated [default: INTERFACES]
     #[arg(short, long, value_name = "IF")]
     pub interface: Vec<String>,
-    /// Where events go; stdout and syslog may be given together [default: stdout]
+    /// Where events go; stdout and syslog may be given together [default: stdout; syslog with -D]
     #[arg(short, long, value_name = "OUTPUT", value_enum)]
     pub logoutput: Vec<Output>,
     /// Configuration file
@@ -43,7 +43,7 @@ pub struct RunFlags {
     /// Count probes of ports on which a service listens
     #[arg(short = 'S', long)]
     pub disable_service_check: bool,
-    /// Run in the background: change to /, log to syslog
+    /// Run in the background: change to /, log to syslog unless -l says journald
     #[arg(short = 'D', long)]
     pub daemon: bool,
     /// Say why packets are skipped

@@ -138,7 +138,7 @@ pub static KEYS: &[Key] = &[
     key("RESOLVE_HOST", Classic, Switch(|c, v| c.resolve_host = v), "0",
         "1 shows the names of sources; a block never waits for one"),
     key("HISTORY_FILE", Classic, Path(|c, v| c.history_file = kept(v)), "",
-        "file to which every alarm is appended, in PortSentry's classic text"),
+        "file to which every probe of a watched port and every alarm is appended, in PortSentry's classic text"),
     key("BLOCKED_FILE", Classic, Path(|c, v| c.blocked_file = kept(v)), "",
         "file with the addresses that are blocked, in PortSentry's format"),
     key("LOG_FORMAT", Ours, Format(|c, v| c.log_format = v), "auto",

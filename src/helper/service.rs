@@ -27,7 +27,7 @@ use crate::protocol::{LIST_PAGE, Request, Responses};
 
 /// Frames that one request may be answered with: its notes and the last word.
 const FRAMES: usize = 7;
-/// Replies that may wait for a slow sensor: room for every job that waits, and for a batch.
+/// Replies that may wait for a slow sensor: 64 KiB, room for every job that waits and for 82 requests more.
 const REPLIES: usize = FRAMES * (WAITING + 82);
 
 /// What a [`Service`] is made of: everything is open, nothing changed yet.

@@ -1,5 +1,5 @@
-//! The helper's start, from its pipes to its loop. Helper; reads no file but the ledger, no environment,
-//! and no argument but the one that makes it a proof of its own filter.
+//! The helper's start, from its pipes to its loop. Helper; reads no file but the ledger, BLOCKED_FILE and hosts.deny, no
+//! environment, and no argument but the one that makes it a proof of its own filter.
 #![forbid(unsafe_code)]
 
 use std::fs::File;

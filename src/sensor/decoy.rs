@@ -115,12 +115,7 @@ impl Decoys {
         self.conversations.iter().flatten().count()
     }
 
-    /// How many tokens, from the base on, are ours.
-    pub fn token_count(&self) -> u64 {
-        u64::try_from(self.listeners.len() + CONVERSATIONS).unwrap_or(u64::MAX)
-    }
-
-    /// Enters the decoys into the loop, under the tokens `token_base .. token_base + token_count()`.
+    /// Enters the decoys into the loop, under the tokens from `token_base` on: one for each listener, then the conversations'.
     ///
     /// # Errors
     /// The kernel would not watch a socket.

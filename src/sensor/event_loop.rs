@@ -1,6 +1,8 @@
-//! The main thread: one epoll over decoys, sightings, the helper's replies, control, signals, netlink and a timer.
+//! The main thread: one epoll over decoys, sightings, the helper's replies, control, signals, names and netlink, with a
+//! timeout for what is due.
 //!
-//! Performs what the pure parts decide. Never waits for anything but epoll, and an idle daemon does not wake.
+//! Performs what the pure parts decide. Waits for nothing but epoll, short questions to the kernel, and at the end the
+//! helper's goodbye; an idle daemon does not wake.
 #![forbid(unsafe_code)]
 
 mod judgement;

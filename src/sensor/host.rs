@@ -119,6 +119,11 @@ impl Host {
         (counters.seen.load(Ordering::Relaxed), drops)
     }
 
+    /// Slots of the rings that made no sense: a kernel bug if ever above 0.
+    pub fn unreadable_slots(&self) -> u64 {
+        self.rings.as_ref().map_or(0, |(rings, _)| rings.counters().unreadable.load(Ordering::Relaxed))
+    }
+
     /// The network around us.
     pub fn surroundings(&self) -> &Surroundings {
         &self.surroundings

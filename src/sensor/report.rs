@@ -165,16 +165,17 @@ impl Reporter {
             blocks_in_force: responder.blocks.len() as u64,
             sources: shared.table.occupancy().occupied as u64,
             lost_lines: self.emitter.lost_lines(),
-            counters: counters(shared),
+            counters: counters(shared, host.unreadable_slots()),
         }
     }
 }
 
 /// Rejected packets by reason, lost sightings, what the gate turned away; what is zero is left out.
-fn counters(shared: &Shared) -> BTreeMap<String, u64> {
+fn counters(shared: &Shared, unreadable_slots: u64) -> BTreeMap<String, u64> {
     let turned_away = &shared.gate.turned_away;
     let others = [
         ("sightings_lost", shared.sightings.lost()),
+        ("slots_unreadable", unreadable_slots),
         ("blocks_held_back", turned_away.blocks.load(Ordering::Relaxed)),
         ("lines_held_back", turned_away.lines.load(Ordering::Relaxed)),
     ];

@@ -83,7 +83,7 @@ pub struct Shared {
     pub sightings: Sightings,
     /// Frames that were not understood, by reason.
     pub rejects: [AtomicU64; Reject::ALL.len()],
-    /// Readable when ring threads shall end.
+    /// What would end the ring threads. Never readable: they end with the process.
     pub stop: EventFd,
     /// Time.
     pub clock: Clock,

@@ -249,7 +249,7 @@ fn elsewhere_only_impossible_flags_go_up() {
 }
 
 #[test]
-fn a_ragged_port_set_is_widened_and_says_so() {
+fn a_ragged_port_set_is_widened() {
     let interest = Interest { tcp: (1..=u16::MAX).step_by(2).collect(), ..Interest::default() };
     let program = compile(&interest);
     check(&program.instructions);
