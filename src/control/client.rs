@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 
-use super::protocol::{ControlReply, ControlRequest, Done, DoneVerdict, Status, show_target};
+use super::protocol::{ControlReply, ControlRequest, Done, DoneVerdict, Entry, Status, show_target};
 use crate::cli::status;
 use crate::event::{text::escaped, time::local_zone};
 
@@ -102,14 +102,8 @@ pub fn unblock_all(socket: &Path) -> ExitCode {
 /// Line by line as they come: nothing is kept.
 fn list_json(socket: &Path) -> Result<(), ClientError> {
     let mut out = BufWriter::new(io::stdout().lock());
-    let printed = each(socket, &ControlRequest::List, |reply| match reply {
-        ControlReply::Entry(entry) => {
-            out.write_all(status::json_line(&entry)?.as_bytes()).map_err(ClientError::Print)
-        }
-        ControlReply::Status(_)
-        | ControlReply::End { .. }
-        | ControlReply::Done(_)
-        | ControlReply::Error { .. } => Ok(()),
+    let printed = each_entry(socket, |entry| {
+        out.write_all(status::json_line(&entry)?.as_bytes()).map_err(ClientError::Print)
     });
     enough(printed.and_then(|()| out.flush().map_err(ClientError::Print)))
 }
@@ -117,15 +111,27 @@ fn list_json(socket: &Path) -> Result<(), ClientError> {
 /// A table, sorted: all entries are kept, none of its text.
 fn list_text(socket: &Path) -> Result<(), ClientError> {
     let mut entries = Vec::new();
-    each(socket, &ControlRequest::List, |reply| {
-        if let ControlReply::Entry(entry) = reply {
-            entries.push(entry);
-        }
+    each_entry(socket, |entry| {
+        entries.push(entry);
         Ok(())
     })?;
     let mut out = BufWriter::new(io::stdout().lock());
     let printed = status::list(entries, now(), &local_zone(), &mut out).and_then(|()| out.flush());
     enough(printed.map_err(ClientError::Print))
+}
+
+/// Hands over the blocks in force. A list that the helper refuses ends in its word: it is not an empty one.
+fn each_entry(
+    socket: &Path,
+    mut take: impl FnMut(Entry) -> Result<(), ClientError>,
+) -> Result<(), ClientError> {
+    each(socket, &ControlRequest::List, |reply| match reply {
+        ControlReply::Entry(entry) => take(entry),
+        ControlReply::Done(done) => {
+            Err(ClientError::Refused(format!("nothing was listed. {}", done.error.unwrap_or_default())))
+        }
+        ControlReply::Status(_) | ControlReply::End { .. } | ControlReply::Error { .. } => Ok(()),
+    })
 }
 
 /// Sends `request` and reads the whole answer.

@@ -3,7 +3,7 @@
 //! Pure. The helper's replies fill it; it decides nothing about the firewall.
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ipnet::IpNet;
 
@@ -24,7 +24,7 @@ pub struct Blocks {
     by_target: HashMap<IpNet, Block>,
     by_end: BTreeSet<(u64, IpNet)>,
     /// All were lifted at once: still to be told of.
-    lifted: Vec<(IpNet, Block)>,
+    lifted: BTreeMap<IpNet, Block>,
 }
 
 /// How a block came to its end.
@@ -51,9 +51,18 @@ impl Blocks {
         Some(block)
     }
 
-    /// The block of exactly this target.
-    pub fn get(&self, target: &IpNet) -> Option<&Block> {
-        self.by_target.get(target)
+    /// The block of exactly this target, if it is in force at `uptime`.
+    pub fn get(&self, target: &IpNet, uptime: u64) -> Option<&Block> {
+        self.by_target.get(target).filter(|block| block.until > uptime)
+    }
+
+    /// Takes out the block of exactly this target if it has ended by `uptime`: to be told of before the next one.
+    pub fn take_end_of(&mut self, target: &IpNet, uptime: u64) -> Option<(Block, Ending)> {
+        let lifted = self.lifted.remove(target).map(|block| (block, Ending::Lifted));
+        lifted.or_else(|| {
+            self.by_target.get(target).filter(|block| block.until <= uptime)?;
+            self.remove(target).map(|block| (block, Ending::Expired))
+        })
     }
 
     /// A wider block that `target` lies in.
@@ -64,7 +73,7 @@ impl Blocks {
 
     /// When the next block ends, milliseconds of uptime.
     pub fn next_end(&self) -> Option<u64> {
-        let lifted = self.lifted.first().map(|_| 0);
+        let lifted = self.lifted.first_key_value().map(|_| 0);
         lifted.or_else(|| self.by_end.first().map(|&(until, _)| until))
     }
 
@@ -76,11 +85,10 @@ impl Blocks {
 
     /// Takes out one block that has ended by `uptime`.
     pub fn take_ended(&mut self, uptime: u64) -> Option<(IpNet, Block, Ending)> {
-        if let Some((target, block)) = self.lifted.pop() {
+        if let Some((target, block)) = self.lifted.pop_first() {
             return Some((target, block, Ending::Lifted));
         }
-        let &(until, target) = self.by_end.first().filter(|&&(until, _)| until <= uptime)?;
-        debug_assert!(until <= uptime);
+        let &(_, target) = self.by_end.first().filter(|&&(until, _)| until <= uptime)?;
         self.remove(&target).map(|block| (target, block, Ending::Expired))
     }
 
@@ -130,13 +138,32 @@ mod tests {
     }
 
     #[test]
+    fn an_end_that_waits_to_be_told_is_taken_out_before_the_next_block() {
+        let (mut blocks, one) = (Blocks::default(), net("192.0.2.1/32"));
+        let block = |until| Block { until, offence: 1, run_only: false };
+        blocks.insert(one, block(3000));
+        assert_eq!(blocks.take_end_of(&one, 2999), None);
+        assert_eq!(blocks.get(&one, 2999), Some(&block(3000)));
+        assert_eq!(blocks.get(&one, 3000), None);
+        assert_eq!(blocks.take_end_of(&one, 3000), Some((block(3000), Ending::Expired)));
+        blocks.insert(one, block(9000));
+        blocks.lift_all();
+        assert_eq!(blocks.take_end_of(&one, 3000), Some((block(9000), Ending::Lifted)));
+        blocks.insert(one, block(12_000));
+        assert_eq!((blocks.take_ended(4000), blocks.len()), (None, 1));
+    }
+
+    #[test]
     fn what_is_lifted_at_once_is_told_one_by_one_and_not_in_force_meanwhile() {
         let mut blocks = Blocks::default();
         for target in ["192.0.2.1/32", "192.0.2.2/32"] {
             blocks.insert(net(target), Block { until: 3000, offence: 1, run_only: false });
         }
         blocks.lift_all();
-        assert_eq!((blocks.len(), blocks.next_end(), blocks.get(&net("192.0.2.1/32"))), (0, Some(0), None));
+        assert_eq!(
+            (blocks.len(), blocks.next_end(), blocks.get(&net("192.0.2.1/32"), 0)),
+            (0, Some(0), None)
+        );
         let told: BTreeSet<_> = std::iter::from_fn(|| blocks.take_ended(0))
             .map(|(it, _, end)| (it, end == Ending::Lifted))
             .collect();

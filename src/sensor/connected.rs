@@ -109,7 +109,7 @@ impl Connected {
             return Ok(ports.into_iter().any(|port| !decoys.contains(port)));
         }
         if self.turn.all.is_none() {
-            let mut all = sockets.connections(States::Established)?;
+            let mut all = sockets.connections(States::Established, usize::MAX)?;
             all.retain(|(_, port)| !decoys.contains(*port));
             self.turn.all = Some(all);
         }
@@ -133,7 +133,7 @@ impl Connected {
             return;
         }
         // Who is about to be connected was counted already, and will not be again.
-        if let Ok(list) = sockets.connections(States::EstablishedOrOpening) {
+        if let Ok(list) = sockets.connections(States::EstablishedOrOpening, LONGEST + 1) {
             let remotes = (list.len() <= LONGEST).then(|| list.iter().map(|(remote, _)| *remote).collect());
             self.lately = Some(Lately { opened, remotes });
         }

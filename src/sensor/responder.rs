@@ -216,7 +216,7 @@ impl Responder {
         let target = self.watch.target(probe.source);
         standing.triggered
             && !standing.verified
-            && self.blocks.get(&target).is_none_or(|block| block.run_only)
+            && self.blocks.get(&target, now.uptime).is_none_or(|block| block.run_only)
             && !self.never.contains(probe.source)
             && self.watch.block_mode(probe.protocol) != BlockMode::Log
             && !self.asked_about.contains_key(&target)
@@ -235,7 +235,8 @@ impl Responder {
         let key = self.watch.account(&case.probe);
         let target = self.watch.target(case.probe.source);
         let run_only = self.watch.block_mode(case.probe.protocol) == BlockMode::RunCommand;
-        if let Some(block) = self.blocks.get(&target).filter(|block| run_only || !block.run_only) {
+        if let Some(block) = self.blocks.get(&target, now.uptime).filter(|block| run_only || !block.run_only)
+        {
             let until = block.until.saturating_mul(1000);
             if !block.run_only || self.watch.block_tcp == self.watch.block_udp {
                 self.table.quiet(key, until);

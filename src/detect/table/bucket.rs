@@ -175,26 +175,19 @@ impl Bucket {
     /// what they are worth halves with every [`SILENCE`], or a flood of two packets a source would keep all others out for
     /// hours. The highest score of the bucket stays whatever comes.
     fn victim(&self, heads: &Heads, gain: Gain, moment: Moment) -> Option<(usize, Head)> {
-        let last = (self.ledger.load(Relaxed) & 0xff) as usize;
+        let turns = TURNS.get((self.ledger.load(Relaxed) & 0xff) as usize)?;
         let mine = u64::try_from(gain.points.0).ok().filter(|&points| points > 0)?;
-        let worths = heads.map(|head| moment.worth(head));
-        let accounts = || heads.iter().zip(worths).enumerate();
-        // Each in one word that orders like all of it: comparing word by word took a third of a newcomer's time.
-        let height = |(way, (head, worth)): (usize, (&Head, u64))| {
-            worth << 20 | u64::from(head.tick()) << 4 | way as u64
+        // In one word that orders like all of it: comparing word by word took a third of a newcomer's time.
+        let rank = |(head, &turn): (&Head, &u8)| {
+            (moment.in_contest(*head) << 1 | u64::from(head.verified())) << 8 | u64::from(turn)
         };
-        let highest = accounts().map(height).max()?;
-        let rank = |account: (usize, (&Head, u64))| {
-            let (way, (&head, worth)) = account;
-            let stays = worth > mine && height(account) == highest;
-            let standing = moment.in_contest(head, worth) << 1 | u64::from(head.verified());
-            let turn = (way + WAYS - 1).saturating_sub(last) % WAYS;
-            (u64::from(stays) << 40 | standing) << 8 | (turn << 4 | way) as u64
-        };
-        let least = accounts().map(rank).min()?;
-        let way = (least & 0xf) as usize;
+        let ranks = || heads.iter().zip(turns).map(rank);
+        let way = |rank: u64| (rank & 0xf) as usize;
+        let least = ranks().min()?;
+        let stays = moment.worth(*heads.get(way(least))?) > mine && is_highest(heads, way(least), moment);
+        let least = if stays { ranks().filter(|&rank| rank != least).min()? } else { least };
         let goes = least >> 8 <= (mine << 1 | u64::from(gain.verified));
-        goes.then_some((way, *heads.get(way)?))
+        goes.then_some((way(least), *heads.get(way(least))?))
     }
 
     /// Stored without a lock, as below: two at once may count as one.
@@ -236,9 +229,31 @@ impl Moment<'_> {
     }
 
     /// What that is in the contest for a place, where silence counts against it.
-    fn in_contest(&self, head: Head, worth: u64) -> u64 {
-        worth >> (age(head.tick(), self.tick) / SILENCE).min(20)
+    fn in_contest(&self, head: Head) -> u64 {
+        match age(head.tick(), self.tick) {
+            0 => head.score(),
+            age => self.worth(head) >> (age / SILENCE).min(20),
+        }
     }
+}
+
+/// For each way that was claimed last, the others' and its own turn to go, and in the lowest four bits their way.
+const TURNS: [[u8; WAYS]; WAYS] = {
+    let mut turns = [[0; WAYS]; WAYS];
+    let mut at = 0;
+    while at < WAYS * WAYS {
+        let (last, way) = (at / WAYS, at % WAYS);
+        turns[last][way] = (((way + WAYS - 1 - last) % WAYS) << 4 | way) as u8;
+        at += 1;
+    }
+    turns
+};
+
+/// Whether nobody in the bucket is worth more than `way`: of equals the one heard of last, and the upper.
+#[cold]
+fn is_highest(heads: &Heads, way: usize, moment: Moment) -> bool {
+    let height = |(way, head): (usize, &Head)| (moment.worth(*head), head.tick(), way);
+    heads.iter().enumerate().map(height).max().is_some_and(|highest| highest.2 == way)
 }
 
 fn holder(heads: &Heads, place: Place) -> Option<(usize, Head)> {
@@ -275,7 +290,7 @@ mod tests {
         let worth = |way: usize| moment.worth(heads[way]);
         let highest = (0..WAYS).max_by_key(|&way| (worth(way), heads[way].tick())).unwrap();
         let mine = u64::try_from(gain.points.0).unwrap_or(0);
-        let rank = |way: usize| (moment.in_contest(heads[way], worth(way)), heads[way].verified());
+        let rank = |way: usize| (moment.in_contest(heads[way]), heads[way].verified());
         let in_turn = (1..=WAYS).map(|step| (last + step) % WAYS);
         let others = in_turn.filter(|&way| way != highest || worth(way) <= mine);
         others.min_by_key(|&way| rank(way)).filter(|&way| rank(way) <= (mine, gain.verified) && mine > 0)

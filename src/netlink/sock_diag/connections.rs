@@ -42,40 +42,64 @@ impl SocketTables {
     /// The local ports of established TCP connections with `remote`. The kernel looks for them, so that a busy server's
     /// thousands of others need not be read.
     pub fn connected_with(&mut self, remote: IpNet) -> io::Result<Vec<u16>> {
-        let found = self.connections_in(States::Established, Some(&remote_is(remote)))?;
+        let found = self.connections_in(States::Established, Some(&remote_is(remote)), usize::MAX)?;
         Ok(found.iter().map(|socket| socket.local.port()).collect())
     }
 
-    /// The remote address and local port of every TCP connection: one walk, where many are asked about.
-    pub fn connections(&mut self, states: States) -> io::Result<Vec<(IpAddr, u16)>> {
-        let found = self.connections_in(states, None)?;
+    /// The remote address and local port of every TCP connection, but of no more than `most`: one walk, where many are
+    /// asked about.
+    pub fn connections(&mut self, states: States, most: usize) -> io::Result<Vec<(IpAddr, u16)>> {
+        let found = self.connections_in(states, None, most)?;
         let ends = |socket: &LocalSocket| Some((socket.remote?.ip().to_canonical(), socket.local.port()));
         Ok(found.iter().filter_map(ends).collect())
     }
 
     /// Whatever goes wrong with the older question, the newer one has the last word.
-    fn connections_in(&mut self, states: States, condition: Option<&[u8]>) -> io::Result<Vec<LocalSocket>> {
+    fn connections_in(
+        &mut self,
+        states: States,
+        condition: Option<&[u8]>,
+        most: usize,
+    ) -> io::Result<Vec<LocalSocket>> {
         let request = request_of_all_families(states.mask());
-        self.list(OF_ALL_FAMILIES, &request, condition).or_else(|_| self.each_family(states, condition))
+        let of_all = self.list(OF_ALL_FAMILIES, &request, condition, most);
+        of_all.or_else(|_| self.each_family(states, condition, most))
     }
 
-    fn each_family(&mut self, states: States, condition: Option<&[u8]>) -> io::Result<Vec<LocalSocket>> {
+    fn each_family(
+        &mut self,
+        states: States,
+        condition: Option<&[u8]>,
+        most: usize,
+    ) -> io::Result<Vec<LocalSocket>> {
         let mut connections = Vec::new();
         for family in FAMILIES {
             let request = request_states(Transport::Tcp, family, states.mask());
-            connections.extend(self.list(BY_FAMILY, &request, condition)?);
+            connections.extend(self.list(BY_FAMILY, &request, condition, most)?);
         }
         Ok(connections)
     }
 
-    fn list(&mut self, kind: u16, request: &[u8], condition: Option<&[u8]>) -> io::Result<Vec<LocalSocket>> {
+    /// Somebody who floods us with SYNs decides how many connections are about to be made: what goes beyond `most` is
+    /// read and not kept.
+    fn list(
+        &mut self,
+        kind: u16,
+        request: &[u8],
+        condition: Option<&[u8]>,
+        most: usize,
+    ) -> io::Result<Vec<LocalSocket>> {
         self.0.dump(
             kind,
             |message| {
                 message.put(request);
                 condition.iter().for_each(|program| message.attribute(BYTECODE, program));
             },
-            |message: &Message<'_>, list| list.extend(decode(Transport::Tcp, message)),
+            |message: &Message<'_>, list: &mut Vec<LocalSocket>| {
+                if list.len() < most {
+                    list.extend(decode(Transport::Tcp, message));
+                }
+            },
         )
     }
 }
@@ -131,7 +155,10 @@ mod tests {
             assert!(tables.connected_with(from.parse().unwrap()).unwrap().contains(&port), "{listen}");
             let client_ip = client.local_addr().unwrap().ip().to_canonical();
             for states in [States::Established, States::EstablishedOrOpening] {
-                assert!(tables.connections(states).unwrap().contains(&(client_ip, port)), "{listen}");
+                assert!(
+                    tables.connections(states, usize::MAX).unwrap().contains(&(client_ip, port)),
+                    "{listen}"
+                );
             }
             for other in ["192.0.2.1/32", "2001:db8::/64"] {
                 assert_eq!(tables.connected_with(other.parse().unwrap()).unwrap(), Vec::<u16>::new());
@@ -157,8 +184,8 @@ mod tests {
                 ours
             };
             let request = request_of_all_families(States::Established.mask());
-            let older = tables.list(OF_ALL_FAMILIES, &request, condition.as_deref()).unwrap();
-            let newer = tables.each_family(States::Established, condition.as_deref()).unwrap();
+            let older = tables.list(OF_ALL_FAMILIES, &request, condition.as_deref(), usize::MAX).unwrap();
+            let newer = tables.each_family(States::Established, condition.as_deref(), usize::MAX).unwrap();
             assert!(!ours(newer.clone()).is_empty());
             assert_eq!(ours(older), ours(newer), "{condition:?}");
         }
@@ -179,7 +206,7 @@ mod tests {
         assert_eq!(connecting.raw_os_error(), Some(libc::EINPROGRESS));
         let port = waiting.local_addr().unwrap().as_socket().unwrap().port();
         let mut tables = SocketTables::open().unwrap();
-        let mut sees = |states| tables.connections(states).unwrap().iter().any(|it| it.1 == port);
+        let mut sees = |states| tables.connections(states, usize::MAX).unwrap().iter().any(|it| it.1 == port);
         assert_eq!([sees(States::Established), sees(States::EstablishedOrOpening)], [false, true]);
     }
 }

@@ -25,7 +25,7 @@ impl Responder {
     pub fn on_done(&mut self, id: u64, done: &Effect, now: Now, turn: &mut Turn) {
         let Some(asked) = self.asked.remove(&id) else { return };
         self.asked_about.remove(&asked.target);
-        self.take_effect(asked.target, done, now);
+        self.take_effect(asked.target, done, now, turn);
         let quiet_until = self.quiet_until(done, now);
         let port = asked.cases.first().map_or(0, |case| case.probe.port);
         let action = self.action_of(asked.target, port, done);
@@ -61,7 +61,7 @@ impl Responder {
 
     /// An operator blocked a source: mirror it and tell of it.
     pub fn on_operator_block(&mut self, target: IpNet, effect: &Effect, now: Now, turn: &mut Turn) {
-        self.take_effect(target, effect, now);
+        self.take_effect(target, effect, now, turn);
         let mut event = Event::new(now.wall, EventType::Block);
         event.flow = Some(Flow::from_source(target.addr()));
         event.action = Some(self.action_of(target, 0, effect));
@@ -100,18 +100,17 @@ impl Responder {
         }
         for _ in 0..ENDS_A_TURN {
             let Some((target, block, ending)) = self.blocks.take_ended(now.uptime) else { break };
-            let verdict = match ending {
-                Ending::Expired => ActionVerdict::Expired,
-                Ending::Lifted => ActionVerdict::Lifted,
-            };
-            self.end_block(target, block, verdict, now, turn);
+            self.end_block(target, block, verdict_of_end(ending), now, turn);
         }
     }
 
-    fn take_effect(&mut self, target: IpNet, done: &Effect, now: Now) {
+    fn take_effect(&mut self, target: IpNet, done: &Effect, now: Now, turn: &mut Turn) {
         // What was blocked already is mirrored already, unless a wider block covers it; that one may be lifted alone.
         if done.outcome == Outcome::Blocked {
             self.blocked += 1;
+            if let Some((block, ending)) = self.blocks.take_end_of(&target, now.uptime) {
+                self.end_block(target, block, verdict_of_end(ending), now, turn);
+            }
             self.on_block(target, done.seconds, done.offence, done.with, now);
         }
     }
@@ -169,5 +168,12 @@ impl Responder {
         event.action =
             Some(Action { target: Some(target), offence: Some(block.offence), ..Action::new(verdict) });
         turn.events.push((event, 0));
+    }
+}
+
+fn verdict_of_end(ending: Ending) -> ActionVerdict {
+    match ending {
+        Ending::Expired => ActionVerdict::Expired,
+        Ending::Lifted => ActionVerdict::Lifted,
     }
 }
