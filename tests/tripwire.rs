@@ -28,9 +28,10 @@ fn armed(lab: &Lab, config: &str) -> Daemon {
     daemon
 }
 
-/// The elements of one of our sets as `nft` lists them, without their times.
+/// The elements of one of our sets as `nft` lists them, without their times. The set must be there.
 fn traps(lab: &Lab, set: &str) -> Vec<String> {
     let output = lab.on_target(&["nft", "-n", "list", "set", "inet", "portsentry", set]);
+    assert!(output.status.success(), "{set}: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let Some((_, elements)) = text.split_once("elements = {") else { return Vec::new() };
     let elements = elements.split('}').next().unwrap_or_default().split(',');

@@ -119,13 +119,14 @@ impl Lab {
         if is_there { self.nft(&["list", "table", "inet", "portsentry"]) } else { String::new() }
     }
 
-    /// Whether the kernel has a block of this very address. Other sets too know it: of those who were tripped or cleared.
+    /// Whether the kernel has a block of this very address; panics if there is no table that could hold one. Other sets
+    /// too know it: of those who were tripped or cleared.
     pub fn is_blocked(&self, source: impl Into<IpAddr>) -> bool {
         let source = source.into();
         let set = if source.is_ipv6() { "blocked6" } else { "blocked4" };
-        let listed = self.on_target(&["nft", "list", "set", "inet", "portsentry", set]).stdout;
+        let listed = self.nft(&["list", "set", "inet", "portsentry", set]);
         let source = source.to_string();
-        String::from_utf8_lossy(&listed).split([' ', ',', '\n', '\t']).any(|word| word == source)
+        listed.split([' ', ',', '\n', '\t']).any(|word| word == source)
     }
 
     fn nft(&self, arguments: &[&str]) -> String {
