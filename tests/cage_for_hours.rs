@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::daemon::{Daemon, PATIENCE, Setup, alive, kill};
-use support::service::Service;
+use support::daemon::{Daemon, PATIENCE, Setup, alive, kill, suspend};
+use support::service::{Service, answers};
 use support::tracer::{self, Tracer};
 use support::{Lab, eventually, ip};
 
@@ -37,19 +37,39 @@ fn still_caged(daemon: &Daemon) {
 fn addresses_interfaces_and_services_come_and_go() {
     let lab = Lab::new(3);
     let mut daemon =
-        Setup::new(&lab, "TCP_PORTS=\"1,7\"\nDECOY_TCP_PORTS=\"23\"\nINTERFACES=\"p0 p1\"").start();
+        Setup::new(&lab, "TCP_PORTS=\"1,7\"\nDECOY_TCP_PORTS=\"23\"\nINTERFACES=\"p0 p1 p2\"").start();
     let target = lab.target();
     ip(&["-n", &target, "address", "add", "10.99.0.1/24", "dev", "p0"]);
     ip(&["-n", &target, "address", "del", "10.99.0.1/24", "dev", "p0"]);
     ip(&["-n", &target, "link", "set", "p0", "down"]);
     ip(&["-n", &target, "link", "set", "p0", "up"]);
     // Watched interfaces by name: one that is made anew has another index, and the rings take another filter.
-    ip(&["-n", &target, "link", "del", "p2"]);
+    ip(&["-n", &target, "link", "del", "p1"]);
+    lab.connect(lab.peer(1));
+    daemon.catch_up();
+    scan_is_seen(&lab, &mut daemon, 1, "1");
+    // One that takes another name is watched no more; the rest are.
     ip(&["-n", &target, "link", "set", "p1", "name", "gone"]);
     daemon.catch_up();
     scan_is_seen(&lab, &mut daemon, 0, "1");
-    drop(Service::start(&target, 7));
+    a_service_comes_and_goes(&lab, &mut daemon);
     still_caged(&daemon);
+}
+
+/// Whoever calls on it has the daemon look: it is in use, and in use no more.
+fn a_service_comes_and_goes(lab: &Lab, daemon: &mut Daemon) {
+    let client = lab.peer(2);
+    let service = Service::start(&lab.target(), 7);
+    assert!(answers(&client.netns, client.target(false), 7, PATIENCE));
+    daemon.catch_up();
+    let source = client.v4.to_string();
+    assert_eq!(daemon.events_of("scan", &source).count(), 0, "{:#?}", daemon.seen);
+    drop(service);
+    eventually("its port is watched again", PATIENCE, || {
+        client.nmap(&["-sS", "-p7", &client.target_v4.to_string()]);
+        daemon.catch_up();
+        daemon.events_of("scan", &source).count() > 0
+    });
 }
 
 #[test]
@@ -58,10 +78,10 @@ fn a_suspended_daemon_goes_on_where_it_stopped() {
     let mut daemon = Setup::new(&lab, "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nBLOCK_TIME=\"1h\"").start();
     let (sensor, helper) = (daemon.pid(), daemon.helper_pid());
     assert!(daemon.client(&["block", "203.0.113.9"]).status.success());
-    for signal in [Signal::SIGSTOP, Signal::SIGCONT] {
-        kill(sensor, signal);
-        kill(helper, signal);
-    }
+    suspend(sensor);
+    suspend(helper);
+    kill(sensor, Signal::SIGCONT);
+    kill(helper, Signal::SIGCONT);
     scan_is_seen(&lab, &mut daemon, 0, "1");
     still_caged(&daemon);
 }

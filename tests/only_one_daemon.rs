@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use nix::sys::signal::Signal;
-use support::daemon::{Daemon, Setup, kill};
-use support::{Lab, netns_run};
+use support::daemon::{Daemon, PATIENCE, Setup, kill, suspend};
+use support::{Lab, eventually, netns_run};
 
 const LINES: &str = "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nBLOCK_TIME=\"1h\"";
 
@@ -84,17 +84,18 @@ fn on_the_same_control_socket() {
 fn a_daemon_takes_the_place_of_one_that_was_just_killed() {
     let lab = Lab::new(1);
     let mut first = blocking(&lab);
-    kill(first.helper_pid(), Signal::SIGSTOP);
     let helper = first.helper_pid();
+    suspend(helper);
     first.signal(Signal::SIGKILL);
     first.wait();
-    // The helper of the killed one has not even noticed yet.
-    let waker = std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_millis(300));
-        kill(helper, Signal::SIGCONT);
+    // The helper of the killed one does not notice before the next one's has found the name taken.
+    let next = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            eventually("the next one has asked who is there", PATIENCE, || questions(&lab) == "1");
+            kill(helper, Signal::SIGCONT);
+        });
+        first.into_setup().start()
     });
-    let next = first.into_setup().start();
-    waker.join().unwrap();
     let listed = next.client(&["list"]);
     assert!(String::from_utf8_lossy(&listed.stdout).contains("203.0.113.9"), "{listed:?}");
 }

@@ -282,8 +282,19 @@ pub fn kill(pid: u32, signal: nix::sys::signal::Signal) {
 
 /// Whether a process is alive (a zombie is not).
 pub fn alive(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z')))
+    state(pid).is_some_and(|state| state != 'Z')
+}
+
+/// Stops a process and waits until it stands still: SIGCONT takes back a stop that nobody has obeyed yet (signal(7)).
+pub fn suspend(pid: u32) {
+    kill(pid, nix::sys::signal::Signal::SIGSTOP);
+    eventually("the process stands still", PATIENCE, || state(pid) == Some('T'));
+}
+
+/// The third field of proc_pid_stat(5); none if there is no such process.
+fn state(pid: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.trim_start().chars().next()
 }
 
 fn threads(pid: u32) -> Vec<PathBuf> {

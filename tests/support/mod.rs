@@ -150,23 +150,26 @@ impl Lab {
             target_v6: Ipv6Addr::new(0xfd77, u16::from(index), 0, 0, 0, 0, 0, 1),
             target_interface: format!("p{index}"),
         };
-        let (target, peer, interface) = (self.target(), host.netns.clone(), host.target_interface.clone());
         // Recorded before anything can fail, so that drop removes what there is.
         self.peers.push(host.clone());
-        ip(&["netns", "add", &peer]);
-        ip(&["-n", &peer, "link", "set", "lo", "up"]);
-        ip(&[
-            "-n", &target, "link", "add", &interface, "type", "veth", "peer", "name", "eth0", "netns", &peer,
-        ]);
+        ip(&["netns", "add", &host.netns]);
+        ip(&["-n", &host.netns, "link", "set", "lo", "up"]);
+        self.connect(&host);
+    }
+
+    /// Makes the link between the target and a peer that has none: with addresses, and routes out of the peer.
+    pub fn connect(&self, host: &Host) {
+        let (target, peer, interface) = (self.target(), &host.netns, &host.target_interface);
+        ip(&["-n", &target, "link", "add", interface, "type", "veth", "peer", "name", "eth0", "netns", peer]);
         for (netns, device, v4, v6) in
-            [(&target, interface.as_str(), host.target_v4, host.target_v6), (&peer, "eth0", host.v4, host.v6)]
+            [(&target, interface.as_str(), host.target_v4, host.target_v6), (peer, "eth0", host.v4, host.v6)]
         {
             ip(&["-n", netns, "address", "add", &format!("{v4}/24"), "dev", device]);
             ip(&["-n", netns, "address", "add", &format!("{v6}/64"), "dev", device, "nodad"]);
             ip(&["-n", netns, "link", "set", device, "up"]);
         }
-        ip(&["-n", &peer, "route", "add", "default", "via", &host.target_v4.to_string()]);
-        ip(&["-n", &peer, "-6", "route", "add", "default", "via", &host.target_v6.to_string()]);
+        ip(&["-n", peer, "route", "add", "default", "via", &host.target_v4.to_string()]);
+        ip(&["-n", peer, "-6", "route", "add", "default", "via", &host.target_v6.to_string()]);
     }
 }
 
