@@ -54,6 +54,10 @@ fn started_as_root_the_sensor_ends_with_nothing_and_the_helper_with_one_capabili
     for set in ["CapPrm", "CapEff", "CapBnd"] {
         assert_eq!(field(helper, set), NET_ADMIN, "{set}");
     }
+    // What it may run (an operator's command) inherits no capability.
+    for set in ["CapInh", "CapAmb"] {
+        assert_eq!(field(helper, set), NONE, "{set}");
+    }
     for process in [sensor, helper] {
         assert_ne!(field(process, "Uid"), "0");
         assert_eq!((field(process, "NoNewPrivs").as_str(), field(process, "Seccomp").as_str()), ("1", "2"));
