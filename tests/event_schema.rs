@@ -173,7 +173,7 @@ fn stats() -> Stats {
         blocks_in_force: 3,
         sources: 11,
         lost_lines: 0,
-        counters: [("bad_checksum".to_owned(), 4)].into(),
+        counters: [("rejected_tcp_checksum".to_owned(), 4)].into(),
     }
 }
 

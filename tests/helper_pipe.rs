@@ -20,7 +20,7 @@ use portsentry::protocol::{FRAME_LENGTH, Frame, LIST_PAGE, Outcome, Reply, Reque
 use tempfile::TempDir;
 
 const HELPER: &str = env!("CARGO_BIN_EXE_portsentry-rs-helper");
-/// DESIGN.md: either process gone, the other ends within a second. The rest is for a busy machine.
+/// docs/threat-model.md: either process gone, the other ends within a second. The rest is for a busy machine.
 const SOON: Duration = Duration::from_secs(3);
 
 /// A namespace, a state folder, and the sensor's side of a running helper.

@@ -16,7 +16,8 @@ const BINARY: &str = env!("CARGO_BIN_EXE_portsentry-rs");
 /// How long a test waits for something that should take milliseconds, on a busy two-core machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// No thread of the daemon pauses for so long while it has work: a ring thread's breath in a flood takes 1 ms.
+/// No thread of the daemon pauses for so long while it has work: a ring thread's breath in a flood takes 1 ms. Rest is
+/// that nothing happens, so it takes time to tell; a machine that gives nobody the processor for so long looks the same.
 const REST: Duration = Duration::from_millis(20);
 
 /// A line that no daemon writes.

@@ -1,7 +1,8 @@
 //! The namespace lab: real hosts on this machine, and a real daemon on one of them.
 //!
 //! Every host is a network namespace with a veth pair to the target, IPv4 and IPv6, named with the process id and
-//! removed on drop, also after a panic. Needs root. Waits for conditions, never for time to pass.
+//! removed on drop, also after a panic. Needs root. Waits for conditions, not for time to pass; that a daemon rests has no
+//! other sign than that nothing happens for a while (see `catch_up`).
 #![allow(dead_code, reason = "each test file uses its own part of the lab")]
 
 pub mod capture;
