@@ -16,14 +16,23 @@ use serde::{Deserialize, Serialize};
 
 use super::authorise::{WIDEST_V4, WIDEST_V6};
 use super::escalation::{Block, LONGEST, MAX_OFFENDERS};
+use super::record::Record;
 use crate::protocol::Responses;
-use crate::protocol::settings::LEDGER;
+use crate::protocol::settings::{LEDGER, MOST_BLOCKS};
 
 const NEW_NAME: &str = "ledger.new";
 /// Longest line that is read; our longest is about 130 bytes.
 const MAX_LINE: usize = 256;
 /// Lines beyond twice the live ones before the file is written anew.
 const SLACK: usize = 256;
+/// Targets that are kept: the blocks that there may be with any setting, as MAX_BLOCKS may have been lowered since, and
+/// the offenders that are remembered.
+const MOST_TARGETS: usize = MOST_BLOCKS as usize + MAX_OFFENDERS;
+/// Longest file that is read, bytes: no file of ours is longer. A sparse file of any size costs whoever plants it
+/// nothing, and the next start its time limit.
+const LONGEST_FILE: u64 = ((SLACK + 2 * MOST_TARGETS) * MAX_LINE) as u64;
+/// Bytes that wait to be appended before the file is rather written anew.
+const MOST_PENDING: usize = 1 << 20;
 /// After a failed write the next try is this much later, milliseconds.
 const RETRY: u64 = 10_000;
 
@@ -70,7 +79,7 @@ pub struct Loaded {
     pub entries: BTreeMap<IpNet, Block>,
     /// Lines read.
     pub lines: usize,
-    /// Lines that are not ours, or one too many.
+    /// Lines that are not ours.
     pub foreign: usize,
     /// The last line was cut off.
     pub torn: bool,
@@ -87,9 +96,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens or creates the ledger in `folder` and reads it: the blocks that there may be, and as many offenders as are
-    /// remembered.
-    pub fn open(folder: &Path, max_blocks: u32) -> Result<(Ledger, Loaded), LedgerError> {
+    /// Opens or creates the ledger in `folder` and reads it.
+    pub fn open(folder: &Path) -> Result<(Ledger, Loaded), LedgerError> {
         let path = folder.join(LEDGER);
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true).mode(0o600);
@@ -97,9 +105,8 @@ impl Ledger {
         options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let file = options.open(&path).map_err(|error| opening(&path, error))?;
         check_owner(&path, &file)?;
-        let room = max_blocks as usize + MAX_OFFENDERS;
-        let input = BufReader::new((&file).take(longest_file(room)));
-        let loaded = read(input, room).map_err(io_error("read", &path))?;
+        let input = BufReader::new((&file).take(LONGEST_FILE));
+        let loaded = read(input, MOST_TARGETS).map_err(io_error("read", &path))?;
         // A torn or foreign line must not get ours appended to it.
         let broken = (loaded.torn || loaded.foreign > 0).then_some(0);
         let lines = loaded.lines;
@@ -108,11 +115,18 @@ impl Ledger {
 
     /// Notes that `target` is blocked so.
     pub fn note(&mut self, target: IpNet, block: Block) {
+        // The file is written anew, from the record, which says it.
+        if self.broken.is_some() {
+            return;
+        }
         let Block { since, until, offence, with } = block;
         let line = Line { target, since, until, offence, with };
         if serde_json::to_writer(&mut self.pending, &line).is_ok() {
             self.pending.push(b'\n');
             self.lines = self.lines.saturating_add(1);
+        }
+        if self.pending.len() > MOST_PENDING {
+            self.renew();
         }
     }
 
@@ -123,7 +137,7 @@ impl Ledger {
 
     /// Drops what was noted; the next commit writes everything anew.
     pub fn renew(&mut self) {
-        self.pending.clear();
+        self.pending = Vec::new();
         self.broken = self.broken.or(Some(0));
     }
 
@@ -212,24 +226,26 @@ fn check_owner(path: &Path, file: &File) -> Result<(), LedgerError> {
     Err(LedgerError::Foreign { path: path.to_owned(), what })
 }
 
-/// Reads any bytes; memory is bounded by the number of targets we would keep.
+/// Reads any bytes, and keeps `room` targets: those whose blocks end last. What is in force stands among the last lines,
+/// after many whose blocks the kernel has ended without a word here.
 fn read(mut input: impl BufRead, room: usize) -> io::Result<Loaded> {
     let (mut loaded, mut line) = (Loaded::default(), Vec::with_capacity(MAX_LINE));
+    let mut record = Record::default();
     while let Some(ending) = next_line(&mut input, &mut line)? {
         loaded.lines = loaded.lines.saturating_add(1);
         match parse(&line).filter(|_| ending == Ending::Whole) {
             Some(known) if known.offence == 0 => {
-                loaded.entries.remove(&known.target);
+                record.remove(&known.target);
             }
-            Some(known) if loaded.entries.len() < room || loaded.entries.contains_key(&known.target) => {
-                let Line { target: _, since, until, offence, with } = known;
-                let block = Block { since, until, offence, with };
-                loaded.entries.insert(known.target, block);
+            Some(Line { target, since, until, offence, with }) => {
+                record.insert(target, Block { since, until, offence, with });
+                record.keep_last(room).for_each(drop);
             }
-            Some(_) | None if ending == Ending::Torn => loaded.torn = true,
-            Some(_) | None => loaded.foreign = loaded.foreign.saturating_add(1),
+            None if ending == Ending::Torn => loaded.torn = true,
+            None => loaded.foreign = loaded.foreign.saturating_add(1),
         }
     }
+    loaded.entries = record.into_blocks();
     Ok(loaded)
 }
 
@@ -253,12 +269,6 @@ fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option<
             Some(Ending::TooLong)
         }
     })
-}
-
-/// Longest file that is read, bytes, where `room` targets are kept. A sparse file of any size costs whoever plants it
-/// nothing, and the next start its time limit.
-fn longest_file(room: usize) -> u64 {
-    ((SLACK + 2 * room) * MAX_LINE) as u64
 }
 
 fn parse(line: &[u8]) -> Option<Line> {
@@ -286,7 +296,7 @@ mod tests {
     }
 
     fn reread(folder: &Path) -> Loaded {
-        Ledger::open(folder, 1_000).unwrap().1
+        Ledger::open(folder).unwrap().1
     }
 
     /// Commits with a record that is said to be large enough to let the file be.
@@ -297,7 +307,7 @@ mod tests {
     #[test]
     fn what_was_noted_comes_back_and_the_last_word_counts() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut ledger, loaded) = Ledger::open(folder.path(), 1_000).unwrap();
+        let (mut ledger, loaded) = Ledger::open(folder.path()).unwrap();
         assert_eq!(loaded, Loaded::default());
         ledger.note(net("192.0.2.1/32"), block(1));
         ledger.note(net("2001:db8::/64"), block(1));
@@ -315,14 +325,14 @@ mod tests {
     #[test]
     fn a_torn_last_line_is_dropped_and_never_joined_by_the_next() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut ledger, _) = Ledger::open(folder.path(), 1_000).unwrap();
+        let (mut ledger, _) = Ledger::open(folder.path()).unwrap();
         ledger.note(net("192.0.2.1/32"), block(1));
         ledger.note(net("192.0.2.2/32"), block(1));
         append(&mut ledger);
         let path = folder.path().join(LEDGER);
         let length = fs::metadata(&path).unwrap().len();
         OpenOptions::new().write(true).open(&path).unwrap().set_len(length - 9).unwrap();
-        let (mut ledger, loaded) = Ledger::open(folder.path(), 1_000).unwrap();
+        let (mut ledger, loaded) = Ledger::open(folder.path()).unwrap();
         assert!(loaded.torn && loaded.foreign == 0 && loaded.entries.len() == 1);
         ledger.note(net("192.0.2.3/32"), block(1));
         let record = [(net("192.0.2.1/32"), block(1)), (net("192.0.2.3/32"), block(1))];
@@ -347,6 +357,46 @@ mod tests {
         assert_eq!((loaded.entries.len(), loaded.foreign, loaded.torn), (1, 6, false));
     }
 
+    /// Targets by number, each with a block that ends later than those before.
+    fn record(targets: std::ops::Range<u32>) -> impl Iterator<Item = (IpNet, Block)> {
+        let of = |at: u32| IpNet::from(std::net::IpAddr::from((0x0b00_0000 + at).to_be_bytes()));
+        targets.map(move |at| (of(at), Block { until: block(1).until + u64::from(at), ..block(1) }))
+    }
+
+    #[test]
+    fn of_more_targets_than_there_is_room_for_those_that_end_last_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        for count in [11, 70] {
+            let path = folder.path().join(LEDGER);
+            write_new(&path, record(0..count)).unwrap();
+            let loaded = read(fs::read(&path).unwrap().as_slice(), 10).unwrap();
+            assert_eq!(loaded.entries, record(count - 10..count).collect());
+            assert_eq!((loaded.lines, loaded.foreign), (count as usize, 0));
+        }
+    }
+
+    #[test]
+    fn a_file_from_before_max_blocks_was_lowered_is_read_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let count = u32::try_from(2 * MAX_OFFENDERS).unwrap();
+        write_new(&folder.path().join(LEDGER), record(0..count)).unwrap();
+        let loaded = reread(folder.path());
+        assert_eq!((loaded.entries.len(), loaded.foreign), (2 * MAX_OFFENDERS, 0));
+        assert!(LONGEST_FILE / MAX_LINE as u64 > 2 * u64::from(MOST_BLOCKS));
+    }
+
+    #[test]
+    fn however_much_is_noted_at_once_little_waits_and_the_record_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut ledger, _) = Ledger::open(folder.path()).unwrap();
+        for (target, block) in record(0..30_000) {
+            ledger.note(target, block);
+            assert!(ledger.pending.capacity() <= 4 * MOST_PENDING);
+        }
+        ledger.commit(record(0..30_000), 30_000, 0).unwrap();
+        assert_eq!(reread(folder.path()).entries, record(0..30_000).collect());
+    }
+
     #[test]
     fn a_line_without_end_is_not_kept_in_memory() {
         let (mut line, mut input) = (Vec::new(), BufReader::new(io::repeat(b'a').take(1 << 22)));
@@ -357,13 +407,13 @@ mod tests {
     #[test]
     fn a_file_of_any_size_is_read_in_no_time_and_written_anew() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut ledger, _) = Ledger::open(folder.path(), 1_000).unwrap();
+        let (mut ledger, _) = Ledger::open(folder.path()).unwrap();
         ledger.note(net("192.0.2.1/32"), block(1));
         append(&mut ledger);
         let path = folder.path().join(LEDGER);
         // Would be read for hours.
         OpenOptions::new().write(true).open(&path).unwrap().set_len(8 << 40).unwrap();
-        let (mut ledger, loaded) = Ledger::open(folder.path(), 1_000).unwrap();
+        let (mut ledger, loaded) = Ledger::open(folder.path()).unwrap();
         assert_eq!((loaded.entries.len(), loaded.foreign), (1, 1));
         ledger.commit(loaded.entries.into_iter(), 1, 0).unwrap();
         assert!(fs::metadata(&path).unwrap().len() < 1000);
@@ -372,7 +422,7 @@ mod tests {
     #[test]
     fn the_file_is_written_anew_when_it_has_outgrown_the_record() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut ledger, _) = Ledger::open(folder.path(), 1_000).unwrap();
+        let (mut ledger, _) = Ledger::open(folder.path()).unwrap();
         let record = [(net("192.0.2.1/32"), block(7))];
         for _ in 0..SLACK * 3 {
             ledger.note(record[0].0, record[0].1);
@@ -389,7 +439,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(LEDGER);
         let refused = |what: &str| {
-            let error = Ledger::open(folder.path(), 1_000).err().unwrap().to_string();
+            let error = Ledger::open(folder.path()).err().unwrap().to_string();
             assert!(error.contains(what), "{error}");
             fs::remove_file(&path).unwrap();
         };
@@ -408,7 +458,7 @@ mod tests {
         let victim = folder.path().join("victim");
         fs::write(&victim, "precious").unwrap();
         std::os::unix::fs::symlink(&victim, folder.path().join(NEW_NAME)).unwrap();
-        let (mut ledger, _) = Ledger::open(folder.path(), 1_000).unwrap();
+        let (mut ledger, _) = Ledger::open(folder.path()).unwrap();
         ledger.renew();
         ledger.commit([(net("192.0.2.1/32"), block(1))].into_iter(), 1, 0).unwrap();
         assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
@@ -418,7 +468,7 @@ mod tests {
     #[test]
     fn after_a_failed_write_nothing_is_lost_and_the_next_try_waits() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut ledger, _) = Ledger::open(folder.path(), 1_000).unwrap();
+        let (mut ledger, _) = Ledger::open(folder.path()).unwrap();
         ledger.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let record = [(net("192.0.2.1/32"), block(1))];
         ledger.note(record[0].0, record[0].1);

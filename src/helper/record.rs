@@ -65,6 +65,11 @@ impl Record {
         self.first_end().filter(|&until| until <= now).and_then(|_| self.take_first())
     }
 
+    /// Takes out those that end first, until there are no more than `room`.
+    pub fn keep_last(&mut self, room: usize) -> impl Iterator<Item = (IpNet, Block)> + '_ {
+        std::iter::from_fn(move || if self.len() > room { self.take_first() } else { None })
+    }
+
     /// Changes every block's times.
     pub fn change_all(&mut self, change: impl FnMut(&mut Block)) {
         let mut blocks = std::mem::take(self).by_target;

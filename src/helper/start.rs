@@ -51,7 +51,7 @@ fn serve() -> Result<(), HelperError> {
     let landlock = confine::files(&settings)?;
     let _lock = only_one::on_state(&settings.state_dir)?;
     let steps = Steps::open(&settings)?;
-    let ledger = Ledger::open(&settings.state_dir, settings.max_blocks)?;
+    let ledger = Ledger::open(&settings.state_dir)?;
     let opened = Opened { responses, steps, ledger, blocked_file, landlock };
     let mut pipes =
         Loop::new(requests, replies).map_err(|error| HelperError::System("use the pipes", error))?;
