@@ -127,6 +127,11 @@ impl Job {
         self.steps.is_empty() && self.running.is_none()
     }
 
+    /// Whether a request waits for it.
+    pub fn is_due(&self) -> bool {
+        matches!(self.purpose, Purpose::Block(_) | Purpose::Lift(Some(_)))
+    }
+
     /// So many wait that its programs are not run.
     fn go_without_programs(&mut self) {
         for step in std::mem::take(&mut self.steps) {
@@ -202,8 +207,7 @@ impl Jobs {
 
     /// Requests that wait for their jobs.
     pub fn answers_due(&self) -> usize {
-        let due = |job: &&Job| matches!(job.purpose, Purpose::Block(_) | Purpose::Lift(Some(_)));
-        self.list.iter().filter(due).count()
+        self.list.iter().filter(|job| job.is_due()).count()
     }
 
     /// What to poll: programs that end, and what they say.

@@ -77,12 +77,12 @@ pub struct Service<R> {
 impl<R: Respond> Service<R> {
     /// Whether a request can be taken: its reply must find room, and replies must not overtake a list.
     pub fn is_free(&self) -> bool {
-        self.listing.is_none() && !self.stopped && self.has_room()
+        self.listing.is_none() && !self.stopped && self.has_room_for(1)
     }
 
-    /// For what one more request is answered with, besides all that is due already.
-    fn has_room(&self) -> bool {
-        self.replies.room() > FRAMES * (self.pending.len() + self.jobs.answers_due() + 1)
+    /// For so many answers besides all that is due already. None may be queued unasked without it.
+    fn has_room_for(&self, answers: usize) -> bool {
+        self.replies.room() > FRAMES * (self.pending.len() + self.jobs.answers_due() + answers)
     }
 
     /// Whether the sensor asked for the end.
@@ -111,7 +111,10 @@ impl<R: Respond> Service<R> {
     /// Goes on with every job that can, and says what became of those that are done.
     pub fn advance(&mut self) {
         let mut logged = false;
-        for job in self.jobs.advance(&mut self.steps) {
+        let mut done = self.jobs.advance(&mut self.steps);
+        // Answers first: what is told unasked takes the room that they leave.
+        done.sort_by_key(|job| !job.is_due());
+        for job in done {
             // One line a batch: a sensor must not be able to fill the log.
             if let Some((response, failure)) =
                 job.failures.first().filter(|_| !std::mem::replace(&mut logged, true))

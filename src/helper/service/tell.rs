@@ -21,9 +21,10 @@ impl<R: Respond> Service<R> {
         let _ = self.replies.push(&reply.encode());
     }
 
-    /// Queues more of the page that was asked for, as much as there is room.
+    /// Queues more of the page that was asked for, as much as there is room. A block may be answered before it ends: what
+    /// is due keeps its room. While nothing waits to be written there is room: as much was due when the page was asked for.
     pub fn list(&mut self) {
-        while let Some(Listing { id, after, left }) = self.listing.filter(|_| self.replies.room() > 0) {
+        while let Some(Listing { id, after, left }) = self.listing.filter(|_| self.has_room_for(1)) {
             let next = self.core.escalation.after(after, self.now.utc).filter(|_| left > 0);
             self.listing = next.map(|(target, _)| Listing { id, after: Some(target), left: left - 1 });
             self.answer(next.map_or(Reply::End { id }, |(target, block)| entry(id, target, block)));
@@ -40,8 +41,9 @@ impl<R: Respond> Service<R> {
     }
 
     /// What a block that is over has left behind, unless replies are due that leave no room: the log has it in any case.
+    /// A request that is being carried out keeps its own.
     pub(super) fn tell_remains(&mut self, target: IpNet, failures: &[(Response, Failure)]) {
-        if !failures.is_empty() && self.has_room() {
+        if !failures.is_empty() && self.has_room_for(2) {
             self.tell_failures(0, failures);
             self.answer(Reply::Remains { target });
         }
