@@ -488,9 +488,88 @@ impl Lab {
 
 /// Resident memory, KiB.
 fn resident(child: &Child) -> u64 {
+    said_of(child, "VmRSS:").parse().unwrap()
+}
+
+/// The first word of a line of /proc/PID/status.
+fn said_of(child: &Child, name: &str) -> String {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().to_owned()
+}
+
+/// A ledger of so many blocks by nftables, the first at 11.0.0.0, begun a minute ago.
+fn ledger(folder: &std::path::Path, blocks: u32, seconds: u64) {
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+    let (since, until) = (now - 60_000, now - 60_000 + seconds * 1000);
+    let line = |at: u32| {
+        let target = std::net::Ipv4Addr::from(0x0b00_0000 + at);
+        format!(r#"{{"target":"{target}/32","since":{since},"until":{until},"offence":1,"with":1}}"#) + "\n"
+    };
+    std::fs::write(folder.join("ledger"), (0..blocks).map(line).collect::<String>()).unwrap();
+}
+
+#[test]
+fn a_block_is_answered_that_ends_while_a_long_list_waits_to_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = folder.path().join("gate");
+    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut lab = Lab::with(|settings| {
+        settings.block_with.push(Response::RunCommand);
+        settings.custom.kill_run_cmd = Some(format!("/bin/cat {}", gate.display()));
+        settings.custom.command_timeout = 60;
+    });
+    lab.hang_up();
+    ledger(lab.state.path(), 5_000, 3_600);
+    assert_eq!(lab.restart(), 5_000);
+    lab.send(|id| block(id, net("203.0.113.7/32"), 0));
+    // Opens when the program has.
+    let gate = std::fs::OpenOptions::new().write(true).open(gate).unwrap();
+    lab.send(|id| Request::List { id, after: None });
+    assert!(is_readable(&lab.replies));
+    until(SOON, || (said_of(&lab.child, "State:") == "S").then_some(())).expect("pipe and queue are full");
+    drop(gate);
+    let noted =
+        || std::fs::read_to_string(lab.state.path().join("ledger")).unwrap().matches("203.0.113.7").count();
+    until(SOON, || (noted() == 2).then_some(())).expect("the helper takes in that the program has ended");
+    let replies: Vec<Reply> = (0..LIST_PAGE + 2).map(|_| lab.reply_in_bulk()).collect();
+    assert!(
+        replies.iter().any(|reply| matches!(reply, Reply::Done { id: 1, outcome: Outcome::Blocked, .. }))
+    );
+    assert!(replies.iter().any(|reply| matches!(reply, Reply::End { id: 2 })));
+    lab.ping();
+}
+
+#[test]
+fn what_the_kernel_has_ended_meanwhile_costs_the_next_start_little_memory() {
+    const ENDED: u32 = 100_000;
+    let mut lab = Lab::new();
+    let before: u64 = said_of(&lab.child, "VmHWM:").parse().unwrap();
+    lab.hang_up();
+    ledger(lab.state.path(), ENDED, 30);
+    assert_eq!(lab.restart(), 0);
+    let peak: u64 = said_of(&lab.child, "VmHWM:").parse().unwrap();
+    // Reading them takes about 230 bytes each; with a job and a line for each it took 810.
+    let each = (peak - before) * 1024 / u64::from(ENDED);
+    assert!(each < 400, "{each} bytes for each block that has ended");
+}
+
+#[test]
+fn a_lower_max_blocks_lets_go_those_that_end_first_and_the_helper_starts() {
+    let mut lab = Lab::with(|settings| settings.block_with.push(Response::Route));
+    for (at, seconds) in [(1, 300), (2, 100), (3, 200)] {
+        assert_eq!(lab.block(&format!("203.0.113.{at}/32"), seconds), Outcome::Blocked);
+    }
+    lab.hang_up();
+    lab.settings.max_blocks = 2;
+    assert_eq!(lab.restart(), 2);
+    assert_eq!(lab.list(), [net("203.0.113.1/32"), net("203.0.113.3/32")]);
+    assert_eq!(kernel(), lab.list());
+    assert_eq!(lab.block("203.0.113.9/32", 0), Outcome::RefusedFull);
+    // For good: what was told as let go does not come back.
+    lab.hang_up();
+    lab.settings.max_blocks = 3;
+    assert_eq!(lab.restart(), 2);
 }
 
 #[test]

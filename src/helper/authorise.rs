@@ -117,6 +117,11 @@ impl Authority {
         if target.prefix_len() < widest { Err(Outcome::RefusedPrefix) } else { Ok(()) }
     }
 
+    /// MAX_BLOCKS.
+    pub fn max_blocks(&self) -> usize {
+        self.max_blocks
+    }
+
     /// Whether there is room for one more block of this standing beside the `held` ones.
     pub fn has_room(&self, held: usize, standing: Standing) -> bool {
         match standing {

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::authorise::{Authority, Standing};
 use super::clock::Now;
 use super::escalation::{Block, Escalation};
+use super::record::Record;
 use crate::detect::probe::Protocol;
 use crate::protocol::{Datagrams, Outcome, Page, Reply, Request, Responses};
 
@@ -120,7 +121,9 @@ impl RunOnly {
 pub struct Leftovers {
     /// How many blocks were dropped because their target is now in the never-block set.
     pub dropped: usize,
-    /// What ended while nobody was there to take it back.
+    /// How many blocks ended because there are more than MAX_BLOCKS.
+    pub let_go: usize,
+    /// What ended while nobody was there to take it back, or just now.
     pub ended: Vec<(IpNet, Block)>,
 }
 
@@ -187,7 +190,7 @@ impl Core {
     }
 
     /// Takes over what a ledger held. A block lasts no longer than it was granted for, wherever the clock stands now;
-    /// what may no longer be blocked is dropped.
+    /// what may no longer be blocked is dropped, and of more than MAX_BLOCKS those that end first are over now.
     pub fn restore(&mut self, entries: BTreeMap<IpNet, Block>, now: Now) -> Leftovers {
         let mut left = Leftovers::default();
         let in_force = entries.into_iter().filter_map(|(target, mut block)| {
@@ -204,7 +207,12 @@ impl Core {
             left.ended.push((target, block));
             None
         });
-        let in_force = in_force.collect();
+        let mut in_force: Record = in_force.collect();
+        for (target, block) in in_force.keep_last(self.authority.max_blocks()) {
+            self.escalation.remember(target, Block { until: now.utc, with: Responses::NONE, ..block });
+            left.let_go += 1;
+            left.ended.push((target, Block { until: now.utc, ..block }));
+        }
         self.escalation.enter_all(in_force);
         left.ended.retain(|(_, block)| !block.with.is_empty());
         left
@@ -329,6 +337,27 @@ mod tests {
         assert_eq!(left(at(20)), Some(40_000));
         assert_eq!(left(Now { utc: 5, uptime: 0 }), Some(60_000));
         assert_eq!(left(at(61)), None);
+    }
+
+    #[test]
+    fn of_more_restored_blocks_than_there_may_be_those_that_end_first_are_over() {
+        let mut core = core();
+        core.authority = Authority::new(Vec::new(), 2, 0);
+        let with = Responses::NONE.and(crate::protocol::Response::HostsDeny);
+        let granted = |end: u64| Block { since: at(0).utc, until: at(end).utc, offence: 1, with };
+        let ends = [("192.0.2.1/32", 90), ("192.0.2.2/32", 60), ("192.0.2.3/32", 80), ("192.0.2.4/32", 70)];
+        let left = core.restore(ends.map(|(target, end)| (net(target), granted(end))).into(), at(20));
+        let over = |target: &str| (net(target), granted(20));
+        let ended = vec![over("192.0.2.2/32"), over("192.0.2.4/32")];
+        assert_eq!(left, Leftovers { dropped: 0, let_go: 2, ended });
+        assert_eq!((core.escalation.len(), core.escalation.known()), (2, 4));
+        assert!(core.escalation.get(&net("192.0.2.1/32")).is_some_and(|block| block.until == at(90).utc));
+        assert!(
+            core.escalation
+                .entries()
+                .skip(2)
+                .all(|(_, past)| past.until == at(20).utc && past.with.is_empty())
+        );
     }
 
     #[test]

@@ -16,9 +16,6 @@ use crate::helper::jobs::{Job, Purpose};
 use crate::helper::respond::{Refusal, Respond};
 use crate::protocol::{Fault, Outcome, Response, Responses};
 
-/// Lifted at once, more than this are not noted one by one: the ledger is written anew.
-const MANY: usize = 256;
-
 impl<R: Respond> Service<R> {
     pub(super) fn do_unblock(&mut self, id: u64, target: IpNet) {
         self.overtake(Some(&target));
@@ -103,10 +100,7 @@ impl<R: Respond> Service<R> {
             self.core.escalation.lift(target);
         }
         self.take_back(&lifted);
-        match targets.len() > MANY {
-            true => self.ledger.renew(),
-            false => targets.iter().for_each(|target| self.ledger.forget(*target)),
-        }
+        targets.iter().for_each(|target| self.ledger.forget(*target));
     }
 
     pub(super) fn expire(&mut self) {
@@ -131,17 +125,21 @@ impl<R: Respond> Service<R> {
         if let (Err(refusal), Some((first, _))) = (self.take_lines(&with), with.first()) {
             self.tell_refusal(*first, Response::HostsDeny, refusal);
         }
-        for (target, with) in with {
-            let job = self.lift_job(target, with, None);
-            // What the kernel alone did is over, be it a million of them.
-            if !job.is_done() {
-                self.jobs.push(job);
-            }
-        }
+        self.undo(ended);
         if !ended.is_empty() {
             self.rewrite_blocked_file();
         }
         self.advance();
+    }
+
+    /// Programs' part of it. What the kernel alone did is over, be it a million of them.
+    pub(super) fn undo(&mut self, ended: &[(IpNet, Block)]) {
+        for (target, block) in ended {
+            let job = self.lift_job(*target, block.with, None);
+            if !job.is_done() {
+                self.jobs.push(job);
+            }
+        }
     }
 
     pub(super) fn take_lines(&mut self, ended: &[(IpNet, Responses)]) -> Result<(), Refusal> {

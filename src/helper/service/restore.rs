@@ -57,9 +57,12 @@ impl<R: Respond> Service<R> {
         landlock: u8,
     ) -> Result<(), HelperError> {
         let left = self.core.restore(entries, self.now);
-        if left.dropped > 0 {
-            let dropped = left.dropped;
-            log(&format!("{dropped} entries of the ledger are now in the never-block set and were dropped"));
+        let losses = [
+            (left.dropped, "entries of the ledger are now in the never-block set and were dropped"),
+            (left.let_go, "blocks that would have ended first were let go: MAX_BLOCKS is lower than it was"),
+        ];
+        for (count, what) in losses.into_iter().filter(|(count, _)| *count > 0) {
+            log(&format!("{count} {what}"));
             self.ledger.renew();
         }
         self.adopt(&blocked);
@@ -95,8 +98,8 @@ impl<R: Respond> Service<R> {
         let in_force = self.in_force();
         let gone: Vec<IpNet> = ended.iter().map(|(target, _)| *target).collect();
         self.steps.install(&timed_all(&in_force, self.now.utc), &gone)?;
+        self.undo(ended);
         for (target, block) in ended {
-            self.jobs.push(self.lift_job(*target, block.with, None));
             self.ledger.note(*target, Block { with: Responses::NONE, ..*block });
         }
         let boot = self.clock.boot();
