@@ -25,12 +25,12 @@ const NEW_NAME: &str = "ledger.new";
 const MAX_LINE: usize = 256;
 /// Lines beyond twice the live ones before the file is written anew.
 const SLACK: usize = 256;
-/// Targets that are kept: the blocks that there may be with any setting, as MAX_BLOCKS may have been lowered since, and
-/// the offenders that are remembered.
-const MOST_TARGETS: usize = MOST_BLOCKS as usize + MAX_OFFENDERS;
-/// Longest file that is read, bytes: no file of ours is longer. A sparse file of any size costs whoever plants it
-/// nothing, and the next start its time limit.
-const LONGEST_FILE: u64 = ((SLACK + 2 * MOST_TARGETS) * MAX_LINE) as u64;
+/// Lines of the longest file of ours: of the blocks that there may be with any setting, as MAX_BLOCKS may have been
+/// lowered since, and the offenders that are remembered.
+const MOST_LINES: usize = SLACK + 2 * (MOST_BLOCKS as usize + MAX_OFFENDERS);
+/// Longest file that is read, bytes. A sparse file of any size costs whoever plants it nothing, and the next start its
+/// time limit.
+const LONGEST_FILE: u64 = (MOST_LINES * MAX_LINE) as u64;
 /// Bytes that wait to be appended before the file is rather written anew.
 const MOST_PENDING: usize = 1 << 20;
 /// After a failed write the next try is this much later, milliseconds.
@@ -106,7 +106,7 @@ impl Ledger {
         let file = options.open(&path).map_err(|error| opening(&path, error))?;
         check_owner(&path, &file)?;
         let input = BufReader::new((&file).take(LONGEST_FILE));
-        let loaded = read(input, MOST_TARGETS).map_err(io_error("read", &path))?;
+        let loaded = read(input, MOST_LINES).map_err(io_error("read", &path))?;
         // A torn or foreign line must not get ours appended to it.
         let broken = (loaded.torn || loaded.foreign > 0).then_some(0);
         let lines = loaded.lines;
@@ -226,27 +226,34 @@ fn check_owner(path: &Path, file: &File) -> Result<(), LedgerError> {
     Err(LedgerError::Foreign { path: path.to_owned(), what })
 }
 
-/// Reads any bytes, and keeps `room` targets: those whose blocks end last. What is in force stands among the last lines,
-/// after many whose blocks the kernel has ended without a word here.
+/// Reads any bytes, and keeps at most `room` targets. Where there are more, the half whose blocks end last goes on: what
+/// is in force stands among the last lines, after many whose blocks the kernel has ended without a word here.
 fn read(mut input: impl BufRead, room: usize) -> io::Result<Loaded> {
     let (mut loaded, mut line) = (Loaded::default(), Vec::with_capacity(MAX_LINE));
-    let mut record = Record::default();
     while let Some(ending) = next_line(&mut input, &mut line)? {
         loaded.lines = loaded.lines.saturating_add(1);
         match parse(&line).filter(|_| ending == Ending::Whole) {
             Some(known) if known.offence == 0 => {
-                record.remove(&known.target);
+                loaded.entries.remove(&known.target);
             }
             Some(Line { target, since, until, offence, with }) => {
-                record.insert(target, Block { since, until, offence, with });
-                record.keep_last(room).for_each(drop);
+                loaded.entries.insert(target, Block { since, until, offence, with });
+                if loaded.entries.len() > room {
+                    loaded.entries = last(std::mem::take(&mut loaded.entries), room / 2);
+                }
             }
             None if ending == Ending::Torn => loaded.torn = true,
             None => loaded.foreign = loaded.foreign.saturating_add(1),
         }
     }
-    loaded.entries = record.into_blocks();
     Ok(loaded)
+}
+
+/// Those that end last.
+fn last(entries: BTreeMap<IpNet, Block>, room: usize) -> BTreeMap<IpNet, Block> {
+    let mut record: Record = entries.into_iter().collect();
+    record.keep_last(room).for_each(drop);
+    record.into_blocks()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -370,7 +377,9 @@ mod tests {
             let path = folder.path().join(LEDGER);
             write_new(&path, record(0..count)).unwrap();
             let loaded = read(fs::read(&path).unwrap().as_slice(), 10).unwrap();
-            assert_eq!(loaded.entries, record(count - 10..count).collect());
+            let kept = u32::try_from(loaded.entries.len()).unwrap();
+            assert!((5..=10).contains(&kept));
+            assert_eq!(loaded.entries, record(count - kept..count).collect());
             assert_eq!((loaded.lines, loaded.foreign), (count as usize, 0));
         }
     }
@@ -382,7 +391,7 @@ mod tests {
         write_new(&folder.path().join(LEDGER), record(0..count)).unwrap();
         let loaded = reread(folder.path());
         assert_eq!((loaded.entries.len(), loaded.foreign), (2 * MAX_OFFENDERS, 0));
-        assert!(LONGEST_FILE / MAX_LINE as u64 > 2 * u64::from(MOST_BLOCKS));
+        assert!(MOST_LINES > 2 * MOST_BLOCKS as usize);
     }
 
     #[test]
