@@ -252,8 +252,9 @@ impl EventLoop {
                 Asked::Stop => return Some(End::Asked),
                 Asked::Reload => {
                     self.notifier.reloading();
-                    self.reporter.reopen(now);
                     self.reload(now);
+                    // Last, so that whoever sees a log file made anew knows the rest to be in force.
+                    self.reporter.reopen(now);
                     self.notifier.ready(&self.in_short(now));
                 }
             }
