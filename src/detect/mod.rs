@@ -6,6 +6,7 @@
 #[cfg(test)]
 #[cfg(not(loom))]
 mod laws;
+mod lines;
 pub mod peers;
 pub mod policy;
 pub mod probe;

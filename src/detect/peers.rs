@@ -1,6 +1,6 @@
 //! What we ourselves sent lately, by flow: so that an answer is never taken for a probe.
 //!
-//! Ring threads (and `replay`) write and read it, all at once, without a lock; memory is given once. It forgets what
+//! Ring threads (and `replay`) write and read it, all at once, without a lock; memory is bounded. It forgets what
 //! is old or pushed out, and then an answer may count as a failed contact; it never takes one flow for another: not the
 //! remote port makes an answer (`nmap -g 53`), but that we wrote to that address and port from this very port.
 #![forbid(unsafe_code)]
@@ -10,13 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ord
 
 use siphasher::sip::SipHasher13;
 
+use super::lines::{Lines, WAYS};
 use super::probe::{Probe, Protocol};
 use crate::packet::{Packet, TcpFlags, Transport};
 
-/// Flows that share a place, two cache lines; the oldest makes room. With eight, one of a resolver's 10,000 open
-/// questions was pushed out now and then; with sixteen, one in a hundred million.
-const WAYS: usize = 16;
-/// Places: 65,536 flows in half a megabyte.
+/// Places: 65,536 flows in half a megabyte, which a host that asks nothing and serves nobody never takes.
 const LINES: usize = 4096;
 /// Local addresses that are known to have sent something.
 const SENDERS: usize = 4096;
@@ -67,8 +65,8 @@ pub struct Served {
 /// The memory.
 #[derive(Debug)]
 pub struct Peers {
-    /// Flow mark 40 bits, second 24.
-    flows: Box<[Line]>,
+    /// Flow mark 40 bits, second 24. The flows of a line share a place; the oldest makes room.
+    flows: Lines<LINES>,
     /// Local ports that ever asked anything, by protocol: what comes to any other answers nothing, and that is all a
     /// scan of the ports of services costs here.
     asked_from: [Ports; 3],
@@ -84,17 +82,12 @@ pub struct Peers {
 /// One bit a port.
 type Ports = Box<[AtomicU64]>;
 
-#[derive(Debug)]
-#[repr(align(64))]
-struct Line([AtomicU64; WAYS]);
-
 impl Peers {
     /// An empty memory, keyed with random bytes. `hears_all`: everything that the protected hosts send is offered (the
     /// daemon); otherwise a host counts as heard once it sent something (a capture may hold one direction only).
     pub fn new(key: &[u8; 16], hears_all: bool) -> Peers {
-        let line = || Line(std::array::from_fn(|_| AtomicU64::new(0)));
         Peers {
-            flows: (0..LINES).map(|_| line()).collect(),
+            flows: Lines::new(),
             asked_from: std::array::from_fn(|_| (0..1024).map(|_| AtomicU64::new(0)).collect()),
             asked_anew: AtomicBool::new(false),
             senders: (0..SENDERS).map(|_| AtomicU32::new(0)).collect(),
@@ -175,7 +168,7 @@ impl Peers {
     /// Bytes held, from the start to the end.
     pub fn memory_bytes(&self) -> usize {
         let ports = self.asked_from.iter().map(|ports| size_of_val::<[AtomicU64]>(ports)).sum::<usize>();
-        size_of_val::<[Line]>(&self.flows) + size_of_val::<[AtomicU32]>(&self.senders) + ports
+        self.flows.memory_bytes() + size_of_val::<[AtomicU32]>(&self.senders) + ports
     }
 
     fn asked_from(&self, protocol: Protocol, port: u16) -> Option<&AtomicU64> {
@@ -219,7 +212,7 @@ impl Peers {
         }
         let Some((line, mark)) = self.line(flow, part) else { return };
         let second = seconds(now);
-        let words = || line.0.iter().map(|word| (word, word.load(Relaxed)));
+        let words = || line.iter().map(|word| (word, word.load(Relaxed)));
         let same = words().find(|(_, held)| held >> 24 == mark);
         let age = |held: u64| match held {
             0 => u64::MAX,
@@ -243,7 +236,7 @@ impl Peers {
     fn find(&self, flow: Flow, part: Part, now: u64) -> Option<(&AtomicU64, u64)> {
         let (line, mark) = self.line(flow, part)?;
         let (word, held) =
-            line.0.iter().map(|word| (word, word.load(Relaxed))).find(|(_, held)| held >> 24 == mark)?;
+            line.iter().map(|word| (word, word.load(Relaxed))).find(|(_, held)| held >> 24 == mark)?;
         // A clock that runs a little behind on this thread makes an age just below the wrap: no age at all.
         let age = seconds(now).wrapping_sub(held) & SECONDS;
         let lasts = match flow.protocol {
@@ -253,10 +246,10 @@ impl Peers {
         (age <= lasts || age > SECONDS - 60).then_some((word, held))
     }
 
-    fn line(&self, flow: Flow, part: Part) -> Option<(&Line, u64)> {
+    fn line(&self, flow: Flow, part: Part) -> Option<(&[AtomicU64; WAYS], u64)> {
         let hash = flow.hash(&self.hasher, part);
         // The line by the low bits, the mark by the high ones; never 0, which is an empty word.
-        Some((self.flows.get(hash as usize % LINES)?, (hash >> 24).max(1)))
+        Some((self.flows.of(hash)?, (hash >> 24).max(1)))
     }
 }
 
