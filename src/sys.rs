@@ -22,6 +22,8 @@ pub const SLOT_BYTES: usize = 256;
 const BLOCK_BYTES: usize = 4096;
 /// The part of a slot that nearly every packet's headers end in.
 const HEADERS: usize = 128;
+/// How many slots ahead that part is called into the cache: the kernel wrote it on another processor.
+const AHEAD: usize = 8;
 /// Of x86-64.
 #[cfg(target_arch = "x86_64")]
 const CACHE_LINE: usize = 64;
@@ -165,27 +167,16 @@ impl PacketRing {
             return None;
         }
         self.next = if self.next + 1 == self.slots { 0 } else { self.next + 1 };
+        self.call_ahead();
         Some(slot)
     }
 
-    /// The slot that [`PacketRing::next_slot`] will give after `ahead` others, if it is filled already. What lies as far
-    /// again behind it is called into the cache.
-    pub fn peek(&self, ahead: usize) -> Option<&[u8]> {
-        let [base, beyond] = [ahead, 2 * ahead].map(|ahead| {
-            let at = self.next + ahead.min(self.slots);
-            let at = if at < self.slots { at } else { at - self.slots };
-            // SAFETY: `next < slots`, hence `at < slots`: the slot lies inside the mapping, which lives as long as `self`.
-            unsafe { self.memory.add(at * SLOT_BYTES) }
-        });
-        // SAFETY: the slot is in the mapping, and nobody looks into it here: the kernel may be writing to it.
-        prefetch(unsafe { beyond.cast::<[AtomicU8; HEADERS]>().as_ref() });
-        // SAFETY: as in `Slot::status`.
-        let status = unsafe { AtomicU32::from_ptr(base.as_ptr().cast()) };
-        if status.load(Ordering::Acquire) & libc::TP_STATUS_USER == 0 {
-            return None;
-        }
-        // SAFETY: the slot is ours until it is handed back, which takes `&mut self`; the bytes are initialised.
-        Some(unsafe { std::slice::from_raw_parts(base.as_ptr(), SLOT_BYTES) })
+    fn call_ahead(&self) {
+        let at = self.next + AHEAD.min(self.slots);
+        let at = if at < self.slots { at } else { at - self.slots };
+        // SAFETY: `next < slots`, hence `at < slots`: the slot lies inside the mapping, which lives as long as `self`, and
+        // nobody looks into it here: the kernel may be writing to it.
+        prefetch(unsafe { self.memory.add(at * SLOT_BYTES).cast::<[AtomicU8; HEADERS]>().as_ref() });
     }
 
     /// How many packets the ring holds at most.

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::peers::{Course, Peers, Served};
 use super::probe::{Probe, Protocol, ScanType};
-use super::table::{Evidence, Ledger, ScoreTable, SourceKey, Standing, Vantage};
+use super::table::{Evidence, Ledger, ScoreTable, Seat, SourceKey, Standing, Vantage};
 use super::walk::{self, Walk};
 use super::weights::{self, Points};
 use crate::config::{BlockMode, PortSet};
@@ -70,6 +70,20 @@ impl Watch {
         in_use: impl Fn(Protocol, u16) -> bool,
         now: u64,
     ) -> Verdict {
+        self.judge_at(table.seat(self.account(probe)), probe, table, peers, in_use, now)
+    }
+
+    /// The same where the seat of the probe's account is known: see [`Watch::account`].
+    #[inline]
+    pub fn judge_at(
+        &self,
+        seat: Seat,
+        probe: &Probe,
+        table: &ScoreTable,
+        peers: &Peers,
+        in_use: impl Fn(Protocol, u16) -> bool,
+        now: u64,
+    ) -> Verdict {
         let is_watched = self.is_watched(probe.protocol, probe.port);
         if !is_watched && !self.walk.is_on() {
             return Verdict::NotWatched;
@@ -78,21 +92,21 @@ impl Watch {
             return Verdict::Martian;
         }
         if let Some(course) = probe.farewell() {
-            return self.judge_farewell(probe, course, table, now);
+            return self.judge_farewell(seat, probe, course, table, now);
         }
         if peers.expect(probe, now) {
             return Verdict::Answer;
         }
         let in_use = in_use(probe.protocol, probe.port);
         if is_watched && !in_use {
-            return self.enter(Ledger::Watched, probe, self.evidence(probe), table, now);
+            return enter(seat.in_ledger(Ledger::Watched), probe, self.evidence(probe), table, now);
         }
         if probe.scan_type == ScanType::Ack && peers.serves(probe, now) {
             return Verdict::ServiceInUse;
         }
         let heard = peers.hears(probe.destination);
         match self.walk.evidence(probe, walk::Place { in_use, heard, vantage: self.vantage }) {
-            Some(evidence) => self.enter(Ledger::Walk, probe, evidence, table, now),
+            Some(evidence) => enter(seat.in_ledger(Ledger::Walk), probe, evidence, table, now),
             None if in_use => Verdict::ServiceInUse,
             None => Verdict::NotWatched,
         }
@@ -136,35 +150,23 @@ impl Watch {
     }
 
     /// Counted apart from the failures, for those are taken back when the service answers.
-    fn judge_farewell(&self, probe: &Probe, course: Course, table: &ScoreTable, now: u64) -> Verdict {
-        match self.walk.course(course) {
-            Some(evidence) => {
-                self.enter(Ledger::Walk, &in_the_name_of(Protocol::Icmp, probe), evidence, table, now)
-            }
-            None => Verdict::ServiceInUse,
-        }
-    }
-
-    fn enter(
+    fn judge_farewell(
         &self,
-        ledger: Ledger,
+        seat: Seat,
         probe: &Probe,
-        evidence: Evidence,
+        course: Course,
         table: &ScoreTable,
         now: u64,
     ) -> Verdict {
-        let [watched, walk] = self.account(probe).in_both();
-        let (mine, other) = match ledger {
-            Ledger::Watched => (watched, walk),
-            Ledger::Walk => (walk, watched),
-        };
-        let mut standing = table.record(mine, probe, evidence, now);
-        // A source is a scanner once, whichever way it became one.
-        standing.crossed = standing.crossed && !table.is_triggered(other, now);
-        match (standing.retransmission, standing.triggered) {
-            (true, _) => Verdict::Retransmission,
-            (false, true) => Verdict::Scan(standing),
-            (false, false) => Verdict::Probe(standing),
+        match self.walk.course(course) {
+            Some(evidence) => enter(
+                seat.in_ledger(Ledger::Walk),
+                &in_the_name_of(Protocol::Icmp, probe),
+                evidence,
+                table,
+                now,
+            ),
+            None => Verdict::ServiceInUse,
         }
     }
 
@@ -173,7 +175,7 @@ impl Watch {
         let account = self.account(probe).in_ledger(Ledger::Walk);
         let evidence = self.walk.course(Course::Exchanged);
         if let Some(evidence) = evidence.filter(|_| table.standing(account, now).is_some()) {
-            table.record(account, &in_the_name_of(Protocol::Ip, probe), evidence, now);
+            table.record(table.seat(account), &in_the_name_of(Protocol::Ip, probe), evidence, now);
         }
     }
 
@@ -211,7 +213,7 @@ impl Watch {
     /// The account of `source` with `host`. Where the networks of the protected hosts are not known, a source in the
     /// same 64 bits (RFC 7421) is a neighbour, and is judged alone.
     #[inline]
-    fn account_with(&self, source: IpAddr, host: IpAddr) -> SourceKey {
+    pub fn account_with(&self, source: IpAddr, host: IpAddr) -> SourceKey {
         let alone = self.vantage != Vantage::Host && in_one_network(source, host);
         let prefix = if alone { 128 } else { self.prefix_of(source) };
         SourceKey::of(source, prefix).seen_from(self.vantage, host)
@@ -245,6 +247,15 @@ impl Watch {
                 Evidence { new_port: weights::WATCHED_PORT, known_port: weights::WATCHED_PORT, threshold }
             }
         }
+    }
+}
+
+fn enter(seat: Seat, probe: &Probe, evidence: Evidence, table: &ScoreTable, now: u64) -> Verdict {
+    let standing = table.record(seat, probe, evidence, now);
+    match (standing.retransmission, standing.triggered) {
+        (true, _) => Verdict::Retransmission,
+        (false, true) => Verdict::Scan(standing),
+        (false, false) => Verdict::Probe(standing),
     }
 }
 

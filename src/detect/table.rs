@@ -37,18 +37,27 @@ mod races;
 /// Loom's atomics where loom checks this room, the machine's everywhere else.
 mod atomic {
     #[cfg(loom)]
-    pub(super) use loom::sync::atomic::{AtomicU64, Ordering, fence};
+    pub(super) use loom::sync::atomic::{AtomicU64, Ordering};
     #[cfg(not(loom))]
-    pub(super) use std::sync::atomic::{AtomicU64, Ordering, fence};
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// Loom knows SeqCst of fences alone: that of a load or a swap it takes for AcqRel.
+    #[cfg(loom)]
+    pub(super) fn after_a_claim() {
+        loom::sync::atomic::fence(Ordering::SeqCst);
+    }
+    #[cfg(not(loom))]
+    #[inline]
+    pub(super) fn after_a_claim() {}
 }
 
 use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
-pub use source::{Ledger, SourceKey, Vantage};
+pub use source::{Ledger, Seat, SourceKey, Vantage};
 
-use self::bucket::{Bucket, Moment, WAYS};
+use self::bucket::{Bucket, Entry, Moment, WAYS};
 use self::details::Details;
 use self::head::{Decay, Gain, Head};
 use self::source::Place;
@@ -80,7 +89,7 @@ pub struct Standing {
     pub first_seen: u64,
     /// It proved that it receives at its address.
     pub verified: bool,
-    /// This probe took it over the threshold.
+    /// This probe took it over the threshold, where its other account was not yet: a source is a scanner once.
     pub crossed: bool,
     /// It is over the threshold, by this probe or an earlier one, and stays so until its score has faded to nothing.
     pub triggered: bool,
@@ -128,14 +137,27 @@ impl ScoreTable {
         }
     }
 
-    /// Takes note of `probe` by `key` at `now` microseconds, and tells how its source stands with it.
+    /// Where the accounts of `key` stand.
+    #[inline]
+    pub fn seat(&self, key: SourceKey) -> Seat {
+        Seat::of(&self.hasher, self.lane_key, key)
+    }
+
+    /// All memory that a record of `seat` touches, for whoever would have it at hand before.
+    #[inline]
+    pub fn home(&self, seat: Seat) -> Option<&impl Sized> {
+        self.bucket(seat)
+    }
+
+    /// Takes note of `probe` by the source of `seat` at `now` microseconds, and tells how it stands with it.
     ///
     /// A source that finds no room is judged on this one probe.
-    pub fn record(&self, key: SourceKey, probe: &Probe, evidence: Evidence, now: u64) -> Standing {
-        let (place, moment) = (self.place(key), self.moment(now));
-        let Some(bucket) = self.bucket(place) else { return alone(key, probe, evidence, now) };
-        let found = bucket.find(place, moment);
-        let known = found.and_then(|(way, head)| Some((bucket.details(way)?, head)));
+    #[inline]
+    pub fn record(&self, seat: Seat, probe: &Probe, evidence: Evidence, now: u64) -> Standing {
+        let (key, place, moment) = (seat.key, Place::of(seat, self.lane_key), self.moment(now));
+        let Some(bucket) = self.bucket(seat) else { return alone(key, probe, evidence, now) };
+        let seen = bucket.see(place);
+        let known = seen.account(moment).and_then(|(way, head)| Some((bucket.details(way)?, head)));
         let contact = place.contact_mark(probe);
         let port = place.port_mark(probe.destination, probe.protocol, probe.port);
         if let Some((details, head)) = known
@@ -151,35 +173,31 @@ impl ScoreTable {
             verified: probe.verified,
             triggered: false,
         };
-        let quickly = found.and_then(|found| bucket.add(found, gain, moment));
-        let Some(credited) = quickly.or_else(|| bucket.credit(place, gain, moment)) else {
+        let Some(credited) = bucket.credit(&seen, &Entry { place, gain, moment }) else {
             return alone(key, probe, evidence, now);
         };
+        let other = || Place::of(seat.in_ledger(key.ledger().other()), self.lane_key).fingerprint;
+        let crossed = credited.crossed && !seen.is_triggered(other(), moment);
         let Some(details) = bucket.details(credited.way) else { return alone(key, probe, evidence, now) };
         let counts = details.count(place, is_new);
         details.note_contact(contact, now, counts.probes);
         if is_new {
             details.note_port(port, counts.distinct_ports);
         }
-        Standing { crossed: credited.crossed, ..standing(key, details, place, counts, credited.head, moment) }
-    }
-
-    /// All memory that a record of `key` touches, for whoever would have it at hand before.
-    pub fn home(&self, key: SourceKey) -> Option<&impl Sized> {
-        self.bucket(self.place(key))
+        Standing { crossed, ..standing(key, details, place, counts, credited.head, moment) }
     }
 
     /// The port that `served` names was answered by a service after all: what was counted against `key` for it, if it
     /// is among the last ports, is taken back.
     pub fn retract(&self, key: SourceKey, served: &Served, points: Points, now: u64) {
-        let (place, moment) = (self.place(key), self.moment(now));
-        let Some(bucket) = self.bucket(place) else { return };
+        let ((place, Some(bucket)), moment) = (self.look_up(key), self.moment(now)) else { return };
         let Some(details) = bucket.find(place, moment).and_then(|(way, _)| bucket.details(way)) else {
             return;
         };
         if details.forget_port(place.port_mark(served.host, served.protocol, served.port)) {
             let (points, threshold) = (Points(points.0.saturating_neg()), Points(i32::MAX));
-            bucket.credit(place, Gain { points, threshold, verified: false, triggered: false }, moment);
+            let gain = Gain { points, threshold, verified: false, triggered: false };
+            bucket.credit(&bucket.see(place), &Entry { place, gain, moment });
         }
     }
 
@@ -187,8 +205,7 @@ impl ScoreTable {
     /// an account.
     pub fn quiet(&self, key: SourceKey, until: u64) -> bool {
         let quiet = |key| {
-            let place = self.place(key);
-            let bucket = self.bucket(place);
+            let (place, bucket) = self.look_up(key);
             let details = bucket.and_then(|bucket| bucket.details(bucket.holding(place)?));
             details.inspect(|details| details.quiet(place, until)).is_some()
         };
@@ -198,27 +215,19 @@ impl ScoreTable {
     /// Forgets `key` in both ledgers: its next probe is its first, and it can cross again. Gives whether it had an account.
     pub fn forgive(&self, key: SourceKey) -> bool {
         let forgive = |key| {
-            let place = self.place(key);
-            self.bucket(place).is_some_and(|bucket| bucket.close(place))
+            let (place, bucket) = self.look_up(key);
+            bucket.is_some_and(|bucket| bucket.close(place))
         };
         key.in_both().map(forgive).contains(&true)
     }
 
     /// How `key` stands at `now`, if it has an account; changes nothing.
     pub fn standing(&self, key: SourceKey, now: u64) -> Option<Standing> {
-        let (place, moment) = (self.place(key), self.moment(now));
-        let bucket = self.bucket(place)?;
+        let ((place, bucket), moment) = (self.look_up(key), self.moment(now));
+        let bucket = bucket?;
         let (way, head) = bucket.find(place, moment)?;
         let details = bucket.details(way)?;
         Some(standing(key, details, place, details.counts(place), head, moment))
-    }
-
-    /// Whether `key` is over the threshold at `now`: all of [`ScoreTable::standing`] that a crossing has to know.
-    pub fn is_triggered(&self, key: SourceKey, now: u64) -> bool {
-        let (place, moment) = (self.place(key), self.moment(now));
-        self.bucket(place)
-            .and_then(|bucket| bucket.find(place, moment))
-            .is_some_and(|(_, head)| head.triggered())
     }
 
     /// Empties accounts that have faded to nothing; gives how many are left. Call it about every half-life.
@@ -246,18 +255,20 @@ impl ScoreTable {
         size_of::<ScoreTable>() + size_of_val::<[Bucket]>(&self.buckets)
     }
 
-    fn place(&self, key: SourceKey) -> Place {
-        Place::of(&self.hasher, self.lane_key, key)
+    fn look_up(&self, key: SourceKey) -> (Place, Option<&Bucket>) {
+        let seat = self.seat(key);
+        (Place::of(seat, self.lane_key), self.bucket(seat))
     }
 
     fn moment(&self, now: u64) -> Moment<'_> {
         Moment { decay: &self.decay, now, tick: self.decay.tick(now) }
     }
 
-    fn bucket(&self, place: Place) -> Option<&Bucket> {
+    #[inline]
+    fn bucket(&self, seat: Seat) -> Option<&Bucket> {
         // Spread evenly over any number of buckets (Lemire 2019, "A fast alternative to the modulo reduction"); by the
         // lower half of the hash, for the fingerprint is of the upper one and must tell tenants apart.
-        let spread = ((place.bucket & 0xffff_ffff) * self.buckets.len() as u64) >> 32;
+        let spread = ((seat.hash & 0xffff_ffff) * self.buckets.len() as u64) >> 32;
         self.buckets.get(spread as usize)
     }
 }

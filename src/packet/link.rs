@@ -7,8 +7,6 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use std::net::IpAddr;
-
 use super::span::Span;
 use super::{Checksums, Packet, Reject, ipv4, ipv6};
 
@@ -65,15 +63,6 @@ pub fn is_to_many(link: LinkType, frame: &[u8]) -> bool {
         LinkType::LinuxSll => cooked(frame.get(1)),
         LinkType::LinuxSll2 => cooked(frame.get(10)),
         LinkType::Raw | LinkType::Loopback | LinkType::Cooked { .. } => false,
-    }
-}
-
-/// The source that an untagged datagram states, before anything about it is checked: to prepare for it, not to believe.
-pub fn source_at_sight(ethertype: u16, datagram: &[u8]) -> Option<IpAddr> {
-    match ethertype {
-        IPV4 => datagram.get(12..)?.first_chunk::<4>().map(|&octets| octets.into()),
-        IPV6 => datagram.get(8..)?.first_chunk::<16>().map(|&octets| octets.into()),
-        _ => None,
     }
 }
 

@@ -20,7 +20,7 @@ use std::net::IpAddr;
 
 pub use checksum::Checksums;
 pub use ipv6::{MAX_EXTENSION_BYTES, MAX_EXTENSIONS};
-pub use link::{LinkType, MAX_VLAN_TAGS, is_to_many, parse, parse_cut, source_at_sight};
+pub use link::{LinkType, MAX_VLAN_TAGS, is_to_many, parse, parse_cut};
 pub use reassembly::{REASSEMBLY_ENTRIES, REASSEMBLY_SECONDS, Reassembly};
 pub use reject::Reject;
 

@@ -10,27 +10,21 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::net::if_::{if_nameindex, if_nametoindex};
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::time::TimeSpec;
 use socket2::{SockFilter, SockRef};
 
 use super::filter::{self, Interest, PacketTypes, Program, Watched};
 use super::frame::Frame;
+use super::pace::{BREATH, Pace};
 use crate::config::Interfaces;
 use crate::sys::{self, PacketRing};
 
 /// Memory of all rings together, bytes: 4,096 packets, 4 ms of a million a second.
 const MEMORY: usize = 1 << 20;
-/// A round that brought so many packets is part of a flood, and a breath is taken after it.
-const BUSY: usize = 8;
-/// How long, nanoseconds. At 100,000 packets a second it saves nine tenths of the time a packet; at a million, 1,000
-/// packets gather meanwhile, a quarter of a lone ring and, spread over two, of each of them.
-const BREATH: i64 = 1_000_000;
-/// How many packets ahead a reader is told what comes: its memory takes about as long as two packets' judging to answer.
-pub const AHEAD: usize = 4;
 /// What spreads packets over rings: the flow's hash; when that ring is full, another. Not PACKET_FANOUT_FLAG_DEFRAG:
 /// it reassembles in the host's own, limited fragment memory before any filter could say no.
 const FANOUT: u32 = libc::PACKET_FANOUT_HASH | libc::PACKET_FANOUT_FLAG_ROLLOVER;
@@ -151,11 +145,11 @@ pub trait Reader {
     /// Packets follow: once before each round, for what need not be looked up for each.
     fn on_wake(&mut self) {}
 
-    /// A packet that will follow, perhaps, after some others: time to fetch what will be needed then. Decides nothing.
-    fn on_coming(&mut self, _frame: &Frame<'_>) {}
-
     /// One packet.
     fn on_frame(&mut self, frame: &Frame<'_>);
+
+    /// No packet follows for now: once after each round, before the thread waits.
+    fn on_rest(&mut self) {}
 }
 
 impl<F: FnMut(&Frame<'_>)> Reader for F {
@@ -180,11 +174,14 @@ impl Ring {
     /// Gives each packet to `reader` in order of arrival, until `stop` (an eventfd, say) is readable.
     /// Sleeps without a timeout while there is nothing to do.
     pub fn run(mut self, stop: BorrowedFd<'_>, mut reader: impl Reader) -> io::Result<()> {
+        let mut pace = Pace::new(Instant::now());
         loop {
             reader.on_wake();
-            let stopped = match self.round(&mut reader) {
-                0..BUSY => self.wait(stop)?,
-                _ => breathe(stop)?,
+            let seen = self.round(&mut reader);
+            reader.on_rest();
+            let stopped = match pace.is_flood(seen, Instant::now) {
+                false => self.wait(stop)?,
+                true => breathe(stop)?,
             };
             if stopped {
                 return Ok(());
@@ -196,9 +193,6 @@ impl Ring {
     fn round(&mut self, reader: &mut impl Reader) -> usize {
         let mut seen = 0;
         while seen < self.packets.slots() {
-            if let Some(coming) = self.packets.peek(AHEAD).and_then(Frame::read) {
-                reader.on_coming(&coming);
-            }
             let Some(slot) = self.packets.next_slot() else { break };
             match Frame::read(slot.bytes()) {
                 Some(frame) => reader.on_frame(&frame),
@@ -229,7 +223,7 @@ impl Ring {
 /// Lets packets gather during a flood; says whether `stop` is readable.
 fn breathe(stop: BorrowedFd<'_>) -> io::Result<bool> {
     let mut stop = [PollFd::new(stop, PollFlags::POLLIN)];
-    let readable = patient(ppoll(&mut stop, Some(TimeSpec::new(0, BREATH)), None))?;
+    let readable = patient(ppoll(&mut stop, Some(BREATH.into()), None))?;
     Ok(readable > 0)
 }
 

@@ -10,6 +10,7 @@ use arc_swap::{ArcSwap, Guard};
 use nix::sys::eventfd::EventFd;
 
 use super::clock::{Clock, Now};
+use super::delay_line::DelayLine;
 use super::flood::{Gauge, Newcomers};
 use super::frame::{Checksum, Frame};
 use super::gate::{Gate, Tally, Worth};
@@ -21,7 +22,7 @@ use crate::config::{BlockMode, PortSet};
 use crate::detect::peers::Served;
 use crate::detect::policy::{Verdict, Watch};
 use crate::detect::probe::Protocol;
-use crate::detect::table::{Ledger, ScoreTable, Standing};
+use crate::detect::table::{Ledger, ScoreTable, Seat, Standing};
 use crate::detect::{Peers, Probe, ScanType};
 use crate::networks::Networks;
 use crate::packet::{Checksums, LinkType, Packet, Reassembly, Reject, Transport};
@@ -99,6 +100,20 @@ pub struct Watcher {
     /// What was turned away in this round.
     tally: Tally,
     newcomers: Newcomers,
+    unjudged: DelayLine<Unjudged>,
+}
+
+/// A packet that was read.
+#[derive(Clone, Copy, Debug)]
+enum Unjudged {
+    /// By this host.
+    Sent(Packet),
+    Received {
+        packet: Packet,
+        interface: u32,
+        /// Its source's, whose memory has been called.
+        seat: Seat,
+    },
 }
 
 impl Watcher {
@@ -112,6 +127,7 @@ impl Watcher {
             now,
             tally: Tally::default(),
             newcomers: Newcomers::default(),
+            unjudged: DelayLine::new(),
         }
     }
 
@@ -134,6 +150,31 @@ impl Watcher {
                 }
                 None
             }
+        }
+    }
+
+    #[inline]
+    fn unjudged(&self, packet: Packet, frame: &Frame<'_>) -> Unjudged {
+        if frame.packet_type == libc::PACKET_OUTGOING {
+            return Unjudged::Sent(packet);
+        }
+        let account = self.view.watch.account_with(packet.source, packet.destination);
+        let seat = self.shared.table.seat(account);
+        self.shared.table.home(seat).into_iter().for_each(crate::sys::prefetch);
+        Unjudged::Received { packet, interface: frame.interface, seat }
+    }
+
+    #[inline]
+    fn judge(&mut self, unjudged: Unjudged) {
+        let (packet, interface, seat) = match unjudged {
+            Unjudged::Sent(packet) => return self.note_sent(&packet),
+            Unjudged::Received { packet, interface, seat } => (packet, interface, seat),
+        };
+        let (shared, micros) = (&self.shared, super::responder::micros(self.now));
+        let probe = self.view.watch.note_received(&packet, &shared.table, &shared.peers, micros);
+        let Some(probe) = probe.filter(|probe| self.view.own.contains(probe.destination)) else { return };
+        if let Some(state) = self.state_of(&probe, seat) {
+            self.shared.sightings.push(Sighting { probe, interface, state });
         }
     }
 
@@ -172,7 +213,7 @@ impl Watcher {
         !self.view.tell_all && standing.is_some_and(|standing| standing.quiet)
     }
 
-    fn state_of(&mut self, probe: &Probe) -> Option<State> {
+    fn state_of(&mut self, probe: &Probe, seat: Seat) -> Option<State> {
         let view = &self.view;
         if view.skip_local && probe.source == probe.destination {
             let told = view.debug && view.watch.is_watched(probe.protocol, probe.port);
@@ -195,7 +236,8 @@ impl Watcher {
             }
         }
         let in_use = |protocol, port| self.shared.in_use.holds(protocol, port);
-        let verdict = view.watch.judge(probe, &self.shared.table, &self.shared.peers, in_use, micros);
+        let (table, peers) = (&self.shared.table, &self.shared.peers);
+        let verdict = view.watch.judge_at(seat, probe, table, peers, in_use, micros);
         if let Verdict::Probe(Standing { probes: 1, .. }) | Verdict::Scan(Standing { probes: 1, .. }) =
             verdict
         {
@@ -245,27 +287,22 @@ impl Watcher {
 
 impl Reader for Watcher {
     fn on_wake(&mut self) {
-        self.add_up();
         self.view = self.shared.view.load();
         self.now = self.shared.clock.now();
     }
 
-    fn on_coming(&mut self, frame: &Frame<'_>) {
-        let source = crate::packet::source_at_sight(frame.ethertype, frame.bytes);
-        let place = source.and_then(|source| self.shared.table.home(self.view.watch.source_key(source)));
-        place.into_iter().for_each(crate::sys::prefetch);
-    }
-
     fn on_frame(&mut self, frame: &Frame<'_>) {
         let Some(packet) = self.packet_of(frame) else { return };
-        if frame.packet_type == libc::PACKET_OUTGOING {
-            return self.note_sent(&packet);
+        let unjudged = self.unjudged(packet, frame);
+        if let Some(due) = self.unjudged.push(unjudged) {
+            self.judge(due);
         }
-        let (shared, micros) = (&self.shared, super::responder::micros(self.now));
-        let probe = self.view.watch.note_received(&packet, &shared.table, &shared.peers, micros);
-        let Some(probe) = probe.filter(|probe| self.view.own.contains(probe.destination)) else { return };
-        if let Some(state) = self.state_of(&probe) {
-            self.shared.sightings.push(Sighting { probe, interface: frame.interface, state });
+    }
+
+    fn on_rest(&mut self) {
+        while let Some(due) = self.unjudged.pop() {
+            self.judge(due);
         }
+        self.add_up();
     }
 }

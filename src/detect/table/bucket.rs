@@ -4,7 +4,7 @@
 //! [`super`] for what a race may lose.
 #![forbid(unsafe_code)]
 
-use super::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
+use super::atomic::{AtomicU64, Ordering, Ordering::Relaxed, Ordering::SeqCst, after_a_claim};
 use super::details::Details;
 use super::head::{Decay, Gain, Head, age};
 use super::source::Place;
@@ -44,7 +44,51 @@ pub(super) struct Moment<'a> {
     pub tick: u16,
 }
 
+/// What is to be entered, for whom, and when.
+#[derive(Clone, Copy)]
+pub(super) struct Entry<'a> {
+    pub place: Place,
+    pub gain: Gain,
+    pub moment: Moment<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Attempt {
+    Done(Credited),
+    /// Nobody here is worth less.
+    NoRoom,
+    /// Another thread was faster.
+    Lost,
+}
+
 type Heads = [Head; WAYS];
+
+/// The heads of a bucket at one moment, and which of them is the account of whom it was asked for, faded or not.
+#[derive(Clone, Copy)]
+pub(super) struct Seen {
+    heads: Heads,
+    mine: Option<(usize, Head)>,
+}
+
+impl Seen {
+    fn new(heads: Heads, place: Place) -> Seen {
+        let way = heads.iter().position(|head| head.fingerprint() == place.fingerprint);
+        Seen { heads, mine: way.and_then(|way| Some((way, *heads.get(way)?))) }
+    }
+
+    /// The account, if it has not faded to nothing.
+    #[inline]
+    pub fn account(&self, moment: Moment) -> Option<(usize, Head)> {
+        self.mine.filter(|&(_, head)| moment.worth(head) > 0)
+    }
+
+    /// Whether whoever is called `fingerprint` here is over the threshold.
+    pub fn is_triggered(&self, fingerprint: u64, moment: Moment) -> bool {
+        let mut heads = self.heads.iter();
+        let head = heads.find(|head| head.fingerprint() == fingerprint);
+        head.is_some_and(|&head| head.triggered() && moment.worth(head) > 0)
+    }
+}
 
 impl Bucket {
     pub fn new() -> Bucket {
@@ -59,43 +103,72 @@ impl Bucket {
         self.details.get(way)
     }
 
+    /// The heads as they stand, and the account of `place` among them.
+    #[inline]
+    pub fn see(&self, place: Place) -> Seen {
+        Seen::new(self.load(Relaxed), place)
+    }
+
     /// Where `place` has its account, if it has one that has not faded to nothing.
     pub fn find(&self, place: Place, moment: Moment) -> Option<(usize, Head)> {
-        let (way, head) = holder(&self.load(), place)?;
-        (moment.worth(head) > 0).then_some((way, head))
+        self.see(place).account(moment)
     }
 
     /// The way that holds the account of `place`, faded or not.
     pub fn holding(&self, place: Place) -> Option<usize> {
-        holder(&self.load(), place).map(|(way, _)| way)
+        self.see(place).mine.map(|(way, _)| way)
     }
 
-    /// Adds `gain` to the account that [`Bucket::find`] has just found; `None` if it changed since.
+    /// Makes `entry` in its account, which was `seen` just now, or opens one; `None` where nobody worth less could go.
     #[inline]
-    pub fn add(&self, (way, before): (usize, Head), gain: Gain, moment: Moment) -> Option<Credited> {
+    pub fn credit(&self, seen: &Seen, entry: &Entry) -> Option<Credited> {
+        let attempt = match seen.account(entry.moment) {
+            Some(found) => self.add(found, entry),
+            None => self.open(seen, entry),
+        };
+        match attempt {
+            Attempt::Done(credited) => Some(credited),
+            Attempt::NoRoom => None,
+            Attempt::Lost => self.credit_again(entry),
+        }
+    }
+
+    #[cold]
+    fn credit_again(&self, entry: &Entry) -> Option<Credited> {
+        loop {
+            let seen = self.see(entry.place);
+            let attempt = match seen.account(entry.moment) {
+                Some(found) => self.add(found, entry),
+                None => self.open(&seen, entry),
+            };
+            match attempt {
+                Attempt::Done(credited) => return Some(credited),
+                Attempt::NoRoom => return None,
+                Attempt::Lost => {}
+            }
+        }
+    }
+
+    /// Adds to an account as it was seen.
+    #[inline]
+    fn add(&self, (way, before): (usize, Head), entry: &Entry) -> Attempt {
+        let Entry { gain, moment, .. } = *entry;
         let head = before.with(gain, moment.decay, moment.tick);
         let crossed = head.triggered() && !before.triggered() && !gain.triggered;
-        self.swap(way, before, head).then_some(Credited { way, head, crossed })
+        self.swap((way, before), head, crossed)
     }
 
-    /// Adds `gain` to the account of `place`, which is opened if need be; `None` where nobody worth less could go.
+    /// Opens an account where one has faded to nothing or in the place of somebody worth less.
     #[inline(never)]
-    pub fn credit(&self, place: Place, gain: Gain, moment: Moment) -> Option<Credited> {
-        loop {
-            let heads = self.load();
-            let credited = match holder(&heads, place) {
-                Some(found) if moment.worth(found.1) > 0 => self.add(found, gain, moment),
-                Some(faded) => self.renew(place, faded, gain, moment),
-                None => {
-                    let Some(victim) = self.victim(&heads, gain, moment) else {
-                        self.note_refusal();
-                        return None;
-                    };
-                    self.claim(place, victim, gain, moment)
-                }
-            };
-            if credited.is_some() {
-                return credited;
+    fn open(&self, seen: &Seen, entry: &Entry) -> Attempt {
+        if let Some(faded) = seen.mine {
+            return self.renew(faded, entry);
+        }
+        match self.victim(&seen.heads, entry) {
+            Some(victim) => self.claim(victim, entry),
+            None => {
+                self.note_refusal();
+                Attempt::NoRoom
             }
         }
     }
@@ -103,25 +176,25 @@ impl Bucket {
     /// Closes the account of `place`: the next probe is its first. Gives whether there was one.
     pub fn close(&self, place: Place) -> bool {
         let mut closed = false;
-        while let Some((way, head)) = holder(&self.load(), place) {
+        while let Some((way, head)) = self.see(place).mine {
             if let Some(details) = self.details.get(way) {
                 details.quiet(place, 0);
             }
-            closed |= self.swap(way, head, Head::EMPTY);
+            closed |= self.replace(way, head, Head::EMPTY);
         }
         closed
     }
 
     /// Empties the ways whose score has faded to nothing, before their ticks can wrap. Gives how many hold an account.
     pub fn sweep(&self, moment: Moment) -> usize {
-        let heads = self.load();
+        let heads = self.load(Relaxed);
         let tenants = heads.into_iter().enumerate().filter(|(_, head)| *head != Head::EMPTY);
-        tenants.filter(|&(way, head)| moment.worth(head) > 0 || !self.swap(way, head, Head::EMPTY)).count()
+        tenants.filter(|&(way, head)| moment.worth(head) > 0 || !self.replace(way, head, Head::EMPTY)).count()
     }
 
     /// Accounts held, whatever they are worth.
     pub fn occupied(&self) -> usize {
-        self.load().into_iter().filter(|head| *head != Head::EMPTY).count()
+        self.load(Relaxed).into_iter().filter(|head| *head != Head::EMPTY).count()
     }
 
     /// (accounts put out for a newcomer, newcomers that found no room).
@@ -130,57 +203,62 @@ impl Bucket {
         (ledger >> 36, ledger >> 8 & 0xfff_ffff)
     }
 
-    fn load(&self) -> Heads {
-        std::array::from_fn(|way| self.heads.get(way).map_or(Head::EMPTY, |head| Head(head.load(Relaxed))))
+    #[inline]
+    fn load(&self, ordering: Ordering) -> Heads {
+        std::array::from_fn(|way| self.heads.get(way).map_or(Head::EMPTY, |head| Head(head.load(ordering))))
     }
 
-    fn swap(&self, way: usize, before: Head, after: Head) -> bool {
-        let swap = |head: &AtomicU64| head.compare_exchange(before.0, after.0, Relaxed, Relaxed).is_ok();
+    fn replace(&self, way: usize, before: Head, after: Head) -> bool {
+        let swap = |head: &AtomicU64| head.compare_exchange(before.0, after.0, SeqCst, Relaxed).is_ok();
         self.heads.get(way).is_some_and(swap)
     }
 
+    #[inline]
+    fn swap(&self, (way, before): (usize, Head), head: Head, crossed: bool) -> Attempt {
+        match self.replace(way, before, head) {
+            true => Attempt::Done(Credited { way, head, crossed }),
+            false => Attempt::Lost,
+        }
+    }
+
     /// Begins an account anew that faded to nothing, its trigger forgotten.
-    fn renew(&self, place: Place, faded: (usize, Head), gain: Gain, moment: Moment) -> Option<Credited> {
-        let credited = self.take(place, faded, gain, moment)?;
-        self.details.get(credited.way)?.begin(place, moment.now);
-        Some(credited)
+    fn renew(&self, faded: (usize, Head), entry: &Entry) -> Attempt {
+        let attempt = self.take(faded, entry);
+        if let (Attempt::Done(_), Some(details)) = (attempt, self.details.get(faded.0)) {
+            details.begin(entry.place, entry.moment.now);
+        }
+        attempt
     }
 
     /// Opens an account in the place of `victim`.
-    fn claim(&self, place: Place, victim: (usize, Head), gain: Gain, moment: Moment) -> Option<Credited> {
-        let credited = self.take(place, victim, gain, moment)?;
-        self.note_claim(credited.way, moment.worth(victim.1) > 0);
-        let settled = self.settle(place, credited, gain, moment);
+    fn claim(&self, victim: (usize, Head), entry: &Entry) -> Attempt {
+        let Attempt::Done(credited) = self.take(victim, entry) else { return Attempt::Lost };
+        self.note_claim(credited.way, entry.moment.worth(victim.1) > 0);
+        let settled = self.settle(credited, entry);
         // Last, since these stores may miss the cache, and a locked instruction after them would have to wait.
-        if settled.way == credited.way {
-            self.details.get(credited.way)?.begin(place, moment.now);
+        if let (true, Some(details)) = (settled.way == credited.way, self.details.get(credited.way)) {
+            details.begin(entry.place, entry.moment.now);
         }
-        Some(settled)
+        Attempt::Done(settled)
     }
 
-    fn take(
-        &self,
-        place: Place,
-        (way, before): (usize, Head),
-        gain: Gain,
-        moment: Moment,
-    ) -> Option<Credited> {
+    fn take(&self, victim: (usize, Head), entry: &Entry) -> Attempt {
+        let Entry { place, gain, moment } = *entry;
         let head = Head::new(place.fingerprint, moment.tick).with(gain, moment.decay, moment.tick);
         let crossed = head.triggered() && !gain.triggered;
-        self.swap(way, before, head).then_some(Credited { way, head, crossed })
+        self.swap(victim, head, crossed)
     }
 
     /// The way for a newcomer that brings `gain`: the one worth least, spoofable before verified, and of equals the one
     /// claimed longest ago. Nobody who is worth more than the newcomer goes, but for sources long silent: in this contest
     /// what they are worth halves with every [`SILENCE`], or a flood of two packets a source would keep all others out for
     /// hours. The highest score of the bucket stays whatever comes.
-    fn victim(&self, heads: &Heads, gain: Gain, moment: Moment) -> Option<(usize, Head)> {
-        let turns = TURNS.get((self.ledger.load(Relaxed) & 0xff) as usize)?;
+    fn victim(&self, heads: &Heads, entry: &Entry) -> Option<(usize, Head)> {
+        let Entry { gain, moment, .. } = *entry;
+        let turns = TURNS.get((self.ledger.load(Relaxed) & 7) as usize)?;
         let mine = u64::try_from(gain.points.0).ok().filter(|&points| points > 0)?;
         // In one word that orders like all of it: comparing word by word took a third of a newcomer's time.
-        let rank = |(head, &turn): (&Head, &u8)| {
-            (moment.in_contest(*head) << 1 | u64::from(head.verified())) << 8 | u64::from(turn)
-        };
+        let rank = |(head, &turn): (&Head, &u8)| moment.in_contest(*head) << 8 | u64::from(turn);
         let ranks = || heads.iter().zip(turns).map(rank);
         let way = |rank: u64| (rank & 0xf) as usize;
         let least = ranks().min()?;
@@ -201,20 +279,30 @@ impl Bucket {
         self.ledger.store(after, Relaxed);
     }
 
-    /// Two threads that meet a new source at once may each open an account for it. Each looks again after its claim (the
-    /// fences make sure that at least one sees both) and moves the upper account's points into the lower one.
-    fn settle(&self, place: Place, mut mine: Credited, gain: Gain, moment: Moment) -> Credited {
-        fence(SeqCst);
-        while let Some((upper, spare)) = duplicate(&self.load(), place) {
-            if !self.swap(upper, spare, Head::EMPTY) {
+    /// Two threads that meet a new source at once may each open an account for it. Each looks again after its claim (in
+    /// the one order of all that is SeqCst, one of the two claims comes first, and the other's thread sees it).
+    #[inline]
+    fn settle(&self, mine: Credited, entry: &Entry) -> Credited {
+        after_a_claim();
+        match is_doubled(&self.load(SeqCst), entry.place) {
+            false => mine,
+            true => self.merge(mine, entry),
+        }
+    }
+
+    /// Moves the upper account's points into the lower one.
+    #[cold]
+    fn merge(&self, mut mine: Credited, entry: &Entry) -> Credited {
+        while let Some((upper, spare)) = duplicate(&self.load(SeqCst), entry.place) {
+            if !self.replace(upper, spare, Head::EMPTY) {
                 continue;
             }
             let is_mine = upper == mine.way;
             let points = crate::detect::weights::Points(spare.score() as i32);
             // Whose account was taken over by another thread has told its crossing; who gives its own up tells it here.
             let triggered = !is_mine && spare.triggered();
-            let moved = Gain { points, verified: spare.verified(), triggered, ..gain };
-            let Some(merged) = self.credit(place, moved, moment) else { continue };
+            let gain = Gain { points, verified: spare.verified(), triggered, ..entry.gain };
+            let Some(merged) = self.credit_again(&Entry { gain, ..*entry }) else { continue };
             let crossed = merged.crossed || !is_mine && !triggered && mine.crossed;
             mine = Credited { crossed, ..merged };
         }
@@ -228,18 +316,20 @@ impl Moment<'_> {
         self.decay.faded(head.score(), head.tick(), self.tick)
     }
 
-    /// What that is in the contest for a place, where silence counts against it.
+    /// Its rank in the contest for a place, where silence counts against it.
+    #[inline]
     fn in_contest(&self, head: Head) -> u64 {
-        match age(head.tick(), self.tick) {
-            0 => head.score(),
-            age => self.worth(head) >> (age / SILENCE).min(20),
+        if head.tick() == self.tick {
+            return head.rank();
         }
+        let silent = age(head.tick(), self.tick) / SILENCE;
+        (self.worth(head) >> silent.min(20)) << 1 | u64::from(head.verified())
     }
 }
 
 /// For each way that was claimed last, the others' and its own turn to go, and in the lowest four bits their way.
-const TURNS: [[u8; WAYS]; WAYS] = {
-    let mut turns = [[0; WAYS]; WAYS];
+const TURNS: [[u8; WAYS]; 8] = {
+    let mut turns = [[0; WAYS]; 8];
     let mut at = 0;
     while at < WAYS * WAYS {
         let (last, way) = (at / WAYS, at % WAYS);
@@ -256,16 +346,14 @@ fn is_highest(heads: &Heads, way: usize, moment: Moment) -> bool {
     heads.iter().enumerate().map(height).max().is_some_and(|highest| highest.2 == way)
 }
 
-fn holder(heads: &Heads, place: Place) -> Option<(usize, Head)> {
-    let is_mine = |head: &Head| head.fingerprint() == place.fingerprint;
-    heads.iter().position(is_mine).and_then(|way| heads.get(way).map(|&head| (way, head)))
+fn is_doubled(heads: &Heads, place: Place) -> bool {
+    heads.iter().map(|head| u64::from(head.fingerprint() == place.fingerprint)).sum::<u64>() > 1
 }
 
 /// The upper of two accounts of one source.
 fn duplicate(heads: &Heads, place: Place) -> Option<(usize, Head)> {
-    let (first, _) = holder(heads, place)?;
-    let mut others = heads.iter().enumerate().skip(first + 1);
-    others.find(|(_, head)| head.fingerprint() == place.fingerprint).map(|(way, &head)| (way, head))
+    let mine = |(_, head): &(usize, &Head)| head.fingerprint() == place.fingerprint;
+    heads.iter().enumerate().filter(mine).nth(1).map(|(way, &head)| (way, head))
 }
 
 #[cfg(test)]
@@ -279,7 +367,7 @@ mod tests {
     fn head() -> impl Strategy<Value = Head> {
         let account = (1_u64..1 << 28, any::<bool>(), 0_u64..1_000, 0_u16..100).prop_map(
             |(fingerprint, verified, score, tick)| {
-                Head(fingerprint << 36 | u64::from(verified) << 35 | score << 16 | u64::from(tick))
+                Head(fingerprint << 36 | score << 17 | u64::from(verified) << 16 | u64::from(tick))
             },
         );
         prop_oneof![1 => Just(Head::EMPTY), 6 => account]
@@ -306,7 +394,8 @@ mod tests {
             let gain = Gain { points: Points(points), threshold: Points(999), verified, triggered: false };
             let moment = Moment { decay: &decay, now: 0, tick: 100 };
             let expected = goes(&heads, last, gain, moment);
-            prop_assert_eq!(bucket.victim(&heads, gain, moment), expected.map(|way| (way, heads[way])));
+            let place = Place { fingerprint: 1, secret: 0, hosts_differ: 0 };
+            prop_assert_eq!(bucket.victim(&heads, &Entry { place, gain, moment }), expected.map(|way| (way, heads[way])));
         }
     }
 }

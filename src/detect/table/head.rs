@@ -11,14 +11,15 @@ use crate::detect::weights::Points;
 /// The largest score: 1,023 and 255/256 points.
 pub(super) const SCORE_MAX: u64 = (1 << 18) - 1;
 
-/// An account word: fingerprint 28 bits, verified 1, triggered 1, score 18 (10.8 fixed point), tick 16. 0 is no account.
+/// An account word: fingerprint 28 bits, triggered 1, score 18 (10.8 fixed point), verified 1, tick 16. 0 is no account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head(pub u64);
 
 impl Head {
     pub const EMPTY: Head = Head(0);
-    const VERIFIED: u64 = 1 << 35;
-    const TRIGGERED: u64 = 1 << 34;
+    const TRIGGERED: u64 = 1 << 35;
+    const SCORE: u32 = 17;
+    const VERIFIED: u64 = 1 << 16;
 
     pub fn new(fingerprint: u64, tick: u16) -> Head {
         Head(fingerprint << 36 | u64::from(tick))
@@ -38,7 +39,12 @@ impl Head {
 
     /// Points as of [`Head::tick`], in 256ths.
     pub fn score(self) -> u64 {
-        self.0 >> 16 & SCORE_MAX
+        self.0 >> Head::SCORE & SCORE_MAX
+    }
+
+    /// Score and, of equal ones, proof: one number that orders like both.
+    pub fn rank(self) -> u64 {
+        self.0 >> 16 & (SCORE_MAX << 1 | 1)
     }
 
     pub fn tick(self) -> u16 {
@@ -56,7 +62,7 @@ impl Head {
         let verified = self.verified() || gain.verified;
         let flags = (u64::from(verified) * Head::VERIFIED) | (u64::from(triggered) * Head::TRIGGERED);
         let tick = if age(self.tick(), now) == 0 { self.tick() } else { now };
-        Head(self.fingerprint() << 36 | flags | score << 16 | u64::from(tick))
+        Head(self.fingerprint() << 36 | flags | score << Head::SCORE | u64::from(tick))
     }
 }
 

@@ -43,7 +43,7 @@ fn worth(points: i32) -> Evidence {
 
 /// A probe of a port of its own, worth one point.
 fn hit(table: &ScoreTable, number: u32, at: u32, now: u64) -> Standing {
-    table.record(source(number), &probe(number, at as u16, at), worth(256), now)
+    table.record(table.seat(source(number)), &probe(number, at as u16, at), worth(256), now)
 }
 
 proptest! {
@@ -56,11 +56,11 @@ proptest! {
         for (at, &(gap, points)) in gaps.iter().enumerate() {
             now += gap * MINUTE;
             if at == extra {
-                more.record(source(1), &probe(1, 9_999, 9_999), worth(256), now);
+                more.record(more.seat(source(1)), &probe(1, 9_999, 9_999), worth(256), now);
             }
             let probe = probe(1, at as u16, at as u32);
-            let a = fewer.record(source(1), &probe, worth(points), now);
-            let b = more.record(source(1), &probe, worth(points), now);
+            let a = fewer.record(fewer.seat(source(1)), &probe, worth(points), now);
+            let b = more.record(more.seat(source(1)), &probe, worth(points), now);
             // Each step rounds to the nearest 256th, and what is rounded fades from then on.
             prop_assert!(b.score >= a.score - 2.0 / 256.0, "{} {}", a.score, b.score);
         }
@@ -74,13 +74,13 @@ proptest! {
         let (one, other) = (table(7 * 1024), table(7 * 1024));
         let mut last = HashMap::new();
         for &(number, sequence) in &hits {
-            last.insert(number, one.record(source(number), &probe(number, sequence as u16, sequence), worth(256), START));
+            last.insert(number, one.record(one.seat(source(number)), &probe(number, sequence as u16, sequence), worth(256), START));
         }
         let mut shuffled: Vec<_> = hits.iter().enumerate().collect();
         // Stable: each source keeps its own order.
         shuffled.sort_by_key(|(_, (number, _))| u64::from(*number).wrapping_mul(seed | 1));
         for (_, &(number, sequence)) in shuffled {
-            other.record(source(number), &probe(number, sequence as u16, sequence), worth(256), START);
+            other.record(other.seat(source(number)), &probe(number, sequence as u16, sequence), worth(256), START);
         }
         for (number, standing) in last {
             let there = other.standing(source(number), START);
@@ -129,7 +129,7 @@ proptest! {
         let evidence = |points| Evidence { threshold: Points(1), ..worth(points) };
         for (at, points) in points.into_iter().enumerate() {
             let known = table.standing(source(1), START);
-            let standing = table.record(source(1), &probe(1, at as u16, at as u32), evidence(points), START);
+            let standing = table.record(table.seat(source(1)), &probe(1, at as u16, at as u32), evidence(points), START);
             prop_assert!(standing.score >= 0.0);
             if points <= 0 {
                 prop_assert!(!standing.crossed);
@@ -191,7 +191,7 @@ fn who_finds_no_room_is_judged_on_this_probe_alone() {
     let table = table(7);
     (0..7).for_each(|number| (0..3).for_each(|at| _ = hit(&table, number, at, START)));
     let first = Evidence { threshold: Points(128), ..worth(256) };
-    let standing = table.record(source(99), &probe(99, 1, 1), first, START);
+    let standing = table.record(table.seat(source(99)), &probe(99, 1, 1), first, START);
     assert!(standing.crossed && standing.triggered && standing.probes == 1);
     assert!(table.standing(source(99), START).is_none());
     assert_eq!(table.occupancy().refused, 1);
@@ -204,7 +204,7 @@ fn ports_are_counted_once_while_among_the_last_twelve() {
         for port in 0..12_u16 {
             let sequence = u32::from(round * 100 + port);
             let once = Evidence { known_port: Points::NONE, ..worth(256) };
-            let standing = table.record(source(1), &probe(1, port, sequence), once, START);
+            let standing = table.record(table.seat(source(1)), &probe(1, port, sequence), once, START);
             assert_eq!(standing.distinct_ports, if round == 0 { u32::from(port) + 1 } else { 12 });
         }
     }
@@ -251,8 +251,9 @@ fn four_threads_on_the_same_sources_lose_no_point_and_one_is_told_of_each_crossi
     let visit = |thread: u32| {
         let probes =
             (1..=PROBES).flat_map(|at| (0..SOURCES).map(move |number| (number, thread * PROBES + at)));
-        let standings = probes
-            .map(|(number, at)| table.record(source(number), &probe(number, at as u16, at), evidence, START));
+        let standings = probes.map(|(number, at)| {
+            table.record(table.seat(source(number)), &probe(number, at as u16, at), evidence, START)
+        });
         standings.fold((0, 0), |(counted, crossed), standing| {
             (counted + u32::from(!standing.retransmission), crossed + u32::from(standing.crossed))
         })

@@ -44,7 +44,7 @@ fn hit(table: &ScoreTable, number: u32, port: u16, threshold: i32) -> Standing {
     };
     let one = Points::ONE;
     table.record(
-        source(number),
+        table.seat(source(number)),
         &probe,
         Evidence { new_port: one, known_port: one, threshold: Points(threshold) },
         START,

@@ -35,6 +35,16 @@ pub enum Ledger {
     Walk,
 }
 
+impl Ledger {
+    /// There are two.
+    pub fn other(self) -> Ledger {
+        match self {
+            Ledger::Watched => Ledger::Walk,
+            Ledger::Walk => Ledger::Watched,
+        }
+    }
+}
+
 /// One account: an IPv4 address, or an IPv6 prefix (whoever holds a /64 holds all its addresses).
 ///
 /// Addresses as 128 bits (IPv4 mapped), not as [`IpAddr`]: its copies are loaded wider than they were stored, and such a
@@ -98,33 +108,54 @@ impl SourceKey {
     }
 }
 
-/// What the keyed hash makes of a source.
+/// A source with its keyed hash: where its accounts stand. Made once a packet, since it is the dearest part of a look-up.
+#[derive(Clone, Copy, Debug)]
+pub struct Seat {
+    pub(super) key: SourceKey,
+    /// Its lower half chooses the bucket.
+    pub(super) hash: u64,
+}
+
+impl Seat {
+    /// `lane_key` is another secret than the hasher's.
+    #[inline]
+    pub(super) fn of(hasher: &SipHasher13, lane_key: u64, key: SourceKey) -> Seat {
+        let hash = match key.with {
+            With::Host | With::Network => hash_of(hasher, key.source),
+            With::OneHost => hash_of(hasher, key.source) ^ mix(lane_key, hash_of(hasher, key.host)),
+        };
+        Seat { key, hash }
+    }
+
+    /// The same source's in `ledger`: both its accounts stand in one bucket, so that a look at the other is no look at
+    /// other memory.
+    #[inline]
+    pub fn in_ledger(self, ledger: Ledger) -> Seat {
+        Seat { key: self.key.in_ledger(ledger), ..self }
+    }
+}
+
+/// What the keyed hash makes of an account.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
-    /// Chooses the bucket.
-    pub bucket: u64,
     /// Tells the tenants of a bucket apart: 28 bits, never 0.
     pub fingerprint: u64,
     /// A secret of this source: keys its lanes, and its upper 16 bits tag its details.
     pub secret: u64,
     /// Ports of different hosts are different ports: all bits, or none.
-    hosts_differ: u64,
+    pub hosts_differ: u64,
 }
 
 impl Place {
-    /// `key` is another secret than the hasher's, so that a bucket and a lane tell nothing of each other.
-    pub fn of(hasher: &SipHasher13, key: u64, source: SourceKey) -> Place {
-        let hash = match source.with {
-            With::Host | With::Network => hash_of(hasher, source.source),
-            With::OneHost => hash_of(hasher, source.source) ^ mix(key, hash_of(hasher, source.host)),
+    /// `lane_key` is another secret than the hasher's, so that a bucket and a lane tell nothing of each other.
+    #[inline]
+    pub fn of(seat: Seat, lane_key: u64) -> Place {
+        let own = match seat.key.ledger {
+            Ledger::Watched => seat.hash,
+            Ledger::Walk => mix(lane_key.rotate_left(17), seat.hash),
         };
-        // Both accounts of a source stand in one bucket, so that a look at the other is no look at other memory.
-        let own = match source.ledger {
-            Ledger::Watched => hash,
-            Ledger::Walk => mix(key.rotate_left(17), hash),
-        };
-        let hosts_differ = if source.with == With::Network { u64::MAX } else { 0 };
-        Place { bucket: hash, fingerprint: (own >> 36).max(1), secret: mix(key, own), hosts_differ }
+        let hosts_differ = if seat.key.with == With::Network { u64::MAX } else { 0 };
+        Place { fingerprint: (own >> 36).max(1), secret: mix(lane_key, own), hosts_differ }
     }
 
     /// Marks words of this source: 16 bits.
