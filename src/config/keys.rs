@@ -150,7 +150,7 @@ pub static KEYS: &[Key] = &[
     key("RUN_AS", Ours, User(|c, v| c.run_as = Some(v)), "",
         "user to become; unset: portsentry if there is one, else nobody"),
     key("WORKERS", Ours, Number(1..=64, |c, v| c.workers = Some(v as usize)), "",
-        "threads that read packets; unset: one for each core, at most 4"),
+        "threads that read packets; unset: one for each two cores, at most 4"),
     key("TABLE_SIZE", Ours, Number(256..=4_194_304, |c, v| c.table_size = v as usize), "16384",
         "sources that are remembered at once; memory is fixed by it"),
     key("FLUSH_ON_STOP", Ours, Switch(|c, v| c.flush_on_stop = v), "0",

@@ -86,7 +86,7 @@ pub struct Config {
     pub log_format: LogFormat,
     /// RUN_AS: a user's name or `uid:gid`; `None` means `portsentry` if it exists, else `nobody`.
     pub run_as: Option<String>,
-    /// WORKERS: ring threads; `None` means the number of cores, at most 4.
+    /// WORKERS: ring threads; `None` means one for each two cores, at most 4.
     pub workers: Option<usize>,
     /// TABLE_SIZE: sources that the score table has room for.
     pub table_size: usize,

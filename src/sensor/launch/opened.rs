@@ -37,7 +37,8 @@ use crate::sensor::watcher::{Shared, View};
 use crate::sensor::{attention, event_loop, network, never_block, signals, terms};
 use crate::sys;
 
-/// Most ring threads that are started unasked.
+/// Most ring threads that are started unasked, and no more than half of the processors: a flood leaves the others to the
+/// host's own work, and one ring judges it for less than two do.
 const MOST_WORKERS: usize = 4;
 
 /// What the daemon will work with.
@@ -185,10 +186,11 @@ fn open_rings(
     if config.flags.mode == Mode::Connect {
         return Ok((Vec::new(), None));
     }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let half = std::thread::available_parallelism().map_or(1, usize::from) / 2;
     let everywhere = Interest { interfaces: ring::resolve(&config.interfaces)?, ..Interest::default() };
     let interest = attention::turned(&everywhere, watch, in_use);
-    let (readers, control) = ring::open(config.workers.unwrap_or(cores.min(MOST_WORKERS)), &interest)?;
+    let workers = config.workers.unwrap_or(half.clamp(1, MOST_WORKERS));
+    let (readers, control) = ring::open(workers, &interest)?;
     Ok((readers, Some((control, interest))))
 }
 
