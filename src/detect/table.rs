@@ -23,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 mod bucket;
+mod contest;
 mod details;
 mod head;
 mod source;

@@ -5,16 +5,13 @@
 #![forbid(unsafe_code)]
 
 use super::atomic::{AtomicU64, Ordering, Ordering::Relaxed, Ordering::SeqCst, after_a_claim};
+use super::contest::victim;
 use super::details::Details;
-use super::head::{Decay, Gain, Head, age};
+use super::head::{Decay, Gain, Head};
 use super::source::Place;
 
 /// Accounts in a bucket. With the ledger word their heads fill one cache line. Loom explores two.
 pub(super) const WAYS: usize = if cfg!(loom) { 2 } else { 7 };
-
-/// Ticks of silence after which an account counts half in the contest for a place: about nine minutes of a half-life of
-/// six hours, nearly twice the gap between probes of nmap's slowest scan.
-const SILENCE: u16 = 8;
 
 /// One line of heads, one line of details for each.
 #[derive(Debug)]
@@ -61,7 +58,7 @@ enum Attempt {
     Lost,
 }
 
-type Heads = [Head; WAYS];
+pub(super) type Heads = [Head; WAYS];
 
 /// The heads of a bucket at one moment, and which of them is the account of whom it was asked for, faded or not.
 #[derive(Clone, Copy)]
@@ -164,7 +161,7 @@ impl Bucket {
         if let Some(faded) = seen.mine {
             return self.renew(faded, entry);
         }
-        match self.victim(&seen.heads, entry) {
+        match victim(&seen.heads, self.ledger.load(Relaxed), entry) {
             Some(victim) => self.claim(victim, entry),
             None => {
                 self.note_refusal();
@@ -249,25 +246,6 @@ impl Bucket {
         self.swap(victim, head, crossed)
     }
 
-    /// The way for a newcomer that brings `gain`: the one worth least, spoofable before verified, and of equals the one
-    /// claimed longest ago. Nobody who is worth more than the newcomer goes, but for sources long silent: in this contest
-    /// what they are worth halves with every [`SILENCE`], or a flood of two packets a source would keep all others out for
-    /// hours. The highest score of the bucket stays whatever comes.
-    fn victim(&self, heads: &Heads, entry: &Entry) -> Option<(usize, Head)> {
-        let Entry { gain, moment, .. } = *entry;
-        let turns = TURNS.get((self.ledger.load(Relaxed) & 7) as usize)?;
-        let mine = u64::try_from(gain.points.0).ok().filter(|&points| points > 0)?;
-        // In one word that orders like all of it: comparing word by word took a third of a newcomer's time.
-        let rank = |(head, &turn): (&Head, &u8)| moment.in_contest(*head) << 8 | u64::from(turn);
-        let ranks = || heads.iter().zip(turns).map(rank);
-        let way = |rank: u64| (rank & 0xf) as usize;
-        let least = ranks().min()?;
-        let stays = moment.worth(*heads.get(way(least))?) > mine && is_highest(heads, way(least), moment);
-        let least = if stays { ranks().filter(|&rank| rank != least).min()? } else { least };
-        let goes = least >> 8 <= (mine << 1 | u64::from(gain.verified));
-        goes.then_some((way(least), *heads.get(way(least))?))
-    }
-
     /// Stored without a lock, as below: two at once may count as one.
     fn note_refusal(&self) {
         self.ledger.store(self.ledger.load(Relaxed).wrapping_add(1 << 8), Relaxed);
@@ -315,35 +293,6 @@ impl Moment<'_> {
     pub fn worth(&self, head: Head) -> u64 {
         self.decay.faded(head.score(), head.tick(), self.tick)
     }
-
-    /// Its rank in the contest for a place, where silence counts against it.
-    #[inline]
-    fn in_contest(&self, head: Head) -> u64 {
-        if head.tick() == self.tick {
-            return head.rank();
-        }
-        let silent = age(head.tick(), self.tick) / SILENCE;
-        (self.worth(head) >> silent.min(20)) << 1 | u64::from(head.verified())
-    }
-}
-
-/// For each way that was claimed last, the others' and its own turn to go, and in the lowest four bits their way.
-const TURNS: [[u8; WAYS]; 8] = {
-    let mut turns = [[0; WAYS]; 8];
-    let mut at = 0;
-    while at < WAYS * WAYS {
-        let (last, way) = (at / WAYS, at % WAYS);
-        turns[last][way] = (((way + WAYS - 1 - last) % WAYS) << 4 | way) as u8;
-        at += 1;
-    }
-    turns
-};
-
-/// Whether nobody in the bucket is worth more than `way`: of equals the one heard of last, and the upper.
-#[cold]
-fn is_highest(heads: &Heads, way: usize, moment: Moment) -> bool {
-    let height = |(way, head): (usize, &Head)| (moment.worth(*head), head.tick(), way);
-    heads.iter().enumerate().map(height).max().is_some_and(|highest| highest.2 == way)
 }
 
 fn is_doubled(heads: &Heads, place: Place) -> bool {
@@ -354,48 +303,4 @@ fn is_doubled(heads: &Heads, place: Place) -> bool {
 fn duplicate(heads: &Heads, place: Place) -> Option<(usize, Head)> {
     let mine = |(_, head): &(usize, &Head)| head.fingerprint() == place.fingerprint;
     heads.iter().enumerate().filter(mine).nth(1).map(|(way, &head)| (way, head))
-}
-
-#[cfg(test)]
-#[cfg(not(loom))]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::detect::weights::Points;
-
-    fn head() -> impl Strategy<Value = Head> {
-        let account = (1_u64..1 << 28, any::<bool>(), 0_u64..1_000, 0_u16..100).prop_map(
-            |(fingerprint, verified, score, tick)| {
-                Head(fingerprint << 36 | score << 17 | u64::from(verified) << 16 | u64::from(tick))
-            },
-        );
-        prop_oneof![1 => Just(Head::EMPTY), 6 => account]
-    }
-
-    /// The rules, one after another.
-    fn goes(heads: &Heads, last: usize, gain: Gain, moment: Moment) -> Option<usize> {
-        let worth = |way: usize| moment.worth(heads[way]);
-        let highest = (0..WAYS).max_by_key(|&way| (worth(way), heads[way].tick())).unwrap();
-        let mine = u64::try_from(gain.points.0).unwrap_or(0);
-        let rank = |way: usize| (moment.in_contest(heads[way]), heads[way].verified());
-        let in_turn = (1..=WAYS).map(|step| (last + step) % WAYS);
-        let others = in_turn.filter(|&way| way != highest || worth(way) <= mine);
-        others.min_by_key(|&way| rank(way)).filter(|&way| rank(way) <= (mine, gain.verified) && mine > 0)
-    }
-
-    proptest! {
-        #[test]
-        fn who_goes_is_found_in_one_comparison_as_by_the_rules(
-            heads in prop::array::uniform7(head()), last in 0..WAYS, points in -300_i32..1_200, verified in any::<bool>(),
-        ) {
-            let (bucket, decay) = (Bucket::new(), Decay::new(Some(std::time::Duration::from_secs(60))));
-            bucket.ledger.store(last as u64, Relaxed);
-            let gain = Gain { points: Points(points), threshold: Points(999), verified, triggered: false };
-            let moment = Moment { decay: &decay, now: 0, tick: 100 };
-            let expected = goes(&heads, last, gain, moment);
-            let place = Place { fingerprint: 1, secret: 0, hosts_differ: 0 };
-            prop_assert_eq!(bucket.victim(&heads, &Entry { place, gain, moment }), expected.map(|way| (way, heads[way])));
-        }
-    }
 }
