@@ -30,7 +30,7 @@ RELEASE := target/$(TARGET)/release
 # Relocations are packed, for what is touched at start stays in memory.
 STATIC := RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs"
 
-.PHONY: help build run demo test lint bench bench-quick install uninstall toolchain
+.PHONY: help build run demo test sanitize lint bench bench-quick install uninstall toolchain
 
 help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -64,6 +64,12 @@ test: build ## Every test, in network namespaces (root; about 10 minutes). PORTS
 	CARGO_TARGET_DIR=target/escape $(BUILD) test --locked --features escape-attempts --test cage_holds --test cage_pins --no-run
 	CARGO_TARGET_DIR=target/escape $(CARGO) test --locked --offline --features escape-attempts --test cage_holds --test cage_pins
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(BUILD) test --locked --profile model --lib detect::table
+
+# The standard library is as it was built, without instrumentation: what is reported within the test harness alone is not ours.
+sanitize: toolchain ## ThreadSanitizer over what ring threads share (about 10 minutes to build).
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" CARGO_TARGET_DIR=target/sanitize \
+	TSAN_OPTIONS="suppressions=$(CURDIR)/tests/support/thread-sanitizer.suppressions" \
+	$(BUILD) test --locked --profile model --target $(TARGET) --lib -- detect::table sensor::
 
 lint: toolchain ## Format, clippy, documentation, licences.
 	$(BUILD) fmt --check

@@ -155,8 +155,8 @@ impl ScoreTable {
     /// A source that finds no room is judged on this one probe.
     #[inline]
     pub fn record(&self, seat: Seat, probe: &Probe, evidence: Evidence, now: u64) -> Standing {
-        let (key, place, moment) = (seat.key, Place::of(seat, self.lane_key), self.moment(now));
-        let Some(bucket) = self.bucket(seat) else { return alone(key, probe, evidence, now) };
+        let (ledger, place, moment) = (seat.ledger, Place::of(seat, self.lane_key), self.moment(now));
+        let Some(bucket) = self.bucket(seat) else { return alone(ledger, probe, evidence, now) };
         let seen = bucket.see(place);
         let known = seen.account(moment).and_then(|(way, head)| Some((bucket.details(way)?, head)));
         let contact = place.contact_mark(probe);
@@ -165,7 +165,10 @@ impl ScoreTable {
             && details.knows_contact(contact, now)
         {
             let counts = details.counts(place);
-            return Standing { retransmission: true, ..standing(key, details, place, counts, head, moment) };
+            return Standing {
+                retransmission: true,
+                ..standing(ledger, details, place, counts, head, moment)
+            };
         }
         let is_new = !known.is_some_and(|(details, _)| details.knows_port(port));
         let gain = Gain {
@@ -175,17 +178,17 @@ impl ScoreTable {
             triggered: false,
         };
         let Some(credited) = bucket.credit(&seen, &Entry { place, gain, moment }) else {
-            return alone(key, probe, evidence, now);
+            return alone(ledger, probe, evidence, now);
         };
-        let other = || Place::of(seat.in_ledger(key.ledger().other()), self.lane_key).fingerprint;
+        let other = || Place::of(seat.in_ledger(ledger.other()), self.lane_key).fingerprint;
         let crossed = credited.crossed && !seen.is_triggered(other(), moment);
-        let Some(details) = bucket.details(credited.way) else { return alone(key, probe, evidence, now) };
+        let Some(details) = bucket.details(credited.way) else { return alone(ledger, probe, evidence, now) };
         let counts = details.count(place, is_new);
         details.note_contact(contact, now, counts.probes);
         if is_new {
             details.note_port(port, counts.distinct_ports);
         }
-        Standing { crossed, ..standing(key, details, place, counts, credited.head, moment) }
+        Standing { crossed, ..standing(ledger, details, place, counts, credited.head, moment) }
     }
 
     /// The port that `served` names was answered by a service after all: what was counted against `key` for it, if it
@@ -228,7 +231,7 @@ impl ScoreTable {
         let bucket = bucket?;
         let (way, head) = bucket.find(place, moment)?;
         let details = bucket.details(way)?;
-        Some(standing(key, details, place, details.counts(place), head, moment))
+        Some(standing(key.ledger(), details, place, details.counts(place), head, moment))
     }
 
     /// Empties accounts that have faded to nothing; gives how many are left. Call it about every half-life.
@@ -275,7 +278,7 @@ impl ScoreTable {
 }
 
 fn standing(
-    key: SourceKey,
+    ledger: Ledger,
     details: &Details,
     place: Place,
     counts: details::Counts,
@@ -292,12 +295,12 @@ fn standing(
         triggered: head.triggered(),
         retransmission: false,
         quiet: details.is_quiet(place, moment.now),
-        ledger: key.ledger(),
+        ledger,
     }
 }
 
 /// The standing of a source of which nothing else is or can be known.
-fn alone(key: SourceKey, probe: &Probe, evidence: Evidence, now: u64) -> Standing {
+fn alone(ledger: Ledger, probe: &Probe, evidence: Evidence, now: u64) -> Standing {
     let crossed = evidence.new_port > Points::NONE && evidence.new_port >= evidence.threshold;
     Standing {
         score: evidence.new_port.max(Points::NONE).as_f32(),
@@ -309,6 +312,6 @@ fn alone(key: SourceKey, probe: &Probe, evidence: Evidence, now: u64) -> Standin
         triggered: crossed,
         retransmission: false,
         quiet: false,
-        ledger: key.ledger(),
+        ledger,
     }
 }

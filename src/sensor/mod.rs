@@ -10,7 +10,7 @@ mod connected;
 pub mod conversation;
 pub mod datagram;
 pub mod decoy;
-mod delay_line;
+pub mod delay_line;
 pub mod event_loop;
 pub mod filter;
 pub mod flood;

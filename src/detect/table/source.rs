@@ -111,9 +111,10 @@ impl SourceKey {
 /// A source with its keyed hash: where its accounts stand. Made once a packet, since it is the dearest part of a look-up.
 #[derive(Clone, Copy, Debug)]
 pub struct Seat {
-    pub(super) key: SourceKey,
     /// Its lower half chooses the bucket.
     pub(super) hash: u64,
+    with: With,
+    pub(super) ledger: Ledger,
 }
 
 impl Seat {
@@ -124,14 +125,14 @@ impl Seat {
             With::Host | With::Network => hash_of(hasher, key.source),
             With::OneHost => hash_of(hasher, key.source) ^ mix(lane_key, hash_of(hasher, key.host)),
         };
-        Seat { key, hash }
+        Seat { hash, with: key.with, ledger: key.ledger }
     }
 
     /// The same source's in `ledger`: both its accounts stand in one bucket, so that a look at the other is no look at
     /// other memory.
     #[inline]
     pub fn in_ledger(self, ledger: Ledger) -> Seat {
-        Seat { key: self.key.in_ledger(ledger), ..self }
+        Seat { ledger, ..self }
     }
 }
 
@@ -150,11 +151,11 @@ impl Place {
     /// `lane_key` is another secret than the hasher's, so that a bucket and a lane tell nothing of each other.
     #[inline]
     pub fn of(seat: Seat, lane_key: u64) -> Place {
-        let own = match seat.key.ledger {
+        let own = match seat.ledger {
             Ledger::Watched => seat.hash,
             Ledger::Walk => mix(lane_key.rotate_left(17), seat.hash),
         };
-        let hosts_differ = if seat.key.with == With::Network { u64::MAX } else { 0 };
+        let hosts_differ = if seat.with == With::Network { u64::MAX } else { 0 };
         Place { fingerprint: (own >> 36).max(1), secret: mix(lane_key, own), hosts_differ }
     }
 
