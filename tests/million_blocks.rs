@@ -3,19 +3,19 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use portsentry::control::client;
 use portsentry::control::protocol::{ControlReply, ControlRequest, DoneVerdict};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use support::daemon::{Daemon, Setup};
 use support::slow::{SlowLab, say};
-use support::{Host, Lab, inside};
+use support::{Host, Lab, inside, ledger};
 
 const CONFIG: &str = "TCP_PORTS=\"111\"\nBLOCK_TCP=\"1\"\nMAX_BLOCKS=\"1048576\"\nTRIPWIRE=\"0\"";
 const MANY: u32 = 1_000_000;
@@ -95,33 +95,10 @@ fn a_million_blocks_cost_what_a_thousand_do() {
 /// A daemon on a ledger with so many blocks, and how long its start took.
 fn started(lab: &Lab, blocks: u32, program: &Path) -> (Daemon, Duration) {
     let setup = Setup::new(lab, CONFIG);
-    write_ledger(&setup.path("state"), blocks);
+    ledger::write(&setup.path("state"), FIRST, blocks);
     let begun = Instant::now();
     let daemon = setup.start_program(program, &[]);
     (daemon, begun.elapsed())
-}
-
-/// As the helper would have written it.
-fn write_ledger(folder: &Path, blocks: u32) {
-    std::fs::create_dir_all(folder).unwrap();
-    let mut out = BufWriter::new(std::fs::File::create(folder.join("ledger")).unwrap());
-    let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
-    for number in 0..blocks {
-        let (target, until) =
-            (Ipv4Addr::from(FIRST + number), now + 86_400_000 + u64::from(scattered(number)) % 600_000);
-        writeln!(out, r#"{{"target":"{target}/32","since":{now},"until":{until},"offence":1,"with":1}}"#)
-            .unwrap();
-    }
-    out.flush().unwrap();
-    // Or the first blocks would wait for it.
-    out.get_ref().sync_all().unwrap();
-    std::fs::set_permissions(folder.join("ledger"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
-        .unwrap();
-}
-
-/// A number of its own for each number, in no order.
-fn scattered(number: u32) -> u32 {
-    number.wrapping_mul(0x9e37_79b1).rotate_left(15).wrapping_mul(0x85eb_ca6b)
 }
 
 /// The medians of what one of several blocks costs an operator (request, kernel, answer, disk), turn by turn.
@@ -167,7 +144,7 @@ fn round(host: &Host, base: u32, span: u32) -> Duration {
         let to = SockAddr::from(std::net::SocketAddr::from((target, 0)));
         let begun = Instant::now();
         for number in 0..PACKETS {
-            let source = Ipv4Addr::from(base + scattered(number) % span);
+            let source = Ipv4Addr::from(base + ledger::scattered(number) % span);
             socket.send_to(&datagram(source, target), &to).unwrap();
         }
         begun.elapsed()

@@ -26,7 +26,7 @@ use super::process::resident;
 use super::sender;
 use super::support::daemon::Setup;
 use super::support::plot::{Axis, Plot};
-use super::support::{Lab, inside};
+use super::support::{Lab, inside, ledger};
 
 const TABLE: &str = "bench";
 const SET: &str = "blocked4";
@@ -38,8 +38,11 @@ const ADDS: u32 = 200;
 /// Nobody's addresses: 12.0.0.0/8 fills the set, 13.0.0.0/8 is timed.
 const FILLING: u32 = 0x0c00_0000;
 const TIMED: u32 = 0x0d00_0000;
-/// As many as the daemon takes from an operator's hand, and some room.
-const HELD: [u32; 4] = [0, 1_000, 10_000, 28_000];
+/// So many are blocked while that is done.
+const HELD: [u32; 5] = [0, 1_000, 10_000, 100_000, 1_000_000];
+
+/// The daemon whose blocks they are.
+const CONFIG: &str = "TCP_PORTS=\"1\"\nUDP_PORTS=\"1\"\nSENSITIVITY=\"off\"\nMAX_BLOCKS=\"1048576\"";
 
 type Line = Vec<(f64, f64)>;
 
@@ -52,7 +55,7 @@ pub fn measure(effort: Effort, figures: &mut Figures) {
 fn in_the_kernel(effort: Effort, figures: &mut Figures) {
     figures.part("Blocked sources in the kernel: a hash set with times, dropping before routing");
     let (mut rates, mut times, mut weights) = (Line::new(), Line::new(), Line::new());
-    for count in [0, 1_000, 10_000, 100_000, 1_000_000].into_iter().filter(|&count| count <= effort.blocked) {
+    for count in HELD.into_iter().filter(|&count| count <= effort.blocked) {
         let lab = Lab::new(1);
         let mut table = inside(&lab.target(), Table::make);
         let before = kernel_memory();
@@ -80,22 +83,28 @@ fn in_the_kernel(effort: Effort, figures: &mut Figures) {
 }
 
 fn by_the_daemon(effort: Effort, figures: &mut Figures) {
-    figures.part("Blocks by an operator's hand: control socket, sensor, helper, kernel, ledger");
-    let lab = Lab::new(1);
-    let daemon = Setup::new(&lab, "TCP_PORTS=\"1\"\nUDP_PORTS=\"1\"\nSENSITIVITY=\"off\"").start();
-    let socket = daemon.path("run/control.sock");
-    let (mut held, mut times, mut weights) = (0, Line::new(), Line::new());
+    figures.part(
+        "Blocks in the daemon: its start, then one more by an operator's hand, from the socket to the ledger",
+    );
+    let (mut starts, mut times, mut weights) = (Line::new(), Line::new(), Line::new());
     for count in HELD.into_iter().filter(|&count| count <= effort.blocked) {
-        (held..count).for_each(|at| block(&socket, at));
-        held = count + ADDS;
-        let adds: Vec<f64> = (count..held).map(|at| micros(|| block(&socket, at))).collect();
+        let lab = Lab::new(1);
+        let setup = Setup::new(&lab, CONFIG);
+        ledger::write(&setup.path("state"), FILLING, count);
+        let begun = Instant::now();
+        let daemon = setup.start();
+        let start = begun.elapsed().as_secs_f64();
+        let socket = daemon.path("run/control.sock");
+        let adds: Vec<f64> = (0..ADDS).map(|at| micros(|| block(&socket, TIMED + at))).collect();
         let memory = (resident(daemon.pid()) + resident(daemon.helper_pid())) / 1024.0;
+        figures.add(format!("{count} blocked: start"), start, "s", "the test's own look at it included");
         figures.add(format!("{count} blocked: one more"), median(&adds), "µs", spread(&adds));
         figures.add(format!("{count} blocked: memory of both"), memory, "MiB", "resident");
+        starts.push((f64::from(count), start));
         times.push((f64::from(count), median(&adds)));
         weights.push((f64::from(count), memory));
     }
-    let lines = vec![("one more, µs", times), ("memory of both, MiB", weights)];
+    let lines = vec![("start, s", starts), ("one more, µs", times), ("memory of both, MiB", weights)];
     plot(figures, "blocked-daemon", "Blocked sources in the daemon", lines);
 }
 
@@ -107,7 +116,7 @@ fn plot(figures: &Figures, name: &str, title: &str, lines: Vec<(&str, Line)>) {
 
 /// Asks the daemon for one block and waits until it is in force.
 fn block(socket: &Path, at: u32) {
-    let address = IpAddr::from(Ipv4Addr::from(FILLING + at)).into();
+    let address = IpAddr::from(Ipv4Addr::from(at)).into();
     let replies = ask(socket, &ControlRequest::Block { address, seconds: 3600 }).expect("the daemon answers");
     let is_in_force = |reply: &ControlReply| matches!(reply, ControlReply::Done(done) if done.verdict == DoneVerdict::Blocked);
     assert!(replies.iter().any(is_in_force), "{replies:?}");

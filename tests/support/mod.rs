@@ -8,6 +8,7 @@
 pub mod capture;
 pub mod classic;
 pub mod daemon;
+pub mod ledger;
 pub mod machine;
 pub mod plot;
 pub mod readme;
