@@ -1,4 +1,4 @@
-//! Packet bytes → parse → reassembly → probe → verdict in memory, as a ring thread does it, on one core.
+//! Packet bytes → parse → probe → verdict in memory, as a ring thread does it, on one core.
 #![forbid(unsafe_code)]
 
 use std::hint::black_box;
@@ -12,7 +12,7 @@ use portsentry::detect::walk::Walk;
 use portsentry::detect::weights::{HALF_LIFE, Sensitivity};
 use portsentry::detect::{Probe, ScoreTable, Verdict, Watch};
 use portsentry::networks::Networks;
-use portsentry::packet::{Checksums, LinkType, Packet, Reassembly, parse_cut};
+use portsentry::packet::{Checksums, LinkType, Packet, parse_cut};
 use portsentry::sensor::delay_line::DelayLine;
 
 use super::Effort;
@@ -90,7 +90,7 @@ fn rows(effort: Effort, figures: &mut Figures, what: &'static str, packets: &[[u
 /// Nanoseconds a packet, in a fresh table.
 fn round(packets: &[[u8; LENGTH]], watched: bool) -> f64 {
     let (table, watch) = (ScoreTable::new(TABLE_SIZE, &[0x5a; 16], Some(HALF_LIFE)), watch(watched));
-    let (mut reassembly, peers) = (Reassembly::new(), Peers::new(&[0xa5; 16], true));
+    let peers = Peers::new(&[0xa5; 16], true);
     let mut unjudged = DelayLine::default();
     let judge = |(packet, seat, at): &(Packet, Seat, u64)| {
         let probe = Probe::from_packet(packet);
@@ -101,15 +101,12 @@ fn round(packets: &[[u8; LENGTH]], watched: bool) -> f64 {
     let begun = processor_time();
     for (at, bytes) in (0..).zip(packets) {
         let link = LinkType::Cooked { ethertype: ETHERTYPE_IPV4 };
-        let packet = parse_cut(link, black_box(bytes), LENGTH, Checksums::Trust).expect("a whole packet");
-        let whole = match packet.transport.is_fragment() {
-            false => Some(packet),
-            true => reassembly.offer(packet, 0),
-        };
-        let Some(packet) = whole else { continue };
-        let seat = table.seat(watch.account_with(packet.source, packet.destination));
+        let parsed = parse_cut(link, black_box(bytes), LENGTH, Checksums::Trust);
+        let packet = parsed.as_ref().expect("a whole packet");
+        assert!(!packet.transport.is_fragment());
+        let seat = table.seat(watch.account_with(&packet.source, &packet.destination));
         table.home(seat).into_iter().for_each(portsentry::sys::prefetch);
-        unjudged.push((packet, seat, at), judge);
+        unjudged.push(|| (*packet, seat, at), judge);
     }
     unjudged.empty(judge);
     (processor_time() - begun) * 1e9 / packets.len() as f64

@@ -88,7 +88,7 @@ impl Watch {
         if !is_watched && !self.walk.is_on() {
             return Verdict::NotWatched;
         }
-        if is_martian(probe.source, probe.destination) {
+        if is_martian(&probe.source, &probe.destination) {
             return Verdict::Martian;
         }
         if let Some(course) = probe.farewell() {
@@ -116,7 +116,7 @@ impl Watch {
     /// it answers from is no failed contact.
     pub fn note_sent(&self, packet: &Packet, table: &ScoreTable, peers: &Peers, now: u64) -> Option<Served> {
         let served = peers.note_sent(packet, now)?;
-        let key = self.account_with(served.client, served.host);
+        let key = self.account_with(&served.client, &served.host);
         table.retract(key.in_ledger(Ledger::Walk), &served, weights::FAILURE, now);
         // A watched port that answers and is no decoy is a service, if perhaps another host's behind this one.
         if self.is_watched(served.protocol, served.port) {
@@ -207,13 +207,13 @@ impl Watch {
 
     /// The account that a probe is entered in.
     pub fn account(&self, probe: &Probe) -> SourceKey {
-        self.account_with(probe.source, probe.destination)
+        self.account_with(&probe.source, &probe.destination)
     }
 
     /// The account of `source` with `host`. Where the networks of the protected hosts are not known, a source in the
     /// same 64 bits (RFC 7421) is a neighbour, and is judged alone.
     #[inline]
-    pub fn account_with(&self, source: IpAddr, host: IpAddr) -> SourceKey {
+    pub fn account_with(&self, source: &IpAddr, host: &IpAddr) -> SourceKey {
         let alone = self.vantage != Vantage::Host && in_one_network(source, host);
         let prefix = if alone { 128 } else { self.prefix_of(source) };
         SourceKey::of(source, prefix).seen_from(self.vantage, host)
@@ -221,21 +221,21 @@ impl Watch {
 
     /// The account that this host has of `source`.
     pub fn source_key(&self, source: IpAddr) -> SourceKey {
-        SourceKey::of(source, self.prefix_of(source))
+        SourceKey::of(&source, self.prefix_of(&source))
     }
 
     /// What is blocked if `source` earns it: exactly what it is judged by.
     pub fn target(&self, source: IpAddr) -> IpNet {
         let key = self.source_key(source).address();
-        let prefix = if key.is_ipv4() { 32 } else { self.prefix_of(source) };
+        let prefix = if key.is_ipv4() { 32 } else { self.prefix_of(&source) };
         // No prefix here is longer than the address; one that were would mean the address alone.
         IpNet::new(key, prefix).unwrap_or(IpNet::from(key))
     }
 
     /// How much of a source's address makes the account; of IPv4 it is always the whole.
     #[inline]
-    fn prefix_of(&self, source: IpAddr) -> u8 {
-        let alone = source.is_ipv6() && self.one_by_one.contains(source);
+    fn prefix_of(&self, source: &IpAddr) -> u8 {
+        let alone = source.is_ipv6() && self.one_by_one.contains(*source);
         if alone { 128 } else { self.ipv6_prefix.min(128) }
     }
 
@@ -265,20 +265,20 @@ fn in_the_name_of(protocol: Protocol, probe: &Probe) -> Probe {
     Probe { protocol, ..*probe }
 }
 
-fn in_one_network(one: IpAddr, other: IpAddr) -> bool {
+fn in_one_network(one: &IpAddr, other: &IpAddr) -> bool {
     match (one, other) {
-        (IpAddr::V6(one), IpAddr::V6(other)) => u128::from(one) >> 64 == u128::from(other) >> 64,
+        (IpAddr::V6(one), IpAddr::V6(other)) => u128::from(*one) >> 64 == u128::from(*other) >> 64,
         (IpAddr::V4(_), _) | (_, IpAddr::V4(_)) => false,
     }
 }
 
 /// Sources that no host may have (RFC 6890): this network, loopback from elsewhere, multicast, broadcast, unspecified.
-fn is_martian(source: IpAddr, destination: IpAddr) -> bool {
+fn is_martian(source: &IpAddr, destination: &IpAddr) -> bool {
     match source {
         IpAddr::V4(address) => {
             address.octets().first() == Some(&0)
                 || address.is_multicast()
-                || address == Ipv4Addr::BROADCAST
+                || *address == Ipv4Addr::BROADCAST
                 || address.is_loopback() && !destination.is_loopback()
         }
         IpAddr::V6(address) => {
@@ -360,7 +360,7 @@ mod tests {
     #[test]
     fn one_probe_crosses_and_every_later_one_stays_triggered_until_forgiven() {
         let (watch, table, peers) = (watch(2), table(), peers());
-        let source = SourceKey::of("10.0.0.1".parse().unwrap(), 64);
+        let source = SourceKey::of(&"10.0.0.1".parse().unwrap(), 64);
         let mut crossings = 0;
         for port in 1..50 {
             match watch.judge(&probe("10.0.0.1", port), &table, &peers, NOBODY, u64::from(port) * HOUR / 10) {

@@ -160,7 +160,7 @@ impl ScoreTable {
         let seen = bucket.see(place);
         let known = seen.account(moment).and_then(|(way, head)| Some((bucket.details(way)?, head)));
         let contact = place.contact_mark(probe);
-        let port = place.port_mark(probe.destination, probe.protocol, probe.port);
+        let port = place.port_mark(&probe.destination, probe.protocol, probe.port);
         if let Some((details, head)) = known
             && details.knows_contact(contact, now)
         {
@@ -198,7 +198,7 @@ impl ScoreTable {
         let Some(details) = bucket.find(place, moment).and_then(|(way, _)| bucket.details(way)) else {
             return;
         };
-        if details.forget_port(place.port_mark(served.host, served.protocol, served.port)) {
+        if details.forget_port(place.port_mark(&served.host, served.protocol, served.port)) {
             let (points, threshold) = (Points(points.0.saturating_neg()), Points(i32::MAX));
             let gain = Gain { points, threshold, verified: false, triggered: false };
             bucket.credit(&bucket.see(place), &Entry { place, gain, moment });

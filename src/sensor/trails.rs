@@ -137,7 +137,7 @@ mod tests {
     }
 
     fn account(number: u8) -> SourceKey {
-        SourceKey::of([192, 0, 2, number].into(), 64)
+        SourceKey::of(&[192, 0, 2, number].into(), 64)
     }
 
     #[test]

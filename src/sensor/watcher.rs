@@ -103,38 +103,28 @@ impl Watcher {
         Watcher { judge: Judge::new(shared), reassembly: Reassembly::new(), unjudged: DelayLine::default() }
     }
 
-    fn packet_of(&mut self, frame: &Frame<'_>) -> Option<Packet> {
-        let checksums = match frame.checksum {
-            // Offloaded on this very machine: the field holds no checksum yet.
-            Checksum::Valid | Checksum::NotComputed => Checksums::Trust,
-            Checksum::Unknown => Checksums::Verify,
-        };
-        let link = LinkType::Cooked { ethertype: frame.ethertype };
-        match crate::packet::parse_cut(link, frame.bytes, frame.wire_length as usize, checksums) {
-            Ok(packet) if !packet.transport.is_fragment() => Some(packet),
-            Ok(packet) => {
-                let seconds = u32::try_from(self.judge.now.seconds()).unwrap_or(u32::MAX);
-                self.reassembly.offer(packet, seconds)
-            }
-            Err(reject) => {
-                if let Some(count) = self.judge.shared.rejects.get(reject as usize) {
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
-                None
-            }
+    fn put_together(&mut self, piece: Packet) -> Option<Packet> {
+        let seconds = u32::try_from(self.judge.now.seconds()).unwrap_or(u32::MAX);
+        self.reassembly.offer(piece, seconds)
+    }
+
+    fn count(&self, reject: Reject) {
+        if let Some(count) = self.judge.shared.rejects.get(reject as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Calls what judging it will need.
+    /// Calls what judging `packet` will need, and has it wait for that.
     #[inline]
-    fn unjudged(&self, packet: Packet, frame: &Frame<'_>) -> Unjudged {
+    fn put_off(&mut self, packet: &Packet, frame: &Frame<'_>) {
         if frame.packet_type == libc::PACKET_OUTGOING {
-            return Unjudged::Sent(packet);
+            return self.unjudged.push(|| Unjudged::Sent(*packet), |due| self.judge.judge(due));
         }
         let (view, table) = (&self.judge.view, &self.judge.shared.table);
-        let seat = table.seat(view.watch.account_with(packet.source, packet.destination));
+        let seat = table.seat(view.watch.account_with(&packet.source, &packet.destination));
         table.home(seat).into_iter().for_each(crate::sys::prefetch);
-        Unjudged::Received { packet, interface: frame.interface, seat }
+        let received = || Unjudged::Received { packet: *packet, interface: frame.interface, seat };
+        self.unjudged.push(received, |due| self.judge.judge(due));
     }
 }
 
@@ -144,9 +134,21 @@ impl Reader for Watcher {
     }
 
     fn on_frame(&mut self, frame: &Frame<'_>) {
-        let Some(packet) = self.packet_of(frame) else { return };
-        let unjudged = self.unjudged(packet, frame);
-        self.unjudged.push(unjudged, |due| self.judge.judge(due));
+        let checksums = match frame.checksum {
+            // Offloaded on this very machine: the field holds no checksum yet.
+            Checksum::Valid | Checksum::NotComputed => Checksums::Trust,
+            Checksum::Unknown => Checksums::Verify,
+        };
+        let link = LinkType::Cooked { ethertype: frame.ethertype };
+        match &crate::packet::parse_cut(link, frame.bytes, frame.wire_length as usize, checksums) {
+            Ok(packet) if !packet.transport.is_fragment() => self.put_off(packet, frame),
+            Ok(piece) => {
+                if let Some(packet) = self.put_together(*piece) {
+                    self.put_off(&packet, frame);
+                }
+            }
+            Err(reject) => self.count(*reject),
+        }
     }
 
     fn on_rest(&mut self) {

@@ -19,7 +19,7 @@ fn table(capacity: usize) -> ScoreTable {
 }
 
 fn source(number: u32) -> SourceKey {
-    SourceKey::of(IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + number)), 64)
+    SourceKey::of(&IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + number)), 64)
 }
 
 fn probe(number: u32, port: u16, sequence: u32) -> Probe {

@@ -25,7 +25,7 @@ fn table() -> Arc<ScoreTable> {
 }
 
 fn source(number: u32) -> SourceKey {
-    SourceKey::of(IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + number)), 64)
+    SourceKey::of(&IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + number)), 64)
 }
 
 /// One point, over the threshold at `threshold` 256ths.

@@ -70,7 +70,7 @@ impl SourceKey {
     /// The account of `source`; IPv6 addresses are cut to `ipv6_prefix` bits (more than 128 act as 128), IPv4-mapped
     /// ones are IPv4.
     #[inline]
-    pub fn of(source: IpAddr, ipv6_prefix: u8) -> SourceKey {
+    pub fn of(source: &IpAddr, ipv6_prefix: u8) -> SourceKey {
         let bits = bits(source);
         let host_bits = if is_v4(bits) { 0 } else { 128_u32.saturating_sub(u32::from(ipv6_prefix)) };
         let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
@@ -93,7 +93,7 @@ impl SourceKey {
     }
 
     /// The account that `vantage` keeps of this source once it has probed `destination`.
-    pub fn seen_from(self, vantage: Vantage, destination: IpAddr) -> SourceKey {
+    pub fn seen_from(self, vantage: Vantage, destination: &IpAddr) -> SourceKey {
         let (with, host) = match vantage {
             Vantage::Host => (With::Host, 0),
             Vantage::EachHost => (With::OneHost, bits(destination)),
@@ -165,7 +165,7 @@ impl Place {
     }
 
     /// A protocol and port as 16 bits, never 0, different for each source.
-    pub fn port_mark(self, host: IpAddr, protocol: Protocol, port: u16) -> u64 {
+    pub fn port_mark(self, host: &IpAddr, protocol: Protocol, port: u16) -> u64 {
         let port = u64::from(port) | (protocol as u64) << 16;
         let host = folded(host).rotate_left(24) & self.hosts_differ;
         (mix(self.secret, port ^ host) & 0xffff).max(1)
@@ -177,17 +177,18 @@ impl Place {
         let ports = u64::from(probe.source_port) << 16 | u64::from(probe.port);
         let flags = u64::from(probe.flags.classic());
         let kind = (probe.protocol as u64) << 16 | flags << 8 | probe.scan_type as u64;
-        let to = folded(probe.destination);
+        let to = folded(&probe.destination);
         let told = mix(self.secret, ports << 32 | u64::from(probe.sequence));
         (mix(told, to ^ kind << 40) & 0xff_ffff).max(1)
     }
 }
 
-/// IPv4 addresses as IPv6 maps them.
-fn bits(address: IpAddr) -> u128 {
+/// IPv4 addresses as IPv6 maps them. By reference, here as below: a copy is made in words that the address was not
+/// written in, and waits for what was.
+fn bits(address: &IpAddr) -> u128 {
     match address {
-        IpAddr::V4(address) => MAPPED << 32 | u128::from(u32::from(address)),
-        IpAddr::V6(address) => u128::from(address),
+        IpAddr::V4(address) => MAPPED << 32 | u128::from(u32::from(*address)),
+        IpAddr::V6(address) => u128::from(*address),
     }
 }
 
@@ -202,11 +203,11 @@ fn hash_of(hasher: &SipHasher13, address: u128) -> u64 {
     }
 }
 
-fn folded(address: IpAddr) -> u64 {
+fn folded(address: &IpAddr) -> u64 {
     match address {
-        IpAddr::V4(address) => u64::from(u32::from(address)),
+        IpAddr::V4(address) => u64::from(u32::from(*address)),
         IpAddr::V6(address) => {
-            let bits = u128::from(address);
+            let bits = u128::from(*address);
             (bits >> 64) as u64 ^ (bits as u64).rotate_left(32)
         }
     }

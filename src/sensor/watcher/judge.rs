@@ -66,9 +66,13 @@ impl Judge {
         };
         let (shared, micros) = (&self.shared, micros(self.now));
         let probe = self.view.watch.note_received(packet, &shared.table, &shared.peers, micros);
-        let Some(probe) = probe.filter(|probe| self.view.own.contains(probe.destination)) else { return };
-        if let Some(state) = self.state_of(&probe, seat) {
-            self.shared.sightings.push(Sighting { probe, interface, state });
+        // By reference: see `DelayLine::push`.
+        let Some(probe) = &probe else { return };
+        if !self.view.own.contains(probe.destination) {
+            return;
+        }
+        if let Some(state) = self.state_of(probe, seat) {
+            self.shared.sightings.push(Sighting { probe: *probe, interface, state });
         }
     }
 
