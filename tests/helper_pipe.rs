@@ -573,6 +573,33 @@ fn a_lower_max_blocks_lets_go_those_that_end_first_and_the_helper_starts() {
 }
 
 #[test]
+fn a_helper_whose_answers_all_wait_for_slow_commands_waits_for_them_at_rest() {
+    let mut lab = Lab::with(|settings| {
+        settings.block_with = vec![Response::Command];
+        settings.custom.kill_route = Some("true $TARGET$".to_owned());
+        settings.custom.unblock_cmd = Some("sleep 3".to_owned());
+        settings.custom.command_timeout = 60;
+    });
+    let targets: Vec<IpNet> = (1..=200).map(|host| net(&format!("203.0.113.{host}/32"))).collect();
+    for &target in &targets {
+        assert_eq!(lab.ask(|id| block(id, target, 600)), Outcome::Blocked);
+    }
+    let spent = |lab: &Lab| {
+        let text = std::fs::read_to_string(format!("/proc/{}/schedstat", lab.child.id())).unwrap();
+        Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
+    };
+    let before = spent(&lab);
+    let requests = targets.iter().zip(lab.last_id + 1..);
+    let frames: Vec<u8> =
+        requests.flat_map(|(&target, id)| Request::Unblock { id, target }.encode()).collect();
+    let begun = Instant::now();
+    lab.requests.as_mut().unwrap().write_all(&frames).unwrap();
+    assert!(is_readable(&lab.replies), "the first eight commands end");
+    let (spent, waited) = (spent(&lab) - before, begun.elapsed());
+    assert!(waited > Duration::from_secs(2) && spent < waited / 4, "{spent:?} of {waited:?}");
+}
+
+#[test]
 fn a_sensor_that_reads_no_reply_is_given_up_after_a_while() {
     let mut lab = Lab::new();
     let mut requests = lab.requests.take().unwrap();

@@ -117,7 +117,8 @@ impl<I: Read + AsFd, O: Write + AsFd> Loop<I, O> {
         let mut fds =
             vec![PollFd::new(service.watch(), PollFlags::POLLIN), PollFd::new(self.replies.as_fd(), replies)];
         // A hang-up is reported unasked: while requests are not wanted their pipe is left out.
-        if !unsent {
+        let wanted = !unsent && service.is_free();
+        if wanted {
             fds.push(PollFd::new(self.requests.as_fd(), PollFlags::POLLIN));
         }
         fds.extend(service.jobs().watch().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
@@ -132,13 +133,15 @@ impl<I: Read + AsFd, O: Write + AsFd> Loop<I, O> {
         Ok(Woken {
             surroundings: !at(0).is_empty(),
             sensor_deaf: at(1).contains(PollFlags::POLLERR),
-            requests: !unsent && !at(2).is_empty(),
+            requests: wanted && !at(2).is_empty(),
         })
     }
 
-    /// How long to wait: not at all while frames that have come can be served.
+    /// How long to wait: not at all while frames that have come can be served. Where the room for answers is taken by
+    /// programs that run, until one of them ends.
     fn patience<R: Respond>(&self, service: &Service<R>) -> Option<Duration> {
-        if service.replies.is_empty() && (self.reader.is_waiting() || !service.is_free()) {
+        let at_hand = service.is_listing() || service.is_free() && self.reader.is_waiting();
+        if service.replies.is_empty() && at_hand {
             return Some(Duration::ZERO);
         }
         let stuck = (!service.replies.is_empty()).then_some(PATIENCE.as_millis() as u64 + 1);

@@ -80,6 +80,11 @@ impl<R: Respond> Service<R> {
         self.listing.is_none() && !self.stopped && self.has_room_for(1)
     }
 
+    /// Whether a list goes on as soon as replies find room.
+    pub fn is_listing(&self) -> bool {
+        self.listing.is_some()
+    }
+
     /// For so many answers besides all that is due already. None may be queued unasked without it.
     fn has_room_for(&self, answers: usize) -> bool {
         self.replies.room() > FRAMES * (self.pending.len() + self.jobs.answers_due() + answers)
