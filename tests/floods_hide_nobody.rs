@@ -12,16 +12,6 @@ use support::{Lab, inside, ip};
 const CONFIG: &str = "TCP_PORTS=\"1\"\nUDP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nBLOCK_UDP=\"1\"";
 const SOURCES: &str = "200000";
 
-/// Resident memory of both processes, KiB.
-fn memory(daemon: &Daemon) -> u64 {
-    let of = |pid: u32| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap().to_owned();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
-    };
-    of(daemon.pid()) + of(daemon.helper_pid())
-}
-
 fn alarm_at(daemon: &mut Daemon, source: &str) -> u64 {
     let scan =
         daemon.wait_for("the alarm", |event| event["event_type"] == "scan" && event["src_ip"] == *source);
@@ -32,7 +22,7 @@ fn alarm_at(daemon: &mut Daemon, source: &str) -> u64 {
 fn two_hundred_thousand_forged_sources_hide_no_slow_scanner() {
     let lab = Lab::new(2);
     let mut daemon = Setup::new(&lab, CONFIG).start();
-    let before = memory(&daemon);
+    let before = daemon.memory();
     let (scanner, flooder) = (lab.peer(0), lab.peer(1));
     std::thread::scope(|scope| {
         let target = flooder.target_v4.to_string();
@@ -53,7 +43,7 @@ fn two_hundred_thousand_forged_sources_hide_no_slow_scanner() {
     });
     let ports = alarm_at(&mut daemon, &scanner.v4.to_string());
     daemon.catch_up();
-    let after = memory(&daemon);
+    let after = daemon.memory();
     println!("flagged at port {ports}; memory {before} KiB before, {after} KiB after {SOURCES} sources");
     assert!(ports <= 10 && after <= before + 1024, "{ports} {before} {after}");
     assert!(daemon.seen.len() < 20, "{} events", daemon.seen.len());

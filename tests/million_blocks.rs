@@ -15,7 +15,7 @@ use portsentry::control::protocol::{ControlReply, ControlRequest, DoneVerdict};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use support::daemon::{Daemon, Setup};
 use support::slow::{SlowLab, say};
-use support::{Host, Lab, inside, ledger};
+use support::{Host, Lab, inside, ledger, resident};
 
 const CONFIG: &str = "TCP_PORTS=\"111\"\nBLOCK_TCP=\"1\"\nMAX_BLOCKS=\"1048576\"\nTRIPWIRE=\"0\"";
 const MANY: u32 = 1_000_000;
@@ -52,7 +52,7 @@ fn a_million_blocks_cost_what_a_thousand_do() {
     assert_eq!((listed(&program, &small).0, listed(&program, &large).0), (u64::from(FEW), u64::from(MANY)));
 
     let per_block =
-        |of: fn(&Daemon) -> u32| (resident(of(&large)) - resident(of(&small))) * 1024 / i64::from(MANY - FEW);
+        |of: fn(&Daemon) -> u32| (resident(of(&large)) - resident(of(&small))) * 1024 / u64::from(MANY - FEW);
     let (sensor, helper) = (per_block(Daemon::pid), per_block(Daemon::helper_pid));
     say(&format!(
         "memory: sensor {} MiB, {sensor} bytes a block; helper {} MiB, {helper} bytes a block",
@@ -188,13 +188,6 @@ fn status_while_listing(daemon: &Daemon) -> Duration {
     }
     assert_eq!(reader.join().unwrap(), (MANY + ADDED + 1) as usize);
     longest
-}
-
-/// KiB in memory.
-fn resident(pid: u32) -> i64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux has it");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 fn median(times: &mut [Duration]) -> Duration {

@@ -5,8 +5,8 @@ mod support;
 use std::path::PathBuf;
 use std::process::Command;
 
-use support::Lab;
 use support::daemon::{Daemon, Setup};
+use support::{Lab, resident};
 
 const BINARIES: [&str; 2] = ["portsentry-rs", "portsentry-rs-helper"];
 
@@ -14,12 +14,6 @@ fn release() -> PathBuf {
     let folder = std::env::var_os("PORTSENTRY_RELEASE")
         .expect("PORTSENTRY_RELEASE names the folder of the release build: run `make test`");
     PathBuf::from(folder)
-}
-
-fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 #[test]
@@ -49,7 +43,7 @@ fn both_processes_together_take_little_memory() {
     let peer = lab.peer(0);
     peer.nmap(&["-sS", "-p", "1-40", &peer.target_v4.to_string()]);
     daemon.wait_for("the block", |event| event["event_type"] == "block");
-    let (sensor, helper) = (resident_kib(daemon.pid()), resident_kib(daemon.helper_pid()));
+    let (sensor, helper) = (resident(daemon.pid()), resident(daemon.helper_pid()));
     println!("resident: sensor {sensor} KiB, helper {helper} KiB");
     assert!(sensor + helper <= 8 * 1024, "sensor {sensor} KiB, helper {helper} KiB");
 }

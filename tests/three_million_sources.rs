@@ -16,16 +16,6 @@ use support::{Lab, inside};
 
 const FLOOD: u32 = 3_000_000;
 
-/// Resident memory of both processes, KiB.
-fn memory(daemon: &Daemon) -> u64 {
-    let of = |pid: u32| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap().to_owned();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
-    };
-    of(daemon.pid()) + of(daemon.helper_pid())
-}
-
 /// Packets the kernel threw away before any socket could have them: the second column of softnet_stat, hexadecimal.
 fn lost_before_any_socket() -> u64 {
     let text = std::fs::read_to_string("/proc/net/softnet_stat").unwrap();
@@ -48,7 +38,7 @@ fn three_million_forged_sources_at_full_speed_are_all_accounted_for_and_hide_no_
     let lab = Lab::new(2);
     let config = "TCP_PORTS=\"111,2000-2014\"\nUDP_PORTS=\"1\"\nBLOCK_TCP=\"1\"";
     let mut daemon = Setup::new(&lab, config).start();
-    let (before, lost) = (memory(&daemon), lost_before_any_socket());
+    let (before, lost) = (daemon.memory(), lost_before_any_socket());
     let (scanner, flooder) = (lab.peer(0), lab.peer(1));
     let (mut slowest, mut answers) = (Duration::ZERO, 0);
     std::thread::scope(|scope| {
@@ -73,7 +63,7 @@ fn three_million_forged_sources_at_full_speed_are_all_accounted_for_and_hide_no_
         say(&format!("sent in {sending:?}; slowest of {answers} answers to `status`: {slowest:?}"));
     });
     daemon.catch_up();
-    let after = memory(&daemon);
+    let after = daemon.memory();
     let (seen, dropped) = seen_and_dropped(&daemon);
     let lost = lost_before_any_socket() - lost;
     say(&format!(

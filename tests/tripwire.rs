@@ -268,11 +268,14 @@ fn a_reload_moves_the_traps_and_a_patient_configuration_has_none() {
 
 #[test]
 fn without_it_the_table_holds_the_blocks_alone() {
-    let lab = Lab::new(1);
-    for off in ["TRIPWIRE=\"0\"", "BLOCK_WITH=\"route\""] {
+    let table = |off: &str| {
+        let lab = Lab::new(1);
         let _daemon = Setup::new(&lab, &format!("{CONFIG}{off}")).start();
-        assert!(!lab.nft_table().contains("trip"), "{off}");
-    }
+        lab.nft_table()
+    };
+    let [off, routes] = ["TRIPWIRE=\"0\"", "BLOCK_WITH=\"route\""].map(table);
+    assert!(off.contains("set blocked4") && !off.contains("trip"), "{off}");
+    assert!(!routes.contains("trip"), "{routes}");
 }
 
 #[test]

@@ -22,7 +22,6 @@ use portsentry::netlink::socket::refused;
 
 use super::Effort;
 use super::figures::{Figures, median, spread};
-use super::process::resident;
 use super::sender;
 use super::support::daemon::Setup;
 use super::support::plot::{Axis, Plot};
@@ -96,7 +95,7 @@ fn by_the_daemon(effort: Effort, figures: &mut Figures) {
         let start = begun.elapsed().as_secs_f64();
         let socket = daemon.path("run/control.sock");
         let adds: Vec<f64> = (0..ADDS).map(|at| micros(|| block(&socket, TIMED + at))).collect();
-        let memory = (resident(daemon.pid()) + resident(daemon.helper_pid())) / 1024.0;
+        let memory = daemon.memory() as f64 / 1024.0;
         figures.add(format!("{count} blocked: start"), start, "s", "the test's own look at it included");
         figures.add(format!("{count} blocked: one more"), median(&adds), "µs", spread(&adds));
         figures.add(format!("{count} blocked: memory of both"), memory, "MiB", "resident");

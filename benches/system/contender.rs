@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::process::{cpu, cpu_with_children, resident};
+use super::process::{cpu, cpu_with_children};
 use super::support::daemon::{Daemon, Setup};
-use super::support::{Lab, eventually};
+use super::support::{Lab, eventually, resident};
 
 const OURS: &str = "TCP_PORTS=\"1-65535\"\nUDP_PORTS=\"1-65535\"\nBLOCK_TCP=\"1\"\nBLOCK_UDP=\"1\"";
 const THEIRS: &str = "TCP_PORTS=\"1\"\nUDP_PORTS=\"1\"\nADVANCED_PORTS_TCP=\"65535\"\nADVANCED_PORTS_UDP=\"1\"\n\
@@ -90,8 +90,8 @@ impl Running {
     pub fn memory(&self) -> f64 {
         match self {
             Running::Nobody => 0.0,
-            Running::Ours(daemon) => resident(daemon.pid()) + resident(daemon.helper_pid()),
-            Running::Theirs(rival) => resident(rival.pid),
+            Running::Ours(daemon) => daemon.memory() as f64,
+            Running::Theirs(rival) => resident(rival.pid) as f64,
         }
     }
 

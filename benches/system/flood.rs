@@ -12,7 +12,7 @@ use portsentry::event::Stats;
 
 use super::Effort;
 use super::figures::{Figures, median, spread};
-use super::process::{cpu, cpu_of_first_thread, resident};
+use super::process::{cpu, cpu_of_first_thread};
 use super::sender;
 use super::support::daemon::{Daemon, Setup};
 use super::support::{Lab, inside};
@@ -92,7 +92,7 @@ pub fn with(workers: u32, packets: u32, pace: Option<u32>) -> Outcome {
     let config = format!("TCP_PORTS=\"{PORT}\"\nBLOCK_TCP=\"1\"\nWORKERS=\"{workers}\"\nTRIPWIRE=\"0\"");
     let daemon = Setup::new(&lab, &config).start();
     let (target, netns) = (lab.peer(0).target_v4, lab.peer(0).netns.clone());
-    let (first, memory) = (stats(&daemon), memory(&daemon));
+    let (first, memory) = (stats(&daemon), daemon.memory());
     let (sensor, helper) = (cpu(daemon.pid()), cpu(daemon.helper_pid()));
     let first_thread = cpu_of_first_thread(daemon.pid());
     let begun = Instant::now();
@@ -109,13 +109,9 @@ pub fn with(workers: u32, packets: u32, pace: Option<u32>) -> Outcome {
         sensor: cpu(daemon.pid()).saturating_sub(sensor),
         first_thread: cpu_of_first_thread(daemon.pid()).saturating_sub(first_thread),
         helper: cpu(daemon.helper_pid()).saturating_sub(helper),
-        growth: self::memory(&daemon) - memory,
+        growth: daemon.memory() as f64 - memory as f64,
         slowest_status,
     }
-}
-
-fn memory(daemon: &Daemon) -> f64 {
-    resident(daemon.pid()) + resident(daemon.helper_pid())
 }
 
 fn stats(daemon: &Daemon) -> Stats {

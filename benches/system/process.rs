@@ -27,10 +27,3 @@ fn nanoseconds(task: &str) -> u64 {
     let text = std::fs::read_to_string(format!("{task}/schedstat")).unwrap_or_default();
     text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0)
 }
-
-/// Resident memory, KiB.
-pub fn resident(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
-    line.split_whitespace().next().and_then(|word| word.parse().ok()).expect("a number")
-}

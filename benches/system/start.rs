@@ -5,9 +5,8 @@ use std::time::Instant;
 
 use super::Effort;
 use super::figures::{Figures, median, spread};
-use super::process::resident;
-use super::support::Lab;
 use super::support::daemon::Setup;
+use super::support::{Lab, resident};
 
 /// Adds the rows.
 pub fn measure(effort: Effort, figures: &mut Figures) {
@@ -20,7 +19,7 @@ pub fn measure(effort: Effort, figures: &mut Figures) {
         let begun = Instant::now();
         let daemon = setup.start();
         times.push(begun.elapsed().as_secs_f64() * 1e3);
-        memory.push((resident(daemon.pid()), resident(daemon.helper_pid())));
+        memory.push((resident(daemon.pid()) as f64, resident(daemon.helper_pid()) as f64));
         daemon.stop();
     }
     let ready: Vec<f64> = times.iter().map(|time| time - median(&bare)).collect();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Host, Lab, eventually};
+use super::{Host, Lab, eventually, resident};
 
 /// The daemon as cargo built it for tests.
 const BINARY: &str = env!("CARGO_BIN_EXE_portsentry-rs");
@@ -145,6 +145,11 @@ impl Daemon {
         let children = format!("/proc/{0}/task/{0}/children", self.pid());
         let text = std::fs::read_to_string(children).expect("the sensor lives");
         text.split_whitespace().next().expect("it has a helper").parse().expect("a number")
+    }
+
+    /// Resident memory of both processes, KiB.
+    pub fn memory(&self) -> u64 {
+        resident(self.pid()) + resident(self.helper_pid())
     }
 
     /// A file in the daemon's folder.

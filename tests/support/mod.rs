@@ -26,6 +26,13 @@ use std::time::{Duration, Instant};
 
 static NEXT_LAB: AtomicU32 = AtomicU32::new(0);
 
+/// Resident memory of a process, KiB.
+pub fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
+    line.split_whitespace().next().and_then(|word| word.parse().ok()).expect("a number")
+}
+
 /// A target and some peers, each peer on a network of its own with the target.
 pub struct Lab {
     name: String,
