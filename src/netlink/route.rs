@@ -16,6 +16,8 @@ pub const GROUPS: u32 = (libc::RTMGRP_LINK
 
 /// `struct rtnexthop`.
 const NEXT_HOP_LENGTH: usize = 8;
+/// linux/rtnetlink.h; the libc crate has it for glibc alone.
+const RTA_VIA: u16 = 18;
 
 /// One address of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +142,7 @@ fn gateways(attributes: Attributes<'_>) -> Vec<IpAddr> {
 fn gateway(attribute: Attribute<'_>) -> Option<IpAddr> {
     match attribute.kind {
         libc::RTA_GATEWAY => attribute.address(),
-        libc::RTA_VIA => message::address(attribute.payload.get(2..)?),
+        RTA_VIA => message::address(attribute.payload.get(2..)?),
         _ => None,
     }
 }
@@ -204,7 +206,7 @@ mod tests {
     fn an_ipv4_route_may_have_an_ipv6_gateway() {
         let mut via = vec![10, 0];
         via.extend("fe80::1".parse::<std::net::Ipv6Addr>().unwrap().octets());
-        assert_eq!(route(0, |message| message.attribute(libc::RTA_VIA, &via)), default_via(&["fe80::1"]));
+        assert_eq!(route(0, |message| message.attribute(RTA_VIA, &via)), default_via(&["fe80::1"]));
     }
 
     proptest! {
