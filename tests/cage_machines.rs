@@ -12,7 +12,10 @@ use support::roles;
 const ARCHITECTURES: [(Machine, u32); 2] = [(Machine::X86_64, 0xc000_003e), (Machine::Aarch64, 0xc000_00b7)];
 /// Calls that asm-generic/unistd.h does not have, and what stands there in their place.
 const SUCCESSORS: [(&str, &str); 4] =
-    [("epoll_wait", "epoll_pwait"), ("dup2", "dup3"), ("unlink", "unlinkat"), ("rename", "renameat")];
+    [ONE_LIBRARYS, ("dup2", "dup3"), ("unlink", "unlinkat"), ("rename", "renameat")];
+/// What of these either C library alone makes: glibc opens by `openat` everywhere, musl waits by `epoll_pwait`.
+const ONE_LIBRARYS: (&str, &str) =
+    if cfg!(target_env = "musl") { ("open", "openat") } else { ("epoll_wait", "epoll_pwait") };
 
 fn names(machine: Machine) -> Vec<&'static str> {
     let rules = roles::all().into_iter().flat_map(|(_, lists)| lists.into_iter().flatten());

@@ -13,6 +13,8 @@ use nix::sys::signal::Signal;
 use portsentry::sandbox::syscalls::Machine;
 use serde_json::Value;
 use support::daemon::{Daemon, PATIENCE, Setup, kill};
+#[cfg(target_env = "musl")]
+use support::roles::HELPER;
 use support::roles::{self, SENSOR};
 use support::tracer::{Call, Tracer};
 use support::{Lab, eventually, ip};
@@ -202,15 +204,24 @@ fn programs() -> Vec<PathBuf> {
     [debug].into_iter().chain(release).collect()
 }
 
+#[cfg(target_env = "musl")]
+const RECORDS: &str = "musl: the allocator's own records, never code";
+
 /// Rules that no test can bring about, and why they must stay: role, system call, reason of the rule, why. What the tests see
 /// themselves may not stand here.
 const UNPROVOKED: &[(&str, &str, &str, &str)] = &[
+    #[cfg(target_env = "musl")]
+    (SENSOR, "mprotect", RECORDS, "musl: only where brk gives no more, for something lies behind it"),
+    #[cfg(target_env = "musl")]
+    (HELPER, "mprotect", RECORDS, "musl: only where brk gives no more, for something lies behind it"),
+    #[cfg(not(target_env = "musl"))]
     (
         SENSOR,
         "mprotect",
         "memory of a thread's arena, never code",
         "glibc: only where a ring thread comes to hold more than the 132 KiB that its arena begins with",
     ),
+    #[cfg(not(target_env = "musl"))]
     (
         SENSOR,
         "madvise",

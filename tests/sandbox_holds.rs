@@ -296,6 +296,11 @@ static ROLE: &[Rule] = &[
     rule("socket", "firewall").with(&[pin(0, libc::AF_NETLINK), pin(2, libc::NETLINK_NETFILTER)]),
     rule("openat", "reading only")
         .with(&[without(2, (libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT) as u64)]),
+    #[cfg(target_env = "musl")]
+    rule("open", "musl: reading only")
+        .with(&[without(1, (libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT) as u64)]),
+    #[cfg(target_env = "musl")]
+    rule("fcntl", "musl: what was opened is closed by execve").with(&[pin(1, libc::F_SETFD)]),
     rule("lseek", "one record").with(&[exactly(1, 16)]),
 ];
 

@@ -4,19 +4,30 @@
 #![forbid(unsafe_code)]
 
 use crate::protocol::{Response, Settings};
-use crate::sandbox::base::BASE;
+#[cfg(target_env = "musl")]
+use crate::sandbox::base::opens;
+use crate::sandbox::base::{BASE, opens_at};
 use crate::sandbox::seccomp::{Rule, pin, rule};
 
 /// As the ledger opens its successor; std adds O_CLOEXEC.
 const NEW_LEDGER: i32 =
     libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC;
 
+/// hosts.deny is nobody else's pipe.
+const HOSTS_DENY_NOW: i32 = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+/// As its successor is opened.
+const NEW_HOSTS_DENY: i32 = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
+
 /// Writing the ledger anew, and syncing what is appended.
 const LEDGER: &[Rule] = &[
     rule("fdatasync", "what was appended outlives a power cut"),
     rule("fsync", "the new ledger and its folder, likewise"),
-    rule("openat", "a new ledger").with(&[pin(0, libc::AT_FDCWD), pin(2, NEW_LEDGER)]),
-    rule("openat", "its folder, to sync it").with(&[pin(0, libc::AT_FDCWD), pin(2, libc::O_CLOEXEC)]),
+    #[cfg(target_env = "musl")]
+    opens::<NEW_LEDGER>("a new ledger"),
+    opens_at::<NEW_LEDGER>("a new ledger"),
+    #[cfg(target_env = "musl")]
+    opens::<{ libc::O_CLOEXEC }>("its folder, to sync it"),
+    opens_at::<{ libc::O_CLOEXEC }>("its folder, to sync it"),
     rule("unlink", "what an interrupted rewrite left over"),
     rule("unlinkat", "what an interrupted rewrite left over")
         .with(&[pin(0, libc::AT_FDCWD), pin(2, 0)])
@@ -33,14 +44,15 @@ const BOOT: &[Rule] = &[rule("clock_gettime", "when the machine was started, whe
 
 /// With hosts.deny, which is replaced whole, as the ledger is.
 const HOSTS_DENY: &[Rule] = &[
-    rule("openat", "hosts.deny as it is now").with(&[
-        pin(0, libc::AT_FDCWD),
-        pin(2, libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC),
-    ]),
-    rule("openat", "its successor").with(&[
-        pin(0, libc::AT_FDCWD),
-        pin(2, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC),
-    ]),
+    #[cfg(target_env = "musl")]
+    opens::<HOSTS_DENY_NOW>("hosts.deny as it is now"),
+    opens_at::<HOSTS_DENY_NOW>("hosts.deny as it is now"),
+    #[cfg(target_env = "musl")]
+    opens::<NEW_HOSTS_DENY>("its successor"),
+    opens_at::<NEW_HOSTS_DENY>("its successor"),
+    #[cfg(target_env = "musl")]
+    rule("fstat", "its mode and owner"),
+    #[cfg(not(target_env = "musl"))]
     rule("statx", "its mode and owner").with(&[pin(2, libc::AT_EMPTY_PATH)]),
     rule("fchmod", "the successor has the same mode"),
     rule("fchown", "and the same owner"),

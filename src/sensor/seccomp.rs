@@ -7,19 +7,31 @@
 
 use crate::config::{self, Config};
 use crate::event::history;
-use crate::sandbox::base::{BASE, EXEC};
-use crate::sandbox::seccomp::{Rule, pin, rule, without};
+#[cfg(not(target_env = "musl"))]
+use crate::sandbox::base::EXEC;
+#[cfg(target_env = "musl")]
+use crate::sandbox::base::opens;
+use crate::sandbox::base::{BASE, opens_at};
+#[cfg(not(target_env = "musl"))]
+use crate::sandbox::seccomp::without;
+use crate::sandbox::seccomp::{Rule, pin, rule};
 
 /// The ring threads'; the helper has none.
 const THREADS: &[Rule] = &[
     rule("futex", "threads, the allocator's lock"),
+    #[cfg(not(target_env = "musl"))]
     rule("mprotect", "memory of a thread's arena, never code").with(&[without(2, EXEC)]),
+    #[cfg(not(target_env = "musl"))]
     rule("madvise", "memory of a thread's arena given back").with(&[pin(2, libc::MADV_DONTNEED)]),
 ];
 
 const LOOP: &[Rule] = &[
+    #[cfg(not(target_env = "musl"))]
     rule("epoll_wait", "the main loop"),
+    #[cfg(not(target_env = "musl"))]
     rule("epoll_pwait", "the main loop").instead_of("epoll_wait"),
+    #[cfg(target_env = "musl")]
+    rule("epoll_pwait", "the main loop"),
     rule("epoll_ctl", "visitors and clients come and go"),
     rule("recvfrom", "what visitors and clients say"),
     rule("getpid", "the start event names us"),
@@ -42,14 +54,22 @@ const CONTROL: &[Rule] = &[
 
 /// SIGHUP: the configuration and the ignore file are read again.
 const RELOAD: &[Rule] = &[
-    rule("openat", "reading only").with(&[pin(0, libc::AT_FDCWD), pin(2, config::OPEN_FLAGS)]),
+    #[cfg(target_env = "musl")]
+    opens::<{ config::OPEN_FLAGS }>("reading only"),
+    opens_at::<{ config::OPEN_FLAGS }>("reading only"),
+    #[cfg(target_env = "musl")]
+    rule("fstat", "what was opened is a regular file; the history file's too"),
+    #[cfg(not(target_env = "musl"))]
     rule("statx", "what was opened is a regular file; the history file's too")
         .with(&[pin(2, libc::AT_EMPTY_PATH)]),
 ];
 
 /// With HISTORY_FILE.
-const HISTORY: &[Rule] = &[rule("openat", "the history file after its rotation")
-    .with(&[pin(0, libc::AT_FDCWD), pin(2, history::OPEN_FLAGS)])];
+const HISTORY: &[Rule] = &[
+    #[cfg(target_env = "musl")]
+    opens::<{ history::OPEN_FLAGS }>("the history file after its rotation"),
+    opens_at::<{ history::OPEN_FLAGS }>("the history file after its rotation"),
+];
 
 /// With decoys.
 const DECOYS: &[Rule] = &[

@@ -22,9 +22,6 @@ pub type Call = (String, i64, [u64; 6]);
 /// linux/auxvec.h: where the vDSO lies; an entry to be passed over.
 const AT_SYSINFO_EHDR: u64 = 33;
 const AT_IGNORE: u64 = 1;
-/// linux/ptrace.h, PTRACE_SYSCALL_INFO_*.
-const ENTRY: u8 = 1;
-const EXIT: u8 = 2;
 
 const GATE: &str = "TRACER_GATE";
 const NO_VDSO: &str = "TRACER_NO_VDSO";
@@ -160,25 +157,26 @@ impl Tracees {
                 let _ = hide_vdso(pid);
                 None
             }
-            WaitStatus::Exited(..)
-            | WaitStatus::Signaled(..)
-            | WaitStatus::PtraceEvent(..)
-            | WaitStatus::Continued(_)
-            | WaitStatus::StillAlive => None,
+            WaitStatus::Exited(..) | WaitStatus::Signaled(..) => {
+                self.pending.remove(&pid);
+                None
+            }
+            WaitStatus::PtraceEvent(..) | WaitStatus::Continued(_) | WaitStatus::StillAlive => None,
         };
         // Who was killed meanwhile is told of by the next wait.
         let _ = ptrace::syscall(pid, signal);
     }
 
+    /// A thread stops twice at each call, and first on its way in. (musl cannot ask which it is.)
     fn at_call(&mut self, pid: Pid) {
-        match ptrace::syscall_info(pid).map(|info| info.op) {
-            Ok(ENTRY) => self.enters(pid),
-            Ok(EXIT) => self.leaves(pid),
-            _ => {}
+        match self.pending.remove(&pid) {
+            None => self.enters(pid),
+            Some(call) => self.leaves(pid, call),
         }
     }
 
     fn enters(&mut self, pid: Pid) {
+        // Of one that was killed on its way in there is no account; it stops no more.
         let Some((number, arguments, _)) = account(pid) else { return };
         self.pending.insert(pid, (number, arguments));
         let leader = leader(pid).unwrap_or(pid);
@@ -187,8 +185,7 @@ impl Tracees {
         }
     }
 
-    fn leaves(&mut self, pid: Pid) {
-        let Some((number, arguments)) = self.pending.remove(&pid) else { return };
+    fn leaves(&mut self, pid: Pid, (number, arguments): (i64, [u64; 6])) {
         if number == libc::SYS_seccomp && !self.roles.contains_key(&pid) && is_filtered(pid) {
             self.roles.insert(pid, role(pid));
         }
