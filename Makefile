@@ -39,7 +39,7 @@ toolchain:
 	@$(NEED) cc:gcc ld:binutils /usr/include/stdio.h:libc6-dev
 	@[ -n "$(TARGET)" ] || { echo "no cargo here: install Rust 1.90 or newer (https://rustup.rs)" >&2; exit 1; }
 
-build: toolchain ## Build both static binaries (release).
+build: toolchain ## Build both static binaries (release). TARGET=x86_64-unknown-linux-musl: with musl, a third smaller.
 	$(STATIC) $(BUILD) build --release --locked --target $(TARGET) --bins
 	@ls -l $(RELEASE)/portsentry-rs $(RELEASE)/portsentry-rs-helper
 
