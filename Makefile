@@ -66,7 +66,7 @@ test: build ## Every test, in network namespaces (root; about 10 minutes). PORTS
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(BUILD) test --locked --profile model --lib detect::table
 
 # The standard library is as it was built, without instrumentation: what is reported within the test harness alone is not ours.
-sanitize: toolchain ## ThreadSanitizer over what ring threads share (about 10 minutes to build).
+sanitize: toolchain ## ThreadSanitizer over the unit tests of the score table and the sensor (about 10 minutes to build).
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" CARGO_TARGET_DIR=target/sanitize \
 	TSAN_OPTIONS="suppressions=$(CURDIR)/tests/support/thread-sanitizer.suppressions" \
 	$(BUILD) test --locked --profile model --target $(TARGET) --lib -- detect::table sensor::

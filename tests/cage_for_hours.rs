@@ -37,7 +37,8 @@ fn still_caged(daemon: &Daemon) {
 fn addresses_interfaces_and_services_come_and_go() {
     let lab = Lab::new(3);
     let mut daemon =
-        Setup::new(&lab, "TCP_PORTS=\"1,7\"\nDECOY_TCP_PORTS=\"23\"\nINTERFACES=\"p0 p1 p2\"").start();
+        Setup::new(&lab, "TCP_PORTS=\"1,7\"\nDECOY_TCP_PORTS=\"23\"\nWORKERS=\"2\"\nINTERFACES=\"p0 p1 p2\"")
+            .start();
     let target = lab.target();
     ip(&["-n", &target, "address", "add", "10.99.0.1/24", "dev", "p0"]);
     ip(&["-n", &target, "address", "del", "10.99.0.1/24", "dev", "p0"]);

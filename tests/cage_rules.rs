@@ -85,7 +85,7 @@ fn log_folder(setup: &Setup) {
     std::fs::write(setup.path("ignore"), "").unwrap();
 }
 
-const WATCH: &str = "TCP_PORTS=\"1,7\"\nDECOY_TCP_PORTS=\"23\"\nDECOY_UDP_PORTS=\"53\"\nPORT_BANNER=\"go away\"\nBLOCK_TCP=\"1\"\n\
+const WATCH: &str = "WORKERS=\"2\"\nTCP_PORTS=\"1,7\"\nDECOY_TCP_PORTS=\"23\"\nDECOY_UDP_PORTS=\"53\"\nPORT_BANNER=\"go away\"\nBLOCK_TCP=\"1\"\n\
     BLOCK_TIME=\"1s\"\nBLOCK_TIME_FACTOR=\"1\"\nHISTORY_FILE=\"FOLDER/log/history\"\nIGNORE_FILE=\"FOLDER/ignore\"\nRESOLVE_HOST=\"1\"\n\
     BLOCK_WITH=\"nftables route\"\nBLOCKED_FILE=\"FOLDER/blocked\"\n";
 

@@ -237,6 +237,46 @@ fn after_one_packet_and_after_many_the_reader_is_told_that_none_follows() {
     assert_eq!(heard, sent);
 }
 
+/// Counts how often it was woken, and by how many packets.
+#[derive(Clone, Default)]
+struct Sleeper(std::sync::Arc<[AtomicU32; 2]>);
+
+impl Reader for Sleeper {
+    fn on_wake(&mut self) {
+        self.0[0].fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn on_frame(&mut self, _: &Frame<'_>) {
+        self.0[1].fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn in_a_flood_a_wake_up_brings_many_packets_and_the_end_is_still_heard() {
+    const SENT: u32 = 20_000;
+    let lab = Lab::new();
+    lab.on_us();
+    let to: Vec<SocketAddr> = (0..SENT).map(|_| SocketAddr::from(([10, 77, 0, 1], 9))).collect();
+    // A machine that is too busy to send a flood is asked again.
+    let gathered = (0..10).any(|_| {
+        let (mut rings, control) = ring::open(1, &interest()).unwrap();
+        let (sleeper, stop) = (Sleeper::default(), std::sync::Arc::new(EventFd::new().unwrap()));
+        let (ring, reader, stopping) = (rings.remove(0), sleeper.clone(), stop.clone());
+        let reading = std::thread::spawn(move || ring.run(stopping.as_fd(), reader).unwrap());
+        lab.they_send(&to);
+        let count = |at: usize| sleeper.0[at].load(Ordering::SeqCst);
+        let begun = std::time::Instant::now();
+        while u64::from(count(1)) + control.count_drops().unwrap() < u64::from(SENT) {
+            assert!(begun.elapsed() < LONG, "{} of {SENT}", count(1));
+            std::thread::yield_now();
+        }
+        stop.write(1).unwrap();
+        reading.join().unwrap();
+        count(0) * 8 < count(1)
+    });
+    assert!(gathered);
+}
+
 #[test]
 fn over_ipv6_too() {
     let lab = Lab::new();

@@ -36,7 +36,7 @@ fn seen_and_dropped(daemon: &Daemon) -> (u64, u64) {
 fn three_million_forged_sources_at_full_speed_are_all_accounted_for_and_hide_no_scanner() {
     let Some(_slow) = SlowLab::begin("a flood of three million sources") else { return };
     let lab = Lab::new(2);
-    let config = "TCP_PORTS=\"111,2000-2014\"\nUDP_PORTS=\"1\"\nBLOCK_TCP=\"1\"";
+    let config = "TCP_PORTS=\"111,2000-2014\"\nUDP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nWORKERS=\"2\"";
     let mut daemon = Setup::new(&lab, config).start();
     let (before, lost) = (daemon.memory(), lost_before_any_socket());
     let (scanner, flooder) = (lab.peer(0), lab.peer(1));

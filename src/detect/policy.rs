@@ -84,6 +84,7 @@ impl Watch {
         in_use: impl Fn(Protocol, u16) -> bool,
         now: u64,
     ) -> Verdict {
+        debug_assert_eq!(seat, table.seat(self.account(probe)), "another source's seat");
         let is_watched = self.is_watched(probe.protocol, probe.port);
         if !is_watched && !self.walk.is_on() {
             return Verdict::NotWatched;

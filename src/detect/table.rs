@@ -7,12 +7,14 @@
 //!
 //! **What a race cannot do.** A score changes by one compare-and-swap of a word that names its owner: no point is lost
 //! between threads, none lands on another source, and one probe alone is told that it crossed the threshold. Two accounts
-//! opened at once for one source are merged. (`races` proves these under loom.)
+//! opened at once for one source are merged. (`races` proves these under loom, which knows SeqCst of fences alone and is
+//! given one where SeqCst swaps and loads do the same by their single order.)
 //!
 //! **What a race can lose.** Details are words of their own, each marked with its owner. When threads meet on one
 //! source within nanoseconds, or a source is evicted while it is being counted, `probes` and `distinct_ports`
-//! may miss one or begin again, `first_seen` may be later, a retransmission may count as a probe, or a quiet source may be heard once more. A
-//! crossing may be told twice when three threads open one account at once. Never is one source's told of another's.
+//! may miss one or begin again, `first_seen` may be later, a retransmission may count as a probe, or a quiet source may be
+//! heard once more. A crossing may be told twice when three threads open one account at once, or two cross in both of a
+//! source's ledgers; never is none told. Never is one source's told of another's.
 //!
 //! **Collisions.** Fingerprints have 28 bits: a newcomer meets an account not its own with a chance of 7 in 268 million
 //! and then shares it. A port is taken for a known one with 12 in 65,536, a probe for a retransmission with 4 in 16 million.
@@ -44,12 +46,12 @@ mod atomic {
 
     /// Loom knows SeqCst of fences alone: that of a load or a swap it takes for AcqRel.
     #[cfg(loom)]
-    pub(super) fn after_a_claim() {
+    pub(super) fn fence_for_loom() {
         loom::sync::atomic::fence(Ordering::SeqCst);
     }
     #[cfg(not(loom))]
     #[inline]
-    pub(super) fn after_a_claim() {}
+    pub(super) fn fence_for_loom() {}
 }
 
 use std::time::Duration;
@@ -177,11 +179,13 @@ impl ScoreTable {
             verified: probe.verified,
             triggered: false,
         };
-        let Some(credited) = bucket.credit(&seen, &Entry { place, gain, moment }) else {
-            return alone(ledger, probe, evidence, now);
-        };
         let other = || Place::of(seat.in_ledger(ledger.other()), self.lane_key).fingerprint;
-        let crossed = credited.crossed && !seen.is_triggered(other(), moment);
+        let is_first = |crossed: bool| crossed && !seen.is_triggered(other(), moment);
+        let Some(credited) = bucket.credit(&seen, &Entry { place, gain, moment }) else {
+            let alone = alone(ledger, probe, evidence, now);
+            return Standing { crossed: is_first(alone.crossed), ..alone };
+        };
+        let crossed = is_first(credited.crossed);
         let Some(details) = bucket.details(credited.way) else { return alone(ledger, probe, evidence, now) };
         let counts = details.count(place, is_new);
         details.note_contact(contact, now, counts.probes);

@@ -179,10 +179,9 @@ impl Ring {
             reader.on_wake();
             let seen = self.round(&mut reader);
             reader.on_rest();
-            let stopped = match pace.is_flood(seen, Instant::now) {
-                false => self.wait(stop)?,
-                true => breathe(stop)?,
-            };
+            // Nobody who is behind takes a breath: the wait ends at once where packets are left.
+            let gather = pace.is_flood(seen, Instant::now) && seen < self.packets.slots();
+            let stopped = if gather { breathe(stop)? } else { self.wait(stop)? };
             if stopped {
                 return Ok(());
             }

@@ -4,7 +4,7 @@
 //! [`super`] for what a race may lose.
 #![forbid(unsafe_code)]
 
-use super::atomic::{AtomicU64, Ordering, Ordering::Relaxed, Ordering::SeqCst, after_a_claim};
+use super::atomic::{AtomicU64, Ordering, Ordering::Relaxed, Ordering::SeqCst, fence_for_loom};
 use super::contest::victim;
 use super::details::Details;
 use super::head::{Decay, Gain, Head};
@@ -119,11 +119,7 @@ impl Bucket {
     /// Makes `entry` in its account, which was `seen` just now, or opens one; `None` where nobody worth less could go.
     #[inline]
     pub fn credit(&self, seen: &Seen, entry: &Entry) -> Option<Credited> {
-        let attempt = match seen.account(entry.moment) {
-            Some(found) => self.add(found, entry),
-            None => self.open(seen, entry),
-        };
-        match attempt {
+        match self.attempt(seen, entry) {
             Attempt::Done(credited) => Some(credited),
             Attempt::NoRoom => None,
             Attempt::Lost => self.credit_again(entry),
@@ -133,16 +129,19 @@ impl Bucket {
     #[cold]
     fn credit_again(&self, entry: &Entry) -> Option<Credited> {
         loop {
-            let seen = self.see(entry.place);
-            let attempt = match seen.account(entry.moment) {
-                Some(found) => self.add(found, entry),
-                None => self.open(&seen, entry),
-            };
-            match attempt {
+            match self.attempt(&self.see(entry.place), entry) {
                 Attempt::Done(credited) => return Some(credited),
                 Attempt::NoRoom => return None,
                 Attempt::Lost => {}
             }
+        }
+    }
+
+    #[inline]
+    fn attempt(&self, seen: &Seen, entry: &Entry) -> Attempt {
+        match seen.account(entry.moment) {
+            Some(found) => self.add(found, entry),
+            None => self.open(seen, entry),
         }
     }
 
@@ -205,6 +204,7 @@ impl Bucket {
         std::array::from_fn(|way| self.heads.get(way).map_or(Head::EMPTY, |head| Head(head.load(ordering))))
     }
 
+    /// SeqCst for [`settle`](Self::settle), which looks back in the one order of all claims.
     fn replace(&self, way: usize, before: Head, after: Head) -> bool {
         let swap = |head: &AtomicU64| head.compare_exchange(before.0, after.0, SeqCst, Relaxed).is_ok();
         self.heads.get(way).is_some_and(swap)
@@ -261,7 +261,7 @@ impl Bucket {
     /// the one order of all that is SeqCst, one of the two claims comes first, and the other's thread sees it).
     #[inline]
     fn settle(&self, mine: Credited, entry: &Entry) -> Credited {
-        after_a_claim();
+        fence_for_loom();
         match is_doubled(&self.load(SeqCst), entry.place) {
             false => mine,
             true => self.merge(mine, entry),

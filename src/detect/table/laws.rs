@@ -198,6 +198,23 @@ fn who_finds_no_room_is_judged_on_this_probe_alone() {
 }
 
 #[test]
+fn a_source_that_triggered_in_one_ledger_crosses_in_no_other_whether_it_finds_room_or_not() {
+    let first = Evidence { threshold: Points(128), ..worth(256) };
+    for [one, other] in [[Ledger::Walk, Ledger::Watched], [Ledger::Watched, Ledger::Walk]] {
+        for strangers in [0, 6] {
+            let table = table(7);
+            let seat = table.seat(source(99));
+            assert!(table.record(seat.in_ledger(one), &probe(99, 1, 1), first, START).crossed);
+            (1..3).for_each(|at| _ = table.record(seat.in_ledger(one), &probe(99, 1, 1 + at), first, START));
+            (0..strangers).for_each(|number| (0..3).for_each(|at| _ = hit(&table, number, at, START)));
+            let again = table.record(seat.in_ledger(other), &probe(99, 2, 9), first, START);
+            assert!(again.triggered && !again.crossed, "{one:?}, {strangers} others: {again:?}");
+            assert_eq!(table.occupancy().refused, u64::from(strangers > 0));
+        }
+    }
+}
+
+#[test]
 fn ports_are_counted_once_while_among_the_last_twelve() {
     let table = table(7);
     for round in 0..5_u16 {

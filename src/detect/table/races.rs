@@ -30,6 +30,10 @@ fn source(number: u32) -> SourceKey {
 
 /// One point, over the threshold at `threshold` 256ths.
 fn hit(table: &ScoreTable, number: u32, port: u16, threshold: i32) -> Standing {
+    hit_in(Ledger::Watched, table, number, port, threshold)
+}
+
+fn hit_in(ledger: Ledger, table: &ScoreTable, number: u32, port: u16, threshold: i32) -> Standing {
     let probe = Probe {
         source: source(number).address(),
         destination: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -44,7 +48,7 @@ fn hit(table: &ScoreTable, number: u32, port: u16, threshold: i32) -> Standing {
     };
     let one = Points::ONE;
     table.record(
-        table.seat(source(number)),
+        table.seat(source(number)).in_ledger(ledger),
         &probe,
         Evidence { new_port: one, known_port: one, threshold: Points(threshold) },
         START,
@@ -134,5 +138,19 @@ fn forgiveness_beside_a_probe_leaves_at_most_that_probe() {
         table.forgive(source(1));
         other.join().unwrap();
         assert!(score(&table, 1) <= 1.0);
+    });
+}
+
+#[test]
+fn a_source_that_crosses_in_both_ledgers_at_once_is_told_of() {
+    check(|| {
+        let table = table();
+        let other = {
+            let table = table.clone();
+            thread::spawn(move || hit_in(Ledger::Walk, &table, 1, 9, 128).crossed)
+        };
+        let mine = hit(&table, 1, 10, 128).crossed;
+        assert!(mine | other.join().unwrap());
+        assert_eq!(table.occupancy().occupied, 2);
     });
 }

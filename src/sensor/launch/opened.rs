@@ -37,8 +37,8 @@ use crate::sensor::watcher::{Shared, View};
 use crate::sensor::{attention, event_loop, network, never_block, signals, terms};
 use crate::sys;
 
-/// Most ring threads that are started unasked, and no more than half of the processors: a flood leaves the others to the
-/// host's own work, and one ring judges it for less than two do.
+/// Most ring threads that are started unasked, one for each two processors: a flood leaves the others to the host's own
+/// work, and one ring judges it for less than two do.
 const MOST_WORKERS: usize = 4;
 
 /// What the daemon will work with.

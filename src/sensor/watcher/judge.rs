@@ -22,7 +22,7 @@ use crate::sensor::responder::micros;
 use crate::sensor::sightings::{Sighting, State};
 
 /// A packet that was read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) enum Unjudged {
     /// By this host.
     Sent(Packet),
