@@ -80,10 +80,10 @@ lint: toolchain ## Format, clippy, documentation, licences.
 	else echo "licences: not checked, for want of cargo-deny (cargo install cargo-deny --locked)"; fi
 
 # With build's own flags, so that what is measured are the very binaries that are installed.
-bench: build ## Speed, latency and weight, in one run on one machine (root; about 10 minutes).
+bench: build ## Speed, latency and weight, in one run on one machine (root; about 12 minutes once built).
 	@$(NEED) ip:iproute2 valgrind:valgrind iperf3:iperf3 ss:iproute2 nft:nftables portsentry:portsentry
-	$(STATIC) $(BUILD) bench --locked --target $(TARGET) --no-run
-	$(STATIC) $(CARGO) bench --locked --offline --target $(TARGET)
+	$(STATIC) $(BUILD) bench --locked --target $(TARGET) --bench packet --bench system --no-run
+	$(STATIC) $(CARGO) bench --locked --offline --target $(TARGET) --bench packet --bench system
 
 bench-quick: build ## The same of the whole daemon only, in under a minute once built (root).
 	@$(NEED) ip:iproute2 iperf3:iperf3 ss:iproute2 nft:nftables portsentry:portsentry

@@ -23,9 +23,9 @@ use portsentry::netlink::socket::refused;
 use super::Effort;
 use super::figures::{Figures, median, spread};
 use super::sender;
-use super::support::daemon::Setup;
+use super::support::daemon::{PATIENCE, Setup};
 use super::support::plot::{Axis, Plot};
-use super::support::{Lab, inside, ledger};
+use super::support::{Lab, eventually, inside, ledger};
 
 const TABLE: &str = "bench";
 const SET: &str = "blocked4";
@@ -94,6 +94,7 @@ fn by_the_daemon(effort: Effort, figures: &mut Figures) {
         let daemon = setup.start();
         let start = begun.elapsed().as_secs_f64();
         let socket = daemon.path("run/control.sock");
+        eventually("the sensor knows of all blocks", PATIENCE, || in_force(&socket) == u64::from(count));
         let adds: Vec<f64> = (0..ADDS).map(|at| micros(|| block(&socket, TIMED + at))).collect();
         let memory = daemon.memory() as f64 / 1024.0;
         figures.add(format!("{count} blocked: start"), start, "s", "the test's own look at it included");
@@ -111,6 +112,14 @@ fn plot(figures: &Figures, name: &str, title: &str, lines: Vec<(&str, Line)>) {
     let x = Axis { label: "sources blocked", logarithmic: true };
     let plot = Plot { title, x, y: Axis { label: "", logarithmic: false }, lines };
     figures.plot(name, &plot.svg());
+}
+
+/// How many blocks the sensor knows of. The helper tells it after the start, in pages.
+fn in_force(socket: &Path) -> u64 {
+    match ask(socket, &ControlRequest::Status).expect("the daemon answers").into_iter().next() {
+        Some(ControlReply::Status(status)) => status.stats.blocks_in_force,
+        other => panic!("no status: {other:?}"),
+    }
 }
 
 /// Asks the daemon for one block and waits until it is in force.
