@@ -18,8 +18,10 @@ use crate::event::{Flood, FloodState};
 const FLOOD: u64 = 1_000;
 /// It is over after so many seconds below that.
 const CALM: u64 = 10;
-/// Probes whose ports are remembered, one a round of packets: enough to name those that are a tenth of all.
+/// Probes whose ports are remembered: enough to name those that are a tenth of all.
 const SAMPLES: usize = 64;
+/// Of each round of packets the last few: a flood may come whole in one, where a thread was kept from running.
+const OF_A_ROUND: usize = 4;
 /// Ports that are named.
 const NAMED: usize = 3;
 
@@ -40,14 +42,16 @@ pub struct Gauge {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Newcomers {
     count: u32,
-    last: u32,
+    latest: [u32; OF_A_ROUND],
 }
 
 impl Newcomers {
     /// One more.
     pub fn add(&mut self, probe: &Probe) {
+        if let Some(place) = self.latest.get_mut(self.count as usize % OF_A_ROUND) {
+            *place = ((probe.protocol as u32) << 16 | u32::from(probe.port)).saturating_add(1);
+        }
         self.count = self.count.saturating_add(1);
-        self.last = ((probe.protocol as u32) << 16 | u32::from(probe.port)).saturating_add(1);
     }
 }
 
@@ -69,8 +73,11 @@ impl Gauge {
             return false;
         }
         let count = u64::from(round.count);
-        let at = self.total.fetch_add(count, Relaxed) as usize % SAMPLES;
-        self.ports.get(at).into_iter().for_each(|port| port.store(round.last, Relaxed));
+        let first = self.total.fetch_add(count, Relaxed) as usize;
+        let samples = round.latest.into_iter().filter(|&sample| sample > 0);
+        for (port, sample) in self.ports.iter().cycle().skip(first % SAMPLES).zip(samples) {
+            port.store(sample, Relaxed);
+        }
         let second = now.seconds() & 0xffff_ffff;
         let counted = |window: u64| match window >> 32 == second {
             true => window.saturating_add(count),
@@ -204,6 +211,13 @@ mod tests {
         let end = ended.ended.unwrap();
         assert_eq!((end.seconds, end.sources, end.drops, end.blocks_held_back), (10, 18_000, 7, 9));
         assert!(floods.next_look().is_none() && floods.look(&gauge, at(99), Costs::default).is_none());
+    }
+
+    #[test]
+    fn a_flood_that_comes_in_one_round_names_its_port() {
+        let (gauge, mut floods) = (Gauge::default(), Floods::default());
+        assert!(gauge.add(round(1_000, 23), at(5)));
+        assert_eq!(floods.look(&gauge, at(5), Costs::default).unwrap().ports, ["23/tcp"]);
     }
 
     #[test]
