@@ -1,4 +1,5 @@
-//! Packet bytes → parse → probe → verdict in memory, as a ring thread does it, on one core.
+//! Packet bytes → parse → probe → verdict in memory, on one core: a ring thread's way, but for the frame before it and the gate
+//! after it.
 #![forbid(unsafe_code)]
 
 use std::hint::black_box;

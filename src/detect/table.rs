@@ -231,11 +231,16 @@ impl ScoreTable {
 
     /// How `key` stands at `now`, if it has an account; changes nothing.
     pub fn standing(&self, key: SourceKey, now: u64) -> Option<Standing> {
-        let ((place, bucket), moment) = (self.look_up(key), self.moment(now));
-        let bucket = bucket?;
+        self.standing_at(self.seat(key), now)
+    }
+
+    /// The same where the seat is known.
+    pub fn standing_at(&self, seat: Seat, now: u64) -> Option<Standing> {
+        let (place, moment) = (Place::of(seat, self.lane_key), self.moment(now));
+        let bucket = self.bucket(seat)?;
         let (way, head) = bucket.find(place, moment)?;
         let details = bucket.details(way)?;
-        Some(standing(key.ledger(), details, place, details.counts(place), head, moment))
+        Some(standing(seat.ledger, details, place, details.counts(place), head, moment))
     }
 
     /// Empties accounts that have faded to nothing; gives how many are left. Call it about every half-life.

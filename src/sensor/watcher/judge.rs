@@ -106,8 +106,8 @@ impl Judge {
         }
     }
 
-    fn is_quiet(&self, probe: &Probe, micros: u64) -> bool {
-        let standing = self.shared.table.standing(self.view.watch.account(probe), micros);
+    fn is_quiet(&self, seat: Seat, micros: u64) -> bool {
+        let standing = self.shared.table.standing_at(seat, micros);
         !self.view.tell_all && standing.is_some_and(|standing| standing.quiet)
     }
 
@@ -120,7 +120,7 @@ impl Judge {
         let micros = micros(self.now);
         if probe.protocol == Protocol::Tcp && view.decoys.contains(probe.port) {
             if probe.scan_type == ScanType::Syn {
-                if self.is_quiet(probe, micros) {
+                if self.is_quiet(seat, micros) {
                     return None;
                 }
                 // More than can wait for their handshakes count at once.
