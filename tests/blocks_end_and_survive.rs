@@ -159,11 +159,13 @@ fn rules_that_somebody_takes_out_are_put_back_with_the_blocks() {
     for blocked in ["198.51.100.9", "2001:db8:1:2::/64"] {
         assert!(daemon.client(&["block", blocked]).status.success());
     }
-    let rules = || lab.nft_table().matches("counter packets").count();
+    let verdicts = |table: &str| ["jump ", " accept", " drop"].map(|word| table.matches(word).count());
+    let rules = || verdicts(&lab.nft_table()).iter().sum::<usize>();
     let whole = rules();
     for what in [
         "flush chain inet portsentry probe",
-        "flush chain inet portsentry prefixes",
+        "flush chain inet portsentry never",
+        "flush chain inet portsentry blocked",
         "delete table inet portsentry",
     ] {
         assert!(lab.on_target(&["nft", what]).status.success());

@@ -161,13 +161,15 @@ fn nft_reads_our_table_as_we_mean_it() {
     block(&mut nftables, &[Block { target: net("198.51.100.0/24"), remaining: None }]);
     let text = ruleset();
     for line in [
-        "iif \"lo\" return",
-        "ip saddr @never4 return",
-        "ip6 saddr @never6 return",
-        "ip saddr @blocked4 counter packets 0 bytes 0 drop",
-        "ip6 saddr @blocked6 counter packets 0 bytes 0 drop",
-        "ip6 saddr & ffff:ffff:ffff:ffff:: == @blocked6_64 counter packets 0 bytes 0 drop",
-        "ip saddr & 255.255.255.0 == @blocked4_24 counter packets 0 bytes 0 drop",
+        "iif \"lo\" accept",
+        "ip saddr @never4 accept",
+        "ip6 saddr @never6 accept",
+        "ip saddr @blocked4 jump blocked",
+        "ip6 saddr @blocked6 jump blocked",
+        "ip6 saddr & ffff:ffff:ffff:ffff:: == @blocked6_64 jump blocked",
+        "ip saddr & 255.255.255.0 == @blocked4_24 jump blocked",
+        "jump never",
+        "counter packets 0 bytes 0 drop",
         "type filter hook prerouting priority raw; policy accept;",
         "elements = { 192.0.2.0/24, 240.0.0.0/4 }",
         "elements = { fe80::/10 }",

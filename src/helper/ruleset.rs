@@ -3,6 +3,9 @@
 //! Pure; the helper's. Single addresses live in the hash sets `blocked4` and `blocked6`. Prefixes of each length have
 //! a hash set of masked addresses of their own (`blocked6_64`), made when first needed: lookups stay O(1), and prefixes
 //! that lie within each other are listed, refreshed and lifted one by one, which a kernel interval set cannot do.
+//!
+//! What every packet of every stream goes through is the base chain, so it asks least: whether the source is among the
+//! blocked. Whoever is, is asked in the chain that would drop its packet whether it may be.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -26,8 +29,10 @@ pub const SET_CAPACITY: u32 = 1 << 17;
 const HINT: u32 = 0xffff;
 /// The base chain.
 pub(super) const PROBE: &str = "probe";
-/// Where each prefix length in use has its rule.
-const PREFIXES: &str = "prefixes";
+/// Where the packets of blocked sources go.
+const BLOCKED: &str = "blocked";
+/// Accepts what no chain of ours may drop, and returns otherwise. Each that drops jumps here first.
+const NEVER: &str = "never";
 /// `LOOPBACK_IFINDEX` of net/flow.h: `lo` is the first interface of every network namespace.
 const LOOPBACK_INDEX: u32 = 1;
 
@@ -112,15 +117,15 @@ impl BlockSet {
         Command::NewSet(Set { name: self.name(), key: Key::Address(self.family()), elements })
     }
 
-    /// Drops, and counts, what comes from it.
+    /// Shuts out what comes from it, before whatever else the base chain says: in which order does not matter.
     fn rule(self) -> Command {
         let mut rule = source(self.family());
         if !self.is_single() {
             rule.push(Expression::Mask(self.mask()));
         }
         rule.push(Expression::Lookup(self.name()));
-        rule.extend([Expression::Counter, Expression::Verdict(Verdict::Drop)]);
-        Command::NewRule(if self.is_single() { PROBE } else { PREFIXES }, rule)
+        rule.push(Expression::Verdict(Verdict::Jump(BLOCKED)));
+        Command::InsertRule(PROBE, rule)
     }
 }
 
@@ -145,32 +150,41 @@ pub fn table(never: &Networks, capacity: u32) -> Vec<Command> {
     let mut commands = vec![Command::NewTable, Command::DeleteTable, Command::NewTable];
     commands.extend([never_set(Family::Ipv4), never_set(Family::Ipv6)]);
     commands.extend(BlockSet::SINGLES.map(|set| set.make(capacity)));
-    commands.push(Command::NewChain(PREFIXES, None));
+    commands.extend([NEVER, BLOCKED].map(|chain| Command::NewChain(chain, None)));
     commands.push(Command::NewChain(PROBE, Some((HOOK_PREROUTING, PRIORITY_RAW))));
-    commands.extend(probe_rules());
+    commands.extend(never_rules());
+    commands.extend(blocked_rules());
+    commands.extend(BlockSet::SINGLES.map(BlockSet::rule));
     commands.extend(never_elements(never));
     commands
 }
 
-fn probe_rules() -> Vec<Command> {
-    let rule = |expressions| Command::NewRule(PROBE, expressions);
-    let to_prefixes = rule(vec![Expression::Verdict(Verdict::Jump(PREFIXES))]);
-    let mut rules = vec![rule(from_loopback())];
-    rules.extend([Family::Ipv4, Family::Ipv6].map(|family| rule(from_never(family))));
-    rules.extend(BlockSet::SINGLES.map(BlockSet::rule));
-    rules.push(to_prefixes);
-    rules
+fn blocked_rules() -> [Command; 2] {
+    let drop = vec![Expression::Counter, Expression::Verdict(Verdict::Drop)];
+    [unless_never(BLOCKED), Command::NewRule(BLOCKED, drop)]
+}
+
+/// The first rule of a chain that drops.
+pub(super) fn unless_never(chain: &'static str) -> Command {
+    Command::NewRule(chain, vec![Expression::Verdict(Verdict::Jump(NEVER))])
+}
+
+fn never_rules() -> [Command; 3] {
+    let [v4, v6] = [Family::Ipv4, Family::Ipv6].map(from_never);
+    [from_loopback(), v4, v6].map(|mut rule| {
+        rule.push(Expression::Verdict(Verdict::Accept));
+        Command::NewRule(NEVER, rule)
+    })
 }
 
 /// The host talking to itself is never cut off, not even in the moment in which an address becomes its own.
 fn from_loopback() -> Vec<Expression> {
-    let index = LOOPBACK_INDEX.to_ne_bytes();
-    vec![Expression::Meta(META_INPUT), Expression::equals(&index), Expression::Verdict(Verdict::Return)]
+    vec![Expression::Meta(META_INPUT), Expression::equals(&LOOPBACK_INDEX.to_ne_bytes())]
 }
 
 fn from_never(family: Family) -> Vec<Expression> {
     let mut rule = source(family);
-    rule.extend([Expression::Lookup(never_name(family)), Expression::Verdict(Verdict::Return)]);
+    rule.push(Expression::Lookup(never_name(family)));
     rule
 }
 
@@ -219,7 +233,7 @@ fn delete(set: String, elements: &[Element]) -> Vec<Command> {
     chunks.map(|chunk| Command::DeleteElements(set.clone(), chunk.to_vec())).collect()
 }
 
-/// Makes the set for a prefix length and its rule. The order of the rules there does not matter: all of them drop.
+/// Makes the set for a prefix length and its rule.
 pub fn new_set(set: BlockSet, capacity: u32) -> [Command; 2] {
     [set.make(capacity), set.rule()]
 }
@@ -265,7 +279,9 @@ pub fn delete_block(target: &IpNet) -> Vec<Command> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tripwire::Tripwire;
     use super::*;
+    use crate::protocol::Terms;
 
     fn block(target: &str, seconds: u64) -> Block {
         Block { target: target.parse().unwrap(), remaining: Some(Duration::from_secs(seconds)) }
@@ -309,8 +325,25 @@ mod tests {
     }
 
     #[test]
-    fn never_comes_before_blocked() {
-        let text = format!("{:?}", probe_rules());
-        assert!(text.find("never6").unwrap() < text.find("blocked4").unwrap(), "{text}");
+    fn no_chain_drops_before_it_has_asked_whether_it_may() {
+        let tripwire = Tripwire::new(Terms { interfaces: vec!["eth0".to_owned()], per_minute: 120 });
+        let mut commands = table(&Networks::default(), SET_CAPACITY);
+        commands.extend(new_set(BlockSet::of(&"2001:db8::/64".parse().unwrap()), SET_CAPACITY));
+        commands.extend(tripwire.make());
+        let mut rules: BTreeMap<&str, Vec<Vec<Expression>>> = BTreeMap::new();
+        for command in commands {
+            if let Command::NewRule(chain, rule) | Command::InsertRule(chain, rule) = command {
+                rules.entry(chain).or_default().push(rule);
+            }
+        }
+        let drops = |rules: &&Vec<Vec<Expression>>| {
+            rules.iter().flatten().any(|it| *it == Expression::Verdict(Verdict::Drop))
+        };
+        let dropping: Vec<_> = rules.values().filter(drops).collect();
+        assert_eq!(dropping.len(), 3);
+        for chain in dropping {
+            assert_eq!(chain[0], [Expression::Verdict(Verdict::Jump(NEVER))]);
+        }
+        assert!(rules[NEVER].iter().all(|rule| rule.ends_with(&[Expression::Verdict(Verdict::Accept)])));
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::ruleset::{PROBE, source};
+use super::ruleset::{PROBE, source, unless_never};
 use crate::netlink::nftables::element::ELEMENTS_PER_MESSAGE;
 use crate::netlink::nftables::expression::{META_INPUT_NAME, META_TRANSPORT};
 use crate::netlink::nftables::{
@@ -33,7 +33,7 @@ const SPARED_CAPACITY: u32 = 16_384;
 /// a bitmap with a list, which it walks to its end for each element that is added.
 const PORTS: u32 = 1 << 16;
 
-/// Where the probes of watched TCP ports go.
+/// Where segments to traps go that no connection standing would bring.
 const KNOCKED: &str = "knocked";
 /// Where what may be a probe learns whether anybody hears it.
 const UNHEARD: &str = "unheard";
@@ -145,7 +145,7 @@ impl Tripwire {
             rule.push(Expression::Verdict(verdict));
             Command::NewRule(UNHEARD, rule)
         };
-        let mut rules = Vec::new();
+        let mut rules = vec![unless_never(UNHEARD)];
         if !self.terms.interfaces.is_empty() {
             let elsewhere =
                 vec![Expression::Meta(META_INPUT_NAME), Expression::LookupNot(WATCHED.to_owned())];
@@ -278,8 +278,8 @@ fn tripped() -> Vec<Command> {
         rule.push(Expression::Verdict(verdict));
         Command::NewRule(TRIPPED, rule)
     };
-    let mut rules: Vec<Command> =
-        FAMILIES.map(|family| rule(among(spared_name(family), family), Verdict::Return)).to_vec();
+    let mut rules = vec![unless_never(TRIPPED)];
+    rules.extend(FAMILIES.map(|family| rule(among(spared_name(family), family), Verdict::Return)));
     let mut connected = flags(SYN | ACK, Comparison::Other, SYN);
     connected.extend([Expression::Socket(SocketFact::Wildcard), Expression::equals(&[0])]);
     rules.push(rule(connected, Verdict::Return));
@@ -287,28 +287,28 @@ fn tripped() -> Vec<Command> {
     rules
 }
 
-/// Two rules that leave the packets of connections alone, and what the sensor judges a probe at the first packet: SYN
-/// without ACK, and flags that belong to no connection in any state. A bare ACK may be a stray.
+/// Leaves what any packet of a connection looks like alone at once, and then tells what the sensor judges a probe at the
+/// first packet: SYN without ACK, and flags that belong to no connection in any state. A bare ACK may be a stray, a bare
+/// RST is an answer.
 fn knocked() -> Vec<Command> {
-    let jump = |mut rule: Vec<Expression>, chain| {
-        rule.push(Expression::Verdict(Verdict::Jump(chain)));
-        Command::NewRule(PROBE, rule)
+    let rule = |chain, mut rule: Vec<Expression>, verdict| {
+        rule.push(Expression::Verdict(verdict));
+        Command::NewRule(chain, rule)
     };
     let is_trap = |set: &str| vec![port_at(2), Expression::Lookup(set.to_owned())];
-    let in_knocked = |mut rule: Vec<Expression>, verdict| {
-        rule.push(Expression::Verdict(verdict));
-        Command::NewRule(KNOCKED, rule)
-    };
+    let segments = [over(libc::IPPROTO_TCP), is_trap(TCP_TRAPS)].concat();
     let mut datagrams = over(libc::IPPROTO_UDP);
     datagrams.extend(is_trap(UDP_TRAPS));
     let no_answer = Expression::Compare(Comparison::AtLeast, FIRST_CLIENT_PORT.to_be_bytes().to_vec());
     datagrams.extend([port_at(0), no_answer]);
+    let accepts = flags(FIN | SYN | RST | ACK, Comparison::Equal, SYN | ACK);
     vec![
-        jump(flags(SYN | RST | ACK, Comparison::Equal, 0), KNOCKED),
-        jump(flags(SYN, Comparison::Equal, SYN), KNOCKED),
-        jump(datagrams, UNHEARD),
-        in_knocked(flags(FIN | SYN | RST | ACK, Comparison::Equal, SYN | ACK), Verdict::Return),
-        in_knocked([over(libc::IPPROTO_TCP), is_trap(TCP_TRAPS)].concat(), Verdict::Jump(UNHEARD)),
+        rule(PROBE, flags(SYN | ACK, Comparison::Equal, ACK), Verdict::Return),
+        rule(PROBE, segments, Verdict::Jump(KNOCKED)),
+        rule(PROBE, datagrams, Verdict::Jump(UNHEARD)),
+        rule(KNOCKED, accepts, Verdict::Return),
+        rule(KNOCKED, flags(SYN | RST, Comparison::Equal, RST), Verdict::Return),
+        rule(KNOCKED, Vec::new(), Verdict::Jump(UNHEARD)),
     ]
 }
 

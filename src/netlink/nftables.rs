@@ -46,11 +46,11 @@ impl Kind {
         SUBSYSTEM << 8 | self as u16
     }
 
-    /// `nlmsg_flags` besides NLM_F_REQUEST: what makes, makes what is missing; rules go to the end of their chain.
+    /// `nlmsg_flags` besides NLM_F_REQUEST: what makes, makes what is missing.
     pub const fn flags(self) -> u16 {
         match self {
-            Kind::NewTable | Kind::NewChain | Kind::NewSet | Kind::NewElements => libc::NLM_F_CREATE as u16,
-            Kind::NewRule => (libc::NLM_F_CREATE | libc::NLM_F_APPEND) as u16,
+            Kind::NewTable | Kind::NewChain | Kind::NewSet => libc::NLM_F_CREATE as u16,
+            Kind::NewRule | Kind::NewElements => libc::NLM_F_CREATE as u16,
             Kind::DeleteTable | Kind::GetRule | Kind::GetSet => 0,
             Kind::GetElements | Kind::DeleteElements | Kind::GetGeneration => 0,
         }

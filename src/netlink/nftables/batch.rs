@@ -7,7 +7,7 @@ use super::element::{Element, elements};
 use super::{Expression, Kind, Set};
 use crate::netlink::message::Encoder;
 
-/// What [`Command::describe`] says of [`Command::NewRule`], whose ENOENT means more than a missing table.
+/// What [`Command::describe`] says of a rule, whose ENOENT means more than a missing table.
 pub const MAKE_A_RULE: &str = "make a rule";
 
 /// One change of a table.
@@ -23,6 +23,8 @@ pub enum Command {
     NewChain(&'static str, Option<(u32, i32)>),
     /// Append a rule to a chain.
     NewRule(&'static str, Vec<Expression>),
+    /// Put a rule before all others of a chain.
+    InsertRule(&'static str, Vec<Expression>),
     /// Add elements to a set. What is there already stays as it is on kernels before 6.12, and gets the new time since.
     AddElements(String, Vec<Element>),
     /// Delete elements of a set; if one is not there, the batch fails.
@@ -39,7 +41,7 @@ impl Command {
             Command::DeleteTable => "delete the table",
             Command::NewSet(_) => "make a set",
             Command::NewChain(..) => "make a chain",
-            Command::NewRule(..) => MAKE_A_RULE,
+            Command::NewRule(..) | Command::InsertRule(..) => MAKE_A_RULE,
             Command::AddElements(..) => "add to a set",
             Command::DeleteElements(..) => "delete from a set",
             Command::EmptySet(_) => "empty a set",
@@ -52,10 +54,16 @@ impl Command {
             Command::DeleteTable => Kind::DeleteTable,
             Command::NewSet(_) => Kind::NewSet,
             Command::NewChain(..) => Kind::NewChain,
-            Command::NewRule(..) => Kind::NewRule,
+            Command::NewRule(..) | Command::InsertRule(..) => Kind::NewRule,
             Command::AddElements(..) => Kind::NewElements,
             Command::DeleteElements(..) | Command::EmptySet(_) => Kind::DeleteElements,
         }
+    }
+
+    /// `nlmsg_flags` besides NLM_F_REQUEST.
+    const fn flags(&self) -> u16 {
+        let place = if matches!(self, Command::NewRule(..)) { libc::NLM_F_APPEND } else { 0 };
+        self.kind().flags() | place as u16
     }
 
     fn fill(&self, message: &mut Encoder, table: &str, id: u32) {
@@ -63,7 +71,9 @@ impl Command {
             Command::NewTable | Command::DeleteTable => super::table(message, table),
             Command::NewSet(set) => super::set(message, table, set, id),
             Command::NewChain(name, hook) => super::chain(message, table, name, *hook),
-            Command::NewRule(chain, expressions) => super::rule(message, table, chain, expressions),
+            Command::NewRule(chain, rule) | Command::InsertRule(chain, rule) => {
+                super::rule(message, table, chain, rule);
+            }
             Command::AddElements(set, list) | Command::DeleteElements(set, list) => {
                 elements(message, table, set, list);
             }
@@ -87,7 +97,7 @@ pub fn encode(commands: &[Command], table: &str, first: u32) -> Encoder {
     for (number, command) in commands.iter().enumerate() {
         sequence = sequence.wrapping_add(1);
         let last = number.saturating_add(1) == commands.len();
-        let flags = request | command.kind().flags() | if last { libc::NLM_F_ACK as u16 } else { 0 };
+        let flags = request | command.flags() | if last { libc::NLM_F_ACK as u16 } else { 0 };
         encoder.message(command.kind().number(), flags, sequence, |message| {
             command.fill(message, table, sequence)
         });

@@ -97,6 +97,8 @@ pub enum SocketFact {
 pub enum Verdict {
     /// It is gone.
     Drop,
+    /// No rule of this base chain, and of those it jumped to, looks at it further.
+    Accept,
     /// Back to the chain we came from; from a base chain: its policy, accept.
     Return,
     /// On to a chain, and back here if that returns.
@@ -206,6 +208,7 @@ fn encode_mask(fields: &mut Encoder, mask: &[u8]) {
 fn encode_verdict(fields: &mut Encoder, verdict: Verdict) {
     let (code, chain) = match verdict {
         Verdict::Drop => (libc::NF_DROP, None),
+        Verdict::Accept => (libc::NF_ACCEPT, None),
         Verdict::Return => (libc::NFT_RETURN, None),
         Verdict::Jump(chain) => (libc::NFT_JUMP, Some(chain)),
     };
