@@ -147,7 +147,7 @@ fn sight() -> impl Strategy<Value = Sight> {
         prop_oneof![6 => Just(0x45u8), 1 => any::<u8>()],
         prop_oneof![3 => Just(6u8), 1 => Just(17), 1 => Just(132), 2 => Just(44), 1 => any::<u8>()],
         prop_oneof![5 => Just(0u16), 1 => Just(0x2000), 1 => Just(1), 1 => Just(0x2001), 1 => any::<u16>()],
-        0u16..70,
+        prop_oneof![2 => 0u16..70, 1 => 60u16..120],
     );
     let transport = (prop_oneof![1 => 0u16..40, 1 => any::<u16>()], any::<u8>(), 0u8..16);
     let bytes = proptest::collection::vec(any::<u8>(), 0..80);
