@@ -13,8 +13,9 @@ use super::ruleset::{PROBE, source, unless_never};
 use crate::netlink::nftables::element::ELEMENTS_PER_MESSAGE;
 use crate::netlink::nftables::expression::{META_INPUT_NAME, META_TRANSPORT};
 use crate::netlink::nftables::{
-    Command, Comparison, Element, Elements, Expression, Family, Key, Set, SocketFact, Verdict,
+    Command, Comparison, Element, Elements, Expression, Family, Key, Set, Verdict,
 };
+use crate::packet::TcpFlags;
 use crate::protocol::traps::FIRST_EPHEMERAL;
 use crate::protocol::{Datagrams, Page, Terms};
 
@@ -33,8 +34,6 @@ const SPARED_CAPACITY: u32 = 16_384;
 /// a bitmap with a list, which it walks to its end for each element that is added.
 const PORTS: u32 = 1 << 16;
 
-/// Where segments to traps go that no connection standing would bring.
-const KNOCKED: &str = "knocked";
 /// Where what may be a probe learns whether anybody hears it.
 const UNHEARD: &str = "unheard";
 /// Where the packets of tripped sources go.
@@ -43,10 +42,10 @@ const TCP_TRAPS: &str = "traps_tcp";
 const UDP_TRAPS: &str = "traps_udp";
 const WATCHED: &str = "watched";
 
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
+const FIN: u8 = TcpFlags::FIN;
+const SYN: u8 = TcpFlags::SYN;
+const RST: u8 = TcpFlags::RST;
+const ACK: u8 = TcpFlags::ACK;
 /// Answers come from ports below (RFC 6335 §6, the system ports): to a question whose socket is closed again, perhaps.
 const FIRST_CLIENT_PORT: u16 = 1024;
 
@@ -107,10 +106,11 @@ impl Tripwire {
                 .extend(in_messages(&elements(&ports), |part| Command::AddElements(name.to_owned(), part)));
         }
         commands.extend(self.interfaces());
-        commands.extend([TRIPPED, UNHEARD, KNOCKED].map(|chain| Command::NewChain(chain, None)));
+        commands.extend([TRIPPED, UNHEARD].map(|chain| Command::NewChain(chain, None)));
+        commands.extend(of_connections());
         commands.extend(FAMILIES.map(of_tripped));
+        commands.extend(knocks());
         commands.extend(tripped());
-        commands.extend(knocked());
         commands.extend(self.unheard());
         commands
     }
@@ -158,10 +158,7 @@ impl Tripwire {
         ));
         // Told of every socket there is, in whatever state; which of the two it is does not matter.
         rules.extend([0, 1].map(|transparent| {
-            rule(
-                vec![Expression::Socket(SocketFact::Transparent), Expression::equals(&[transparent])],
-                Verdict::Return,
-            )
+            rule(vec![Expression::SocketIsTransparent, Expression::equals(&[transparent])], Verdict::Return)
         }));
         rules.extend(FAMILIES.map(|family| rule(among(spared_name(family), family), Verdict::Return)));
         rules.extend(FAMILIES.map(|family| rule(among(lately_name(family), family), Verdict::Return)));
@@ -271,8 +268,6 @@ fn among(set: String, family: Family) -> Vec<Expression> {
     rule
 }
 
-/// A forged SYN may have tripped somebody who has a connection here: its packets, which nobody else can send, go on. A
-/// bare ACK to a service that is bound to one address goes on too, for such a socket looks the same.
 fn tripped() -> Vec<Command> {
     let rule = |mut rule: Vec<Expression>, verdict| {
         rule.push(Expression::Verdict(verdict));
@@ -280,36 +275,36 @@ fn tripped() -> Vec<Command> {
     };
     let mut rules = vec![unless_never(TRIPPED)];
     rules.extend(FAMILIES.map(|family| rule(among(spared_name(family), family), Verdict::Return)));
-    let mut connected = flags(SYN | ACK, Comparison::Other, SYN);
-    connected.extend([Expression::Socket(SocketFact::Wildcard), Expression::equals(&[0])]);
-    rules.push(rule(connected, Verdict::Return));
     rules.push(rule(vec![Expression::Counter], Verdict::Drop));
     rules
 }
 
-/// Leaves what any packet of a connection looks like alone at once, and then tells what the sensor judges a probe at the
-/// first packet: SYN without ACK, and flags that belong to no connection in any state. A bare ACK may be a stray, a bare
-/// RST is an answer.
-fn knocked() -> Vec<Command> {
-    let rule = |chain, mut rule: Vec<Expression>, verdict| {
-        rule.push(Expression::Verdict(verdict));
-        Command::NewRule(chain, rule)
-    };
+/// Every segment that may belong to a connection goes on, of this host or of one behind it, whoever is tripped: a forged
+/// SYN may have named its peer. The most frequent kind first. None of them is a probe at the first packet (a bare ACK may
+/// be a stray), and of what they are answered with, open ports and closed ones send the same.
+fn of_connections() -> [Command; 3] {
+    [(SYN | ACK, ACK), (SYN | RST, RST), (FIN | SYN | RST | ACK, SYN | ACK)].map(|(mask, set)| {
+        let mut rule = over(libc::IPPROTO_TCP);
+        rule.push(Expression::Transport { offset: 13, length: 1 });
+        rule.extend([Expression::Mask(vec![mask]), Expression::equals(&[set])]);
+        rule.push(Expression::Verdict(Verdict::Return));
+        Command::NewRule(PROBE, rule)
+    })
+}
+
+/// What the sensor judges a probe at the first packet: SYN without ACK, flags that belong to no connection in any state,
+/// and a datagram that is no answer.
+fn knocks() -> [Command; 2] {
     let is_trap = |set: &str| vec![port_at(2), Expression::Lookup(set.to_owned())];
     let segments = [over(libc::IPPROTO_TCP), is_trap(TCP_TRAPS)].concat();
     let mut datagrams = over(libc::IPPROTO_UDP);
     datagrams.extend(is_trap(UDP_TRAPS));
     let no_answer = Expression::Compare(Comparison::AtLeast, FIRST_CLIENT_PORT.to_be_bytes().to_vec());
     datagrams.extend([port_at(0), no_answer]);
-    let accepts = flags(FIN | SYN | RST | ACK, Comparison::Equal, SYN | ACK);
-    vec![
-        rule(PROBE, flags(SYN | ACK, Comparison::Equal, ACK), Verdict::Return),
-        rule(PROBE, segments, Verdict::Jump(KNOCKED)),
-        rule(PROBE, datagrams, Verdict::Jump(UNHEARD)),
-        rule(KNOCKED, accepts, Verdict::Return),
-        rule(KNOCKED, flags(SYN | RST, Comparison::Equal, RST), Verdict::Return),
-        rule(KNOCKED, Vec::new(), Verdict::Jump(UNHEARD)),
-    ]
+    [segments, datagrams].map(|mut rule| {
+        rule.push(Expression::Verdict(Verdict::Jump(UNHEARD)));
+        Command::NewRule(PROBE, rule)
+    })
 }
 
 fn over(protocol: i32) -> Vec<Expression> {
@@ -318,17 +313,6 @@ fn over(protocol: i32) -> Vec<Expression> {
 
 fn port_at(offset: u32) -> Expression {
     Expression::Transport { offset, length: 2 }
-}
-
-/// TCP whose flags under `mask` compare so with `flags`.
-fn flags(mask: u8, comparison: Comparison, flags: u8) -> Vec<Expression> {
-    let mut rule = over(libc::IPPROTO_TCP);
-    rule.extend([
-        Expression::Transport { offset: 13, length: 1 },
-        Expression::Mask(vec![mask]),
-        Expression::Compare(comparison, vec![flags]),
-    ]);
-    rule
 }
 
 #[cfg(test)]
@@ -365,10 +349,9 @@ mod tests {
     }
 
     #[test]
-    fn who_is_connected_or_spared_is_looked_for_before_anything_is_dropped() {
+    fn who_is_spared_is_looked_for_before_anything_is_dropped() {
         let text = format!("{:?}", tripped());
         assert!(text.find("spared6").unwrap() < text.find("Drop").unwrap());
-        assert!(text.find("Wildcard").unwrap() < text.find("Drop").unwrap());
         let text = format!("{:?}", tripwire().unheard());
         for before in ["DestinationType", "Transparent", "spared6", "lately6", "OverLimit"] {
             assert!(text.find(before).unwrap() < text.find("Remember").unwrap(), "{before}");

@@ -10,7 +10,7 @@ pub mod expression;
 use super::message::{Attributes, Encoder, Message};
 pub use batch::Command;
 pub use element::Element;
-pub use expression::{Comparison, Expression, SocketFact, Verdict};
+pub use expression::{Comparison, Expression, Verdict};
 
 const SUBSYSTEM: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
 /// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`: all between them comes true at once or not at all.

@@ -20,6 +20,8 @@ const TRANSPORT_HEADER: u32 = 2;
 const FIB_DESTINATION: u32 = 1 << 1;
 /// `NFT_FIB_RESULT_ADDRTYPE`.
 const FIB_ADDRESS_TYPE: u32 = 3;
+/// `NFT_SOCKET_TRANSPARENT`.
+const SOCKET_TRANSPARENT: u32 = 0;
 /// `NFT_LIMIT_F_INV`: the rule goes on once the limit is exceeded.
 const LIMIT_EXCEEDED: u32 = 1;
 /// `NFT_LOOKUP_F_INV`.
@@ -46,9 +48,9 @@ pub enum Expression {
     },
     /// Load how the host routes the destination: an `RTN_*` number, 4 bytes in host order. Needs `CONFIG_NFT_FIB_INET`.
     DestinationType,
-    /// Load a fact about the local socket that takes the packet in; without one the rule ends. Needs
-    /// `CONFIG_NFT_SOCKET`.
-    Socket(SocketFact),
+    /// Load whether the local socket that takes the packet in may have foreign addresses, one byte, 0 or 1; told of every
+    /// socket, half-open and closing ones too; without one the rule ends. Needs `CONFIG_NFT_SOCKET` (Linux 4.18).
+    SocketIsTransparent,
     /// Keep the bits of this mask.
     Mask(Vec<u8>),
     /// Go on only if the loaded bytes compare so with these.
@@ -80,16 +82,6 @@ pub enum Comparison {
     Other = 1,
     /// As a number in network order they are at least this.
     AtLeast = 5,
-}
-
-/// What [`Expression::Socket`] loads: `NFT_SOCKET_*`, one byte, 0 or 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum SocketFact {
-    /// Whether it may have foreign addresses; told of every socket, half-open and closing ones too (Linux 4.18).
-    Transparent = 0,
-    /// Whether it is bound to no address; told only of listening and connected ones (Linux 5.12).
-    Wildcard = 2,
 }
 
 /// What becomes of the packet.
@@ -133,7 +125,7 @@ impl Expression {
             Expression::Meta(_) => "meta",
             Expression::Network { .. } | Expression::Transport { .. } => "payload",
             Expression::DestinationType => "fib",
-            Expression::Socket(_) => "socket",
+            Expression::SocketIsTransparent => "socket",
             Expression::Mask(_) => "bitwise",
             Expression::Compare(..) => "cmp",
             Expression::Lookup(_) | Expression::LookupNot(_) => "lookup",
@@ -156,7 +148,7 @@ impl Expression {
             Expression::DestinationType => {
                 numbers(fields, &[(1, REGISTER), (2, FIB_ADDRESS_TYPE), (3, FIB_DESTINATION)]);
             }
-            Expression::Socket(fact) => numbers(fields, &[(1, *fact as u32), (2, REGISTER)]),
+            Expression::SocketIsTransparent => numbers(fields, &[(1, SOCKET_TRANSPARENT), (2, REGISTER)]),
             Expression::Mask(mask) => encode_mask(fields, mask),
             Expression::Compare(comparison, bytes) => {
                 numbers(fields, &[(1, REGISTER), (2, *comparison as u32)]);
