@@ -383,5 +383,8 @@ impl Nftables {
 }
 
 fn rules_in(commands: &[Command]) -> usize {
-    commands.iter().filter(|command| matches!(command, Command::NewRule(..) | Command::InsertRule(..))).count()
+    commands
+        .iter()
+        .filter(|command| matches!(command, Command::NewRule(..) | Command::InsertRule(..)))
+        .count()
 }

@@ -156,3 +156,110 @@ impl Reader for Watcher {
         self.judge.add_up();
     }
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+    use crate::config::BlockMode;
+    use crate::detect::table::Vantage;
+    use crate::detect::walk::Walk;
+    use crate::detect::weights::{self, Sensitivity};
+
+    /// The last byte of an address in 2001:db8::/120, and a port.
+    type End = (u8, u16);
+
+    const HOST: u8 = 1;
+    const PEER: u8 = 2;
+    /// A watched port that this host also asks from, and the port that it asks.
+    const ASKS: u16 = 700;
+    const SERVES: u16 = 5_000;
+
+    fn shared() -> Arc<Shared> {
+        let watch = Watch {
+            tcp_ports: PortSet::new(),
+            udp_ports: [ASKS].into_iter().collect(),
+            scan_trigger: 0,
+            ipv6_prefix: 64,
+            one_by_one: Networks::default(),
+            vantage: Vantage::Host,
+            walk: Walk::new(Sensitivity::Medium),
+            block_tcp: BlockMode::Block,
+            block_udp: BlockMode::Block,
+        };
+        let view = View {
+            watch: Arc::new(watch),
+            own: ["2001:db8::1/128".parse().unwrap()].into_iter().collect(),
+            decoys: PortSet::new(),
+            decoys_udp: PortSet::new(),
+            skip_local: true,
+            tell_all: false,
+            tell_served: false,
+            debug: false,
+        };
+        Arc::new(Shared {
+            view: ArcSwap::from_pointee(view),
+            table: Arc::new(ScoreTable::new(64, &[7; 16], Some(weights::HALF_LIFE))),
+            peers: Peers::new(&[5; 16], true),
+            trails: Trails::new(&[3; 16]),
+            gate: Arc::new(Gate::new(60)),
+            gauge: Gauge::default(),
+            in_use: PortsInUse::new(false),
+            sightings: Sightings::new().unwrap(),
+            rejects: [const { AtomicU64::new(0) }; Reject::ALL.len()],
+            stop: EventFd::from_value(0).unwrap(),
+            clock: Clock::start(),
+        })
+    }
+
+    /// A datagram of no bytes over IPv6.
+    fn datagram(from: End, to: End) -> Vec<u8> {
+        let mut bytes = vec![0x60, 0, 0, 0, 0, 8, 17, 64];
+        for (host, _) in [from, to] {
+            bytes.extend([0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host]);
+        }
+        for half in [from.1, to.1, 8, 0] {
+            bytes.extend(half.to_be_bytes());
+        }
+        bytes
+    }
+
+    /// What the main thread is told of a round of these packets.
+    fn told(round: &[(End, End)]) -> usize {
+        let shared = shared();
+        let mut watcher = Watcher::new(shared.clone());
+        watcher.on_wake();
+        for &(from, to) in round {
+            let bytes = datagram(from, to);
+            watcher.on_frame(&Frame {
+                bytes: &bytes,
+                wire_length: 48,
+                ethertype: libc::ETH_P_IPV6 as u16,
+                interface: 2,
+                packet_type: if from.0 == HOST { libc::PACKET_OUTGOING } else { libc::PACKET_HOST },
+                checksum: Checksum::Valid,
+                vlan: None,
+                seconds: 0,
+                nanoseconds: 0,
+            });
+        }
+        watcher.on_rest();
+        assert!(shared.rejects.iter().all(|count| count.load(Ordering::Relaxed) == 0));
+        let mut sightings = Vec::new();
+        shared.sightings.take(10, &mut sightings);
+        sightings.len()
+    }
+
+    #[test]
+    fn an_answer_in_the_round_of_its_question_is_no_probe_wherever_in_it_they_stand() {
+        let (question, answer) = (((HOST, ASKS), (PEER, SERVES)), ((PEER, SERVES), (HOST, ASKS)));
+        let other = ((PEER, 9), (HOST, SERVES));
+        for between in 0..6 {
+            let round = [vec![question], vec![other; between], vec![answer]].concat();
+            assert_eq!(told(&round), 0, "{between} between question and answer");
+            let mut turned = round;
+            turned.reverse();
+            assert_eq!(told(&turned), 1, "{between} between answer and question");
+        }
+    }
+}
