@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use super::machine::{Sight, check, run};
 use super::*;
+use crate::config::PortSet;
+use crate::packet::TcpFlags;
 
 /// The specification, written without a thought of the machine. `None`: a field lies outside the packet.
 fn wanted(interest: &Interest, sight: &Sight) -> Option<bool> {
