@@ -5,38 +5,38 @@
 //! helper's goodbye; an idle daemon does not wake.
 #![forbid(unsafe_code)]
 
+mod asked;
+mod deadlines;
+mod exchange;
 mod judgement;
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::signalfd::SignalFd;
 
 use super::clock::Now;
 use super::decoy::Decoys;
-use super::flood::{Costs, Floods};
+use super::flood::Floods;
 use super::followed::Followed;
-use super::half_open::{HalfOpen, Knock};
+use super::half_open::HalfOpen;
 use super::helper_link::{HelperLink, LinkError};
 use super::host::Host;
 use super::notify::Notifier;
-use super::operators::{Answers, Operators};
+use super::operators::Operators;
 use super::report::Reporter;
-use super::responder::{Effect, Responder, Turn, micros};
+use super::responder::{Responder, Turn};
 use super::sightings::Sighting;
-use super::signals::{self, Asked};
 use super::traps::{self, Traps};
 use super::watcher::Shared;
 use crate::config::Loaded;
-use crate::control::protocol::{ControlReply, ControlRequest, Entry};
 use crate::control::server::ControlServer;
-use crate::event::{Event, EventType};
-use crate::protocol::{Note, Reply, Request};
+use crate::event::Event;
+use crate::protocol::Note;
 
 const SIGHTINGS: u64 = 0;
 const REPLIES: u64 = 1;
@@ -49,9 +49,6 @@ const DECOYS: u64 = 0x1_0000;
 
 /// Sightings handled in one turn, so that signals and control have theirs during a flood.
 pub const BATCH: usize = 512;
-
-/// How long a clean stop waits for the helper.
-const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How the loop ended.
 #[derive(Debug)]
@@ -163,33 +160,6 @@ impl EventLoop {
         }
     }
 
-    /// Says goodbye to the helper, which lifts the blocks first if it was told to. Returns whether it ended well.
-    pub fn stop(&mut self) -> bool {
-        self.notifier.stopping();
-        let well = self.farewell();
-        let now = self.shared.clock.now();
-        self.reporter.stop(now, &self.responder, &self.shared, &self.host);
-        well
-    }
-
-    /// What the helper still answers is still told. Where requests wait, the last one has to wait for room too.
-    fn farewell(&mut self) -> bool {
-        let deadline = Instant::now() + FAREWELL;
-        let mut said = false;
-        while Instant::now() < deadline {
-            said = said || self.responder.requests.send(|id| Request::Stop { id }).is_ok();
-            if self.send().is_err() {
-                return false;
-            }
-            match self.on_replies(self.shared.clock.now()) {
-                Ok(()) => self.link.wait_reply(deadline),
-                Err(LinkError::Ended(status)) => return said && status.success(),
-                Err(_) => return false,
-            }
-        }
-        false
-    }
-
     fn on_ready(&mut self, token: u64, now: Now) -> Result<Option<End>, LinkError> {
         match token {
             SIGHTINGS => self.on_sightings(now)?,
@@ -202,64 +172,6 @@ impl EventLoop {
             token => self.on_decoy(token, now),
         }
         Ok(None)
-    }
-
-    fn on_replies(&mut self, now: Now) -> Result<(), LinkError> {
-        let (mut turn, mut answers) = (Turn::default(), Answers::new());
-        // A long list must not keep signals and sightings from having their turn. Replies that were read already have
-        // theirs now: the pipe would not wake us for them.
-        for taken in 0.. {
-            if taken >= BATCH && !self.link.holds_replies() {
-                break;
-            }
-            let Some(reply) = self.link.next_reply()? else { break };
-            self.notifier.heard_of_helper();
-            self.on_reply(reply, now, &mut turn, &mut answers);
-        }
-        self.tell(&turn, now);
-        for (client, reply) in answers {
-            self.control.reply(&self.epoll, client, &reply, now.instant);
-        }
-        Ok(())
-    }
-
-    fn on_reply(&mut self, reply: Reply, now: Now, turn: &mut Turn, answers: &mut Answers) {
-        match reply {
-            Reply::Note { id, note } => self.notes.entry(id).or_default().push(note),
-            Reply::Done { id, outcome, seconds, offence, micros, with, tripped } => {
-                let notes = self.notes.remove(&id).unwrap_or_default();
-                let effect = Effect { outcome, seconds, offence, micros, with, tripped, notes };
-                if !self.operators.on_done(id, &effect, now, &mut self.responder, turn, answers) {
-                    self.responder.on_done(id, &effect, now, turn);
-                }
-            }
-            Reply::Entry { id, target, since, until, offence, with } => {
-                let entry = Entry { target, since, until, offence };
-                self.operators.on_entry(id, entry, with, now, &mut self.responder, answers);
-            }
-            Reply::Remains { target } => {
-                let notes = self.notes.remove(&0).unwrap_or_default();
-                self.responder.on_remains(target, &notes, now, turn);
-            }
-            Reply::End { id } => self.operators.on_end(id, answers),
-            Reply::Ready { .. } | Reply::Pong { .. } => {}
-        }
-    }
-
-    fn on_signals(&mut self, now: Now) -> Option<End> {
-        while let Some(asked) = signals::next(&self.signals) {
-            match asked {
-                Asked::Stop => return Some(End::Asked),
-                Asked::Reload => {
-                    self.notifier.reloading();
-                    self.reload(now);
-                    // Last, so that whoever sees a log file made anew knows the rest to be in force.
-                    self.reporter.reopen(now);
-                    self.notifier.ready(&self.in_short(now));
-                }
-            }
-        }
-        None
     }
 
     fn on_routes(&mut self, now: Now) {
@@ -275,49 +187,6 @@ impl EventLoop {
         }
     }
 
-    fn on_control(&mut self, token: u64, now: Now) {
-        for incoming in self.control.on_ready(&self.epoll, token, now.instant) {
-            let reply = if incoming.request == ControlRequest::Status {
-                let status = self.reporter.status(now, &self.responder, &self.shared, &self.host);
-                Some(ControlReply::Status(Box::new(status)))
-            } else {
-                self.operators.on_request(incoming.client, &incoming.request, &mut self.responder)
-            };
-            if let Some(reply) = reply {
-                self.control.reply(&self.epoll, incoming.client, &reply, now.instant);
-            }
-        }
-    }
-
-    fn on_time(&mut self, now: Now) {
-        let mut turn = Turn::default();
-        self.host.begin_turn();
-        let left_open: Vec<Knock> = self.half_open.expired(now.instant).collect();
-        for (probe, interface) in left_open {
-            let _ = self.judge(probe, interface, now, &mut turn);
-        }
-        self.decoys.on_deadline(now.instant, &self.epoll);
-        self.control.sweep(&self.epoll, now.instant);
-        self.responder.on_time(now, &mut turn);
-        self.leave_the_quiet(now, &mut turn);
-        self.look_for_floods(now, &mut turn);
-        if self.traps.are_behind() {
-            self.set_traps();
-        }
-        self.reporter.flush();
-        self.reporter.on_names(now);
-        self.tell(&turn, now);
-        if self.notifier.next_beat().is_some_and(|due| due <= now.instant) {
-            self.notifier.beat(now.instant, &self.in_short(now));
-            // A full queue needs no question: its requests will be answered, or the helper stands still.
-            let _ = self.responder.requests.send(|id| Request::Ping { id });
-        }
-        if self.sweep_at <= now.instant {
-            self.shared.table.sweep(micros(now));
-            self.sweep_at = now.instant + self.sweep_every;
-        }
-    }
-
     /// Keeps the tripwire in step with the configuration, the decoys and the services.
     pub(super) fn set_traps(&mut self) {
         let (watch, decoys) = (&self.responder.watch, self.decoys.ports_of_both());
@@ -330,60 +199,11 @@ impl EventLoop {
         self.reporter.in_short(now, &self.responder, &self.shared, &self.host)
     }
 
-    fn leave_the_quiet(&mut self, now: Now, turn: &mut Turn) {
-        for quiet in self.followed.leave_quiet(&self.shared.trails, micros(now)) {
-            self.responder.on_quiet(&quiet, now, turn);
-        }
-    }
-
-    fn look_for_floods(&mut self, now: Now, turn: &mut Turn) {
-        let costs = || Costs {
-            drops: self.host.packets_and_drops().1,
-            held_back: self.shared.gate.turned_away.blocks.load(Ordering::Relaxed),
-        };
-        if let Some(flood) = self.floods.look(&self.shared.gauge, now, costs) {
-            let event = Event { flood: Some(flood), ..Event::new(now.wall, EventType::Flood) };
-            turn.events.push((event, 0));
-        }
-    }
-
     fn tell(&mut self, turn: &Turn, now: Now) {
         for (event, interface) in &turn.events {
             let event: Event = self.host.with_interface(event, *interface);
             self.reporter.emit(&event, now);
         }
-    }
-
-    /// Writes what is queued for the helper; watches the pipe for room only while some of it is left.
-    fn send(&mut self) -> Result<(), LinkError> {
-        if self.link.flush(&mut self.responder.requests)? {
-            let flags = if self.link.is_waiting() { EpollFlags::EPOLLOUT } else { EpollFlags::empty() };
-            let mut event = EpollEvent::new(flags, REQUESTS);
-            self.epoll.modify(self.link.request_pipe(), &mut event).map_err(std::io::Error::from)?;
-        }
-        Ok(())
-    }
-
-    /// Until the next deadline.
-    fn timeout(&self) -> EpollTimeout {
-        let now = self.shared.clock.now();
-        let deadlines = [
-            self.decoys.next_deadline(),
-            self.half_open.next_deadline(),
-            self.control.next_deadline(),
-            self.notifier.next_beat(),
-        ];
-        let nearest = deadlines.into_iter().flatten().fold(self.sweep_at, Instant::min);
-        let wait = nearest.saturating_duration_since(now.instant);
-        let block =
-            self.responder.blocks.next_end().map(|end| Duration::from_millis(end.saturating_sub(now.uptime)));
-        let quiet = self.followed.next_quiet(&self.shared.trails);
-        let quiet = quiet.map(|quiet| Duration::from_micros(quiet.saturating_sub(micros(now))));
-        let told = self.reporter.wants_flush(now.instant);
-        let flood = self.floods.next_look();
-        let soonest = block.into_iter().chain(quiet).chain(told).chain(flood).fold(wait, Duration::min);
-        // A millisecond more, as epoll counts whole ones and must not come too early.
-        EpollTimeout::try_from(soonest + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
     }
 }
 
