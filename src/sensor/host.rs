@@ -3,39 +3,29 @@
 //! Main thread. Opened before confinement; reading needs no right.
 #![forbid(unsafe_code)]
 
+mod neighbours;
+mod rings;
+mod sockets;
+
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::IpNet;
 
+pub(crate) use self::neighbours::one_by_one;
 use super::attention;
 use super::connected::Connected;
-use super::filter::{self, Interest, Watched};
+use super::filter::{self, Interest};
 use super::never_block;
-use super::ports_in_use::PortsInUse;
 use super::responder::Responder;
 use super::ring::{RingControl, RingError};
-use super::sightings::{Sighting, State};
 use super::watcher::{Shared, View};
 use crate::config::{Interfaces, PortSet};
-use crate::detect::Probe;
 use crate::detect::policy::Watch;
-use crate::detect::probe::Protocol;
 use crate::event::Event;
-use crate::netlink::sock_diag::{SocketTables, Transport};
+use crate::netlink::sock_diag::SocketTables;
 use crate::netlink::surroundings::Surroundings;
 use crate::networks::Networks;
-
-/// Questions about single sockets that cost no more than a list of all; a question takes a few microseconds.
-const QUESTIONS: usize = 24;
-
-/// Where IPv4 hosts appear as IPv6 ones (RFC 6052 §2.1, RFC 8215): neighbours there have nothing to do with each other.
-const TRANSLATED: [IpNet; 2] = [
-    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96)),
-    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48)),
-];
 
 /// The host.
 pub struct Host {
@@ -54,9 +44,6 @@ pub struct Host {
     filter_is_stale: bool,
     filter_set: u64,
 }
-
-/// A filter is replaced at most so often, milliseconds: for a host whose sockets come and go all the time.
-const REFILTER: u64 = 1000;
 
 /// Why changes around us could not be followed.
 #[derive(Debug, thiserror::Error)]
@@ -103,25 +90,6 @@ impl Host {
     /// Which ports our own decoys hold: those are no services.
     pub fn set_decoys(&mut self, tcp: PortSet, udp: PortSet) {
         (self.decoy_tcp, self.decoy_udp) = (tcp, udp);
-    }
-
-    /// The rings to keep in step with the interfaces, and what they were opened for.
-    pub fn set_rings(&mut self, rings: RingControl, interest: Interest) {
-        self.rings = Some((rings, interest));
-    }
-
-    /// Packets that the rings brought, and that they had no room for.
-    pub fn packets_and_drops(&self) -> (u64, u64) {
-        let Some((rings, _)) = &self.rings else { return (0, 0) };
-        let counters = rings.counters();
-        // Where the kernel does not tell, the count as of the last time it did is the best there is.
-        let drops = rings.count_drops().unwrap_or_else(|_| counters.dropped.load(Ordering::Relaxed));
-        (counters.seen.load(Ordering::Relaxed), drops)
-    }
-
-    /// Slots of the rings that made no sense: a kernel bug if ever above 0.
-    pub fn unreadable_slots(&self) -> u64 {
-        self.rings.as_ref().map_or(0, |(rings, _)| rings.counters().unreadable.load(Ordering::Relaxed))
     }
 
     /// The network around us.
@@ -188,112 +156,6 @@ impl Host {
         shared.view.store(Arc::new(view));
     }
 
-    /// An interface that is made anew has another index. Rings of all interfaces see new ones by themselves.
-    fn watch_interfaces(&mut self) -> Result<(), RingError> {
-        let Interfaces::Named(names) = &self.interfaces else { return Ok(()) };
-        let links = self.surroundings.links().filter(|link| names.contains(&link.name));
-        let present = Watched::Indexes(links.map(|link| link.index).collect());
-        let Some((rings, interest)) =
-            self.rings.as_mut().filter(|(_, interest)| interest.interfaces != present)
-        else {
-            return Ok(());
-        };
-        interest.interfaces = present;
-        rings.set_filter(&filter::compile(interest))
-    }
-
-    /// Looks at the host's sockets again.
-    ///
-    /// # Errors
-    /// The kernel did not list them.
-    pub fn look_at_sockets(&mut self, in_use: &PortsInUse, uptime: u64) -> io::Result<()> {
-        if self.ignore_services {
-            return Ok(());
-        }
-        let sockets = self.sockets.read()?;
-        self.filter_is_stale |= in_use.replace(
-            &sockets,
-            |protocol, port| is_decoy(&self.decoy_tcp, &self.decoy_udp, protocol, port),
-            uptime,
-        );
-        Ok(())
-    }
-
-    /// Whether asking about each of these with [`takes`](Self::takes) costs less than a list of all sockets, and tells
-    /// all that a list would.
-    pub fn may_ask(&self, sightings: &[Sighting]) -> bool {
-        let each = self.surroundings.links().count().saturating_add(1);
-        sightings.len().saturating_mul(each) <= QUESTIONS
-            && sightings.iter().all(|sighting| match sighting.state {
-                State::Counted(_) => sighting.probe.protocol != Protocol::Sctp,
-                State::HalfOpen | State::Served | State::FromItself => true,
-                // The ring threads' own picture is out of date: only a list puts it right.
-                State::Doubtful => false,
-            })
-    }
-
-    /// Whether a socket that is no decoy takes in this probe.
-    ///
-    /// # Errors
-    /// The kernel did not say.
-    pub fn takes(&mut self, probe: &Probe, interface: u32) -> io::Result<bool> {
-        let Some(transport) = transport_of(probe.protocol) else { return Ok(false) };
-        let ours = is_decoy(&self.decoy_tcp, &self.decoy_udp, probe.protocol, probe.port);
-        if self.ignore_services || ours {
-            return Ok(false);
-        }
-        let local = SocketAddr::new(probe.destination, probe.port);
-        let remote = SocketAddr::new(probe.source, probe.source_port);
-        // A socket may be bound to the bridge or VRF that the interface belongs to: any interface will do.
-        let others = self.surroundings.links().map(|link| link.index).filter(|&index| index != interface);
-        for index in std::iter::once(interface).chain(others) {
-            if self.sockets.takes(transport, local, remote, index)? != Some(false) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Whether `source` has an open connection to this host, decoys aside; see [`Connected`].
-    ///
-    /// # Errors
-    /// The kernel did not list them.
-    pub fn is_connected_with(&mut self, source: IpNet) -> io::Result<bool> {
-        self.connected.is(source, &self.decoy_tcp, &mut self.sockets)
-    }
-
-    /// What was learnt of connections in one turn is forgotten.
-    pub fn begin_turn(&mut self) {
-        self.connected.begin_turn();
-    }
-
-    /// Learns who is connected while nothing waits.
-    pub fn look_around(&mut self) {
-        self.connected.look_around(&mut self.sockets);
-    }
-
-    /// Turns the rings' attention away from ports in use, and back to those that are not. Returns whether it was time
-    /// to: services came or went.
-    ///
-    /// # Errors
-    /// The kernel takes no new filter.
-    pub fn turn_attention(
-        &mut self,
-        watch: &Watch,
-        in_use: &PortsInUse,
-        uptime: u64,
-    ) -> Result<bool, RingError> {
-        let is_due = self.filter_is_stale && uptime.saturating_sub(self.filter_set) >= REFILTER;
-        let Some((rings, interest)) = self.rings.as_mut().filter(|_| is_due) else { return Ok(false) };
-        (self.filter_is_stale, self.filter_set) = (false, uptime);
-        let turned = attention::turned(interest, watch, in_use);
-        if turned != *interest {
-            *interest = turned;
-            rings.set_filter(&filter::compile(interest))?;
-        }
-        Ok(true)
-    }
-
     /// The event, with the interface's name.
     pub fn with_interface(&self, event: &Event, index: u32) -> Event {
         let mut event = event.clone();
@@ -301,42 +163,5 @@ impl Host {
             flow.in_iface = self.surroundings.interface_name(index).map(str::to_owned);
         }
         event
-    }
-}
-
-/// Where IPv6 sources are judged one by one: on our own links, behind translators, around who is protected.
-pub(crate) fn one_by_one(
-    on_link: impl IntoIterator<Item = IpNet>,
-    protected: impl IntoIterator<Item = IpNet>,
-    prefix: u8,
-) -> Networks {
-    let around = protected.into_iter().filter_map(|network| around(network, prefix));
-    on_link.into_iter().chain(TRANSLATED).chain(around).collect()
-}
-
-/// The prefix that a source beside this protected network would be judged by: it must not shield its neighbours.
-fn around(network: IpNet, prefix: u8) -> Option<IpNet> {
-    match network {
-        IpNet::V6(v6) if v6.prefix_len() > prefix => {
-            IpNet::new(v6.network().into(), prefix).ok().map(|wide| wide.trunc())
-        }
-        IpNet::V6(_) | IpNet::V4(_) => None,
-    }
-}
-
-fn transport_of(protocol: Protocol) -> Option<Transport> {
-    match protocol {
-        Protocol::Tcp => Some(Transport::Tcp),
-        Protocol::Udp => Some(Transport::Udp),
-        Protocol::Sctp => Some(Transport::Sctp),
-        Protocol::Icmp | Protocol::Ip => None,
-    }
-}
-
-fn is_decoy(tcp: &PortSet, udp: &PortSet, protocol: Protocol, port: u16) -> bool {
-    match protocol {
-        Protocol::Tcp => tcp.contains(port),
-        Protocol::Udp => udp.contains(port),
-        Protocol::Sctp | Protocol::Icmp | Protocol::Ip => false,
     }
 }

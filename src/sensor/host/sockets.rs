@@ -1,0 +1,110 @@
+//! Who on this host takes in a probe, and who is connected to it: asked of the kernel's socket tables.
+//!
+//! Main thread. Must never take our own decoys for services.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+
+use super::Host;
+use crate::config::PortSet;
+use crate::detect::Probe;
+use crate::detect::probe::Protocol;
+use crate::netlink::sock_diag::Transport;
+use crate::sensor::ports_in_use::PortsInUse;
+use crate::sensor::sightings::{Sighting, State};
+
+/// Questions about single sockets that cost no more than a list of all; a question takes a few microseconds.
+const QUESTIONS: usize = 24;
+
+impl Host {
+    /// Looks at the host's sockets again.
+    ///
+    /// # Errors
+    /// The kernel did not list them.
+    pub fn look_at_sockets(&mut self, in_use: &PortsInUse, uptime: u64) -> io::Result<()> {
+        if self.ignore_services {
+            return Ok(());
+        }
+        let sockets = self.sockets.read()?;
+        self.filter_is_stale |= in_use.replace(
+            &sockets,
+            |protocol, port| is_decoy(&self.decoy_tcp, &self.decoy_udp, protocol, port),
+            uptime,
+        );
+        Ok(())
+    }
+
+    /// Whether asking about each of these with [`takes`](Self::takes) costs less than a list of all sockets, and tells
+    /// all that a list would.
+    pub fn may_ask(&self, sightings: &[Sighting]) -> bool {
+        let each = self.surroundings.links().count().saturating_add(1);
+        sightings.len().saturating_mul(each) <= QUESTIONS
+            && sightings.iter().all(|sighting| match sighting.state {
+                State::Counted(_) => sighting.probe.protocol != Protocol::Sctp,
+                State::HalfOpen | State::Served | State::FromItself => true,
+                // The ring threads' own picture is out of date: only a list puts it right.
+                State::Doubtful => false,
+            })
+    }
+
+    /// Whether a socket that is no decoy takes in this probe.
+    ///
+    /// # Errors
+    /// The kernel did not say.
+    pub fn takes(&mut self, probe: &Probe, interface: u32) -> io::Result<bool> {
+        let Some(transport) = transport_of(probe.protocol) else { return Ok(false) };
+        let ours = is_decoy(&self.decoy_tcp, &self.decoy_udp, probe.protocol, probe.port);
+        if self.ignore_services || ours {
+            return Ok(false);
+        }
+        let local = SocketAddr::new(probe.destination, probe.port);
+        let remote = SocketAddr::new(probe.source, probe.source_port);
+        // A socket may be bound to the bridge or VRF that the interface belongs to: any interface will do.
+        let others = self.surroundings.links().map(|link| link.index).filter(|&index| index != interface);
+        for index in std::iter::once(interface).chain(others) {
+            if self.sockets.takes(transport, local, remote, index)? != Some(false) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether `source` has an open connection to this host, decoys aside; see
+    /// [`Connected`](crate::sensor::connected::Connected).
+    ///
+    /// # Errors
+    /// The kernel did not list them.
+    pub fn is_connected_with(&mut self, source: IpNet) -> io::Result<bool> {
+        self.connected.is(source, &self.decoy_tcp, &mut self.sockets)
+    }
+
+    /// What was learnt of connections in one turn is forgotten.
+    pub fn begin_turn(&mut self) {
+        self.connected.begin_turn();
+    }
+
+    /// Learns who is connected while nothing waits.
+    pub fn look_around(&mut self) {
+        self.connected.look_around(&mut self.sockets);
+    }
+}
+
+fn transport_of(protocol: Protocol) -> Option<Transport> {
+    match protocol {
+        Protocol::Tcp => Some(Transport::Tcp),
+        Protocol::Udp => Some(Transport::Udp),
+        Protocol::Sctp => Some(Transport::Sctp),
+        Protocol::Icmp | Protocol::Ip => None,
+    }
+}
+
+fn is_decoy(tcp: &PortSet, udp: &PortSet, protocol: Protocol, port: u16) -> bool {
+    match protocol {
+        Protocol::Tcp => tcp.contains(port),
+        Protocol::Udp => udp.contains(port),
+        Protocol::Sctp | Protocol::Icmp | Protocol::Ip => false,
+    }
+}
