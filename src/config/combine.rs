@@ -110,3 +110,72 @@ fn command_missing(loaded: &Loaded) -> Option<ConfigError> {
         format!("{key}=2 needs KILL_RUN_CMD; set it, or {key} to 0 or 1"),
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::build::tests::{bad, good};
+    use crate::config::{FOREVER, Flags, Overrides, parse};
+
+    fn with_flags(text: &str, tcp: Watch, udp: Watch) -> Result<Loaded, Vec<ConfigError>> {
+        let flags = Flags { tcp, udp, ..Flags::default() };
+        parse("conf", text.as_bytes(), &Overrides { flags, ..Overrides::default() })
+    }
+
+    #[test]
+    fn something_must_be_watched() {
+        assert_eq!(bad("").len(), 1);
+        assert!(bad("TCP_PORTS=\"\"")[0].starts_with("conf: there is no port to watch"));
+        assert!(bad("TCP_PORTS=\",\"")[0].contains("no port to watch"));
+        assert_eq!(bad("TCP_PORTS=\"x\"").len(), 1, "a list with a mistake is not an empty list");
+        good("DECOY_UDP_PORTS=53");
+    }
+
+    #[test]
+    fn classic_keys_imply_their_responses_in_portsentrys_order() {
+        use Response::{Command, HostsDeny, Iptables, Nftables, RunCommand};
+        let all = "TCP_PORTS=1\nKILL_ROUTE=\"/sbin/x $TARGET$\"\nKILL_HOSTS_DENY=\"ALL: $TARGET$\"\nKILL_RUN_CMD=\"x\"\n";
+        let order = |more: &str| good(&format!("{all}{more}")).config.block_with;
+        assert_eq!(order(""), [HostsDeny, Command, RunCommand]);
+        assert_eq!(order("KILL_RUN_CMD_FIRST=1"), [RunCommand, HostsDeny, Command]);
+        assert_eq!(order("BLOCK_WITH=nftables,command"), [Nftables, Command, HostsDeny, RunCommand]);
+        assert_eq!(good("TCP_PORTS=1\nKILL_RUN_CMD=x").config.block_with, [Nftables, RunCommand]);
+        let loaded = good("TCP_PORTS=1\nBLOCK_WITH=\"hosts_deny iptables\"");
+        assert_eq!(loaded.config.block_with, [HostsDeny, Iptables]);
+        assert_eq!(loaded.config.kill_hosts_deny.as_deref(), Some("ALL: $TARGET$"));
+    }
+
+    #[test]
+    fn a_block_that_could_not_be_made_is_refused() {
+        assert!(bad("TCP_PORTS=1\nKILL_ROUTE=\"/sbin/x\"")[0].contains("$TARGET$ is missing"));
+        assert!(
+            bad("TCP_PORTS=1\nBLOCK_WITH=command")[0]
+                .starts_with("conf:2:12: BLOCK_WITH: command needs KILL_ROUTE")
+        );
+        assert!(bad("TCP_PORTS=1\nBLOCK_WITH=run_command")[0].contains("not allowed here"));
+        assert!(bad("TCP_PORTS=1\nBLOCK_UDP=2")[0].starts_with("conf:2:11: BLOCK_UDP=2 needs KILL_RUN_CMD"));
+    }
+
+    #[test]
+    fn the_longest_block_follows_the_first_unless_both_are_set() {
+        assert_eq!(good("TCP_PORTS=1\nBLOCK_TIME=-1").config.block_time_max, FOREVER);
+        assert_eq!(good("TCP_PORTS=1\nBLOCK_TIME=2w").config.block_time_max, 1_209_600);
+        assert!(
+            bad("TCP_PORTS=1\nBLOCK_TIME=2h\nBLOCK_TIME_MAX=1h")[0]
+                .starts_with("conf:3:16: BLOCK_TIME_MAX is less")
+        );
+    }
+
+    #[test]
+    fn a_flag_of_1_2_watches_its_protocol_alone() {
+        let text =
+            "TCP_PORTS=1\nUDP_PORTS=2\nDECOY_UDP_PORTS=3\nADVANCED_PORTS_TCP=10\nADVANCED_EXCLUDE_TCP=2-8";
+        let loaded = with_flags(text, Watch::Advanced, Watch::Nothing).unwrap();
+        assert_eq!(loaded.config.tcp_ports.to_string(), "1,9");
+        assert!(loaded.config.udp_ports.is_empty() && loaded.config.decoy_udp_ports.is_empty());
+        let loaded = with_flags("UDP_PORTS=2", Watch::Nothing, Watch::Advanced).unwrap();
+        assert_eq!(loaded.config.udp_ports.to_string(), "1-1023");
+        let errors = with_flags("UDP_PORTS=2", Watch::Listed, Watch::Nothing).unwrap_err();
+        assert!(errors[0].to_string().contains("set TCP_PORTS or DECOY_TCP_PORTS"));
+    }
+}

@@ -1,0 +1,101 @@
+//! The files: the configuration and the ignore file it names, read whole and once.
+//!
+//! Runs in the sensor and the command line. Must never wait for whoever might write into one, nor read on for ever.
+#![forbid(unsafe_code)]
+
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+
+use super::{Loaded, Overrides, build, outcome};
+use crate::config::error::{ConfigError, Origin};
+use crate::config::ignore::parse_ignore;
+
+/// open(2)'s flags for both files as they reach the kernel.
+pub const OPEN_FLAGS: i32 = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_CLOEXEC;
+
+/// Longest file that is read, bytes: far above any real one, far below what would hurt.
+const LONGEST_FILE: u64 = 1 << 20;
+
+/// Reads the configuration file at `path` and the ignore file it names. Every error of both is returned at once.
+pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, Vec<ConfigError>> {
+    let name = path.display().to_string();
+    let bytes = read(path).map_err(|reason| {
+        let message = format!("cannot read the configuration: {reason}; name another file with -c FILE");
+        vec![ConfigError::new(Origin::WholeFile(name.clone()), message)]
+    })?;
+    let (mut loaded, mut errors) = build(&name, &bytes, overrides);
+    match ignore_file(&loaded) {
+        Ok(networks) => loaded.ignored = networks,
+        Err(more) => errors.extend(more),
+    }
+    outcome(loaded, errors)
+}
+
+/// CONTROL_SOCKET of the file at `path`, whatever else is wrong with it: an operator who must lift a block now is not
+/// told to mend the file first. The default where the file or the key cannot be read.
+pub fn control_socket(path: &Path) -> PathBuf {
+    let bytes = read(path).unwrap_or_default();
+    build(&path.display().to_string(), &bytes, &Overrides::default()).0.config.control_socket
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = file.map_err(|error| error.to_string())?;
+    // Whoever writes into it may never come, and a reload must not wait.
+    if file.metadata().is_ok_and(|facts| facts.file_type().is_fifo()) {
+        return Err("it is a pipe".into());
+    }
+    file.take(LONGEST_FILE + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    match bytes.len() as u64 > LONGEST_FILE {
+        true => Err(format!("it is longer than {LONGEST_FILE} bytes")),
+        false => Ok(bytes),
+    }
+}
+
+fn ignore_file(loaded: &Loaded) -> Result<Vec<IpNet>, Vec<ConfigError>> {
+    let Some(path) = &loaded.config.ignore_file else {
+        return Ok(Vec::new());
+    };
+    let bytes = read(path).map_err(|reason| {
+        let what =
+            format!("cannot read IGNORE_FILE {}: {reason}; create it (it may be empty)", path.display());
+        let message = format!("{what}, make it readable, or take the key out");
+        vec![ConfigError::new(loaded.origin("IGNORE_FILE"), message)]
+    })?;
+    parse_ignore(&path.display().to_string(), &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_missing_ignore_file_is_an_error_that_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let (conf, ignore) = (folder.path().join("conf"), folder.path().join("ignore"));
+        std::fs::write(&conf, format!("TCP_PORTS=1\nIGNORE_FILE={}", ignore.display())).unwrap();
+        let errors = load(&conf, &Overrides::default()).unwrap_err();
+        assert!(errors[0].to_string().contains(":2:13: cannot read IGNORE_FILE"), "{}", errors[0]);
+        assert!(errors[0].message.contains("create it"));
+        std::fs::write(&ignore, "10.0.0.1/8\n::1 # me").unwrap();
+        assert_eq!(load(&conf, &Overrides::default()).unwrap().ignored.len(), 2);
+        std::fs::write(&ignore, "10.0.0.1/8\nme").unwrap();
+        assert!(load(&conf, &Overrides::default()).unwrap_err()[0].to_string().contains("ignore:2:1: "));
+        assert!(load(&ignore.join("x"), &Overrides::default()).unwrap_err()[0].message.contains("-c FILE"));
+    }
+
+    #[test]
+    fn the_control_socket_is_found_in_a_file_full_of_mistakes() {
+        let folder = tempfile::tempdir().unwrap();
+        let conf = folder.path().join("conf");
+        std::fs::write(&conf, "TCP_PORTS=0\nCONTROL_SOCKET=/run/x\nK").unwrap();
+        assert_eq!(control_socket(&conf), Path::new("/run/x"));
+        assert_eq!(control_socket(&folder.path().join("none")), Config::default().control_socket);
+    }
+}
