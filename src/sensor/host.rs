@@ -13,9 +13,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub(crate) use self::neighbours::one_by_one;
-use super::attention;
 use super::connected::Connected;
-use super::filter::{self, Interest};
+use super::filter::Interest;
 use super::never_block;
 use super::responder::Responder;
 use super::ring::{RingControl, RingError};
@@ -43,6 +42,8 @@ pub struct Host {
     /// Services came or went that the rings' filter does not know of; when it was set last, milliseconds of uptime.
     filter_is_stale: bool,
     filter_set: u64,
+    /// The kernel did not take the last filter: some rings may go by an older one.
+    filter_refused: bool,
 }
 
 /// Why changes around us could not be followed.
@@ -84,6 +85,7 @@ impl Host {
             rings: None,
             filter_is_stale: false,
             filter_set: 0,
+            filter_refused: false,
         })
     }
 
@@ -143,9 +145,7 @@ impl Host {
         self.configured_never.extend(new);
         responder.watch = Arc::new(watch);
         self.pass_on(responder, shared);
-        let Some((rings, interest)) = self.rings.as_mut() else { return Ok(()) };
-        *interest = attention::turned(interest, &responder.watch, &shared.in_use);
-        rings.set_filter(&filter::compile(interest))
+        self.watch_ports(&responder.watch, &shared.in_use)
     }
 
     fn pass_on(&self, responder: &mut Responder, shared: &Shared) {

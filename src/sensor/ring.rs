@@ -235,6 +235,12 @@ fn patient(result: nix::Result<i32>) -> io::Result<i32> {
 }
 
 impl RingControl {
+    /// Of this one descriptor, ring or not.
+    #[cfg(test)]
+    pub(super) fn over(socket: OwnedFd) -> RingControl {
+        RingControl { sockets: vec![socket], counters: Arc::default() }
+    }
+
     /// Replaces the filter of every ring. Packets already in a ring stay.
     pub fn set_filter(&self, program: &Program) -> Result<(), RingError> {
         let attached = self.sockets.iter().try_for_each(|socket| attach(socket.as_fd(), program));

@@ -99,7 +99,11 @@ impl EventLoop {
                 match turned {
                     Ok(true) => self.set_traps(),
                     Ok(false) => {}
-                    Err(error) => self.reporter.error(now, &error.to_string()),
+                    Err(error) => {
+                        // What the rings see is no reason to leave a trap where a service came.
+                        self.set_traps();
+                        self.reporter.error(now, &error.to_string());
+                    }
                 }
                 true
             }

@@ -41,34 +41,98 @@ impl Host {
         let Interfaces::Named(names) = &self.interfaces else { return Ok(()) };
         let links = self.surroundings.links().filter(|link| names.contains(&link.name));
         let present = Watched::Indexes(links.map(|link| link.index).collect());
-        let Some((rings, interest)) =
-            self.rings.as_mut().filter(|(_, interest)| interest.interfaces != present)
+        let Some((_, interest)) = self.rings.as_mut().filter(|(_, interest)| interest.interfaces != present)
         else {
             return Ok(());
         };
         interest.interfaces = present;
-        rings.set_filter(&filter::compile(interest))
+        self.set_filter()
+    }
+
+    /// A new configuration's ports.
+    pub(super) fn watch_ports(&mut self, watch: &Watch, in_use: &PortsInUse) -> Result<(), RingError> {
+        let Some((_, interest)) = &mut self.rings else { return Ok(()) };
+        *interest = attention::turned(interest, watch, in_use);
+        self.set_filter()
+    }
+
+    fn set_filter(&mut self) -> Result<(), RingError> {
+        let Some((rings, interest)) = &self.rings else { return Ok(()) };
+        let set = rings.set_filter(&filter::compile(interest));
+        self.filter_refused = set.is_err();
+        set
     }
 
     /// Turns the rings' attention away from ports in use, and back to those that are not. Returns whether it was time
-    /// to: services came or went.
+    /// to: services came or went, or the kernel did not take the last filter.
     ///
     /// # Errors
-    /// The kernel takes no new filter.
+    /// The kernel takes no new filter; it is asked again in its time.
     pub fn turn_attention(
         &mut self,
         watch: &Watch,
         in_use: &PortsInUse,
         uptime: u64,
     ) -> Result<bool, RingError> {
-        let is_due = self.filter_is_stale && uptime.saturating_sub(self.filter_set) >= REFILTER;
-        let Some((rings, interest)) = self.rings.as_mut().filter(|_| is_due) else { return Ok(false) };
+        let is_stale = self.filter_is_stale || self.filter_refused;
+        let is_due = is_stale && uptime.saturating_sub(self.filter_set) >= REFILTER;
+        let Some((_, interest)) = self.rings.as_mut().filter(|_| is_due) else { return Ok(false) };
         (self.filter_is_stale, self.filter_set) = (false, uptime);
         let turned = attention::turned(interest, watch, in_use);
-        if turned != *interest {
+        if turned != *interest || self.filter_refused {
             *interest = turned;
-            rings.set_filter(&filter::compile(interest))?;
+            self.set_filter()?;
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::net::UdpSocket;
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+    use crate::config::{PortSet, parse};
+    use crate::sensor::host::Known;
+    use crate::sensor::terms;
+
+    fn host() -> Host {
+        let known = Known {
+            configured_never: Vec::new(),
+            interfaces: Interfaces::AllButLoopback,
+            ignore_services: false,
+        };
+        Host::open(known).unwrap()
+    }
+
+    fn watch(ports: &str) -> Watch {
+        let loaded = parse("a", format!("TCP_PORTS=\"{ports}\"").as_bytes(), &Default::default()).unwrap();
+        terms::watch(&loaded.config, (PortSet::new(), PortSet::new()))
+    }
+
+    /// Any socket takes a filter, and nothing else does.
+    fn refusing() -> RingControl {
+        RingControl::over(OwnedFd::from(File::open("/dev/null").unwrap()))
+    }
+
+    fn taking() -> RingControl {
+        RingControl::over(OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap()))
+    }
+
+    #[test]
+    fn a_filter_that_the_kernel_refused_is_tried_again_until_it_is_taken() {
+        let (mut host, in_use) = (host(), PortsInUse::new(false));
+        host.set_rings(refusing(), Interest::default());
+        host.watch_ports(&watch("23"), &in_use).unwrap_err();
+        let turn = |host: &mut Host, uptime| host.turn_attention(&watch("23"), &in_use, uptime);
+        turn(&mut host, REFILTER).unwrap_err();
+        assert!(!turn(&mut host, 2 * REFILTER - 1).unwrap(), "not before its time");
+        turn(&mut host, 2 * REFILTER).unwrap_err();
+        let (_, interest) = host.rings.take().unwrap();
+        host.set_rings(taking(), interest);
+        assert!(turn(&mut host, 3 * REFILTER).unwrap());
+        assert!(!turn(&mut host, 4 * REFILTER).unwrap(), "nothing is left to do");
     }
 }
