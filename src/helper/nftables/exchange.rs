@@ -1,0 +1,76 @@
+//! What is said to nf_tables and what it answers: batches, dumps, and what an error means. Helper.
+//!
+//! Never says that a batch came true before the kernel has acknowledged it.
+#![forbid(unsafe_code)]
+
+use std::io;
+
+use super::{Nftables, NftablesError, Result};
+use crate::helper::ruleset::TABLE;
+use crate::netlink::nftables::batch::{self, MAKE_A_RULE};
+use crate::netlink::nftables::{self, Command, Kind};
+use crate::netlink::socket::refused;
+use crate::netlink::{Encoder, Message};
+
+impl Nftables {
+    /// EPERM without the right; EINVAL from a netlink without nf_tables.
+    pub(super) fn ask_generation(&mut self) -> Result<()> {
+        let step = "ask for the ruleset's generation";
+        let answer = self.socket.request(Kind::GetGeneration.number(), 0, nftables::family_header);
+        answer.map_err(|source| match source.raw_os_error() {
+            Some(libc::EINVAL) => {
+                NftablesError::Unsupported { step, source, feature: "nf_tables (CONFIG_NF_TABLES)" }
+            }
+            _ => NftablesError::new(step, source),
+        })
+    }
+
+    pub(super) fn dump<T>(
+        &mut self,
+        step: &'static str,
+        kind: Kind,
+        fill: impl Fn(&mut Encoder),
+        decode: impl Fn(&Message<'_>, &mut Vec<T>),
+    ) -> Result<Vec<T>> {
+        let list = self.socket.dump(kind.number(), fill, decode);
+        list.map_err(|source| self.explain(step, source))
+    }
+
+    /// Sends one batch. `Ok` means that the kernel has committed it.
+    pub(super) fn apply(&mut self, commands: &[Command]) -> Result<()> {
+        if commands.is_empty() {
+            return Ok(());
+        }
+        self.commit(commands).map_err(|(step, source)| self.explain(step, source))
+    }
+
+    fn commit(&mut self, commands: &[Command]) -> std::result::Result<(), (&'static str, io::Error)> {
+        let numbers = batch::sequence_numbers(commands);
+        let first = self.socket.reserve(numbers);
+        let last = first.wrapping_add(numbers).wrapping_sub(1);
+        self.socket.send(batch::encode(commands, TABLE, first)).map_err(|error| ("send a batch", error))?;
+        let mut failed = "commit a batch";
+        // An error ends it, whichever command it is about; without one, the last command's acknowledgement does.
+        let settle = |message: &Message<'_>| {
+            let number = message.sequence.wrapping_sub(first).checked_sub(1);
+            let command = number.and_then(|number| commands.get(usize::try_from(number).ok()?));
+            failed = command.map_or(failed, Command::describe);
+            message.errno().map(refused)
+        };
+        self.socket.answers(first, last, settle).map_err(|error| (failed, error))
+    }
+
+    /// ENOENT has many reasons: no such element, no table, or a rule with an expression that the kernel does not know.
+    fn explain(&mut self, step: &'static str, source: io::Error) -> NftablesError {
+        if source.raw_os_error() != Some(libc::ENOENT) {
+            return NftablesError::new(step, source);
+        }
+        if step == MAKE_A_RULE {
+            return NftablesError::Unsupported { step, source, feature: "nf_tables' basic expressions" };
+        }
+        match self.is_installed() {
+            Ok(false) => NftablesError::TableGone { step },
+            Ok(true) | Err(_) => NftablesError::new(step, source),
+        }
+    }
+}
