@@ -5,85 +5,34 @@
 //! Never follows a link, never trusts what it reads: a foreign line is reported, a torn last one dropped.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+mod error;
+mod file;
+mod line;
+mod read;
+#[cfg(test)]
+mod samples;
+
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
 
-use super::authorise::{WIDEST_V4, WIDEST_V6};
-use super::escalation::{Block, LONGEST, MAX_OFFENDERS};
-use super::record::Record;
+pub use error::LedgerError;
+pub use read::Loaded;
+
+use self::error::io_error;
+use super::escalation::Block;
 use crate::protocol::Responses;
-use crate::protocol::settings::{LEDGER, MOST_BLOCKS};
+use crate::protocol::settings::LEDGER;
 
 const NEW_NAME: &str = "ledger.new";
-/// Longest line that is read; our longest is about 130 bytes.
-const MAX_LINE: usize = 256;
 /// Lines beyond twice the live ones before the file is written anew.
 const SLACK: usize = 256;
-/// Lines of the longest file of ours: of the blocks that there may be with any setting, as MAX_BLOCKS may have been
-/// lowered since, and the offenders that are remembered.
-const MOST_LINES: usize = SLACK + 2 * (MOST_BLOCKS as usize + MAX_OFFENDERS);
-/// Longest file that is read, bytes. A sparse file of any size costs whoever plants it nothing, and the next start its
-/// time limit.
-const LONGEST_FILE: u64 = (MOST_LINES * MAX_LINE) as u64;
 /// Bytes that wait to be appended before the file is rather written anew.
 const MOST_PENDING: usize = 1 << 20;
 /// After a failed write the next try is this much later, milliseconds.
 const RETRY: u64 = 10_000;
-
-/// Why the ledger cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    /// The system refused.
-    #[error("cannot {doing} {path:?}: {error}; STATE_DIR must be a folder that the helper may write")]
-    Io {
-        /// What was tried.
-        doing: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// Something that we did not make lies there.
-    #[error("{path:?} is {what}: move it away, it may have been planted")]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: &'static str,
-    },
-}
-
-/// A line of the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    target: IpNet,
-    since: u64,
-    until: u64,
-    offence: u16,
-    /// Absent in ledgers of builds that knew nftables alone.
-    #[serde(default, skip_serializing_if = "Responses::is_empty")]
-    with: Responses,
-}
-
-/// What the file held.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Loaded {
-    /// The last word on each target, not yet held against the clock.
-    pub entries: BTreeMap<IpNet, Block>,
-    /// Lines read.
-    pub lines: usize,
-    /// Lines that are not ours.
-    pub foreign: usize,
-    /// The last line was cut off.
-    pub torn: bool,
-}
 
 /// The open ledger.
 pub struct Ledger {
@@ -99,14 +48,8 @@ impl Ledger {
     /// Opens or creates the ledger in `folder` and reads it.
     pub fn open(folder: &Path) -> Result<(Ledger, Loaded), LedgerError> {
         let path = folder.join(LEDGER);
-        let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true).mode(0o600);
-        // O_NONBLOCK: a planted FIFO must not hold us before it is seen for what it is.
-        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-        let file = options.open(&path).map_err(|error| opening(&path, error))?;
-        check_owner(&path, &file)?;
-        let input = BufReader::new((&file).take(LONGEST_FILE));
-        let loaded = read(input, MOST_LINES).map_err(io_error("read", &path))?;
+        let file = file::open(&path)?;
+        let loaded = read::load(&file).map_err(io_error("read", &path))?;
         // A torn or foreign line must not get ours appended to it.
         let broken = (loaded.torn || loaded.foreign > 0).then_some(0);
         let lines = loaded.lines;
@@ -119,10 +62,7 @@ impl Ledger {
         if self.broken.is_some() {
             return;
         }
-        let Block { since, until, offence, with } = block;
-        let line = Line { target, since, until, offence, with };
-        if serde_json::to_writer(&mut self.pending, &line).is_ok() {
-            self.pending.push(b'\n');
+        if line::write(&mut self.pending, target, block).is_ok() {
             self.lines = self.lines.saturating_add(1);
         }
         if self.pending.len() > MOST_PENDING {
@@ -173,7 +113,7 @@ impl Ledger {
 
     fn rewrite(&mut self, entries: impl Iterator<Item = (IpNet, Block)>) -> Result<(), LedgerError> {
         let (path, fresh) = (self.folder.join(LEDGER), self.folder.join(NEW_NAME));
-        let (file, lines) = write_new(&fresh, entries).map_err(io_error("write", &fresh))?;
+        let (file, lines) = file::write_new(&fresh, entries).map_err(io_error("write", &fresh))?;
         fs::rename(&fresh, &path).map_err(io_error("rename into place", &fresh))?;
         self.file = file;
         self.lines = lines;
@@ -182,124 +122,17 @@ impl Ledger {
     }
 }
 
-fn write_new(path: &Path, entries: impl Iterator<Item = (IpNet, Block)>) -> io::Result<(File, usize)> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    // create_new: O_EXCL follows no link either.
-    options.append(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    let mut out = BufWriter::new(options.open(path)?);
-    let mut lines = 0;
-    for (target, Block { since, until, offence, with }) in entries {
-        serde_json::to_writer(&mut out, &Line { target, since, until, offence, with })?;
-        out.write_all(b"\n")?;
-        lines += 1;
-    }
-    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()?;
-    Ok((file, lines))
-}
-
-fn opening(path: &Path, error: io::Error) -> LedgerError {
-    match error.raw_os_error() {
-        Some(libc::ELOOP) => LedgerError::Foreign { path: path.to_owned(), what: "a symbolic link" },
-        _ => io_error("open", path)(error),
-    }
-}
-
-fn io_error<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> LedgerError + use<'a> {
-    move |error| LedgerError::Io { doing, path: path.to_owned(), error }
-}
-
-/// A ledger that others could write would let them choose who is blocked.
-fn check_owner(path: &Path, file: &File) -> Result<(), LedgerError> {
-    let facts = file.metadata().map_err(io_error("examine", path))?;
-    let own = nix::unistd::geteuid().as_raw();
-    let what = match facts.mode() & 0o022 {
-        _ if !facts.is_file() => "not a regular file",
-        _ if facts.uid() != own && facts.uid() != 0 => "owned by another user",
-        0 => return Ok(()),
-        _ => "writable for others",
-    };
-    Err(LedgerError::Foreign { path: path.to_owned(), what })
-}
-
-/// Reads any bytes, and keeps at most `room` targets. Where there are more, the half whose blocks end last goes on: what
-/// is in force stands among the last lines, after many whose blocks the kernel has ended without a word here.
-fn read(mut input: impl BufRead, room: usize) -> io::Result<Loaded> {
-    let (mut loaded, mut line) = (Loaded::default(), Vec::with_capacity(MAX_LINE));
-    while let Some(ending) = next_line(&mut input, &mut line)? {
-        loaded.lines = loaded.lines.saturating_add(1);
-        match parse(&line).filter(|_| ending == Ending::Whole) {
-            Some(known) if known.offence == 0 => {
-                loaded.entries.remove(&known.target);
-            }
-            Some(Line { target, since, until, offence, with }) => {
-                loaded.entries.insert(target, Block { since, until, offence, with });
-                if loaded.entries.len() > room {
-                    loaded.entries = last(std::mem::take(&mut loaded.entries), room / 2);
-                }
-            }
-            None if ending == Ending::Torn => loaded.torn = true,
-            None => loaded.foreign = loaded.foreign.saturating_add(1),
-        }
-    }
-    Ok(loaded)
-}
-
-/// Those that end last.
-fn last(entries: BTreeMap<IpNet, Block>, room: usize) -> BTreeMap<IpNet, Block> {
-    let mut record: Record = entries.into_iter().collect();
-    record.keep_last(room).for_each(drop);
-    record.into_blocks()
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    Whole,
-    TooLong,
-    Torn,
-}
-
-/// The next line, without its end; of one that is too long, the beginning.
-fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option<Ending>> {
-    line.clear();
-    input.by_ref().take(MAX_LINE as u64 + 1).read_until(b'\n', line)?;
-    Ok(match line.pop_if(|last| *last == b'\n') {
-        Some(_) => Some(Ending::Whole),
-        None if line.is_empty() => None,
-        None if line.len() <= MAX_LINE => Some(Ending::Torn),
-        None => {
-            input.skip_until(b'\n')?;
-            Some(Ending::TooLong)
-        }
-    })
-}
-
-fn parse(line: &[u8]) -> Option<Line> {
-    let line: Line = serde_json::from_slice(line).ok()?;
-    let widest = if line.target.addr().is_ipv4() { WIDEST_V4 } else { WIDEST_V6 };
-    let length = line.until.checked_sub(line.since)?;
-    let sound = line.target == line.target.trunc() && line.target.prefix_len() >= widest && length <= LONGEST;
-    sound.then_some(line)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::fs::OpenOptions;
     use std::os::unix::fs::PermissionsExt;
 
-    use proptest::prelude::*;
-
+    use super::samples::{block, record};
     use super::*;
 
     fn net(text: &str) -> IpNet {
         text.parse().unwrap()
-    }
-
-    fn block(offence: u16) -> Block {
-        Block { since: 1_700_000_000_000, until: 1_700_000_060_000, offence, with: Responses::NONE }
     }
 
     fn reread(folder: &Path) -> Loaded {
@@ -350,51 +183,6 @@ mod tests {
     }
 
     #[test]
-    fn foreign_lines_are_counted_and_do_no_harm() {
-        let text = concat!(
-            "{\"target\":\"192.0.2.1/32\",\"since\":0,\"until\":5,\"offence\":1}\n",
-            "{\"target\":\"0.0.0.0/0\",\"since\":0,\"until\":5,\"offence\":1}\n",
-            "{\"target\":\"192.0.2.1/24\",\"since\":0,\"until\":5,\"offence\":1}\n",
-            "{\"target\":\"192.0.2.9/32\",\"since\":9,\"until\":5,\"offence\":1}\n",
-            "{\"target\":\"192.0.2.9/32\",\"since\":0,\"until\":18446744073709551615,\"offence\":1}\n",
-            "\n",
-            "rm -rf /\n",
-        );
-        let loaded = read(text.as_bytes(), 1_000).unwrap();
-        assert_eq!((loaded.entries.len(), loaded.foreign, loaded.torn), (1, 6, false));
-    }
-
-    /// Targets by number, each with a block that ends later than those before.
-    fn record(targets: std::ops::Range<u32>) -> impl Iterator<Item = (IpNet, Block)> {
-        let of = |at: u32| IpNet::from(std::net::IpAddr::from((0x0b00_0000 + at).to_be_bytes()));
-        targets.map(move |at| (of(at), Block { until: block(1).until + u64::from(at), ..block(1) }))
-    }
-
-    #[test]
-    fn of_more_targets_than_there_is_room_for_those_that_end_last_are_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        for count in [11, 70] {
-            let path = folder.path().join(LEDGER);
-            write_new(&path, record(0..count)).unwrap();
-            let loaded = read(fs::read(&path).unwrap().as_slice(), 10).unwrap();
-            let kept = u32::try_from(loaded.entries.len()).unwrap();
-            assert!((5..=10).contains(&kept));
-            assert_eq!(loaded.entries, record(count - kept..count).collect());
-            assert_eq!((loaded.lines, loaded.foreign), (count as usize, 0));
-        }
-    }
-
-    #[test]
-    fn a_file_from_before_max_blocks_was_lowered_is_read_to_its_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let count = u32::try_from(2 * MAX_OFFENDERS).unwrap();
-        write_new(&folder.path().join(LEDGER), record(0..count)).unwrap();
-        let loaded = reread(folder.path());
-        assert_eq!((loaded.entries.len(), loaded.foreign), (2 * MAX_OFFENDERS, 0));
-        assert!(MOST_LINES > 2 * MOST_BLOCKS as usize);
-    }
-
-    #[test]
     fn however_much_is_noted_at_once_little_waits_and_the_record_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let (mut ledger, _) = Ledger::open(folder.path()).unwrap();
@@ -404,13 +192,6 @@ mod tests {
         }
         ledger.commit(record(0..30_000), 30_000, 0).unwrap();
         assert_eq!(reread(folder.path()).entries, record(0..30_000).collect());
-    }
-
-    #[test]
-    fn a_line_without_end_is_not_kept_in_memory() {
-        let (mut line, mut input) = (Vec::new(), BufReader::new(io::repeat(b'a').take(1 << 22)));
-        assert!(next_line(&mut input, &mut line).unwrap() == Some(Ending::TooLong));
-        assert!(line.capacity() <= 2 * MAX_LINE);
     }
 
     #[test]
@@ -444,24 +225,6 @@ mod tests {
     }
 
     #[test]
-    fn links_pipes_and_files_of_others_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(LEDGER);
-        let refused = |what: &str| {
-            let error = Ledger::open(folder.path()).err().unwrap().to_string();
-            assert!(error.contains(what), "{error}");
-            fs::remove_file(&path).unwrap();
-        };
-        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
-        refused("symbolic link");
-        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        refused("not a regular file");
-        fs::write(&path, "").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
-        refused("writable for others");
-    }
-
-    #[test]
     fn a_planted_temporary_link_is_replaced_and_its_target_untouched() {
         let folder = tempfile::tempdir().unwrap();
         let victim = folder.path().join("victim");
@@ -486,29 +249,5 @@ mod tests {
         assert_eq!(reread(folder.path()).entries.len(), 0);
         assert!(ledger.commit(record.into_iter(), record.len(), 5 + RETRY).is_ok());
         assert_eq!(reread(folder.path()).entries.len(), 1);
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
-            let loaded = read(bytes.as_slice(), 1_000).unwrap();
-            let ends = bytes.iter().filter(|&&byte| byte == b'\n').count();
-            prop_assert_eq!(loaded.lines, ends + usize::from(bytes.last().is_some_and(|&byte| byte != b'\n')));
-        }
-
-        #[test]
-        fn a_file_cut_anywhere_gives_a_prefix_of_its_lines(cut in 0usize..400) {
-            let whole: Vec<u8> = (1u8..=4).flat_map(|at| {
-                let target = IpNet::from(std::net::IpAddr::from([192, 0, 2, at]));
-                let Block { since, until, offence, with } = block(1);
-                let mut line = serde_json::to_vec(&Line { target, since, until, offence, with }).unwrap();
-                line.push(b'\n');
-                line
-            }).collect();
-            let part = &whole[..cut.min(whole.len())];
-            let loaded = read(part, 1_000).unwrap();
-            prop_assert_eq!(loaded.entries.len(), part.iter().filter(|&&byte| byte == b'\n').count());
-            prop_assert_eq!(loaded.foreign, 0);
-        }
     }
 }
