@@ -104,7 +104,7 @@ impl Fault {
         })
     }
 
-    /// The errno that says it best, for [`Outcome::Failed`].
+    /// The errno that says it best, for [`Outcome::Failed`](super::Outcome::Failed).
     pub fn errno(self) -> i32 {
         match self {
             Fault::Errno(errno) => errno,
