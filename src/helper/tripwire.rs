@@ -15,7 +15,6 @@ use crate::netlink::nftables::expression::{META_INPUT_NAME, META_TRANSPORT};
 use crate::netlink::nftables::{
     Command, Comparison, Element, Elements, Expression, Family, Key, Set, Verdict,
 };
-use crate::packet::TcpFlags;
 use crate::protocol::traps::FIRST_EPHEMERAL;
 use crate::protocol::{Datagrams, Page, Terms};
 
@@ -42,10 +41,10 @@ const TCP_TRAPS: &str = "traps_tcp";
 const UDP_TRAPS: &str = "traps_udp";
 const WATCHED: &str = "watched";
 
-const FIN: u8 = TcpFlags::FIN;
-const SYN: u8 = TcpFlags::SYN;
-const RST: u8 = TcpFlags::RST;
-const ACK: u8 = TcpFlags::ACK;
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
 /// Answers come from ports below (RFC 6335 §6, the system ports): to a question whose socket is closed again, perhaps.
 const FIRST_CLIENT_PORT: u16 = 1024;
 

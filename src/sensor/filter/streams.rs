@@ -37,15 +37,18 @@ impl Writer {
         self.about(libc::SKF_AD_PROTOCOL, four)
     }
 
-    /// A TCP segment with ACK, without SYN, and with a payload: no probe, whichever way it goes.
+    /// A TCP segment with ACK and without SYN: no probe if this host sends it, nor if it comes with a payload.
     fn segment(&mut self, layout: &Layout, whole: Mark) -> Mark {
-        let flags = self.assembler.test(code::IF_EQUAL, ACK, self.reject, whole);
+        let outgoing = u32::from(libc::PACKET_OUTGOING);
+        let way = self.assembler.test(code::IF_EQUAL, outgoing, self.reject, whole);
+        let way = self.about(libc::SKF_AD_PKTTYPE, way);
+        let (length, with_payload) = layout.length;
+        let long = self.assembler.test(code::IF_AT_LEAST, with_payload, self.reject, way);
+        let long = self.assembler.operation(code::LOAD_HALF, length, long);
+        let flags = self.assembler.test(code::IF_EQUAL, ACK, long, whole);
         let flags = self.assembler.operation(code::AND, SYN | ACK, flags);
         let flags = self.assembler.operation(code::LOAD_BYTE, layout.flags, flags);
         let tcp = self.assembler.test(code::IF_EQUAL, TCP, flags, whole);
-        let tcp = self.assembler.operation(code::LOAD_BYTE, layout.protocol, tcp);
-        let (length, with_payload) = layout.length;
-        let long = self.assembler.test(code::IF_AT_LEAST, with_payload, tcp, whole);
-        self.assembler.operation(code::LOAD_HALF, length, long)
+        self.assembler.operation(code::LOAD_BYTE, layout.protocol, tcp)
     }
 }
