@@ -101,8 +101,8 @@ fn forge(attacker: &Host, victim: &Host) {
 }
 
 /// A connection from a host to an echo service on the target, and the target's end of it.
-fn connection(lab: &Lab, host: &Host, bound_to: &str) -> (TcpStream, TcpStream) {
-    let listener = inside(&lab.target(), || TcpListener::bind(bound_to).unwrap());
+fn connection(lab: &Lab, host: &Host) -> (TcpStream, TcpStream) {
+    let listener = inside(&lab.target(), || TcpListener::bind("0.0.0.0:4000").unwrap());
     let to = SocketAddr::new(host.target(false), listener.local_addr().unwrap().port());
     let client = inside(&host.netns, || TcpStream::connect_timeout(&to, PATIENCE).unwrap());
     client.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -127,7 +127,7 @@ fn forged_packets_cut_no_connection(tells_each_probe: bool) {
     }
     let mut daemon = setup.start();
     eventually("the traps are set", PATIENCE, || !traps(&lab, "traps_tcp").is_empty());
-    let (mut client, mut server) = connection(&lab, owner, "0.0.0.0:4000");
+    let (mut client, mut server) = connection(&lab, owner);
     let dropped = || dropped_in_tripped(&lab);
     for round in 0..5 {
         forge(attacker, owner);
@@ -189,7 +189,7 @@ fn whom_the_sensor_says_nothing_about_is_not_shut_out_again_and_again() {
         let _service = Service::start(&lab.target(), SERVICE);
         let mut daemon = armed(&lab, CONFIG);
         let (source, target) = (owner.v4.to_string(), owner.target_v4.to_string());
-        let (_client, _server) = connection(&lab, owner, "0.0.0.0:4000");
+        let (_client, _server) = connection(&lab, owner);
         let forged = [&["-S", "-p", "111", "-a", &source], silent, &[&target]].concat();
         attacker.hping3(&[&["-c", "1"], &forged[..]].concat());
         daemon.catch_up();
@@ -205,26 +205,41 @@ fn whom_the_sensor_says_nothing_about_is_not_shut_out_again_and_again() {
 #[test]
 fn a_stray_packet_of_a_connection_trips_nobody_and_impossible_flags_do() {
     for (flags, trips) in [
-        ("-A", false),
-        ("-R", false),
-        ("-SA", false),
-        ("-FA", false),
-        ("-F", true),
-        ("-FPU", true),
-        ("-SF", true),
+        (&["-A"][..], false),
+        (&["-R"], false),
+        (&["-S", "-A"], false),
+        (&["-F", "-A"], false),
+        // Torn before its flags.
+        (&["-A", "-f", "-m", "8", "-d", "20"], false),
+        (&["-F"], true),
+        (&["-F", "-P", "-U"], true),
+        (&["-S", "-F"], true),
     ] {
         let lab = Lab::new(1);
         let host = lab.peer(0);
         let mut daemon = armed(&lab, CONFIG);
-        let each: Vec<String> = flags.chars().skip(1).map(|flag| format!("-{flag}")).collect();
-        let mut arguments: Vec<&str> = each.iter().map(String::as_str).collect();
-        arguments.extend(["-p", "111"]);
-        send(host, &arguments);
+        send(host, &[flags, &["-p", "111"]].concat());
         daemon.catch_up();
-        assert_eq!(!traps(&lab, "trip4").is_empty(), trips, "{flags}");
+        assert_eq!(!traps(&lab, "trip4").is_empty(), trips, "{flags:?}");
         let block = daemon.seen.iter().find(|event| event["event_type"] == "block");
-        assert_eq!(block.is_some(), trips, "{flags}: the sensor agrees");
+        assert_eq!(block.is_some(), trips, "{flags:?}: the sensor agrees");
     }
+}
+
+#[test]
+fn a_network_that_is_blocked_beside_the_tripwire_is_shut_out_with_its_connections() {
+    let lab = Lab::new(1);
+    let host = lab.peer(0);
+    let daemon = armed(&lab, CONFIG);
+    let (mut client, mut server) = connection(&lab, host);
+    let network = format!("{}/31", host.v4);
+    assert!(daemon.client(&["block", &network]).status.success());
+    client.write_all(b"hello").unwrap();
+    server.set_read_timeout(Some(SHORT)).unwrap();
+    assert!(server.read(&mut [0; 5]).is_err(), "{}", lab.nft_table());
+    assert!(daemon.client(&["unblock", &network]).status.success());
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    server.read_exact(&mut [0; 5]).expect("TCP sends it again");
 }
 
 #[test]

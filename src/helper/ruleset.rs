@@ -332,7 +332,9 @@ mod tests {
         commands.extend(tripwire.make());
         let mut rules: BTreeMap<&str, Vec<Vec<Expression>>> = BTreeMap::new();
         for command in commands {
-            if let Command::NewRule(chain, rule) | Command::InsertRule(chain, rule) = command {
+            if let Command::InsertRule(chain, rule) = command {
+                rules.entry(chain).or_default().insert(0, rule);
+            } else if let Command::NewRule(chain, rule) = command {
                 rules.entry(chain).or_default().push(rule);
             }
         }

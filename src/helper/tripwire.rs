@@ -2,7 +2,7 @@
 //!
 //! Pure; the helper's. The prober's next packet is dropped already, while the sensor, which saw the same packet, asks
 //! for a real block or lets the entry lapse. Never more than the sensor would: only its traps, only as many a minute as
-//! it would block on one forgeable packet, nobody in the never sets, no packet of a connection that stands.
+//! it would block on one forgeable packet, nobody in the never sets, no whole segment of a connection that stands.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -112,11 +112,6 @@ impl Tripwire {
         commands.extend(tripped());
         commands.extend(self.unheard());
         commands
-    }
-
-    /// How many rules [`make`](Self::make) makes.
-    pub fn rules(&self) -> usize {
-        self.make().iter().filter(|command| matches!(command, Command::NewRule(..))).count()
     }
 
     fn traps(&self, datagrams: Datagrams) -> &Traps {
@@ -283,9 +278,7 @@ fn tripped() -> Vec<Command> {
 /// be a stray), and of what they are answered with, open ports and closed ones send the same.
 fn of_connections() -> [Command; 3] {
     [(SYN | ACK, ACK), (SYN | RST, RST), (FIN | SYN | RST | ACK, SYN | ACK)].map(|(mask, set)| {
-        let mut rule = over(libc::IPPROTO_TCP);
-        rule.push(Expression::Transport { offset: 13, length: 1 });
-        rule.extend([Expression::Mask(vec![mask]), Expression::equals(&[set])]);
+        let mut rule = flags(mask, Comparison::Equal, set);
         rule.push(Expression::Verdict(Verdict::Return));
         Command::NewRule(PROBE, rule)
     })
@@ -295,7 +288,8 @@ fn of_connections() -> [Command; 3] {
 /// and a datagram that is no answer.
 fn knocks() -> [Command; 2] {
     let is_trap = |set: &str| vec![port_at(2), Expression::Lookup(set.to_owned())];
-    let segments = [over(libc::IPPROTO_TCP), is_trap(TCP_TRAPS)].concat();
+    // Says no more of a whole segment than `of_connections`; of a torn one nobody knows the flags.
+    let segments = [flags(SYN | ACK, Comparison::Other, ACK), is_trap(TCP_TRAPS)].concat();
     let mut datagrams = over(libc::IPPROTO_UDP);
     datagrams.extend(is_trap(UDP_TRAPS));
     let no_answer = Expression::Compare(Comparison::AtLeast, FIRST_CLIENT_PORT.to_be_bytes().to_vec());
@@ -308,6 +302,17 @@ fn knocks() -> [Command; 2] {
 
 fn over(protocol: i32) -> Vec<Expression> {
     vec![Expression::Meta(META_TRANSPORT), Expression::equals(&[u8::try_from(protocol).unwrap_or_default()])]
+}
+
+/// TCP whose flags under `mask` compare so with `flags`; where they cannot be read, the rule ends.
+fn flags(mask: u8, comparison: Comparison, flags: u8) -> Vec<Expression> {
+    let mut rule = over(libc::IPPROTO_TCP);
+    rule.extend([
+        Expression::Transport { offset: 13, length: 1 },
+        Expression::Mask(vec![mask]),
+        Expression::Compare(comparison, vec![flags]),
+    ]);
+    rule
 }
 
 fn port_at(offset: u32) -> Expression {

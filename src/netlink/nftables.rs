@@ -49,8 +49,9 @@ impl Kind {
     /// `nlmsg_flags` besides NLM_F_REQUEST: what makes, makes what is missing.
     pub const fn flags(self) -> u16 {
         match self {
-            Kind::NewTable | Kind::NewChain | Kind::NewSet => libc::NLM_F_CREATE as u16,
-            Kind::NewRule | Kind::NewElements => libc::NLM_F_CREATE as u16,
+            Kind::NewTable | Kind::NewChain | Kind::NewRule | Kind::NewSet | Kind::NewElements => {
+                libc::NLM_F_CREATE as u16
+            }
             Kind::DeleteTable | Kind::GetRule | Kind::GetSet => 0,
             Kind::GetElements | Kind::DeleteElements | Kind::GetGeneration => 0,
         }

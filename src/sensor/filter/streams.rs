@@ -11,16 +11,18 @@ use super::transport::TCP;
 
 /// Where a family's header, of its usual length and without options, has what [`Writer::segment`] asks for.
 struct Layout {
-    /// Of the length, and the length from which on any TCP segment has a payload.
-    length: (u32, u32),
+    /// Of the length that it states.
+    length: u32,
+    /// The length from which on any TCP segment has a payload.
+    with_payload: u32,
     /// Of the transport protocol.
     protocol: u32,
     /// Of the TCP flags behind it.
     flags: u32,
 }
 
-const IPV4: Layout = Layout { length: (2, 20 + 60 + 1), protocol: 9, flags: 20 + 13 };
-const IPV6: Layout = Layout { length: (4, 60 + 1), protocol: 6, flags: 40 + 13 };
+const IPV4: Layout = Layout { length: 2, with_payload: 20 + 60 + 1, protocol: 9, flags: 20 + 13 };
+const IPV6: Layout = Layout { length: 4, with_payload: 60 + 1, protocol: 6, flags: 40 + 13 };
 
 impl Writer {
     /// What streams consist of is let go before anything else is asked. Nothing new is said here: `whole` would not let
@@ -42,9 +44,8 @@ impl Writer {
         let outgoing = u32::from(libc::PACKET_OUTGOING);
         let way = self.assembler.test(code::IF_EQUAL, outgoing, self.reject, whole);
         let way = self.about(libc::SKF_AD_PKTTYPE, way);
-        let (length, with_payload) = layout.length;
-        let long = self.assembler.test(code::IF_AT_LEAST, with_payload, self.reject, way);
-        let long = self.assembler.operation(code::LOAD_HALF, length, long);
+        let long = self.assembler.test(code::IF_AT_LEAST, layout.with_payload, self.reject, way);
+        let long = self.assembler.operation(code::LOAD_HALF, layout.length, long);
         let flags = self.assembler.test(code::IF_EQUAL, ACK, long, whole);
         let flags = self.assembler.operation(code::AND, SYN | ACK, flags);
         let flags = self.assembler.operation(code::LOAD_BYTE, layout.flags, flags);
