@@ -76,7 +76,7 @@ lint: toolchain ## Format, clippy, documentation, licences.
 	$(BUILD) clippy --locked --all-targets -- -D warnings
 	$(BUILD) clippy --locked --all-targets --features escape-attempts -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(BUILD) doc --locked --no-deps --document-private-items --quiet
-	@if $(AS_BUILDER)sh -c 'command -v cargo-deny' >/dev/null; then $(BUILD) deny --offline --locked check licenses bans sources; \
+	@if $(AS_BUILDER)sh -c 'command -v cargo-deny' >/dev/null; then $(BUILD) deny --locked check licenses bans sources; \
 	else echo "licences: not checked, for want of cargo-deny (cargo install cargo-deny --locked)"; fi
 
 # With build's own flags, so that what is measured are the very binaries that are installed.
