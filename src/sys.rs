@@ -16,10 +16,12 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-/// Bytes of one ring slot: header, link address and packet. A divisor of [`BLOCK_BYTES`], so no slot straddles two.
+/// Bytes of one ring slot: header, link address and packet. A divisor of every page size, so no slot straddles two blocks.
 pub const SLOT_BYTES: usize = 256;
-/// The kernel allocates rings in blocks; a page each never fails for want of contiguous memory.
-const BLOCK_BYTES: usize = 4096;
+/// The smallest page that Linux has; where pages are larger (arm64: 16 or 64 KiB) so must be a ring's blocks.
+const SMALLEST_PAGE: usize = 4096;
+/// The largest ring, bytes.
+const MOST_BYTES: usize = 1 << 28;
 /// The part of a slot that nearly every packet's headers end in.
 const HEADERS: usize = 128;
 /// How many slots ahead that part is called into the cache: the kernel wrote it on another processor.
@@ -27,7 +29,6 @@ const AHEAD: usize = 8;
 /// Of x86-64.
 #[cfg(target_arch = "x86_64")]
 const CACHE_LINE: usize = 64;
-const SLOTS_PER_BLOCK: usize = BLOCK_BYTES / SLOT_BYTES;
 /// if_ether.h: every ethertype. The field is big-endian.
 const EVERY_PROTOCOL: u16 = (libc::ETH_P_ALL as u16).to_be();
 
@@ -142,18 +143,16 @@ unsafe impl Send for PacketRing {}
 impl PacketRing {
     /// Gives `socket`, made by [`packet_socket`], a ring of at least `bytes` and maps it.
     pub fn new(socket: OwnedFd, bytes: usize) -> io::Result<PacketRing> {
-        let blocks = bytes.div_ceil(BLOCK_BYTES).clamp(1, 1 << 16);
+        PacketRing::of(socket, &shape(bytes, page_bytes()))
+    }
+
+    fn of(socket: OwnedFd, shape: &libc::tpacket_req) -> io::Result<PacketRing> {
         let version = libc::tpacket_versions::TPACKET_V2 as libc::c_int;
         set_packet_option(socket.as_fd(), libc::PACKET_VERSION, &version)?;
-        let request = libc::tpacket_req {
-            tp_block_size: BLOCK_BYTES as u32,
-            tp_block_nr: blocks as u32,
-            tp_frame_size: SLOT_BYTES as u32,
-            tp_frame_nr: (blocks * SLOTS_PER_BLOCK) as u32,
-        };
-        set_packet_option(socket.as_fd(), libc::PACKET_RX_RING, &request)?;
-        let memory = map_shared(socket.as_fd(), blocks * BLOCK_BYTES)?;
-        Ok(PacketRing { socket, memory, slots: blocks * SLOTS_PER_BLOCK, next: 0 })
+        set_packet_option(socket.as_fd(), libc::PACKET_RX_RING, shape)?;
+        let slots = shape.tp_frame_nr as usize;
+        let memory = map_shared(socket.as_fd(), slots * SLOT_BYTES)?;
+        Ok(PacketRing { socket, memory, slots, next: 0 })
     }
 
     /// The next filled slot in order of arrival, if there is one. Dropping it hands it back to the kernel.
@@ -183,6 +182,24 @@ impl PacketRing {
     pub fn slots(&self) -> usize {
         self.slots
     }
+}
+
+/// A ring of at least `bytes` in blocks of one page: the kernel takes no part of one, and more than one might not be had
+/// for want of contiguous memory.
+fn shape(bytes: usize, page: usize) -> libc::tpacket_req {
+    let block = page.max(SMALLEST_PAGE);
+    let blocks = bytes.clamp(1, MOST_BYTES).div_ceil(block);
+    libc::tpacket_req {
+        tp_block_size: block as u32,
+        tp_block_nr: blocks as u32,
+        tp_frame_size: SLOT_BYTES as u32,
+        tp_frame_nr: (blocks * (block / SLOT_BYTES)) as u32,
+    }
+}
+
+fn page_bytes() -> usize {
+    // SAFETY: sysconf takes an integer and touches no memory of ours. nix has it only with all of its `feature`.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(SMALLEST_PAGE)
 }
 
 /// Has the processor bring `place`, every line of it, into its cache. Only x86-64 can be told so in stable Rust.
@@ -248,7 +265,7 @@ impl Drop for Slot<'_> {
     }
 }
 
-const _: () = assert!(BLOCK_BYTES.is_multiple_of(SLOT_BYTES));
+const _: () = assert!(SMALLEST_PAGE.is_multiple_of(SLOT_BYTES));
 const _: () = assert!(SLOT_BYTES.is_multiple_of(libc::TPACKET_ALIGNMENT));
 
 /// What [`on_refused_call`] reports to.
@@ -300,5 +317,42 @@ mod tests {
         let (one, other) = (random::<16>().unwrap(), random::<16>().unwrap());
         assert_ne!(one, other);
         assert_ne!(one, [0; 16]);
+    }
+    #[test]
+    fn a_ring_is_made_of_whole_pages_whatever_their_size() {
+        for page in [4_096_usize, 16_384, 65_536] {
+            for (bytes, least) in [(0, 1), (1, 1), (1 << 20, 1 << 20), (usize::MAX, MOST_BYTES)] {
+                let shape = shape(bytes, page);
+                let total = shape.tp_block_size as usize * shape.tp_block_nr as usize;
+                assert!((shape.tp_block_size as usize).is_multiple_of(page), "{page}");
+                assert!((least..least + page).contains(&total), "{bytes} bytes in pages of {page}: {total}");
+                assert_eq!(shape.tp_frame_nr as usize * SLOT_BYTES, total);
+            }
+        }
+        assert_eq!(shape(1, 1).tp_block_size, 4096);
+        assert!(page_bytes().is_power_of_two() && page_bytes() >= SMALLEST_PAGE);
+    }
+
+    /// Blocks of more than a page are what the kernel would ask for with larger pages.
+    #[test]
+    fn rings_of_larger_pages_bring_every_packet_in_order_and_go_round() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        for page in [4_096, 16_384, 65_536] {
+            let socket = packet_socket().unwrap();
+            ignore_outgoing(socket.as_fd(), true).unwrap();
+            let mut ring = PacketRing::of(socket, &shape(3 * page, page)).unwrap();
+            assert_eq!(ring.slots(), 3 * page / SLOT_BYTES);
+            bind_packet_socket(ring.as_fd(), nix::net::if_::if_nametoindex("lo").unwrap()).unwrap();
+            let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            for number in 0..2 * ring.slots() {
+                let mark = format!("portsentry {} {page} {number}.", std::process::id());
+                sender.send_to(mark.as_bytes(), sender.local_addr().unwrap()).unwrap();
+                // Loopback delivers before send returns, and others may use it too.
+                while !ring.next_slot().unwrap().bytes().windows(mark.len()).any(|at| at == mark.as_bytes()) {
+                }
+            }
+        }
     }
 }
