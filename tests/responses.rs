@@ -192,6 +192,30 @@ fn iptables_with_an_ipset_that_fails_lives_its_life() {
 }
 
 #[test]
+fn a_block_longer_than_ipset_can_time_is_in_its_set_until_it_is_lifted() {
+    let lab = Lab::new(1);
+    let lines = format!("{PORTS}\nBLOCK_WITH=\"iptables\"\nBLOCK_TIME=\"-1\"");
+    let held = |v6: bool| {
+        let set = if v6 { "portsentry6" } else { "portsentry4" };
+        let address = lab.peer(0).address(v6);
+        text(&lab.on_target(&["ipset", "list", set])).contains(&format!("\n{address} timeout 0"))
+    };
+    let mut daemon = Setup::new(&lab, &lines).start();
+    for v6 in [false, true] {
+        let block = offend(&lab, &mut daemon, v6);
+        assert_eq!(block["action"]["verdict"], "blocked", "{block}");
+        assert!(held(v6));
+    }
+    let (_, setup) = daemon.stop();
+    let mut daemon = setup.start();
+    for v6 in [false, true] {
+        assert!(held(v6));
+        unblock(&lab, &mut daemon, v6);
+        assert!(!held(v6));
+    }
+}
+
+#[test]
 fn a_rule_of_iptables_shuts_its_source_out_and_nobody_else() {
     for v6 in [false, true] {
         let lab = Lab::new(2);

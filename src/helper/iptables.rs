@@ -18,8 +18,10 @@ use crate::protocol::wording::Words;
 /// How long one of the programs may take; `-w` waits this long for another that holds the lock.
 pub const LIMIT: Duration = Duration::from_secs(10);
 const WAIT: [&str; 2] = ["-w", "5"];
-/// Longest time an ipset entry can have, seconds (ip_set.h, IPSET_MAX_TIMEOUT).
-const LONGEST: u64 = 4_294_967;
+/// Longest time an ipset entry can have, seconds (linux/netfilter/ipset/ip_set_timeout.h, IPSET_MAX_TIMEOUT).
+const LONGEST: u64 = 2_147_483;
+/// An entry that stays until it is deleted.
+const NO_END: u64 = 0;
 
 /// The two families, each with its programs.
 #[derive(Clone, Copy)]
@@ -141,9 +143,11 @@ fn family_of(target: &IpNet) -> Family {
     }
 }
 
-/// Whole seconds, and never 0, which is for ever.
+/// Whole seconds, at least one. What ipset cannot time has no end there: the helper deletes it when its time is over, and
+/// at its start whatever has ended while it was not there.
 fn seconds(left: Option<Duration>) -> u64 {
-    left.map_or(0, |left| left.as_millis().div_ceil(1000).try_into().unwrap_or(LONGEST).clamp(1, LONGEST))
+    let seconds = left.map(|left| left.as_millis().div_ceil(1000).max(1));
+    seconds.and_then(|it| it.try_into().ok()).filter(|&it| it <= LONGEST).unwrap_or(NO_END)
 }
 
 fn rule(family: Family, change: &str, address: &str) -> Words {
@@ -188,6 +192,12 @@ mod tests {
             panic!("a command is due")
         };
         assert_eq!(words.join(" "), "ipset -exist add portsentry4 192.0.2.7/32 timeout 1");
-        assert_eq!(seconds(Some(Duration::from_secs(u64::MAX))), LONGEST);
+        assert_eq!(seconds(Some(Duration::from_secs(LONGEST))), LONGEST);
+    }
+
+    #[test]
+    fn what_ipset_cannot_time_has_no_end_there() {
+        assert_eq!(seconds(Some(Duration::from_secs(LONGEST + 1))), NO_END);
+        assert_eq!(seconds(Some(Duration::MAX)), NO_END);
     }
 }
