@@ -62,7 +62,7 @@ fn the_default_gateway_is_never_blocked_also_one_that_comes_later() {
 }
 
 #[test]
-fn the_resolver_is_never_blocked() {
+fn the_resolver_is_never_blocked_whatever_encoding_the_systems_files_have() {
     let lab = Lab::new(1);
     let _service = Service::start(&lab.target(), 80);
     let peer = lab.peer(0);
@@ -123,8 +123,12 @@ impl Resolvers {
     fn set(netns: &str, servers: &[IpAddr]) -> Resolvers {
         let folder = PathBuf::from("/etc/netns").join(netns);
         std::fs::create_dir_all(&folder).unwrap();
-        let text: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
-        std::fs::write(folder.join("resolv.conf"), text).unwrap();
+        let lines: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+        // Other people's files, in another encoding.
+        std::fs::write(folder.join("resolv.conf"), [b"# B\xfcro\n", lines.as_bytes()].concat()).unwrap();
+        let users = std::fs::read("/etc/passwd").unwrap();
+        let user = b"jurgen:x:60123:60123:J\xfcrgen:/:/bin/false\n";
+        std::fs::write(folder.join("passwd"), [&user[..], &users].concat()).unwrap();
         Resolvers(folder)
     }
 }

@@ -28,12 +28,13 @@ impl Identity {
     /// # Errors
     /// An unknown name, user or group 0, or an unreadable /etc/passwd. A missing one only means that there are no names.
     pub fn resolve(run_as: Option<&str>) -> Result<Identity, SandboxError> {
-        let passwd = match fs::read_to_string(PASSWD) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        let passwd = match fs::read(PASSWD) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             Err(source) => return Err(SandboxError::File { path: PASSWD.into(), source }),
         };
-        resolve_in(&passwd, run_as)
+        // Somebody's full name may be in any encoding.
+        resolve_in(&String::from_utf8_lossy(&passwd), run_as)
     }
 }
 

@@ -23,7 +23,6 @@ use super::flood::Floods;
 use super::followed::Followed;
 use super::half_open::HalfOpen;
 use super::helper_link::{HelperLink, QUEUE, Ready};
-use super::listener::Skipped;
 use super::operators::Operators;
 use super::parked::Parked;
 use super::report::Reporter;
@@ -84,11 +83,11 @@ fn start(loaded: &Loaded) -> Result<EventLoop, StartError> {
     let threads = Parked::start(std::mem::take(&mut opened.readers), &opened.shared)?;
     let confinement = confined.seal(cage, &helper.settings, helper.ready)?;
 
-    let (network, skipped) = (opened.network, std::mem::take(&mut opened.skipped));
+    let (network, lacking) = (opened.network, std::mem::take(&mut opened.lacking));
     let lacks_tripwire = helper.settings.tripwire.is_some() && !helper.ready.tripwire;
     let mut events = assemble(loaded, opened, helper, confinement)?;
     threads.begin();
-    announce(&mut events, network, &skipped, lacks_tripwire);
+    announce(&mut events, network, &lacking, lacks_tripwire);
     background.leave_terminal()?;
     let now = clock.now();
     events.notifier.ready(&events.in_short(now));
@@ -173,11 +172,9 @@ fn responder(loaded: &Loaded, opened: &Opened) -> Responder {
 }
 
 /// The first events: what the start had to do without, and the start itself.
-fn announce(events: &mut EventLoop, network: event::Network, skipped: &[Skipped], lacks_tripwire: bool) {
+fn announce(events: &mut EventLoop, network: event::Network, lacking: &[String], lacks_tripwire: bool) {
     let now = events.shared.clock.now();
-    for skipped in skipped {
-        events.reporter.error(now, &skipped.to_string());
-    }
+    lacking.iter().for_each(|lack| events.reporter.error(now, lack));
     events.reporter.start(now);
     if network == event::Network::Own {
         // Not eprintln, which would end the daemon where nobody reads.

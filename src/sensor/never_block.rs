@@ -3,8 +3,8 @@
 //! The helper is told the configured part and adds the surroundings itself; it decides again.
 #![forbid(unsafe_code)]
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::path::Path;
 
 use ipnet::IpNet;
 
@@ -16,15 +16,29 @@ use crate::networks::Networks;
 const RESOLVER_FILES: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
 /// NEVER_BLOCK, the ignore file and the resolvers: what does not change by itself.
-pub fn configured(loaded: &Loaded) -> Vec<IpNet> {
-    let resolvers = resolvers().into_iter().map(IpNet::from);
+pub fn configured(loaded: &Loaded, resolvers: &[IpAddr]) -> Vec<IpNet> {
+    let resolvers = resolvers.iter().copied().map(IpNet::from);
     loaded.config.never_block.iter().chain(&loaded.ignored).copied().chain(resolvers).collect()
 }
 
-/// The host's resolvers.
-pub fn resolvers() -> Vec<IpAddr> {
-    let files = RESOLVER_FILES.iter().filter_map(|path| std::fs::read_to_string(Path::new(path)).ok());
-    files.flat_map(|text| nameservers(&text)).collect()
+/// The host's resolvers, and of each file that is there but cannot be read what that means.
+pub fn resolvers() -> (Vec<IpAddr>, Vec<String>) {
+    listed_in(&RESOLVER_FILES)
+}
+
+fn listed_in(files: &[&str]) -> (Vec<IpAddr>, Vec<String>) {
+    let (mut addresses, mut unreadable) = (Vec::new(), Vec::new());
+    for path in files {
+        match std::fs::read(path) {
+            // A comment may be in any encoding.
+            Ok(bytes) => addresses.extend(nameservers(&String::from_utf8_lossy(&bytes))),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            Err(error) => unreadable.push(format!(
+                "the resolvers that {path} names are not protected, for it cannot be read: {error}; make it readable and restart, or list them in NEVER_BLOCK"
+            )),
+        }
+    }
+    (addresses, unreadable)
 }
 
 /// The whole set as of now.
@@ -51,5 +65,22 @@ mod tests {
         let text = "# nameserver 192.0.2.9\n  nameserver\t192.0.2.1 # home\nnameserver fe80::1%eth0\nsearch nameserver\nnameserver x\nnameserver";
         let addresses: Vec<String> = nameservers(text).iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["192.0.2.1", "fe80::1"]);
+    }
+
+    #[test]
+    fn a_file_in_another_encoding_is_read_and_one_that_cannot_be_read_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("resolv.conf");
+        std::fs::write(&path, b"# B\xfcro\nnameserver 192.0.2.1\nsearch caf\xe9\nnameserver 192.0.2.2\n")
+            .unwrap();
+        let (path, none) = (path.to_str().unwrap(), format!("{}/none", folder.path().display()));
+        let (addresses, unreadable) = listed_in(&[path, &none, &format!("{path}/x")]);
+        assert_eq!((addresses.len(), unreadable), (2, Vec::new()));
+        let (addresses, unreadable) = listed_in(&[folder.path().to_str().unwrap(), path]);
+        assert_eq!((addresses.len(), unreadable.len()), (2, 1));
+        assert!(
+            unreadable[0].contains("not protected") && unreadable[0].contains("NEVER_BLOCK"),
+            "{unreadable:?}"
+        );
     }
 }

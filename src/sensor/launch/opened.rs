@@ -48,8 +48,8 @@ pub struct Opened {
     pub host: Host,
     pub network: Network,
     pub decoys: Decoys,
-    /// Ports that somebody else listens at.
-    pub skipped: Vec<Skipped>,
+    /// What was not to be had: ports that somebody else listens at, resolvers.
+    pub lacking: Vec<String>,
     pub watch: Arc<Watch>,
     pub control: ControlServer,
     pub names: Option<Names>,
@@ -74,10 +74,12 @@ impl Opened {
         let signals = signals::open().map_err(system("signals cannot be read"))?;
         let mut emitter = outputs(config, own_uid)?;
         greet(loaded, &mut emitter);
-        let configured_never = never_block::configured(loaded);
+        let (resolvers, mut lacking) = never_block::resolvers();
+        let configured_never = never_block::configured(loaded, &resolvers);
         let mut host = open_host(config, &configured_never)?;
         let network = network::whose();
         let (decoys, skipped) = bind_decoys(config)?;
+        lacking.extend(skipped.iter().map(Skipped::to_string));
         listening_lines(config, &decoys).for_each(|line| emitter.note(&line));
         host.set_decoys(decoys.ports(Protocol::Tcp), decoys.ports(Protocol::Udp));
         let watch = Arc::new(host.watch(&terms::watch(config, decoys.ports_of_both())));
@@ -86,7 +88,7 @@ impl Opened {
             .map_err(|error| StartError::System("sockets cannot be listed", error))?;
         let (readers, rings) = open_rings(config, &watch, &in_use)?;
         let control = ControlServer::bind(&config.control_socket, own_uid)?;
-        let names = open_names(config)?;
+        let names = open_names(config, &resolvers)?;
         let epoll = event_loop::epoll().map_err(system("no epoll"))?;
         let view = view(config, watch.clone(), &host, &decoys, emitter.form());
         let shared = Arc::new(shared(config, view, in_use, clock)?);
@@ -97,7 +99,7 @@ impl Opened {
             host,
             network,
             decoys,
-            skipped,
+            lacking,
             watch,
             control,
             names,
@@ -151,13 +153,12 @@ fn listening_lines(config: &Config, decoys: &Decoys) -> impl Iterator<Item = Str
 }
 
 /// The first resolver that there is a way to.
-fn open_names(config: &Config) -> Result<Option<Names>, StartError> {
+fn open_names(config: &Config, resolvers: &[IpAddr]) -> Result<Option<Names>, StartError> {
     if !config.resolve_host {
         return Ok(None);
     }
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let resolvers = never_block::resolvers().into_iter().chain([local]);
-    let mut opened = resolvers.map(Names::open);
+    let mut opened = resolvers.iter().copied().chain([local]).map(Names::open);
     let names = opened.find(Result::is_ok).unwrap_or_else(|| Names::open(local));
     names.map(Some).map_err(|error| StartError::System("RESOLVE_HOST: no socket to a resolver", error))
 }
