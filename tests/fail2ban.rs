@@ -1,14 +1,17 @@
-//! Real fail2ban, with the filter and the jail that we ship, bans the scanner and not an ignored host.
+//! Real fail2ban, with the filter and the jail that we ship, bans the scanner, from all ports, and neither an ignored host
+//! nor one that is connected.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use support::daemon::Setup;
-use support::{Lab, eventually};
+use support::daemon::{Daemon, PATIENCE, Setup};
+use support::service::{Service, answers};
+use support::{Host, Lab, eventually, inside};
 
 const FILTER: &str = include_str!("../config/fail2ban/filter.d/portsentry-rs.conf");
 const JAIL: &str = include_str!("../config/fail2ban/jail.d/portsentry-rs.conf");
@@ -17,35 +20,45 @@ const JAIL: &str = include_str!("../config/fail2ban/jail.d/portsentry-rs.conf");
 struct Fail2ban(Child);
 
 impl Fail2ban {
-    fn start(folder: &Path, history: &Path) -> Fail2ban {
-        let etc = folder.join("fail2ban");
-        let copied = Command::new("cp").args(["-r", "/etc/fail2ban"]).arg(&etc).status().unwrap();
-        assert!(copied.success());
-        std::fs::write(etc.join("filter.d/portsentry-rs.conf"), FILTER).unwrap();
-        let jail = JAIL.replace("/var/log/portsentry-rs/history", &history.display().to_string());
-        // Other jails watch logs that this machine need not have.
-        let _ = std::fs::remove_file(etc.join("jail.d/defaults-debian.conf"));
-        std::fs::write(etc.join("jail.d/portsentry-rs.conf"), format!("{jail}action = write\n")).unwrap();
-        let bans = folder.join("bans").display().to_string();
-        let action = format!("[Definition]\nactionban = echo <ip> >> {bans}\nactionunban = true\n");
-        std::fs::write(etc.join("action.d/write.conf"), action).unwrap();
-        let local =
-            format!("[Definition]\ndbfile = None\nlogtarget = {}\n", folder.join("fail2ban.log").display());
-        std::fs::write(etc.join("fail2ban.local"), local).unwrap();
-        let (socket, pid) = (folder.join("fail2ban.sock"), folder.join("fail2ban.pid"));
-        let server = Command::new("fail2ban-server")
-            .args(["-f", "-c"])
-            .arg(&etc)
-            .arg("-s")
-            .arg(&socket)
-            .arg("-p")
-            .arg(&pid)
-            .arg("start")
+    /// Begins to read `history` in the lab's target; `local` is what its administrator sets besides.
+    fn start(lab: &Lab, folder: &Path, history: &Path, local: &str) -> Fail2ban {
+        let etc = configured(folder, history, local);
+        let at = |name: &str| folder.join(name).display().to_string();
+        let server = Command::new("ip")
+            .args(["netns", "exec", &lab.target(), "fail2ban-server", "-f", "-c"])
+            .args([&etc, "-s", &at("fail2ban.sock"), "-p", &at("fail2ban.pid"), "start"])
             .stdout(Stdio::null())
             .spawn()
             .expect("fail2ban is installed");
+        let log = || said(folder);
+        eventually("the jail is up", Duration::from_secs(30), || {
+            log().contains("Jail 'portsentry-rs' started")
+        });
         Fail2ban(server)
     }
+}
+
+fn said(folder: &Path) -> String {
+    std::fs::read_to_string(folder.join("fail2ban.log")).unwrap_or_default()
+}
+
+/// This machine's fail2ban configuration with our two files, and what it lies in.
+fn configured(folder: &Path, history: &Path, local: &str) -> String {
+    let etc = folder.join("fail2ban");
+    let copied = Command::new("cp").args(["-r", "/etc/fail2ban"]).arg(&etc).status().unwrap();
+    assert!(copied.success());
+    std::fs::write(etc.join("filter.d/portsentry-rs.conf"), FILTER).unwrap();
+    let jail = JAIL.replace("/var/log/portsentry-rs/history", &history.display().to_string());
+    // Other jails watch logs that this machine need not have.
+    let _ = std::fs::remove_file(etc.join("jail.d/defaults-debian.conf"));
+    std::fs::write(etc.join("jail.d/portsentry-rs.conf"), jail).unwrap();
+    let write = "[Definition]\nactionban = echo <ip> >> <to>\nactionunban = true\n";
+    std::fs::write(etc.join("action.d/write.conf"), write).unwrap();
+    std::fs::write(etc.join("jail.local"), local).unwrap();
+    let log = folder.join("fail2ban.log").display().to_string();
+    std::fs::write(etc.join("fail2ban.local"), format!("[Definition]\ndbfile = None\nlogtarget = {log}\n"))
+        .unwrap();
+    etc.display().to_string()
 }
 
 impl Drop for Fail2ban {
@@ -61,31 +74,107 @@ fn scan(lab: &Lab, peer: usize) {
     host.nmap(&["-6", "-sS", "-p", "111,119", &host.target_v6.to_string()]);
 }
 
-#[test]
-fn fail2ban_bans_the_scanner_and_not_the_ignored_host() {
-    let lab = Lab::new(2);
-    let setup = Setup::new(&lab, "");
+/// A daemon that only tells, its history file, and a fail2ban that bans by it.
+fn told_and_banned(lab: &Lab, lines: &str, local: &str) -> (Daemon, Fail2ban) {
+    let setup = Setup::new(lab, "");
     let history = setup.path("history");
-    setup.rewrite(&format!(
-        "TCP_PORTS=\"111,119\"\nNEVER_BLOCK=\"10.77.1.2, fd77:1::/32\"\nHISTORY_FILE=\"{}\"",
-        history.display()
-    ));
+    setup.rewrite(&format!("{lines}\nHISTORY_FILE=\"{}\"", history.display()));
     let daemon = setup.start();
-    let folder = daemon.path("");
-    let _fail2ban = Fail2ban::start(&folder, &history);
-    let log = || std::fs::read_to_string(folder.join("fail2ban.log")).unwrap_or_default();
-    eventually("the jail is up", Duration::from_secs(30), || log().contains("Jail 'portsentry-rs' started"));
-    // The ignored host first: when the scanner is banned, its lines have been read.
-    scan(&lab, 1);
-    scan(&lab, 0);
-    let bans = || std::fs::read_to_string(folder.join("bans")).unwrap_or_default();
-    eventually("both addresses of the scanner are banned", Duration::from_secs(30), || {
-        bans().lines().count() >= 2
+    let fail2ban = Fail2ban::start(lab, &daemon.path(""), &history, local);
+    (daemon, fail2ban)
+}
+
+/// A ping-pong of one datagram each; a REJECT ends the wait at once.
+fn udp_answers(lab: &Lab, host: &Host, v6: bool) -> bool {
+    let server = inside(&lab.target(), || UdpSocket::bind("[::]:0").unwrap());
+    let to = SocketAddr::new(host.target(v6), server.local_addr().unwrap().port());
+    let client = inside(&host.netns, || UdpSocket::bind("[::]:0").unwrap());
+    let mapped = match to {
+        SocketAddr::V4(to) => SocketAddr::new(to.ip().to_ipv6_mapped().into(), to.port()),
+        SocketAddr::V6(_) => to,
+    };
+    server.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    client.send_to(b"ping", mapped).is_ok() && server.recv(&mut [0; 8]).is_ok()
+}
+
+#[test]
+fn fail2ban_bans_the_scanner_from_all_ports_and_not_the_ignored_host() {
+    // Debian 12's default, and Debian 13's.
+    for ban in ["iptables-allports", "nftables[type=allports]"] {
+        let lab = Lab::new(2);
+        let _service = Service::start(&lab.target(), 80);
+        let (daemon, _fail2ban) = told_and_banned(
+            &lab,
+            "TCP_PORTS=\"111,119\"\nNEVER_BLOCK=\"10.77.1.2, fd77:1::/32\"",
+            &format!("[DEFAULT]\nbanaction_allports = {ban}\n"),
+        );
+        let (scanner, ignored) = (lab.peer(0), lab.peer(1));
+        for v6 in [false, true] {
+            assert!(udp_answers(&lab, scanner, v6), "{ban}");
+        }
+        // The ignored host first: when the scanner is banned, its lines have been read.
+        scan(&lab, 1);
+        scan(&lab, 0);
+        for v6 in [false, true] {
+            eventually("the scanner is banned from TCP and UDP", Duration::from_secs(30), || {
+                !answers(&scanner.netns, scanner.target(v6), 80, Duration::from_millis(500))
+                    && !udp_answers(&lab, scanner, v6)
+            });
+            assert!(answers(&ignored.netns, ignored.target(v6), 80, PATIENCE), "{}", said(&daemon.path("")));
+            assert!(udp_answers(&lab, ignored, v6), "{}", said(&daemon.path("")));
+        }
+        let history = std::fs::read_to_string(daemon.path("history")).unwrap();
+        assert!(history.contains("Scan from: [10.77.1.2]"), "{history}");
+    }
+}
+
+/// Where we only tell, whoever bans by what we tell has no other way to know.
+#[test]
+fn a_packet_forged_in_the_name_of_whoever_is_connected_bans_nobody() {
+    let lab = Lab::new(3);
+    let (attacker, owner, nobody) = (lab.peer(0), lab.peer(1), lab.peer(2));
+    let write = |folder: &str| format!("[DEFAULT]\nbanaction_allports = write[to={folder}]\n");
+    let bans = tempfile::NamedTempFile::new().unwrap();
+    let (mut daemon, _fail2ban) =
+        told_and_banned(&lab, "TCP_PORTS=\"111\"", &write(&bans.path().display().to_string()));
+    let listener = inside(&lab.target(), || TcpListener::bind("0.0.0.0:0").unwrap());
+    let to = SocketAddr::new(owner.target(false), listener.local_addr().unwrap().port());
+    let _open =
+        (inside(&owner.netns, || TcpStream::connect_timeout(&to, PATIENCE).unwrap()), listener.accept());
+    for (host, verdict) in [(owner, "suppressed"), (nobody, "logged")] {
+        let source = host.v4.to_string();
+        attacker.hping3(&["-c", "1", "-S", "-p", "111", "-a", &source, &host.target_v4.to_string()]);
+        let told = daemon.wait_for_new("the verdict", |event| event["src_ip"] == *source);
+        assert_eq!(
+            (&told["event_type"], &told["action"]["verdict"]),
+            (&"scan".into(), &verdict.into()),
+            "{told}"
+        );
+    }
+    let banned = || std::fs::read_to_string(bans.path()).unwrap();
+    eventually("whoever has no connection is banned", Duration::from_secs(30), || {
+        banned().contains("10.77.2.2")
     });
-    let mut banned: Vec<String> = bans().lines().map(str::to_owned).collect();
-    banned.sort();
-    assert_eq!(banned, ["10.77.0.2", "fd77::2"], "{}", log());
-    assert!(std::fs::read_to_string(&history).unwrap().contains("Scan from: [10.77.1.2]"));
+    assert!(!banned().contains("10.77.1.2"), "{}", banned());
+}
+
+#[test]
+fn the_jail_bans_from_all_ports_by_tcp_and_udp() {
+    let folder = tempfile::tempdir().unwrap();
+    let etc = configured(folder.path(), &folder.path().join("history"), "");
+    std::fs::write(folder.path().join("history"), "").unwrap();
+    let output = Command::new("fail2ban-client").args(["-c", &etc, "-d"]).output().unwrap();
+    let dump = String::from_utf8_lossy(&output.stdout).into_owned();
+    let actions: Vec<&str> = dump.lines().filter(|line| line.contains("'addaction'")).collect();
+    assert_eq!(actions.len(), 2, "{dump}");
+    for protocol in ["tcp", "udp"] {
+        let is_set = |line: &&str| {
+            line.contains(&format!("portsentry-rs-{protocol}'")) && line.contains("'multi-set'")
+        };
+        let action = dump.lines().find(is_set).unwrap_or_default();
+        assert!(action.contains(&format!("['protocol', '{protocol}']")), "{dump}");
+        assert!(!action.contains("dport"), "{action}");
+    }
 }
 
 #[test]
@@ -95,21 +184,35 @@ fn the_filter_finds_scanners_in_syslog_and_journal_lines_too() {
     // Next to the files it includes.
     std::fs::write(&filter, FILTER).unwrap();
     std::fs::copy("/etc/fail2ban/filter.d/common.conf", folder.path().join("common.conf")).unwrap();
-    let scan = |ignored, triggered| {
+    let scan = |states: &str| {
+        let [ignored, triggered, noblock, blocked] = *states.split(' ').collect::<Vec<_>>() else {
+            panic!("{states}")
+        };
         format!(
             "Scan from: [192.0.2.7] (a.b) protocol: [TCP] port: [23] type: [TCP SYN/Normal scan] IP opts: [not set] \
-             ignored: [{ignored}] triggered: [{triggered}] noblock: [unset] blocked: [unset]"
+             ignored: [{ignored}] triggered: [{triggered}] noblock: [{noblock}] blocked: [{blocked}]"
         )
     };
-    let json = r#"{"timestamp":"2026-11-22T00:38:01.758123+0000","event_type":"scan","src_ip":"192.0.2.7","dest_port":23}"#;
-    let ignored = json.replace('}', r#","action":{"verdict":"ignored"}}"#);
+    let json = |event: &str, action: &str| {
+        format!(
+            r#"{{"timestamp":"2026-11-22T00:38:01.758123+0000","event_type":"{event}","src_ip":"192.0.2.7","dest_port":23,"src_host":"\",\"scan\":{{}},\"action\":{{\"verdict\":\"logged\"","scan":{{"type":"syn"}}{action}}}"#
+        )
+    };
+    let verdict = |verdict: &str| format!(r#","action":{{"verdict":"{verdict}"}}"#);
+    // The states are those of docs/events.md.
     for (line, found) in [
-        (format!("Nov 22 00:38:01 host portsentry[12]: {}", scan("false", "true")), true),
-        (format!("2026-11-22T00:38:01.758+0000 {}", scan("false", "true")), true),
-        (format!("2026-11-22T00:38:01.758+0000 {}", scan("false", "false")), false),
-        (format!("2026-11-22T00:38:01.758+0000 {}", scan("true", "unset")), false),
-        (format!("Nov 22 00:38:01 host portsentry[12]: {json}"), true),
-        (format!("Nov 22 00:38:01 host portsentry[12]: {ignored}"), false),
+        (format!("Nov 22 00:38:01 host portsentry[12]: {}", scan("false true true false")), true),
+        (format!("2026-11-22T00:38:01.758+0000 {}", scan("false true true false")), true),
+        (format!("2026-11-22T00:38:01.758+0000 {}", scan("false true false true")), true),
+        (format!("2026-11-22T00:38:01.758+0000 {}", scan("false true false false")), false),
+        (format!("2026-11-22T00:38:01.758+0000 {}", scan("false false unset unset")), false),
+        (format!("2026-11-22T00:38:01.758+0000 {}", scan("true unset unset unset")), false),
+        (format!("Nov 22 00:38:01 host portsentry[12]: {}", json("scan", &verdict("logged"))), true),
+        (json("block", &verdict("blocked")), true),
+        (json("scan", &verdict("suppressed")), false),
+        (json("block", &verdict("failed")), false),
+        (json("scan", ""), false),
+        (format!("Nov 22 00:38:01 host portsentry[12]: {}", json("scan", &verdict("ignored"))), false),
     ] {
         let output =
             Command::new("fail2ban-regex").arg(&line).arg(&filter).output().expect("fail2ban is installed");

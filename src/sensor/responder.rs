@@ -183,6 +183,9 @@ impl Responder {
                 self.tell(EventType::Probe, &case, action, now, turn);
             }
             (true, true) => self.tell_once(told, &case, ActionVerdict::Ignored, now, turn),
+            (true, false) if is_logged && case.connected => {
+                self.spare(told, &case, (CONNECTED, SPARED), now, turn)
+            }
             (true, false) if is_logged => self.tell_once(told, &case, ActionVerdict::Logged, now, turn),
             (true, false) => self.seek_block(told, case, now, turn),
         }
@@ -210,17 +213,21 @@ impl Responder {
     }
 
     /// Whether a block is about to be asked for on evidence that may be forged: then it matters who is connected to us.
-    /// What BLOCK_LIMIT holds back anyhow need not be known, or a flood would have the kernel searched for each packet.
+    /// Where we block nobody too: whoever blocks by our lines must hear of it.
+    /// What there is no allowance for need not be known, or a flood would have the kernel searched for each packet.
     /// Whether the source is quiet does not matter: where each probe is told, one that was spared is judged again.
     pub fn may_blame_an_innocent(&self, probe: &Probe, standing: &Standing, now: Now) -> bool {
         let target = self.watch.target(probe.source);
+        let allowance = match self.watch.block_mode(probe.protocol) {
+            BlockMode::Log => &self.gate.lines,
+            BlockMode::Block | BlockMode::RunCommand => &self.gate.blocks,
+        };
         standing.triggered
             && !standing.verified
             && self.blocks.get(&target, now.uptime).is_none_or(|block| block.run_only)
             && !self.never.contains(probe.source)
-            && self.watch.block_mode(probe.protocol) != BlockMode::Log
             && !self.asked_about.contains_key(&target)
-            && self.gate.blocks.affords(standing.distinct_ports, now.uptime)
+            && allowance.affords(standing.distinct_ports, now.uptime)
     }
 
     /// Whether one more probe by `source` is an alarm: PORT_BANNER is for whom it is.
@@ -266,7 +273,7 @@ impl Responder {
         self.ask(target, case, now, turn);
     }
 
-    /// Not blocked, why, and for how long nothing more is said.
+    /// Not to be blocked, why, and for how long nothing more is said.
     fn spare(&self, told: EventType, case: &Case, (why, quiet): (&str, u64), now: Now, turn: &mut Turn) {
         self.table.quiet(self.watch.account(&case.probe), micros(now).saturating_add(quiet));
         let action = Action { error: Some(why.to_owned()), ..Action::new(ActionVerdict::Suppressed) };
