@@ -42,7 +42,8 @@ pub struct Failure {
 pub struct Running {
     child: std::process::Child,
     ended: OwnedFd,
-    stderr: ChildStderr,
+    /// Until it is closed: a pipe that nobody holds open any more is readable for ever.
+    stderr: Option<ChildStderr>,
     said: Vec<u8>,
     limit: Duration,
     deadline: Instant,
@@ -60,12 +61,12 @@ impl Running {
         set_nonblocking(&stderr).map_err(failed)?;
         let ended = sys::pidfd_open(child.id()).map_err(failed)?;
         let deadline = Instant::now() + limit;
-        Ok(Running { child, ended, stderr, said: Vec::new(), limit, deadline, hung: false })
+        Ok(Running { child, ended, stderr: Some(stderr), said: Vec::new(), limit, deadline, hung: false })
     }
 
     /// Readable when it has ended, and when it has said something.
-    pub fn watch(&self) -> [BorrowedFd<'_>; 2] {
-        [self.ended.as_fd(), self.stderr.as_fd()]
+    pub fn watch(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        std::iter::once(self.ended.as_fd()).chain(self.stderr.as_ref().map(AsFd::as_fd))
     }
 
     /// When its time is up.
@@ -95,9 +96,13 @@ impl Running {
     /// A program that floods must not fill memory: all but the beginning is read and dropped.
     fn listen(&mut self) {
         let mut gulp = [0; GULP];
-        if let Ok(count) = self.stderr.read(&mut gulp) {
-            let room = FIRST_LINE.saturating_sub(self.said.len());
-            self.said.extend(gulp.iter().take(count.min(room)));
+        match self.stderr.as_mut().map(|stderr| stderr.read(&mut gulp)) {
+            Some(Ok(0)) => self.stderr = None,
+            Some(Ok(count)) => {
+                let room = FIRST_LINE.saturating_sub(self.said.len());
+                self.said.extend(gulp.iter().take(count.min(room)));
+            }
+            Some(Err(_)) | None => {}
         }
     }
 
@@ -136,12 +141,13 @@ pub fn run_to_end(words: &[&str], input: &str, limit: Duration) -> Result<(), Fa
     set_nonblocking(&stderr).map_err(failed)?;
     let ended = sys::pidfd_open(child.id()).map_err(failed)?;
     let deadline = Instant::now() + limit;
+    let stderr = Some(stderr);
     let mut running = Running { child, ended, stderr, said: Vec::new(), limit, deadline, hung: false };
     loop {
         if let Some(end) = running.look(Instant::now()) {
             return end;
         }
-        let mut fds = running.watch().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let mut fds: Vec<PollFd<'_>> = running.watch().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
     }
@@ -188,7 +194,8 @@ mod tests {
             if let Some(end) = running.look(Instant::now()) {
                 return end;
             }
-            let mut fds = running.watch().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            let mut fds: Vec<PollFd<'_>> =
+                running.watch().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
             let left = running.deadline().saturating_duration_since(Instant::now()).as_millis() + 1;
             poll(&mut fds, PollTimeout::try_from(left).unwrap()).unwrap();
         }
@@ -219,6 +226,16 @@ mod tests {
         let begun = Instant::now();
         assert_eq!(end_of("sleep 3 >/dev/null 2>&1 & exit 0", LONG), Ok(()));
         assert!(begun.elapsed() < Duration::from_secs(3));
+    }
+
+    #[test]
+    fn a_program_that_has_closed_its_standard_error_wakes_nobody_until_it_ends() {
+        let mut running = Running::start(&words("exec 2>&-; sleep 30; true"), LONG).unwrap();
+        while running.stderr.is_some() {
+            assert_eq!(running.look(Instant::now()), None);
+        }
+        let mut fds: Vec<PollFd<'_>> = running.watch().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        assert_eq!(poll(&mut fds, PollTimeout::from(300u16)).unwrap(), 0);
     }
 
     #[test]
