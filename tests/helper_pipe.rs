@@ -167,7 +167,7 @@ fn net(text: &str) -> IpNet {
 }
 
 fn block(id: u64, target: IpNet, seconds: u32) -> Request {
-    Request::Block { id, target, seconds, port: 22, protocol: Protocol::Tcp, verified: true }
+    Request::Block { id, target, seconds, port: 22, protocol: Protocol::Tcp, verified: true, run_only: false }
 }
 
 fn ip(arguments: &str) {
@@ -291,7 +291,7 @@ fn what_becomes_protected_is_let_go_and_refused_from_then_on() {
 fn a_bad_frame_ends_the_helper_with_65_and_what_stood_before_it_is_done() {
     let ping = |id| Request::Ping { id }.encode().to_vec();
     let mut version = ping(2);
-    version[0] = 2;
+    version[0] += 1;
     let mut reserved = ping(2);
     reserved[60] = 1;
     let reply = Reply::Pong { id: 2 }.encode().to_vec();

@@ -220,6 +220,11 @@ impl ScoreTable {
         key.in_both().map(quiet).contains(&true)
     }
 
+    /// Ends every silence that [`quiet`](Self::quiet) has set: what it was kept for is judged otherwise now.
+    pub fn end_silences(&self) {
+        self.buckets.iter().for_each(Bucket::end_silences);
+    }
+
     /// Forgets `key` in both ledgers: its next probe is its first, and it can cross again. Gives whether it had an account.
     pub fn forgive(&self, key: SourceKey) -> bool {
         let forgive = |key| {

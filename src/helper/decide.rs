@@ -92,28 +92,6 @@ pub struct Core {
     pub authority: Authority,
     /// What is blocked, and who has offended.
     pub escalation: Escalation,
-    /// BLOCK_TCP=2 and BLOCK_UDP=2.
-    pub run_only: RunOnly,
-}
-
-/// Which protocols' scans run KILL_RUN_CMD and nothing else.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RunOnly {
-    /// BLOCK_TCP=2.
-    pub tcp: bool,
-    /// BLOCK_UDP=2.
-    pub udp: bool,
-}
-
-impl RunOnly {
-    /// An operator, who names no port, always means a block.
-    fn holds(self, protocol: Protocol, port: u16) -> bool {
-        let asked = match protocol {
-            Protocol::Udp => self.udp,
-            Protocol::Tcp | Protocol::Sctp | Protocol::Icmp | Protocol::Ip => self.tcp,
-        };
-        asked && port != 0
-    }
 }
 
 /// What a ledger held that is not in force any more.
@@ -132,8 +110,7 @@ impl Core {
     pub fn decide(&mut self, request: &Request, pending: usize, now: Now) -> Action {
         let id = request.id();
         let decided = match *request {
-            Request::Block { target, seconds, port, protocol, verified, .. } => {
-                let run_only = self.run_only.holds(protocol, port);
+            Request::Block { target, seconds, port, protocol, verified, run_only, .. } => {
                 let asked = Grant {
                     id,
                     target,
@@ -242,7 +219,7 @@ mod tests {
     fn core() -> Core {
         let terms = Terms { first: 60_000, longest: 600_000, factor: 2 };
         let authority = Authority::new(vec![net("10.0.0.0/8")], 32_768, 0);
-        Core { authority, escalation: Escalation::new(terms), run_only: RunOnly::default() }
+        Core { authority, escalation: Escalation::new(terms) }
     }
 
     fn at(seconds: u64) -> Now {
@@ -251,7 +228,7 @@ mod tests {
 
     fn ask(target: &str, seconds: u32) -> Request {
         let (target, protocol) = (net(target), Protocol::Tcp);
-        Request::Block { id: 1, target, seconds, port: 22, protocol, verified: true }
+        Request::Block { id: 1, target, seconds, port: 22, protocol, verified: true, run_only: false }
     }
 
     /// Decides and, like the kernel that takes everything, enters what was granted.

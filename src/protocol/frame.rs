@@ -12,7 +12,7 @@
 //! | 16-31 | address, IPv4 in the first four | 44-47 | micros |
 //! | 32, 33 | family 4 or 6, prefix length | 48-55 | since; errno in 48-51 |
 //! | 34-35 | port, offence | 56-63 | until |
-//! | 42 | tripped | 16, 17, 32-63 | page, UDP, traps (traps) |
+//! | 42 | run only, tripped | 16, 17, 32-63 | page, UDP, traps (traps) |
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -61,6 +61,7 @@ pub(super) const SECONDS: usize = 36;
 pub(super) const CODE: usize = 40;
 pub(super) const VERIFIED: usize = 41;
 pub(super) const RESPONSES: usize = 41;
+pub(super) const RUN_ONLY: usize = 42;
 pub(super) const TRIPPED: usize = 42;
 pub(super) const PAGE: usize = 16;
 pub(super) const DATAGRAMS: usize = 17;

@@ -27,4 +27,4 @@ pub const FRAME_LENGTH: usize = 64;
 pub const LIST_PAGE: usize = 4096;
 
 /// First byte of every frame; raised when the layout changes.
-pub const FRAME_VERSION: u8 = 1;
+pub const FRAME_VERSION: u8 = 2;

@@ -26,6 +26,8 @@ pub enum Request {
         protocol: Protocol,
         /// A handshake was completed, so the source is not spoofed; or an operator asked.
         verified: bool,
+        /// KILL_RUN_CMD and nothing else (BLOCK_TCP=2, BLOCK_UDP=2): nobody is to be shut out.
+        run_only: bool,
     },
     /// Lift a block.
     Unblock {
@@ -112,12 +114,13 @@ impl Request {
     /// The request's frame. Host bits of networks are left out.
     pub fn encode(&self) -> Frame {
         let writer = match self {
-            Request::Block { target, seconds, port, protocol, verified, .. } => Writer::new(BLOCK)
+            Request::Block { target, seconds, port, protocol, verified, run_only, .. } => Writer::new(BLOCK)
                 .network(target)
                 .put(frame::SECONDS, seconds.to_be_bytes())
                 .put(frame::PORT, port.to_be_bytes())
                 .put(frame::CODE, [*protocol as u8])
-                .put(frame::VERIFIED, [u8::from(*verified)]),
+                .put(frame::VERIFIED, [u8::from(*verified)])
+                .put(frame::RUN_ONLY, [u8::from(*run_only)]),
             Request::Unblock { target, .. } => Writer::new(UNBLOCK).network(target),
             Request::List { after, .. } => {
                 after.iter().fold(Writer::new(LIST), |writer, after| writer.network(after))
@@ -172,12 +175,17 @@ fn decode_block(bytes: &Frame, id: u64) -> Result<Request, FrameError> {
             [0] => Protocol::Ip,
             [_] => return Err(FrameError::Field { kind: BLOCK, field: "protocol" }),
         },
-        verified: match field(bytes, frame::VERIFIED) {
-            [0] => false,
-            [1] => true,
-            [_] => return Err(FrameError::Field { kind: BLOCK, field: "verified flag" }),
-        },
+        verified: flag(bytes, frame::VERIFIED, "verified flag")?,
+        run_only: flag(bytes, frame::RUN_ONLY, "run-only flag")?,
     })
+}
+
+fn flag(bytes: &Frame, at: usize, field: &'static str) -> Result<bool, FrameError> {
+    match frame::field(bytes, at) {
+        [0] => Ok(false),
+        [1] => Ok(true),
+        [_] => Err(FrameError::Field { kind: BLOCK, field }),
+    }
 }
 
 fn decode_traps(bytes: &Frame, id: u64) -> Result<Request, FrameError> {
@@ -236,15 +244,18 @@ mod tests {
 
     fn any_request() -> impl Strategy<Value = Request> {
         let id = 1..=u64::MAX;
-        let block = (id.clone(), any_network(), any::<u32>(), any::<u16>(), any_protocol(), any::<bool>())
-            .prop_map(|(id, target, seconds, port, protocol, verified)| Request::Block {
+        let flags = any::<[bool; 2]>();
+        let block = (id.clone(), any_network(), any::<u32>(), any::<u16>(), any_protocol(), flags).prop_map(
+            |(id, target, seconds, port, protocol, [verified, run_only])| Request::Block {
                 id,
                 target,
                 seconds,
                 port,
                 protocol,
                 verified,
-            });
+                run_only,
+            },
+        );
         prop_oneof![
             block,
             (id.clone(), any_network()).prop_map(|(id, target)| Request::Unblock { id, target }),

@@ -80,10 +80,6 @@ pub struct Custom {
     pub command_timeout: u32,
     /// `$MODE$`: `stealth` or `connect`.
     pub mode: String,
-    /// BLOCK_TCP=2: TCP scans run KILL_RUN_CMD and nothing else.
-    pub run_only_tcp: bool,
-    /// BLOCK_UDP=2, likewise.
-    pub run_only_udp: bool,
 }
 
 /// What rights the helper cannot do without.

@@ -208,5 +208,6 @@ fn operator_block(id: u64, target: IpNet, seconds: u32) -> Request {
         port: 0,
         protocol: crate::detect::probe::Protocol::Tcp,
         verified: true,
+        run_only: false,
     }
 }

@@ -8,21 +8,14 @@ use ipnet::IpNet;
 use super::clock::Now;
 use super::event_loop::EventLoop;
 use super::terms;
-use crate::config::{ConfigError, Loaded, Mode};
+use crate::config::{BlockMode, ConfigError, Loaded, Mode};
+use crate::detect::policy::Watch;
 use crate::protocol::Request;
 
-/// Keys that take effect at once. TCP_PORTS and UDP_PORTS only where packets are watched: under `--connect` they are
+/// Keys that take effect at once, beside BLOCK_TCP and BLOCK_UDP. TCP_PORTS and UDP_PORTS only where packets are watched: under `--connect` they are
 /// bound, and binding takes rights.
-const AT_ONCE: [&str; 8] = [
-    "SCAN_TRIGGER",
-    "SENSITIVITY",
-    "IPV6_PREFIX",
-    "BLOCK_TCP",
-    "BLOCK_UDP",
-    "NEVER_BLOCK",
-    "IGNORE_FILE",
-    "RESOLVE_HOST",
-];
+const AT_ONCE: [&str; 6] =
+    ["SCAN_TRIGGER", "SENSITIVITY", "IPV6_PREFIX", "NEVER_BLOCK", "IGNORE_FILE", "RESOLVE_HOST"];
 const PORTS: [&str; 6] = [
     "TCP_PORTS",
     "UDP_PORTS",
@@ -42,7 +35,7 @@ impl EventLoop {
     }
 
     fn go_by(&mut self, loaded: Loaded, now: Now) {
-        let restart = needs_restart(&self.loaded, &loaded);
+        let (loaded, restart) = in_force(&self.loaded, loaded);
         if !restart.is_empty() {
             let keys = restart.join(", ");
             self.reporter.error(now, &format!("changed, but in force only after a restart: {keys}"));
@@ -52,6 +45,10 @@ impl EventLoop {
                 .error(now, "too many new addresses to protect at once; restart to have them all protected");
         }
         let watch = terms::watch(&loaded.config, self.decoys.ports_of_both());
+        let modes = |watch: &Watch| (watch.block_tcp, watch.block_udp);
+        if modes(&watch) != modes(&self.responder.watch) {
+            self.responder.end_silences();
+        }
         if let Err(error) = self.host.go_by(&protected(&loaded), watch, &mut self.responder, &self.shared) {
             self.reporter.error(now, &format!("the new ports are not watched: {error}"));
         }
@@ -74,12 +71,40 @@ fn protected(loaded: &Loaded) -> Vec<IpNet> {
     loaded.config.never_block.iter().chain(&loaded.ignored).copied().collect()
 }
 
+/// What is in force from now on, and the keys that wait for a restart. Those keep their text, so that each reload names
+/// them until it comes; what is read again later keeps its value.
+fn in_force(old: &Loaded, mut new: Loaded) -> (Loaded, Vec<&'static str>) {
+    let waiting = needs_restart(old, &new);
+    for (old, new) in old.settings.iter().zip(&mut new.settings) {
+        if waiting.contains(&new.key.name) {
+            new.clone_from(old);
+        }
+    }
+    let (was, config) = (&old.config, &mut new.config);
+    config.kill_run_cmd.clone_from(&was.kill_run_cmd);
+    if waiting.contains(&"BLOCK_TCP") {
+        config.block_tcp = was.block_tcp;
+    }
+    if waiting.contains(&"BLOCK_UDP") {
+        config.block_udp = was.block_udp;
+    }
+    (new, waiting)
+}
+
 fn needs_restart(old: &Loaded, new: &Loaded) -> Vec<&'static str> {
-    let watches = new.config.flags.mode == Mode::Stealth;
-    let at_once = |key: &str| AT_ONCE.contains(&key) || (watches && PORTS.contains(&key));
     let both = old.settings.iter().zip(&new.settings);
     let changed = both.filter(|(old, new)| old.text != new.text).map(|(_, new)| new.key.name);
-    changed.filter(|key| !at_once(key)).collect()
+    changed.filter(|key| !at_once(key, old, new)).collect()
+}
+
+/// The helper knows the KILL_RUN_CMD of the start: where there was none, 2 has nothing to run.
+fn at_once(key: &str, old: &Loaded, new: &Loaded) -> bool {
+    let can_run = |mode| mode != BlockMode::RunCommand || old.config.kill_run_cmd.is_some();
+    match key {
+        "BLOCK_TCP" => can_run(new.config.block_tcp),
+        "BLOCK_UDP" => can_run(new.config.block_udp),
+        key => AT_ONCE.contains(&key) || (new.config.flags.mode == Mode::Stealth && PORTS.contains(&key)),
+    }
 }
 
 fn refused(errors: &[ConfigError]) -> String {
@@ -110,5 +135,20 @@ mod tests {
         ] {
             assert_eq!(needs_restart(&loaded(text, mode), &loaded(changed, mode)), expected);
         }
+    }
+
+    #[test]
+    fn what_waits_for_a_restart_is_named_until_it_comes_and_keeps_its_value() {
+        let before = loaded("TCP_PORTS=1\nBLOCK_TCP=1\nBLOCK_UDP=1", Mode::Stealth);
+        let changed = || loaded("TCP_PORTS=1\nBLOCK_TCP=2\nBLOCK_UDP=0\nKILL_RUN_CMD=x", Mode::Stealth);
+        let (after, waiting) = in_force(&before, changed());
+        assert_eq!(waiting, ["BLOCK_TCP", "KILL_RUN_CMD"], "the helper has no command to run");
+        assert_eq!((after.config.block_tcp, after.config.block_udp), (BlockMode::Block, BlockMode::Log));
+        let (after, waiting) = in_force(&after, changed());
+        assert_eq!(waiting, ["BLOCK_TCP", "KILL_RUN_CMD"]);
+        assert_eq!(in_force(&after, before.clone()).1, [""; 0]);
+        let (after, waiting) = in_force(&changed(), before);
+        assert_eq!((after.config.block_tcp, waiting), (BlockMode::Block, vec!["KILL_RUN_CMD"]));
+        assert_eq!(in_force(&after, changed()).0.config.block_tcp, BlockMode::RunCommand);
     }
 }

@@ -207,6 +207,12 @@ impl Responder {
         !self.tell_all && (is_told() || is_quiet())
     }
 
+    /// BLOCK_TCP or BLOCK_UDP is another one: whoever was told of, and left alone for that, is judged anew.
+    pub fn end_silences(&mut self) {
+        self.table.end_silences();
+        self.told.clear();
+    }
+
     /// Whether anybody wants to hear of one more probe of a source that is over the trigger.
     pub fn is_worth_telling(&self, standing: Standing) -> bool {
         self.tell_all || !standing.quiet
@@ -291,7 +297,8 @@ impl Responder {
 
     fn ask(&mut self, target: IpNet, case: Case, now: Now, turn: &mut Turn) {
         let (Probe { port, protocol, .. }, verified) = (case.probe, case.standing.verified);
-        let request = |id| Request::Block { id, target, seconds: 0, port, protocol, verified };
+        let run_only = self.watch.block_mode(protocol) == BlockMode::RunCommand;
+        let request = |id| Request::Block { id, target, seconds: 0, port, protocol, verified, run_only };
         match self.requests.send(request) {
             Ok(id) => {
                 self.asked_about.insert(target, id);

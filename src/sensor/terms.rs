@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::traps;
-use crate::config::{BlockMode, Config, FOREVER, Mode, PortSet};
+use crate::config::{Config, FOREVER, Mode, PortSet};
 use crate::detect::policy::Watch;
 use crate::detect::table::Vantage;
 use crate::detect::walk::Walk;
@@ -79,8 +79,6 @@ pub fn custom(config: &Config) -> Custom {
         hosts_deny_file: config.hosts_deny_file.clone(),
         command_timeout: config.command_timeout,
         mode: mode.to_owned(),
-        run_only_tcp: config.block_tcp == BlockMode::RunCommand,
-        run_only_udp: config.block_udp == BlockMode::RunCommand,
     }
 }
 

@@ -181,6 +181,11 @@ impl Bucket {
         closed
     }
 
+    /// Nobody here is quiet any longer.
+    pub fn end_silences(&self) {
+        self.details.iter().for_each(Details::end_silence);
+    }
+
     /// Empties the ways whose score has faded to nothing, before their ticks can wrap. Gives how many hold an account.
     pub fn sweep(&self, moment: Moment) -> usize {
         let heads = self.load(Relaxed);

@@ -96,6 +96,11 @@ impl Details {
         self.quiet_until.store(timed(place, until), Relaxed);
     }
 
+    /// Whoever's account it is: nobody is quiet at time 0.
+    pub fn end_silence(&self) {
+        self.quiet_until.store(0, Relaxed);
+    }
+
     /// Whether this port was seen lately.
     pub fn knows_port(&self, mark: u64) -> bool {
         // All four lanes at once: one that equals the mark becomes zero, and only a zero borrows into its top bit.

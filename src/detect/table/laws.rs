@@ -239,6 +239,8 @@ fn quiet_lasts_until_its_time_and_ends_with_forgiveness() {
     assert!(table.quiet(source(1), START + MINUTE));
     assert!(hit(&table, 1, 2, START + MINUTE / 2).quiet);
     assert!(!hit(&table, 1, 3, START + MINUTE).quiet);
+    table.end_silences();
+    assert!(!table.standing(source(1), START).unwrap().quiet);
     table.quiet(source(1), START + 9 * MINUTE);
     table.forgive(source(1));
     assert!(!hit(&table, 1, 4, START + MINUTE).quiet);

@@ -11,7 +11,7 @@ use super::{Opened, REPLIES, Service, timed};
 use crate::helper::authorise::{Authority, Standing};
 use crate::helper::blocked_file;
 use crate::helper::clock::{Clock, Now};
-use crate::helper::decide::{Core, RunOnly};
+use crate::helper::decide::Core;
 use crate::helper::error::{HelperError, log};
 use crate::helper::escalation::{Block, Escalation, Terms};
 use crate::helper::jobs::{Job, Jobs, Purpose};
@@ -141,7 +141,6 @@ pub(super) fn core(settings: &Settings, now: Now) -> Core {
     Core {
         authority: Authority::new(settings.never_block.clone(), settings.max_blocks, now.uptime),
         escalation: Escalation::new(terms),
-        run_only: RunOnly { tcp: settings.custom.run_only_tcp, udp: settings.custom.run_only_udp },
     }
 }
 
