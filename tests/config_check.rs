@@ -14,6 +14,9 @@ struct Lab {
 impl Lab {
     fn with(conf: &str) -> Lab {
         let lab = Lab { folder: tempfile::tempdir().unwrap() };
+        // The daemon's user must be able to pass.
+        std::fs::set_permissions(lab.folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .unwrap();
         std::fs::write(lab.conf(), conf).unwrap();
         lab
     }

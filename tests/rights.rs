@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -217,4 +218,54 @@ fn sandbox_off_gives_up_every_right_all_the_same_and_says_what_is_missing() {
     for layer in ["sensor: Landlock", "sensor: seccomp", "helper: Landlock", "helper: seccomp"] {
         assert!(missing.contains(layer), "{missing}");
     }
+}
+
+/// Root may read what the daemon's user may not: it starts, and says what a reload will lack, and how to mend it.
+#[test]
+fn what_a_reload_will_not_be_able_to_read_is_told_at_the_start_and_by_check() {
+    let mode =
+        |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, LINES);
+    let (conf, private) = (setup.path("portsentry.conf"), setup.path("private"));
+    assert!(!String::from_utf8_lossy(&setup.run(&["check"]).stderr).contains("warning"));
+    let said = |setup: &Setup| {
+        let checked = setup.run(&["check"]);
+        assert_eq!(checked.status.code(), Some(0), "{checked:?}");
+        String::from_utf8(checked.stderr).unwrap()
+    };
+    let names_the_user = |said: &str| {
+        assert!(said.contains("(RUN_AS, uid ") && said.contains(") cannot read "), "{said}");
+        assert!(said.contains("chmod g+r and chgrp ") && said.contains("restart"), "{said}");
+    };
+    let refused = |event: &serde_json::Value, words: &str| {
+        event["event_type"] == "error" && event["error"].as_str().is_some_and(|text| text.contains(words))
+    };
+
+    // Neither the file nor its folder; the history beside it is out of reach too.
+    std::fs::create_dir(&private).unwrap();
+    mode(&private, 0o700);
+    setup.rewrite(&format!("{LINES}\nHISTORY_FILE=\"{}\"", private.join("history").display()));
+    std::fs::rename(&conf, private.join("portsentry.conf")).unwrap();
+    std::os::unix::fs::symlink(private.join("portsentry.conf"), &conf).unwrap();
+    names_the_user(&said(&setup));
+    let mut daemon = setup.start();
+    let told = daemon.wait_for("the word of it", |event| refused(event, "a reload (SIGHUP) will fail"));
+    names_the_user(told["error"].as_str().unwrap());
+    daemon.wait_for("the other word", |event| refused(event, "cannot reach HISTORY_FILE"));
+    daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    daemon.wait_for("the refusal", |event| refused(event, "let the user that the daemon runs as read it"));
+    let (_, setup) = daemon.stop();
+
+    // The folder, but not the file, whose mode is mended in time.
+    std::fs::remove_file(&conf).unwrap();
+    std::fs::rename(private.join("portsentry.conf"), &conf).unwrap();
+    mode(&conf, 0o600);
+    names_the_user(&said(&setup));
+    let mut daemon = setup.start();
+    daemon.wait_for("the word of it", |event| refused(event, "a reload (SIGHUP) will fail"));
+    mode(&conf, 0o644);
+    std::fs::write(&conf, format!("{}\nWORKERS=\"2\"\n", std::fs::read_to_string(&conf).unwrap())).unwrap();
+    daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    daemon.wait_for("a reload", |event| refused(event, "in force only after a restart: WORKERS"));
 }

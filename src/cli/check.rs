@@ -8,6 +8,7 @@ use super::feasible;
 use super::run_flags::{LOG_FORMAT_VARIABLE, RunFlags};
 use crate::config::effective::render_effective;
 use crate::config::{ConfigError, Loaded, load};
+use crate::sensor::reach;
 
 /// Loads the configuration that `run` names, with everything the daemon itself would load it with. On errors all of
 /// them are on stderr already, one a line, and the exit code is given.
@@ -30,14 +31,26 @@ pub fn configured(run: &RunFlags) -> Result<Loaded, ExitCode> {
 
 /// Shows what is in force and what would be done, unless `quiet`: exit code 0; or what is wrong: 1.
 pub fn check(run: &RunFlags, quiet: bool) -> ExitCode {
-    let shown = configured(run).map(|loaded| {
-        if !quiet {
-            // A reader that hangs up early (`| head`) has seen what it wanted.
-            let _ = std::io::stdout().write_all(render_effective(&loaded).as_bytes());
+    match configured(run).and_then(|loaded| tried(&loaded).map(|()| loaded)) {
+        Ok(loaded) => {
+            if !quiet {
+                // A reader that hangs up early (`| head`) has seen what it wanted.
+                let _ = std::io::stdout().write_all(render_effective(&loaded).as_bytes());
+            }
+            ExitCode::SUCCESS
         }
-        ExitCode::SUCCESS
-    });
-    shown.unwrap_or_else(|failure| failure)
+        Err(failure) => failure,
+    }
+}
+
+/// What only the daemon's user can tell, which root becomes here.
+fn tried(loaded: &Loaded) -> Result<(), ExitCode> {
+    let warnings = reach::as_daemon(loaded).map_err(|error| {
+        complain("", &[ConfigError::new(loaded.origin("RUN_AS"), error.to_string())]);
+        ExitCode::FAILURE
+    })?;
+    complain("warning: ", &warnings);
+    Ok(())
 }
 
 /// More than anybody mends in one go; only a file that is no configuration at all has as many.

@@ -96,7 +96,9 @@ pub fn on_state(folder: &Path) -> Result<File, HelperError> {
     // O_NONBLOCK: a planted FIFO must not hold us.
     options.write(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let file = options.open(folder.join(LEDGER_LOCK));
-    let file = file.map_err(|error| HelperError::System("make the lock file in STATE_DIR", error))?;
+    let file = file.map_err(|error| {
+        HelperError::System("make the lock file in STATE_DIR, which the daemon's user must reach", error)
+    })?;
     match patiently(|| Ok(lock(&file)?.map_or(Ok(()), |process| Err(Holder::Daemon(process))))) {
         Ok(Err(Holder::Daemon(process))) => Err(HelperError::NotAlone("this STATE_DIR", told(process))),
         Ok(Ok(()) | Err(Holder::Stranger | Holder::Nobody)) => Ok(file),

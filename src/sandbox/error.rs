@@ -46,6 +46,14 @@ pub enum SandboxError {
         /// The kernel's word.
         source: io::Error,
     },
+    /// A file that was to stay reachable.
+    #[error("{path}: {source}; the daemon needs it: see that it can be opened, or name another", path = path.display())]
+    Unopened {
+        /// Which.
+        path: PathBuf,
+        /// The kernel's word.
+        source: io::Error,
+    },
     /// Landlock at the stated floor is not to be had.
     #[error("Landlock: {0}; boot a kernel with lsm=…,landlock, or set SANDBOX=\"best-effort\"")]
     Landlock(String),

@@ -45,7 +45,8 @@ pub struct LandlockInForce {
     pub abi: i32,
     /// Everything that was asked for, of the newest interface known, is enforced.
     pub complete: bool,
-    /// Paths of the rules that do not exist: they stay out of reach even if they come later.
+    /// Paths of the rules that do not exist, or that this user may not reach: they stay out of reach even if that
+    /// changes later.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<PathBuf>,
 }
@@ -63,7 +64,7 @@ const OF_FILES: BitFlags<AccessFs> =
 /// Confines the calling thread to `rules`. Under [`Sandbox::Strict`], interface `floor` must be had in full.
 ///
 /// # Errors
-/// The kernel has less than the floor, or a path of the rules exists and cannot be opened.
+/// The kernel has less than the floor, or a path of the rules exists and cannot be opened, though this user may.
 pub fn restrict(rules: &Rules, sandbox: Sandbox, floor: ABI) -> Result<LandlockInForce, SandboxError> {
     #[cfg(feature = "escape-attempts")]
     let sandbox = match super::escape::is_off(super::escape::Layer::Landlock) {
@@ -118,9 +119,15 @@ fn granted(
             let access = if path.is_dir() { access } else { access & OF_FILES };
             ruleset.add_rule(PathBeneath::new(opened, access)).map_err(refused)
         }
-        Err(PathFdError::OpenCall { source, .. }) if source.kind() == ErrorKind::NotFound => {
+        // Where the file's own mode forbids it, nothing is left to forbid. What that means is the role's to say.
+        Err(PathFdError::OpenCall { source, .. })
+            if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) =>
+        {
             missing.push(path.to_owned());
             Ok(ruleset)
+        }
+        Err(PathFdError::OpenCall { source, .. }) => {
+            Err(SandboxError::Unopened { path: path.to_owned(), source })
         }
         Err(error) => Err(refused(error)),
     }

@@ -5,8 +5,9 @@
 use std::path::{Path, PathBuf};
 
 use super::helper_link::Ready;
+use super::reach;
 use super::seccomp;
-use crate::config::{Config, Loaded, LogOutput};
+use crate::config::{Config, ConfigError, Loaded, LogOutput};
 use crate::event;
 use crate::event::journald::JOURNAL_SOCKET;
 use crate::event::syslog::SYSLOG_SOCKET;
@@ -43,6 +44,8 @@ pub struct Confined {
     landlock: LandlockInForce,
     /// Seccomp filters that whoever started us brought.
     outside: u32,
+    /// Files that a reload would need and cannot have.
+    pub out_of_reach: Vec<ConfigError>,
 }
 
 impl Confined {
@@ -55,10 +58,12 @@ impl Confined {
         let (witness, helper) = (Witness::open()?, Witness::of_process(helper)?);
         let outside = witness.in_force()?.filters;
         rights(identity)?;
+        // Before Landlock, so that what stands in the way is the file's own mode.
+        let out_of_reach = reach::out_of_reach(loaded);
         selinux::leave_start()?;
         let landlock = landlock::restrict(&rules(loaded), loaded.config.sandbox, landlock::FLOOR)?;
         prove(&selfcheck::under_landlock(&landlock))?;
-        Ok(Confined { witness, helper, landlock, outside })
+        Ok(Confined { witness, helper, landlock, outside, out_of_reach })
     }
 
     /// Leaves every system call but those of the rules, with all threads there are. Returns how both processes are

@@ -80,6 +80,7 @@ fn start(loaded: &Loaded) -> Result<EventLoop, StartError> {
     let helper = Helper::hire(config, &opened.configured_never, identity)?;
 
     let confined = Confined::enter(loaded, identity, helper.link.pid())?;
+    opened.lacking.extend(confined.out_of_reach.iter().map(ToString::to_string));
     let threads = Parked::start(std::mem::take(&mut opened.readers), &opened.shared)?;
     let confinement = confined.seal(cage, &helper.settings, helper.ready)?;
 

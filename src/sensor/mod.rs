@@ -31,6 +31,7 @@ mod pace;
 pub mod parked;
 pub mod ports_in_use;
 pub mod ptr;
+pub mod reach;
 pub mod reload;
 pub mod report;
 pub mod responder;

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::OpenOptions;
-use std::io::Read;
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -23,8 +23,11 @@ const LONGEST_FILE: u64 = 1 << 20;
 /// Reads the configuration file at `path` and the ignore file it names. Every error of both is returned at once.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, Vec<ConfigError>> {
     let name = path.display().to_string();
-    let bytes = read(path).map_err(|reason| {
-        let message = format!("cannot read the configuration: {reason}; name another file with -c FILE");
+    let bytes = read(path).map_err(|error| {
+        let message = match allowed(&error) {
+            Some(mend) => format!("cannot read the configuration: {error}; {mend}"),
+            None => format!("cannot read the configuration: {error}; name another file with -c FILE"),
+        };
         vec![ConfigError::new(Origin::WholeFile(name.clone()), message)]
     })?;
     let (mut loaded, mut errors) = build(&name, &bytes, overrides);
@@ -42,17 +45,22 @@ pub fn control_socket(path: &Path) -> PathBuf {
     build(&path.display().to_string(), &bytes, &Overrides::default()).0.config.control_socket
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+/// What to do where the file is there but not for us.
+fn allowed(error: &io::Error) -> Option<&'static str> {
+    let mend = "let the user that the daemon runs as read it (chgrp, chmod g+r) and pass every folder above (chmod o+x), and restart";
+    (error.kind() == ErrorKind::PermissionDenied).then_some(mend)
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    let file = file.map_err(|error| error.to_string())?;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     // Whoever writes into it may never come, and a reload must not wait.
     if file.metadata().is_ok_and(|facts| facts.file_type().is_fifo()) {
-        return Err("it is a pipe".into());
+        return Err(io::Error::other("it is a pipe"));
     }
-    file.take(LONGEST_FILE + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    file.take(LONGEST_FILE + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > LONGEST_FILE {
-        true => Err(format!("it is longer than {LONGEST_FILE} bytes")),
+        true => Err(io::Error::other(format!("it is longer than {LONGEST_FILE} bytes"))),
         false => Ok(bytes),
     }
 }
@@ -61,10 +69,9 @@ fn ignore_file(loaded: &Loaded) -> Result<Vec<IpNet>, Vec<ConfigError>> {
     let Some(path) = &loaded.config.ignore_file else {
         return Ok(Vec::new());
     };
-    let bytes = read(path).map_err(|reason| {
-        let what =
-            format!("cannot read IGNORE_FILE {}: {reason}; create it (it may be empty)", path.display());
-        let message = format!("{what}, make it readable, or take the key out");
+    let bytes = read(path).map_err(|error| {
+        let mend = allowed(&error).unwrap_or("create it (it may be empty), or take the key out");
+        let message = format!("cannot read IGNORE_FILE {}: {error}; {mend}", path.display());
         vec![ConfigError::new(loaded.origin("IGNORE_FILE"), message)]
     })?;
     parse_ignore(&path.display().to_string(), &bytes)

@@ -48,7 +48,7 @@ pub struct Opened {
     pub host: Host,
     pub network: Network,
     pub decoys: Decoys,
-    /// What was not to be had: ports that somebody else listens at, resolvers.
+    /// What was not to be had: ports that somebody else listens at, resolvers, files to read again.
     pub lacking: Vec<String>,
     pub watch: Arc<Watch>,
     pub control: ControlServer,
