@@ -25,10 +25,13 @@ AS_BUILDER := $(if $(BUILDER),runuser -u "$(BUILDER)" -- $(TOOLCHAIN) )
 BUILD := $(AS_BUILDER)$(CARGO)
 
 # Static without touching build scripts: crt-static is a property of the target, so the target is named.
-TARGET ?= $(shell $(or $(AS_BUILDER),$(TOOLCHAIN)) $(CARGO) -vV 2>/dev/null | sed -n 's/^host: //p')
+HOST := $(shell $(or $(AS_BUILDER),$(TOOLCHAIN)) $(CARGO) -vV 2>/dev/null | sed -n 's/^host: //p')
+TARGET ?= $(HOST)
 RELEASE := target/$(TARGET)/release
-# Relocations are packed, for what is touched at start stays in memory.
-STATIC := RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs"
+# Relocations are packed, for what is touched at start stays in memory: where such programs run. Asked when it is built.
+STATIC = RUSTFLAGS="-C target-feature=+crt-static $$($(AS_BUILDER)tests/support/packs.sh $(TARGET) target/$(TARGET))"
+# Programs for another machine are not run on this one.
+RUNS_HERE := $(filter $(firstword $(subst -, ,$(HOST))),$(firstword $(subst -, ,$(TARGET))))
 
 .PHONY: help build run demo test sanitize lint bench bench-quick install uninstall toolchain
 
@@ -40,7 +43,11 @@ toolchain:
 	@[ -n "$(TARGET)" ] || { echo "no cargo here: install Rust 1.90 or newer (https://rustup.rs)" >&2; exit 1; }
 
 build: toolchain ## Build both static binaries (release). TARGET=x86_64-unknown-linux-musl: with musl, a third smaller.
+	@if [ -n "$(and $(RUNS_HERE),$(findstring -gnu,$(TARGET)))" ] && [ ! -e "$$(cc -print-file-name=libc.a)" ]; then \
+	  echo "no libc.a here, which a static program is linked with: install Debian's libc6-dev, Fedora's glibc-static" >&2; exit 1; fi
 	$(STATIC) $(BUILD) build --release --locked --target $(TARGET) --bins
+	@[ -z "$(RUNS_HERE)" ] || $(AS_BUILDER)$(RELEASE)/portsentry-rs -V >/dev/null || { \
+	  echo "$(RELEASE)/portsentry-rs was built and does not run here: nothing is installed" >&2; exit 1; }
 	@ls -l $(RELEASE)/portsentry-rs $(RELEASE)/portsentry-rs-helper
 
 run: build ## Run the daemon on this machine with config/portsentry.conf (root; after make install).
