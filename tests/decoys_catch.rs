@@ -117,6 +117,38 @@ fn one_visit_is_one_probe() {
     }
 }
 
+/// Decoys are open everywhere; who comes where nobody is to be watched is answered and let be, also by UDP and IPv6.
+#[test]
+fn who_visits_at_an_interface_that_is_not_watched_is_answered_and_let_be() {
+    let lab = Lab::new(2);
+    let (watched, other) = (lab.peer(0), lab.peer(1));
+    let config = format!(
+        "{DECOYS}DECOY_UDP_PORTS=\"53\"\nINTERFACES=\"{}\"\nBLOCK_TCP=\"1\"\nBLOCK_UDP=\"1\"",
+        watched.target_interface
+    );
+    let mut daemon = Setup::new(&lab, &config).start();
+    let visits = |host: &support::Host| {
+        for v6 in [false, true] {
+            let target = host.target(v6).to_string();
+            let datagram = format!("echo a word | timeout 2 nc -u -w1 {target} 53 || true");
+            host.run(&["sh", "-c", &datagram]);
+            let heard = host.run(&["nc", "-w", "2", &target, "23"]);
+            assert!(String::from_utf8_lossy(&heard.stdout).contains("login"), "{heard:?}");
+        }
+    };
+    visits(other);
+    daemon.catch_up();
+    let told: Vec<_> = daemon.seen.iter().filter(|event| event["src_ip"].is_string()).collect();
+    assert!(told.is_empty(), "{told:#?}");
+    let target = watched.target_v4.to_string();
+    watched.run(&["sh", "-c", &format!("echo a word | timeout 2 nc -u -w1 {target} 53 || true")]);
+    let source = watched.v4.to_string();
+    daemon.wait_for("the block", |event| event["event_type"] == "block" && event["src_ip"] == *source);
+    let source = watched.v6.to_string();
+    watched.run(&["sh", "-c", &format!("nc -w 2 {} 23 || true", watched.target_v6)]);
+    daemon.wait_for("the block", |event| event["event_type"] == "block" && event["src_ip"] == *source);
+}
+
 #[test]
 fn a_decoy_never_takes_a_port_that_a_service_has() {
     let lab = Lab::new(1);

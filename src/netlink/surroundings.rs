@@ -20,7 +20,8 @@ use super::socket::Socket;
 pub struct Surroundings {
     notifications: Socket,
     lists: Socket,
-    addresses: BTreeSet<IpAddr>,
+    /// Each with the interface that has it; two may have the same.
+    addresses: BTreeSet<(IpAddr, u32)>,
     networks: BTreeSet<IpNet>,
     broadcasts: BTreeSet<IpAddr>,
     gateways: BTreeSet<IpAddr>,
@@ -92,7 +93,12 @@ impl Surroundings {
 
     /// The host's own addresses.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.addresses.iter().copied()
+        self.addresses.iter().map(|&(address, _)| address)
+    }
+
+    /// The interfaces that have `address`, by index.
+    pub fn interfaces_of(&self, address: IpAddr) -> impl Iterator<Item = u32> + '_ {
+        self.addresses.range((address, 0)..=(address, u32::MAX)).map(|&(_, interface)| interface)
     }
 
     /// The networks of our own links: whoever is in one is a neighbour.
@@ -123,7 +129,7 @@ impl Surroundings {
     /// Whether `address` is this host's: assigned, or in the loopback networks. IPv4-mapped addresses count as IPv4.
     pub fn is_own(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        address.is_loopback() || self.addresses.contains(&address)
+        address.is_loopback() || self.interfaces_of(address).next().is_some()
     }
 
     /// What the network tells us never to block: own addresses, gateways, broadcast addresses.
@@ -147,7 +153,8 @@ impl Surroundings {
             News::Link(_) | News::DefaultRoute(_) => None,
         })?;
         let broadcasts = replace(&mut self.broadcasts, list.iter().flat_map(broadcasts_of).collect());
-        let addresses = replace(&mut self.addresses, list.iter().map(|address| address.local).collect());
+        let owned = list.iter().map(|address| (address.local, address.interface)).collect();
+        let addresses = replace(&mut self.addresses, owned);
         let networks = replace(&mut self.networks, list.iter().filter_map(network_of).collect());
         Ok(broadcasts | addresses | networks)
     }

@@ -23,6 +23,8 @@ pub struct Datagram {
     pub source: SocketAddr,
     /// The address of ours it was sent to; unspecified where the kernel did not say.
     pub destination: IpAddr,
+    /// The interface it came in by; 0 where the kernel did not say.
+    pub interface: u32,
     length: usize,
     sender: SockaddrStorage,
     arrival: Arrival,
@@ -50,7 +52,8 @@ pub fn receive(socket: &Socket) -> Result<Datagram, Errno> {
     let sender = message.address.ok_or(Errno::EINVAL)?;
     let arrival = message.cmsgs()?.fold(Arrival::Unknown, noted);
     let source = socket_address(&sender).ok_or(Errno::EINVAL)?;
-    Ok(Datagram { source, destination: arrival.address(), length: message.bytes, sender, arrival })
+    let (destination, interface) = (arrival.address(), arrival.interface());
+    Ok(Datagram { source, destination, interface, length: message.bytes, sender, arrival })
 }
 
 /// Whole banners in a minute, to one address and to all together.
@@ -105,6 +108,14 @@ impl Arrival {
             Arrival::Unknown => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             Arrival::V4(info) => IpAddr::V4(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr))),
             Arrival::V6(info) => IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr)).to_canonical(),
+        }
+    }
+
+    fn interface(&self) -> u32 {
+        match self {
+            Arrival::Unknown => 0,
+            Arrival::V4(info) => u32::try_from(info.ipi_ifindex).unwrap_or(0),
+            Arrival::V6(info) => info.ipi6_ifindex,
         }
     }
 }

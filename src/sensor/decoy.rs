@@ -36,6 +36,8 @@ pub struct Visit {
     pub source: SocketAddr,
     /// Which of our addresses and ports was asked, likewise.
     pub destination: SocketAddr,
+    /// The interface it came by; 0 where only `destination` tells, as with most of TCP.
+    pub interface: u32,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// A TCP handshake proves that the source receives at its address; a datagram proves nothing.
@@ -221,12 +223,13 @@ impl Decoys {
             None => service.greeting(),
         };
         let greeted = say(&stream, text);
-        let destination = canonical(stream.local_addr().ok()?.as_socket()?);
+        let local = stream.local_addr().ok()?.as_socket()?;
+        let (destination, interface) = (canonical(local), scope(local));
         if greeted && let Some(slot) = self.free_slot(source.ip()) {
             let talk = Talk::new(service);
             self.keep(slot, Conversation::begin(stream, source.ip(), talk, next, now), epoll);
         }
-        Some(Visit { source, destination, protocol: Protocol::Tcp, verified: true })
+        Some(Visit { source, destination, interface, protocol: Protocol::Tcp, verified: true })
     }
 
     fn free_slot(&self, source: IpAddr) -> Option<usize> {
@@ -259,7 +262,9 @@ impl Decoys {
                         datagram::answer(&listener.socket, &datagram, banner, whole);
                     }
                     let destination = SocketAddr::new(datagram.destination, listener.port);
-                    visits.push(Visit { source, destination, protocol: Protocol::Udp, verified: false });
+                    let interface = datagram.interface;
+                    let protocol = Protocol::Udp;
+                    visits.push(Visit { source, destination, interface, protocol, verified: false });
                 }
                 Err(Errno::EAGAIN) => return,
                 Err(_) => {}
@@ -282,6 +287,14 @@ impl Decoys {
     }
 }
 
+/// A link-local address is one of a certain interface's.
+fn scope(address: SocketAddr) -> u32 {
+    match address {
+        SocketAddr::V6(v6) => v6.scope_id(),
+        SocketAddr::V4(_) => 0,
+    }
+}
+
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -294,7 +307,8 @@ mod tests {
     fn a_visit_is_a_verified_connect_or_an_unverified_datagram() {
         let source: SocketAddr = "[::ffff:192.0.2.1]:40000".parse().unwrap();
         let destination = "198.51.100.1:21".parse().unwrap();
-        let visit = Visit { source: canonical(source), destination, protocol: Protocol::Tcp, verified: true };
+        let (source, protocol) = (canonical(source), Protocol::Tcp);
+        let visit = Visit { source, destination, interface: 0, protocol, verified: true };
         let probe = visit.probe();
         assert_eq!((probe.scan_type, probe.verified, probe.port), (ScanType::Connect, true, 21));
         assert_eq!(probe.source, "192.0.2.1".parse::<IpAddr>().unwrap());

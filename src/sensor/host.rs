@@ -8,6 +8,7 @@ mod rings;
 mod sockets;
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -107,6 +108,18 @@ impl Host {
     /// The host's own addresses.
     pub fn own(&self) -> Networks {
         self.surroundings.addresses().map(IpNet::from).collect()
+    }
+
+    /// Whether INTERFACES takes in what came to `destination`, an address of ours, by `interface`; 0 where only the address
+    /// tells.
+    pub fn watches(&self, interface: u32, destination: IpAddr) -> bool {
+        let Interfaces::Named(names) = &self.interfaces else { return true };
+        let name = |index| self.surroundings.interface_name(index);
+        let is_named = |index| name(index).is_some_and(|name| names.iter().any(|other| other == name));
+        match interface {
+            0 => self.surroundings.interfaces_of(destination).any(is_named),
+            index => is_named(index),
+        }
     }
 
     /// `watch`, with the networks in which IPv6 sources are judged one by one as of now.

@@ -218,6 +218,10 @@ impl EventLoop {
     }
 
     fn on_visit(&mut self, visit: &Visit, now: Now, turn: &mut Turn) {
+        // A decoy is open everywhere, but INTERFACES says whose scans are our concern.
+        if !self.host.watches(visit.interface, visit.destination.ip()) {
+            return;
+        }
         let probe = visit.probe();
         if let Some((displaced, interface)) = self.half_open.completed(&probe, now.instant) {
             let _ = self.judge(displaced, interface, now, turn);
