@@ -27,6 +27,14 @@ impl Networks {
         Networks { v4: merged(v4, 1), v6: merged(v6, 1) }
     }
 
+    /// Adds `network`: what one takes to add to a set of many, where [`new`](Self::new) would sort them all again.
+    pub fn insert(&mut self, network: &IpNet) {
+        match network {
+            IpNet::V4(net) => add(&mut self.v4, (u32::from(net.network()), u32::from(net.broadcast())), 1),
+            IpNet::V6(net) => add(&mut self.v6, (u128::from(net.network()), u128::from(net.broadcast())), 1),
+        }
+    }
+
     /// Whether `address` is in the set.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
@@ -81,6 +89,20 @@ where
     out
 }
 
+/// Puts one range in its place, as one with those that it overlaps or touches.
+fn add<T>(ranges: &mut Vec<(T, T)>, (mut first, mut last): (T, T), one: T)
+where
+    T: Copy + Ord + std::ops::Sub<Output = T>,
+{
+    // Neither difference can underflow: the test before it says which of the two is greater.
+    let begin = ranges.partition_point(|range| range.1 < first && first - range.1 > one);
+    let end = ranges.partition_point(|range| range.0 <= last || range.0 - last == one);
+    for range in ranges.get(begin..end).unwrap_or_default() {
+        (first, last) = (first.min(range.0), last.max(range.1));
+    }
+    ranges.splice(begin..end, [(first, last)]);
+}
+
 fn holds<T: Copy + Ord>(ranges: &[(T, T)], address: T) -> bool {
     meets(ranges, address, address)
 }
@@ -92,7 +114,25 @@ fn meets<T: Copy + Ord>(ranges: &[(T, T)], first: T, last: T) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Of few addresses, so that they meet, at both ends of the space.
+        #[test]
+        fn one_by_one_they_make_the_same_set(all in prop::collection::vec((0u8..8, any::<bool>(), 29u8..=32), 0..12)) {
+            let networks: Vec<IpNet> = all.iter().flat_map(|&(host, top, length)| {
+                let v4 = if top { u32::MAX - u32::from(host) } else { host.into() };
+                let v6 = if top { u128::MAX - u128::from(host) } else { host.into() };
+                let v4 = IpNet::new(Ipv4Addr::from(v4).into(), length).unwrap();
+                [v4, IpNet::new(Ipv6Addr::from(v6).into(), length + 96).unwrap()]
+            }).collect();
+            let mut set = Networks::default();
+            networks.iter().for_each(|network| set.insert(network));
+            prop_assert_eq!(set, Networks::new(networks));
+        }
+    }
 
     fn set(texts: &[&str]) -> Networks {
         texts.iter().map(|text| text.parse::<IpNet>().unwrap()).collect()

@@ -4,6 +4,8 @@
 //! them are known as gateways.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 
 use super::budget::Budget;
@@ -14,8 +16,8 @@ use crate::protocol::Outcome;
 pub const WIDEST_V4: u8 = 24;
 /// Widest IPv6 prefix that may be blocked: what a site is given (RFC 6177).
 pub const WIDEST_V6: u8 = 48;
-/// Networks that `Protect` may add.
-pub const MAX_PROTECTED: usize = 4_096;
+/// Networks that `Protect` may add: as many as the settings have room for at the start.
+pub const MAX_PROTECTED: usize = 65_536;
 
 /// New blocks a minute, and at once. The sensor's own budget is tighter; this one is for a captured sensor.
 const BLOCKS_A_MINUTE: u32 = 2_400;
@@ -45,7 +47,7 @@ const NEVER: [&str; 8] = [
 pub struct Authority {
     configured: Vec<IpNet>,
     surroundings: Vec<IpNet>,
-    protected: Vec<IpNet>,
+    protected: BTreeSet<IpNet>,
     never: Networks,
     max_blocks: usize,
     blocks: Budget,
@@ -68,7 +70,7 @@ impl Authority {
         let mut authority = Authority {
             configured,
             surroundings: Vec::new(),
-            protected: Vec::new(),
+            protected: BTreeSet::new(),
             never: Networks::default(),
             max_blocks: max_blocks as usize,
             blocks: Budget::new(BLOCKS_A_MINUTE, BLOCKS_AT_ONCE, uptime),
@@ -85,17 +87,13 @@ impl Authority {
         self.join()
     }
 
-    /// Adds `network` for good.
-    pub fn protect(&mut self, network: IpNet, uptime: u64) -> Result<(), Outcome> {
-        if self.protected.contains(&network) {
-            return Ok(());
-        }
-        if self.protected.len() >= MAX_PROTECTED {
+    /// Adds `network` for good. Costs nothing of the operator's budget: there can be [`MAX_PROTECTED`] of them, at any rate.
+    pub fn protect(&mut self, network: IpNet) -> Result<(), Outcome> {
+        if self.protected.len() >= MAX_PROTECTED && !self.protected.contains(&network) {
             return Err(Outcome::RefusedFull);
         }
-        self.permit(uptime)?;
-        self.protected.push(network);
-        self.join();
+        self.protected.insert(network);
+        self.never.insert(&network);
         Ok(())
     }
 
@@ -149,8 +147,8 @@ impl Authority {
 
     fn join(&mut self) -> bool {
         let always = NEVER.iter().filter_map(|text| text.parse().ok());
-        let parts = [&self.configured, &self.surroundings, &self.protected];
-        let never = Networks::new(parts.into_iter().flatten().copied().chain(always));
+        let parts = self.configured.iter().chain(&self.surroundings).chain(&self.protected);
+        let never = Networks::new(parts.copied().chain(always));
         let changed = never != self.never;
         self.never = never;
         changed
@@ -250,21 +248,17 @@ mod tests {
     #[test]
     fn protection_is_added_bounded_and_never_lost_with_the_surroundings() {
         let mut authority = authority();
-        assert_eq!(authority.protect(net("198.51.100.7/32"), 0), Ok(()));
+        assert_eq!(authority.protect(net("198.51.100.7/32")), Ok(()));
         assert!(authority.surround(Vec::new()));
         assert!(!authority.surround(Vec::new()));
         assert!(authority.never().contains("198.51.100.7".parse().unwrap()));
         assert!(!authority.never().contains("192.0.2.1".parse().unwrap()));
-        let mut added = 1;
-        while authority
-            .protect(
-                IpNet::from(std::net::IpAddr::from([198, 18, (added >> 8) as u8, added as u8])),
-                60_000 * added,
-            )
-            .is_ok()
-        {
-            added += 1;
-        }
-        assert_eq!(added as usize, MAX_PROTECTED);
+        let network =
+            |at: usize| IpNet::from(std::net::IpAddr::from((0xc612_0000 + at as u32).to_be_bytes()));
+        let added = (1..).find(|&at| authority.protect(network(at)).is_err());
+        assert_eq!(added, Some(MAX_PROTECTED));
+        assert_eq!(authority.protect(network(1)), Ok(()), "it is there already");
+        assert!(!authority.surround(Vec::new()), "what was added one by one is what all make together");
+        assert_eq!(authority.permit(0), Ok(()), "an operator has his budget whole");
     }
 }

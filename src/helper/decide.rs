@@ -128,7 +128,7 @@ impl Core {
             Request::Stop { .. } => return Action::Stop { id },
             Request::List { after: after @ Some(_), .. } => return Action::List { id, after },
             Request::Protect { network, .. } => {
-                self.authority.protect(network, now.uptime).map(|()| Action::Protect { id })
+                self.authority.protect(network).map(|()| Action::Protect { id })
             }
             Request::Traps { datagrams, page, .. } => self.permit(Action::Traps { id, datagrams, page }, now),
             Request::Spare { address, .. } => self.permit(Action::Spare { id, address }, now),

@@ -80,20 +80,27 @@ impl<I: Read + AsFd, O: Write + AsFd> Loop<I, O> {
 
     /// Carries out what has come, as far as replies find room. The blocks before a bad frame are still carried out.
     fn serve<R: Respond>(&mut self, service: &mut Service<R>) -> Result<(), HelperError> {
-        let mut result = Ok(());
-        while result.is_ok() && service.is_free() {
-            let Some(frame) = self.reader.take() else { break };
-            result = match Request::decode(&frame).and_then(|it| self.order.check(it.id()).map(|()| it)) {
-                Ok(request) => {
-                    service.carry_out(&request);
-                    Ok(())
-                }
+        let mut result = self.serve_what_has_come(service);
+        while result.is_ok() && service.is_protecting() && service.is_free() {
+            result = match self.reader.fill(&mut self.requests) {
+                Ok(Intake::Some) => self.serve_what_has_come(service),
+                // An end is found again by whoever reads next.
+                Ok(Intake::Nothing | Intake::End) => break,
                 Err(error) => Err(error.into()),
             };
         }
         service.finish();
         service.list();
         result
+    }
+
+    fn serve_what_has_come<R: Respond>(&mut self, service: &mut Service<R>) -> Result<(), HelperError> {
+        while service.is_free() {
+            let Some(frame) = self.reader.take() else { break };
+            let request = Request::decode(&frame).and_then(|it| self.order.check(it.id()).map(|()| it))?;
+            service.carry_out(&request);
+        }
+        Ok(())
     }
 
     fn flush<R: Respond>(&mut self, service: &mut Service<R>) -> Result<(), HelperError> {

@@ -66,6 +66,8 @@ pub struct Service<R> {
     now: Now,
     flush_on_stop: bool,
     pending: Vec<Grant>,
+    /// Requests by which the never-block set has grown: the kernel is told of all at once.
+    protecting: Vec<u64>,
     listing: Option<Listing>,
     stopped: bool,
     /// When the firewall was last looked at, milliseconds of uptime.
@@ -87,7 +89,8 @@ impl<R: Respond> Service<R> {
 
     /// For so many answers besides all that is due already. None may be queued unasked without it.
     fn has_room_for(&self, answers: usize) -> bool {
-        self.replies.room() > FRAMES * (self.pending.len() + self.jobs.answers_due() + answers)
+        let due = FRAMES * (self.pending.len() + self.jobs.answers_due() + answers) + self.protecting.len();
+        self.replies.room() > due
     }
 
     /// Whether the sensor asked for the end.
@@ -95,7 +98,14 @@ impl<R: Respond> Service<R> {
         self.stopped
     }
 
-    /// Carries out one request. Blocks are put off until [`finish`](Self::finish), to go to the kernel together.
+    /// Whether more of the never-block set may be at hand: telling the kernel of it costs as much for a thousand
+    /// networks as for one.
+    pub fn is_protecting(&self) -> bool {
+        !self.protecting.is_empty()
+    }
+
+    /// Carries out one request. Blocks, and what is to be protected, are put off until [`finish`](Self::finish), to go to
+    /// the kernel together.
     pub fn carry_out(&mut self, request: &Request) {
         if !joins(request, &self.pending) {
             self.finish();
@@ -106,7 +116,7 @@ impl<R: Respond> Service<R> {
             Action::Unblock { id, target } => self.do_unblock(id, target),
             Action::List { id, after } => self.listing = Some(Listing { id, after, left: LIST_PAGE }),
             Action::Flush { id } => self.do_flush(id),
-            Action::Protect { id } => self.do_protect(id),
+            Action::Protect { id } => self.protecting.push(id),
             Action::Traps { id, datagrams, page } => self.do_traps(id, datagrams, page),
             Action::Spare { id, address } => self.do_spare(id, address),
             Action::Stop { id } => self.do_stop(id),
@@ -184,11 +194,11 @@ fn joins(request: &Request, pending: &[Grant]) -> bool {
         Request::Block { target, .. } => {
             !pending.iter().any(|it| it.target.contains(target) || target.contains(&it.target))
         }
-        Request::Ping { .. } => true,
+        // The set that is judged by has it already, and blocks come first: what they cover is lifted again.
+        Request::Protect { .. } | Request::Ping { .. } => true,
         Request::Unblock { .. }
         | Request::List { .. }
         | Request::Flush { .. }
-        | Request::Protect { .. }
         | Request::Traps { .. }
         | Request::Spare { .. }
         | Request::Stop { .. } => false,

@@ -18,8 +18,14 @@ use crate::helper::respond::{Effects, Knock, Respond, Timed};
 use crate::protocol::{Datagrams, Outcome, Response};
 
 impl<R: Respond> Service<R> {
-    /// Gives the kernel the blocks that were granted, and goes on with what is to be done besides.
+    /// Gives the kernel what was put off.
     pub fn finish(&mut self) {
+        self.finish_blocks();
+        self.finish_protecting();
+    }
+
+    /// Gives the kernel the blocks that were granted, and goes on with what is to be done besides.
+    fn finish_blocks(&mut self) {
         let grants = std::mem::take(&mut self.pending);
         if grants.is_empty() {
             return;

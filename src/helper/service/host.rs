@@ -16,10 +16,17 @@ use crate::protocol::{Datagrams, Outcome, Page, Responses};
 const LOOK: u64 = 10_000;
 
 impl<R: Respond> Service<R> {
-    pub(super) fn do_protect(&mut self, id: u64) {
-        let begun = Instant::now();
+    /// Gives the kernel the never-block set, grown by all that was asked for since.
+    pub(super) fn finish_protecting(&mut self) {
+        let (begun, ids) = (Instant::now(), std::mem::take(&mut self.protecting));
+        if ids.is_empty() {
+            return;
+        }
         let applied = self.apply_never();
-        self.answer_effect(id, applied, begun);
+        if let Err(refusal) = &applied {
+            log(&refusal.text);
+        }
+        ids.into_iter().for_each(|id| self.answer_effect(id, applied.clone(), begun));
     }
 
     pub(super) fn do_traps(&mut self, id: u64, datagrams: Datagrams, page: Page) {
@@ -52,13 +59,12 @@ impl<R: Respond> Service<R> {
         }
     }
 
+    /// Whether or not the kernel takes the set: whoever is in it is let in.
     pub(super) fn apply_never(&mut self) -> Result<(), Refusal> {
-        let applied = self.responses.set_never(self.core.authority.never());
-        if applied.as_ref().is_err_and(|refusal| refusal.table_gone) {
-            self.install()?;
-        } else {
-            applied?;
-        }
+        let applied = match self.responses.set_never(self.core.authority.never()) {
+            Err(refusal) if refusal.table_gone => self.install(),
+            applied => applied,
+        };
         let covered = self.core.escalation.covered_by(self.core.authority.never());
         if let Some(first) = covered.first() {
             log(&format!(
@@ -67,7 +73,7 @@ impl<R: Respond> Service<R> {
             ));
         }
         self.lift(&covered);
-        Ok(())
+        applied
     }
 
     /// Milliseconds until the firewall is looked at again; `None` while nobody is blocked.

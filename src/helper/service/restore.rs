@@ -39,6 +39,7 @@ impl<R: Respond> Service<R> {
             now,
             flush_on_stop: settings.flush_on_stop,
             pending: Vec::new(),
+            protecting: Vec::new(),
             listing: None,
             stopped: false,
             looked: now.uptime,
