@@ -3,9 +3,13 @@
 
 mod support;
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
-use support::Lab;
-use support::daemon::{Daemon, Setup};
+use support::daemon::{Daemon, PATIENCE, Setup};
+use support::{Lab, eventually};
 
 /// A daemon and its configuration, which can be changed while it runs.
 struct Running {
@@ -71,4 +75,84 @@ fn nobody_is_shut_out_any_more_where_a_reload_asks_for_the_command_alone() {
     let ran = running.probe(&lab, 0, 119);
     assert_eq!(ran["action"]["with"], json!(["run_command"]), "{ran}");
     assert!(!lab.is_blocked(lab.peer(0).v4), "{}", lab.nft_table());
+}
+
+const BLOCKS: &str = "TCP_PORTS=\"111,119\"\nBLOCK_TCP=\"1\"\nSENSITIVITY=\"off\"\nNEVER_BLOCK=\"192.0.2.9\"";
+const MINE: &str = "NEVER_BLOCK=\"192.0.2.9";
+
+#[test]
+fn who_is_added_to_never_block_is_let_in_again_and_told_of() {
+    let lab = Lab::new(1);
+    let mut running = Running::start(&lab, BLOCKS);
+    assert_eq!(running.probe(&lab, 0, 111)["action"]["verdict"], "blocked");
+    running.reload(MINE, "NEVER_BLOCK=\"10.77.0.0/24");
+    let told = running.daemon.wait_for("the end of the block", |event| event["event_type"] == "unblock");
+    assert_eq!((&told["src_ip"], &told["action"]["verdict"]), (&json!("10.77.0.2"), &json!("lifted")));
+    assert!(!lab.is_blocked(lab.peer(0).v4), "told before it was so: {}", lab.nft_table());
+    assert_eq!(blocks_in_force(&running), "0");
+    assert_eq!(running.probe(&lab, 0, 119)["action"]["verdict"], "ignored");
+}
+
+/// As `status` tells it.
+fn blocks_in_force(running: &Running) -> String {
+    let output = running.daemon.client(&["status"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut words = text.split_once("blocks in force").map_or(&text[..], |(_, rest)| rest).split_whitespace();
+    words.next().unwrap().to_owned()
+}
+
+/// Somebody else owns a table of our name: the kernel takes nothing from us.
+#[test]
+fn a_host_that_the_firewall_will_not_protect_is_off_the_record_and_the_refusal_is_told() {
+    let lab = Lab::new(1);
+    let mut running = Running::start(&lab, BLOCKS);
+    assert_eq!(running.probe(&lab, 0, 111)["action"]["verdict"], "blocked");
+    let mut owner = Command::new("ip")
+        .args(["netns", "exec", &lab.target(), "nft", "-i"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdin = owner.stdin.take().unwrap();
+    stdin.write_all(b"delete table inet portsentry\nadd table inet portsentry { flags owner ; }\n").unwrap();
+    eventually("the table is another's", PATIENCE, || lab.nft_table().contains("flags owner"));
+    running.reload(MINE, "NEVER_BLOCK=\"10.77.0.0/24");
+    let told = running.daemon.wait_for("the refusal", |event| event["event_type"] == "error");
+    let error = told["error"].as_str().unwrap();
+    assert!(error.starts_with("NEVER_BLOCK: the helper could not protect"), "{error}");
+    assert!(error.contains("(1, first 10.77.0.0/24): the firewall did not take them"), "{error}");
+    running.daemon.wait_for("the end of the block", |event| event["event_type"] == "unblock");
+    assert_eq!(blocks_in_force(&running), "0");
+    let listed = running.daemon.client(&["list"]);
+    assert!(!String::from_utf8_lossy(&listed.stdout).contains("10.77.0.2"), "{listed:?}");
+    drop(stdin);
+    owner.wait().unwrap();
+}
+
+/// None of them touches another, so that the kernel has each.
+fn many(from: u32, count: u32) -> String {
+    (from..from + count).map(|at| format!("{}\n", std::net::Ipv4Addr::from(0x0b00_0000 + 2 * at))).collect()
+}
+
+#[test]
+fn thousands_that_are_added_to_the_ignore_file_keep_no_block_waiting() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    let file = setup.path("ignore");
+    std::fs::write(&file, many(0, 5_000)).unwrap();
+    setup.rewrite(&format!("{BLOCKS}\nIGNORE_FILE=\"{}\"", file.display()));
+    let mut daemon = setup.start();
+    std::fs::write(&file, many(0, 8_000)).unwrap();
+    daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    let begun = Instant::now();
+    assert!(daemon.client(&["block", "203.0.113.7"]).status.success());
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(2), "a block waited for {took:?}");
+    let last = many(7_999, 1);
+    eventually("the kernel has the last of them", PATIENCE, || {
+        let set = lab.on_target(&["nft", "list", "set", "inet", "portsentry", "never4"]);
+        String::from_utf8_lossy(&set.stdout).contains(last.trim())
+    });
+    daemon.catch_up();
+    assert!(daemon.seen.iter().all(|event| event["event_type"] != "error"), "{:#?}", daemon.seen);
 }

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ipnet::IpNet;
 
+use crate::networks::Networks;
+
 /// One block in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
@@ -23,7 +25,7 @@ pub struct Block {
 pub struct Blocks {
     by_target: HashMap<IpNet, Block>,
     by_end: BTreeSet<(u64, IpNet)>,
-    /// All were lifted at once: still to be told of.
+    /// Many were lifted at once: still to be told of.
     lifted: BTreeMap<IpNet, Block>,
 }
 
@@ -83,6 +85,15 @@ impl Blocks {
         self.lifted.extend(std::mem::take(&mut self.by_target));
     }
 
+    /// Lifts every block of somebody in `networks`; likewise.
+    pub fn lift_within(&mut self, networks: &Networks) {
+        let within: Vec<IpNet> = self.by_target.keys().filter(|it| networks.overlaps(it)).copied().collect();
+        for target in within {
+            let block = self.remove(&target);
+            self.lifted.extend(block.map(|block| (target, block)));
+        }
+    }
+
     /// Takes out one block that has ended by `uptime`.
     pub fn take_ended(&mut self, uptime: u64) -> Option<(IpNet, Block, Ending)> {
         if let Some((target, block)) = self.lifted.pop_first() {
@@ -90,11 +101,6 @@ impl Blocks {
         }
         let &(_, target) = self.by_end.first().filter(|&&(until, _)| until <= uptime)?;
         self.remove(&target).map(|block| (target, block, Ending::Expired))
-    }
-
-    /// Every target, in the order in which they end.
-    pub fn targets(&self) -> impl Iterator<Item = IpNet> + '_ {
-        self.by_end.iter().map(|&(_, target)| target)
     }
 
     /// How many are in force.

@@ -28,6 +28,7 @@ use super::helper_link::{HelperLink, LinkError};
 use super::host::Host;
 use super::notify::Notifier;
 use super::operators::Operators;
+use super::protections::Protections;
 use super::report::Reporter;
 use super::responder::{Responder, Turn};
 use super::sightings::Sighting;
@@ -70,6 +71,7 @@ pub struct EventLoop {
     pub(super) link: HelperLink,
     pub(super) responder: Responder,
     pub(super) operators: Operators,
+    pub(super) protections: Protections,
     pub(super) control: ControlServer,
     pub(super) signals: SignalFd,
     pub(super) host: Host,
@@ -137,6 +139,7 @@ impl EventLoop {
         let mut ready = [EpollEvent::empty(); 64];
         loop {
             self.operators.go_on(&self.control, &mut self.responder);
+            self.protections.go_on(&mut self.responder.requests);
             if let Err(error) = self.send() {
                 return End::Helper(error);
             }
@@ -176,11 +179,7 @@ impl EventLoop {
 
     fn on_routes(&mut self, now: Now) {
         match self.host.follow(&mut self.responder, &self.shared) {
-            Ok(()) => {
-                let mut turn = Turn::default();
-                self.responder.on_protected(now, &mut turn);
-                self.tell(&turn, now);
-            }
+            Ok(()) => self.responder.on_protected(),
             Err(error) => {
                 self.reporter.error(now, &format!("the host's addresses cannot be followed: {error}"))
             }

@@ -142,19 +142,17 @@ impl Host {
         Ok(())
     }
 
-    /// Goes by a new configuration from now on: further networks that are never blocked, other ports.
+    /// Goes by a new configuration from now on: other ports, and `new` networks that are never blocked.
     ///
     /// # Errors
     /// The rings take no new filter.
     pub fn go_by(
         &mut self,
-        never: &[IpNet],
+        new: &[IpNet],
         watch: Watch,
         responder: &mut Responder,
         shared: &Shared,
     ) -> Result<(), RingError> {
-        let new: Vec<IpNet> =
-            never.iter().filter(|network| !self.configured_never.contains(network)).copied().collect();
         self.configured_never.extend(new);
         responder.watch = Arc::new(watch);
         self.pass_on(responder, shared);

@@ -25,6 +25,7 @@ use super::half_open::HalfOpen;
 use super::helper_link::{HelperLink, QUEUE, Ready};
 use super::operators::Operators;
 use super::parked::Parked;
+use super::protections::Protections;
 use super::report::Reporter;
 use super::responder::{self, Responder};
 use super::traps::{self, Traps};
@@ -134,6 +135,7 @@ fn assemble(
         link: helper.link,
         responder,
         operators: Operators::default(),
+        protections: Protections::default(),
         control: opened.control,
         signals: opened.signals,
         host: opened.host,

@@ -30,6 +30,7 @@ pub mod operators;
 mod pace;
 pub mod parked;
 pub mod ports_in_use;
+pub mod protections;
 pub mod ptr;
 pub mod reach;
 pub mod reload;

@@ -3,6 +3,8 @@
 //! Main thread, within the cage. A configuration with an error changes nothing.
 #![forbid(unsafe_code)]
 
+use std::collections::HashSet;
+
 use ipnet::IpNet;
 
 use super::clock::Now;
@@ -10,7 +12,6 @@ use super::event_loop::EventLoop;
 use super::terms;
 use crate::config::{BlockMode, ConfigError, Loaded, Mode};
 use crate::detect::policy::Watch;
-use crate::protocol::Request;
 
 /// Keys that take effect at once, beside BLOCK_TCP and BLOCK_UDP. TCP_PORTS and UDP_PORTS only where packets are watched: under `--connect` they are
 /// bound, and binding takes rights.
@@ -36,39 +37,34 @@ impl EventLoop {
 
     fn go_by(&mut self, loaded: Loaded, now: Now) {
         let (loaded, restart) = in_force(&self.loaded, loaded);
+        let new = added(protected(&self.loaded), protected(&loaded));
         if !restart.is_empty() {
             let keys = restart.join(", ");
             self.reporter.error(now, &format!("changed, but in force only after a restart: {keys}"));
-        }
-        if !self.protect(&loaded) {
-            self.reporter
-                .error(now, "too many new addresses to protect at once; restart to have them all protected");
         }
         let watch = terms::watch(&loaded.config, self.decoys.ports_of_both());
         let modes = |watch: &Watch| (watch.block_tcp, watch.block_udp);
         if modes(&watch) != modes(&self.responder.watch) {
             self.responder.end_silences();
         }
-        if let Err(error) = self.host.go_by(&protected(&loaded), watch, &mut self.responder, &self.shared) {
+        if let Err(error) = self.host.go_by(&new, watch, &mut self.responder, &self.shared) {
             self.reporter.error(now, &format!("the new ports are not watched: {error}"));
         }
+        self.protections.ask(new);
         self.loaded = loaded;
         self.set_traps();
     }
-
-    /// Tells the helper what is new in the never-block set. What was taken out stays protected until a restart: a
-    /// captured sensor must not be able to ask for that.
-    fn protect(&mut self, loaded: &Loaded) -> bool {
-        let known = protected(&self.loaded);
-        let new: Vec<IpNet> =
-            protected(loaded).into_iter().filter(|network| !known.contains(network)).collect();
-        new.into_iter()
-            .all(|network| self.responder.requests.send(|id| Request::Protect { id, network }).is_ok())
-    }
 }
 
-fn protected(loaded: &Loaded) -> Vec<IpNet> {
-    loaded.config.never_block.iter().chain(&loaded.ignored).copied().collect()
+fn protected(loaded: &Loaded) -> impl Iterator<Item = IpNet> {
+    loaded.config.never_block.iter().chain(&loaded.ignored).copied()
+}
+
+/// What is in `after` and not in `before`.
+fn added(before: impl Iterator<Item = IpNet>, after: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
+    let before: HashSet<IpNet> = before.collect();
+    let mut new = HashSet::new();
+    after.filter(|network| !before.contains(network) && new.insert(*network)).collect()
 }
 
 /// What is in force from now on, and the keys that wait for a restart. Those keep their text, so that each reload names

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use super::effect::{Effect, reasons, verdict_of};
 use super::{RETRY, Responder, TOLD, Turn, micros};
 use crate::event::{Action, ActionVerdict, Deed, Event, EventType, Flow};
+use crate::networks::Networks;
 use crate::protocol::wording::{self, Filling};
 use crate::protocol::{Note, Outcome, Response, Responses};
 use crate::sensor::blocks::{Block, Ending};
@@ -84,10 +85,15 @@ impl Responder {
         turn.events.push((event, 0));
     }
 
-    /// Who has become protected is no longer blocked: the helper lifts it of its own accord, by the same rule.
-    pub fn on_protected(&mut self, now: Now, turn: &mut Turn) {
-        let spared: Vec<IpNet> = self.blocks.targets().filter(|target| self.never.overlaps(target)).collect();
-        spared.into_iter().for_each(|target| self.on_lifted(target, now, turn));
+    /// Who has become protected is no longer blocked: the helper lifts it of its own accord, by the same rule. It is told
+    /// in its turn.
+    pub fn on_protected(&mut self) {
+        self.blocks.lift_within(&self.never);
+    }
+
+    /// Likewise whom the helper has let in.
+    pub fn on_protected_by(&mut self, networks: &Networks) {
+        self.blocks.lift_within(networks);
     }
 
     /// Blocks whose time is over end here too. Says now and then that some are held back.
