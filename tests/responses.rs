@@ -323,7 +323,7 @@ fn the_table_of_nftables_is_not_made_where_only_classic_keys_respond() {
 #[test]
 fn what_a_response_costs_the_helpers_confinement_is_told_and_no_more_is_given() {
     let seccomp = "helper: seccomp, for the iptables programs would inherit it";
-    let why = "for the configured commands run with all of root's rights";
+    let why = "for the configured commands run as uid 0 and would inherit it";
     let (no_files, no_calls) = (format!("helper: Landlock, {why}"), format!("helper: seccomp, {why}"));
     let expected: [(&str, &[&str], [&str; 2]); 4] = [
         ("BLOCK_WITH=\"nftables,route\"", &[], ["1", "2"]),

@@ -269,3 +269,36 @@ fn what_a_reload_will_not_be_able_to_read_is_told_at_the_start_and_by_check() {
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
     daemon.wait_for("a reload", |event| refused(event, "in force only after a restart: WORKERS"));
 }
+
+/// Commands get what the daemon was started with; nobody is told that it were root's.
+#[test]
+fn commands_of_a_daemon_that_root_did_not_start_run_without_roots_rights_and_it_says_so() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    setup.rewrite(&format!(
+        "{LINES}\nKILL_ROUTE=\"true $TARGET$\"\nHISTORY_FILE=\"/etc/portsentry-rs-{}/history\"",
+        std::process::id()
+    ));
+    owned(&setup);
+    let flags = ambient("+net_admin,+net_raw,+net_bind_service");
+    let check = Command::new("setpriv")
+        .args(&flags)
+        .args([env!("CARGO_BIN_EXE_portsentry-rs"), "check", "-c"])
+        .arg(setup.path("portsentry.conf"))
+        .output()
+        .unwrap();
+    let warned = String::from_utf8_lossy(&check.stderr).into_owned();
+    for words in
+        ["HISTORY_FILE: /etc/portsentry-rs-", "cannot be written here by uid 4242: Permission denied"]
+    {
+        assert!(warned.contains(words), "{warned}");
+    }
+    assert!(warned.contains("KILL_ROUTE: started by uid 4242 it runs as that user, not as root"), "{warned}");
+
+    setup.rewrite(&format!("{LINES}\nKILL_ROUTE=\"true $TARGET$\""));
+    let mut daemon = setup.start_through("setpriv", &flags);
+    let start = daemon.wait_for("the start event", |event| event["event_type"] == "start");
+    let missing = start["start"]["confinement"]["missing"].to_string();
+    assert!(missing.contains("the configured commands run as uid 4242"), "{start}");
+    assert_eq!(field(daemon.helper_pid(), "Uid"), USER);
+}

@@ -4,8 +4,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use super::feasible;
 use super::run_flags::{LOG_FORMAT_VARIABLE, RunFlags};
+use super::{feasible, writable};
 use crate::config::effective::render_effective;
 use crate::config::{ConfigError, Loaded, load};
 use crate::sensor::reach;
@@ -20,6 +20,7 @@ pub fn configured(run: &RunFlags) -> Result<Loaded, ExitCode> {
     })?;
     complain("warning: ", &loaded.warnings);
     complain("warning: ", &feasible::warnings(&loaded));
+    complain("warning: ", &writable::warnings(&loaded));
     match feasible::errors(&loaded) {
         errors if errors.is_empty() => Ok(loaded),
         errors => {

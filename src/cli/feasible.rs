@@ -46,8 +46,8 @@ fn key(response: Response, loaded: &Loaded) -> &'static str {
     }
 }
 
-/// Commands whose program is not there. No error: PortSentry starts without it too, it may be installed later, and each
-/// block that fails for it says so.
+/// Commands whose program is not there, or that need what they do not get. No error: PortSentry starts without it too, it
+/// may be installed later, and each block that fails for it says so.
 pub fn warnings(loaded: &Loaded) -> Vec<ConfigError> {
     let config = &loaded.config;
     let commands = [
@@ -55,14 +55,24 @@ pub fn warnings(loaded: &Loaded) -> Vec<ConfigError> {
         ("KILL_RUN_CMD", &config.kill_run_cmd),
         ("UNBLOCK_CMD", &config.unblock_cmd),
     ];
-    let programs = commands.into_iter().filter_map(|(key, text)| Some((key, program(text.as_deref()?)?)));
-    let missing = programs.filter(|(_, program)| found(program).is_none());
-    let told = missing.map(|(key, program)| {
-        let what = if Path::new(&program).exists() { "cannot be executed" } else { "is not there" };
-        ConfigError::new(
-            loaded.origin(key),
-            format!("{key}: {program} {what}; every response by it will fail until it is"),
-        )
+    let set = commands.into_iter().filter_map(|(key, text)| Some((key, text.as_deref()?)));
+    let told = set.flat_map(|(key, text)| {
+        let faults = [missing(text), lesser()].into_iter().flatten();
+        faults.map(move |fault| ConfigError::new(loaded.origin(key), format!("{key}: {fault}")))
     });
     told.collect()
+}
+
+fn missing(command: &str) -> Option<String> {
+    let program = program(command).filter(|program| found(program).is_none())?;
+    let what = if Path::new(&program).exists() { "cannot be executed" } else { "is not there" };
+    Some(format!("{program} {what}; every response by it will fail until it is"))
+}
+
+/// Commands inherit what the daemon was started with.
+fn lesser() -> Option<String> {
+    let user = nix::unistd::geteuid();
+    let text =
+        || format!("started by uid {user} it runs as that user, not as root; what needs root will fail");
+    (!user.is_root()).then(text)
 }

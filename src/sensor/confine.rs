@@ -82,10 +82,9 @@ impl Confined {
         }
         let [sensor, helper] =
             [self.witness.in_force()?, self.helper.in_force()?].map(|it| it.beyond(self.outside));
-        let roles = [
-            ("sensor", sensor, self.landlock.abi, ""),
-            ("helper", helper, i32::from(ready.landlock), why_less(settings)),
-        ];
+        let why = why_less(settings, helper.uid);
+        let roles =
+            [("sensor", sensor, self.landlock.abi, ""), ("helper", helper, i32::from(ready.landlock), &*why)];
         Ok(event::Confinement {
             in_force: roles.iter().map(|(role, it, landlock, _)| describe(role, it, *landlock)).collect(),
             missing: roles
@@ -154,12 +153,16 @@ fn describe(role: &str, confinement: &Confinement, landlock: i32) -> String {
 }
 
 /// Why the helper keeps more than it could: what it runs inherits its confinement.
-fn why_less(settings: &Settings) -> &'static str {
+fn why_less(settings: &Settings, uid: u32) -> String {
     match (settings.sandbox, settings.rights()) {
-        (Sandbox::Off, _) => "",
-        (_, Rights::Commands) => ", for the configured commands run with all of root's rights",
-        (_, Rights::Root) if settings.runs_programs() => ", for the iptables programs would inherit it",
-        (_, Rights::Root | Rights::NetAdmin) => "",
+        (Sandbox::Off, _) => String::new(),
+        (_, Rights::Commands) => {
+            format!(", for the configured commands run as uid {uid} and would inherit it")
+        }
+        (_, Rights::Root) if settings.runs_programs() => {
+            ", for the iptables programs would inherit it".to_owned()
+        }
+        (_, Rights::Root | Rights::NetAdmin) => String::new(),
     }
 }
 
