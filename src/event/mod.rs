@@ -214,6 +214,9 @@ pub struct Action {
     /// What they did, for the classic lines.
     #[serde(skip)]
     pub deeds: Vec<Deed>,
+    /// `lifted`: not by an operator, but because the target has become one that is never blocked; for the classic line.
+    #[serde(skip)]
+    pub spared: bool,
     /// For how long, seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u32>,
@@ -236,6 +239,7 @@ impl Action {
             target: None,
             with: Vec::new(),
             deeds: Vec::new(),
+            spared: false,
             seconds: None,
             offence: None,
             micros: None,
@@ -275,6 +279,6 @@ pub enum ActionVerdict {
     Failed,
     /// `unblock`: its time is over.
     Expired,
-    /// `unblock`: an operator lifted it.
+    /// `unblock`: an operator lifted it, or its target has become one that is never blocked.
     Lifted,
 }

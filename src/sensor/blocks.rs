@@ -26,7 +26,7 @@ pub struct Blocks {
     by_target: HashMap<IpNet, Block>,
     by_end: BTreeSet<(u64, IpNet)>,
     /// Many were lifted at once: still to be told of.
-    lifted: BTreeMap<IpNet, Block>,
+    lifted: BTreeMap<IpNet, (Block, Ending)>,
 }
 
 /// How a block came to its end.
@@ -36,6 +36,8 @@ pub enum Ending {
     Expired,
     /// Somebody lifted it.
     Lifted,
+    /// Its target has become one that is never blocked.
+    Spared,
 }
 
 impl Blocks {
@@ -60,8 +62,7 @@ impl Blocks {
 
     /// Takes out the block of exactly this target if it has ended by `uptime`: to be told of before the next one.
     pub fn take_end_of(&mut self, target: &IpNet, uptime: u64) -> Option<(Block, Ending)> {
-        let lifted = self.lifted.remove(target).map(|block| (block, Ending::Lifted));
-        lifted.or_else(|| {
+        self.lifted.remove(target).or_else(|| {
             self.by_target.get(target).filter(|block| block.until <= uptime)?;
             self.remove(target).map(|block| (block, Ending::Expired))
         })
@@ -82,7 +83,8 @@ impl Blocks {
     /// Lifts every block; [`take_ended`](Self::take_ended) brings them one by one.
     pub fn lift_all(&mut self) {
         self.by_end.clear();
-        self.lifted.extend(std::mem::take(&mut self.by_target));
+        let all = std::mem::take(&mut self.by_target).into_iter();
+        self.lifted.extend(all.map(|(target, block)| (target, (block, Ending::Lifted))));
     }
 
     /// Lifts every block of somebody in `networks`; likewise.
@@ -90,14 +92,14 @@ impl Blocks {
         let within: Vec<IpNet> = self.by_target.keys().filter(|it| networks.overlaps(it)).copied().collect();
         for target in within {
             let block = self.remove(&target);
-            self.lifted.extend(block.map(|block| (target, block)));
+            self.lifted.extend(block.map(|block| (target, (block, Ending::Spared))));
         }
     }
 
     /// Takes out one block that has ended by `uptime`.
     pub fn take_ended(&mut self, uptime: u64) -> Option<(IpNet, Block, Ending)> {
-        if let Some((target, block)) = self.lifted.pop_first() {
-            return Some((target, block, Ending::Lifted));
+        if let Some((target, (block, ending))) = self.lifted.pop_first() {
+            return Some((target, block, ending));
         }
         let &(_, target) = self.by_end.first().filter(|&&(until, _)| until <= uptime)?;
         self.remove(&target).map(|block| (target, block, Ending::Expired))
@@ -141,6 +143,19 @@ mod tests {
         assert_eq!(blocks.take_ended(3000), None);
         assert_eq!(blocks.remove(&net("192.0.2.2/32")).unwrap().offence, 2);
         assert!(blocks.is_empty() && blocks.next_end().is_none());
+    }
+
+    #[test]
+    fn who_becomes_protected_is_spared_and_nobody_else() {
+        let mut blocks = Blocks::default();
+        for target in ["192.0.2.1/32", "198.51.100.0/24", "2001:db8::/64"] {
+            blocks.insert(net(target), Block { until: 3000, offence: 1, run_only: false });
+        }
+        blocks.lift_within(&["192.0.2.0/24", "2001:db8::7/128"].map(net).into_iter().collect());
+        assert_eq!((blocks.len(), blocks.next_end()), (1, Some(0)));
+        let told = std::iter::from_fn(|| blocks.take_ended(0)).map(|(it, _, end)| (it, end));
+        let spared = [(net("192.0.2.1/32"), Ending::Spared), (net("2001:db8::/64"), Ending::Spared)];
+        assert_eq!(told.collect::<Vec<_>>(), spared);
     }
 
     #[test]

@@ -67,6 +67,7 @@ pub(super) fn unblock_line(event: &Event) -> Option<ClassicLine> {
     let (flow, action) = (event.flow.as_ref()?, event.action.as_ref()?);
     let why = match action.verdict {
         ActionVerdict::Expired => "its time is over",
+        ActionVerdict::Lifted if action.spared => "it is never blocked from now on",
         ActionVerdict::Lifted => "lifted by an operator",
         ActionVerdict::Failed => return Some(failure_line(flow, action)),
         ActionVerdict::Logged | ActionVerdict::Blocked | ActionVerdict::AlreadyBlocked => return None,
@@ -137,6 +138,11 @@ mod tests {
         assert_eq!(
             texts(&unblock(action(ActionVerdict::Lifted, "2001:db8::7/128"))),
             ["attackalert: Host 2001:db8::7 has been unblocked: lifted by an operator"]
+        );
+        let spared = Action { spared: true, ..action(ActionVerdict::Lifted, "2001:db8::7/128") };
+        assert_eq!(
+            texts(&unblock(spared)),
+            ["attackalert: Host 2001:db8::7 has been unblocked: it is never blocked from now on"]
         );
     }
 }

@@ -72,7 +72,7 @@ impl Responder {
     /// A block was lifted: its source begins anew.
     pub fn on_lifted(&mut self, target: IpNet, now: Now, turn: &mut Turn) {
         if let Some(block) = self.blocks.remove(&target) {
-            self.end_block(target, block, ActionVerdict::Lifted, now, turn);
+            self.end_block(target, block, Ending::Lifted, now, turn);
         }
     }
 
@@ -106,7 +106,7 @@ impl Responder {
         }
         for _ in 0..ENDS_A_TURN {
             let Some((target, block, ending)) = self.blocks.take_ended(now.uptime) else { break };
-            self.end_block(target, block, verdict_of_end(ending), now, turn);
+            self.end_block(target, block, ending, now, turn);
         }
     }
 
@@ -115,7 +115,7 @@ impl Responder {
         if done.outcome == Outcome::Blocked {
             self.blocked += 1;
             if let Some((block, ending)) = self.blocks.take_end_of(&target, now.uptime) {
-                self.end_block(target, block, verdict_of_end(ending), now, turn);
+                self.end_block(target, block, ending, now, turn);
             }
             self.on_block(target, done.seconds, done.offence, done.with, now);
         }
@@ -167,12 +167,16 @@ impl Responder {
         }
     }
 
-    fn end_block(&self, target: IpNet, block: Block, verdict: ActionVerdict, now: Now, turn: &mut Turn) {
+    fn end_block(&self, target: IpNet, block: Block, ending: Ending, now: Now, turn: &mut Turn) {
         self.table.forgive(self.watch.source_key(target.addr()));
         let mut event = Event::new(now.wall, EventType::Unblock);
         event.flow = Some(Flow::from_source(target.addr()));
-        event.action =
-            Some(Action { target: Some(target), offence: Some(block.offence), ..Action::new(verdict) });
+        event.action = Some(Action {
+            target: Some(target),
+            offence: Some(block.offence),
+            spared: ending == Ending::Spared,
+            ..Action::new(verdict_of_end(ending))
+        });
         turn.events.push((event, 0));
     }
 }
@@ -180,6 +184,6 @@ impl Responder {
 fn verdict_of_end(ending: Ending) -> ActionVerdict {
     match ending {
         Ending::Expired => ActionVerdict::Expired,
-        Ending::Lifted => ActionVerdict::Lifted,
+        Ending::Lifted | Ending::Spared => ActionVerdict::Lifted,
     }
 }
