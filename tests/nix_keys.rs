@@ -86,6 +86,7 @@ fn what_the_types_allow_the_daemon_takes_and_what_they_refuse_it_refuses() {
         if let Some(longest) = entry["longest"].as_u64().map(|longest| usize::try_from(longest).unwrap()) {
             assert_eq!(faults(name, &format!("/{}", "x".repeat(longest - 1))), [""; 0], "{name}");
             assert_ne!(faults(name, &format!("/{}", "x".repeat(longest))), [""; 0], "{name}");
+            assert_ne!(faults(name, "x"), [""; 0], "{name}");
         }
     }
 }

@@ -302,3 +302,16 @@ fn commands_of_a_daemon_that_root_did_not_start_run_without_roots_rights_and_it_
     assert!(missing.contains("the configured commands run as uid 4242"), "{start}");
     assert_eq!(field(daemon.helper_pid(), "Uid"), USER);
 }
+
+/// A helper that is no longer root must find its way to the ledger, whatever the umask of who started the daemon.
+#[test]
+fn a_state_folder_is_made_with_all_that_is_above_it_so_that_the_helper_reaches_it() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, LINES);
+    let state = setup.path("deep/er/state");
+    setup.rewrite(&format!("{LINES}\nSTATE_DIR=\"{}\"", state.display()));
+    let flags = ["-c", "umask 077; exec \"$@\"", "sh"].map(str::to_owned);
+    let daemon = setup.start_through("sh", &flags);
+    assert!(state.join("ledger").exists());
+    assert!(daemon.client(&["block", "198.51.100.1"]).status.success());
+}

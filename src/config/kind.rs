@@ -21,9 +21,9 @@ use crate::protocol::settings::{Response, Sandbox};
 pub enum Kind {
     /// `1,7,20-25`.
     Ports(fn(&mut Config, PortSet)),
-    /// The path of a file or folder.
+    /// The absolute path of a file or folder: `-D` and the service manager leave the folder we were started in.
     Path(fn(&mut Config, PathBuf)),
-    /// The path of a unix socket, which the kernel limits to 107 bytes (unix(7)).
+    /// The absolute path of a unix socket, which the kernel limits to 107 bytes (unix(7)).
     Socket(fn(&mut Config, PathBuf)),
     /// 0 or 1.
     Switch(fn(&mut Config, bool)),
@@ -82,8 +82,8 @@ impl Kind {
     pub fn allowed(&self) -> String {
         match self {
             Kind::Ports(_) => "ports and ranges like 1,7,20-25".into(),
-            Kind::Path(_) => "a path".into(),
-            Kind::Socket(_) => "a path of at most 107 bytes".into(),
+            Kind::Path(_) => "a path from / on".into(),
+            Kind::Socket(_) => "a path from / on, of at most 107 bytes".into(),
             Kind::Switch(_) => "0 or 1".into(),
             Kind::Mode(_) => "0, 1 or 2".into(),
             Kind::Number(range, _) => format!("a number from {} to {}", range.start(), range.end()),
@@ -110,7 +110,8 @@ fn wrong(text: &str, expected: &str) -> Fault {
 /// Longer paths than the kernel takes (PATH_MAX, sun_path) would fail at start, or worse, be cut.
 fn path(text: &str, longest: usize) -> Result<PathBuf, Fault> {
     match text.len() <= longest {
-        true => Ok(PathBuf::from(text)),
+        true if text.starts_with('/') => Ok(PathBuf::from(text)),
+        true => Err(wrong(text, "the whole path, from / on")),
         false => Err(Fault::new(
             0,
             format!("this path is {} bytes long; at most {longest} can be used", text.len()),
@@ -265,8 +266,11 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_the_kernel_would_cut_is_refused() {
-        assert!(path(&"x".repeat(107), 107).is_ok());
-        assert!(path(&"x".repeat(108), 107).unwrap_err().message.contains("108 bytes"));
+    fn a_path_that_the_kernel_would_cut_or_that_depends_on_where_we_are_is_refused() {
+        assert!(path(&"/".repeat(107), 107).is_ok());
+        assert!(path(&"/".repeat(108), 107).unwrap_err().message.contains("108 bytes"));
+        for relative in ["state", "./state", "~/state", "var/lib/x"] {
+            assert!(path(relative, 107).unwrap_err().message.contains("from / on"), "{relative}");
+        }
     }
 }

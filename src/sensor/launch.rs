@@ -11,6 +11,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use nix::sys::stat::{Mode, umask};
+
 pub use self::error::StartError;
 
 use self::background::Background;
@@ -71,6 +73,8 @@ pub fn run(loaded: &Loaded) -> ExitCode {
 /// A daemon that watches. Ring threads end with the process.
 fn start(loaded: &Loaded) -> Result<EventLoop, StartError> {
     let config = &loaded.config;
+    // Folders that are made on the way to files of the daemon's user must let that user pass, whoever started us.
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let background = Background::enter(config.flags.daemonize)?;
     let clock = Clock::start();
     capabilities::require(&terms::needs(config))?;

@@ -1,4 +1,5 @@
-//! STATE_DIR: made if it is not there, and given to the user that the helper becomes. Sensor, at the start.
+//! STATE_DIR: made if it is not there, and given to the user that the helper becomes, who can pass what was made above it.
+//! Sensor, at the start.
 //!
 //! It gives things away as root, so it takes nobody else's: no link, no folder that others use, no file with two names.
 #![forbid(unsafe_code)]
@@ -41,7 +42,9 @@ pub enum StateDirError {
 /// It cannot be made, is a link, or is not ours alone.
 pub fn make(path: &Path, identity: Identity) -> Result<(), StateDirError> {
     let failed = |error| StateDirError::System { path: path.to_owned(), error };
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    let made = |path: &Path, mode| DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed);
+    path.parent().map_or(Ok(()), |above| made(above, 0o755))?;
+    made(path, 0o700)?;
     ours_alone(path)?;
     if !nix::unistd::geteuid().is_root() {
         return Ok(());
@@ -118,12 +121,15 @@ mod tests {
     #[test]
     fn a_new_folder_is_made_for_the_helpers_user_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("state/portsentry");
+        let path = folder.path().join("deep/state/portsentry");
         make(&path, NOBODY).unwrap();
         fs::write(path.join(LEDGER), "").unwrap();
         make(&path, NOBODY).unwrap();
         let facts = fs::metadata(&path).unwrap();
         assert_eq!(facts.mode() & 0o777, 0o700);
+        for above in ["deep", "deep/state"] {
+            assert_eq!(fs::metadata(folder.path().join(above)).unwrap().mode() & 0o777, 0o755, "{above}");
+        }
         if nix::unistd::geteuid().is_root() {
             assert_eq!((facts.uid(), fs::metadata(path.join(LEDGER)).unwrap().uid()), (65534, 65534));
         }

@@ -22,6 +22,8 @@ const LONGEST_FILE: u64 = 1 << 20;
 
 /// Reads the configuration file at `path` and the ignore file it names. Every error of both is returned at once.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, Vec<ConfigError>> {
+    // A reload must find it again from wherever the daemon is then: `-D` goes to `/`.
+    let path = &std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let name = path.display().to_string();
     let bytes = read(path).map_err(|error| {
         let message = match allowed(&error) {
@@ -95,6 +97,18 @@ mod tests {
         std::fs::write(&ignore, "10.0.0.1/8\nme").unwrap();
         assert!(load(&conf, &Overrides::default()).unwrap_err()[0].to_string().contains("ignore:2:1: "));
         assert!(load(&ignore.join("x"), &Overrides::default()).unwrap_err()[0].message.contains("-c FILE"));
+    }
+
+    #[test]
+    fn a_file_is_named_so_that_it_is_found_again_from_anywhere() {
+        let here = std::env::current_dir().unwrap();
+        let loaded = load(Path::new("config/../config/portsentry.conf"), &Overrides::default());
+        let name = match &loaded {
+            Ok(loaded) => loaded.name.clone(),
+            // The ignore file that it names need not be here.
+            Err(errors) => errors[0].origin.to_string(),
+        };
+        assert!(name.starts_with(here.join("config").to_str().unwrap()), "{name}");
     }
 
     #[test]
