@@ -17,6 +17,14 @@ absent() { # its package, for each pair that is not there
     done
 }
 
+# Nothing that is installed for a test starts to serve this machine: Debian asks this file (invoke-rc.d(8)).
+policy=/usr/sbin/policy-rc.d
+refusal='#!/bin/sh
+# Of portsentry-rs, while it installs what its tests need; to be removed if it is still here.
+exit 101'
+# One that outlived us, by a SIGKILL or with the machine, would keep every service from starting. Anybody else's stays.
+if [ -w "$policy" ] && [ "$(cat "$policy")" = "$refusal" ]; then rm -f "$policy"; fi
+
 missing=$(absent "$@")
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
@@ -25,11 +33,13 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
 fi
 echo "installing$missing" >&2
 export DEBIAN_FRONTEND=noninteractive
-# Nothing that is installed for a test starts to serve this machine: Debian asks this file (invoke-rc.d(8)).
-policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    # Where a signal ends the shell it need not run that trap (dash does not).
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    printf '%s\n' "$refusal" >"$policy"
     chmod 755 "$policy"
 fi
 apt-get update -qq
