@@ -263,3 +263,55 @@ fn with_the_drop_in_that_the_unit_names_responses_that_need_root_work_too() {
         machine.run("grep -E '^(Uid|CapEff)' /proc/$(systemctl show -P MainPID portsentry-rs)/status");
     assert!(sensor.contains("CapEff:\t0000000000000000") && !sensor.contains("Uid:\t0"), "{sensor}");
 }
+
+/// As Debian's package has them, but for the blocks.
+const PORTSENTRYS: &str = "TCP_PORTS=\"1,11,23\"\nUDP_PORTS=\"1,7\"\nBLOCK_TCP=\"1\"\nBLOCK_UDP=\"0\"\n\
+     IGNORE_FILE=\"/etc/portsentry/portsentry.ignore\"\nHISTORY_FILE=\"/var/lib/portsentry/portsentry.history\"\n\
+     BLOCKED_FILE=\"/var/lib/portsentry/portsentry.blocked\"\n\
+     KILL_ROUTE=\"/sbin/route add -host $TARGET$ reject\"\nKILL_HOSTS_DENY=\"ALL: $TARGET$ : DENY\"\n";
+
+/// The keys of PORTSENTRYS that `check` names for what the unit does not give.
+fn noted(machine: &Machine) -> Vec<String> {
+    let said = machine.run("portsentry-rs check 2>&1 >/dev/null");
+    let notes = said.lines().filter_map(|line| line.strip_prefix("note: "));
+    notes.map(|note| note.split(": ").nth(1).unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn a_file_of_portsentrys_runs_once_the_documentations_lines_are_typed() {
+    let Some(_lab) = SlowLab::begin("from PortSentry to the unit") else { return };
+    let machine = installed(1, PORTSENTRYS, "RestartSec=100ms");
+    machine.run("chmod 600 /etc/portsentry/*");
+    let old = "[Service]\nExecStart=sleep infinity\n[Install]\nWantedBy=multi-user.target\n";
+    machine
+        .run(&format!("printf '{old}' > /etc/systemd/system/portsentry.service; systemctl start portsentry"));
+    assert_eq!(noted(&machine), ["HISTORY_FILE", "BLOCKED_FILE", "KILL_HOSTS_DENY", "KILL_ROUTE"]);
+
+    // Each of these alone is enough to keep it from starting.
+    let refused = |why: &str| {
+        assert!(!machine.shell("systemctl restart portsentry-rs").status.success(), "{why}");
+        entry(&machine, &format!("-u portsentry-rs --grep '{why}'"));
+        machine.run("systemctl stop portsentry-rs");
+    };
+    refused("portsentry.conf.*Permission denied");
+    machine.run("chmod 644 /etc/portsentry/*");
+    refused("HISTORY_FILE.*Read-only file system");
+    machine.run("sed -i /_FILE/d /etc/portsentry/portsentry.conf");
+    refused("hosts.deny.*Read-only file system");
+
+    configure(&machine, PORTSENTRYS);
+    machine.run("chmod 600 /etc/portsentry/*");
+    let migrating = include_str!("../docs/migrating.md");
+    let section = migrating.split("\n## ").find(|section| section.starts_with("Under systemd")).unwrap();
+    for command in readme::typed(section) {
+        if command.ends_with("enable --now portsentry-rs") {
+            assert_eq!(noted(&machine), [""; 0]);
+        }
+        machine.run(&command);
+    }
+    assert_eq!(machine.says("systemctl is-active portsentry").trim(), "inactive");
+    scan(&machine, 0, 23);
+    entry(&machine, "PORTSENTRY_EVENT=block PORTSENTRY_VERDICT=blocked");
+    assert!(is_blocked(&machine, 0));
+    machine.run("grep '10.77.0.2' /var/log/portsentry-rs/history; test -s /var/log/portsentry-rs/blocked");
+}

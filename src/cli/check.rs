@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use super::run_flags::{LOG_FORMAT_VARIABLE, RunFlags};
-use super::{feasible, writable};
+use super::{feasible, unit, writable};
 use crate::config::effective::render_effective;
 use crate::config::{ConfigError, Loaded, load};
 use crate::sensor::reach;
@@ -35,6 +35,7 @@ pub fn check(run: &RunFlags, quiet: bool) -> ExitCode {
     match configured(run).and_then(|loaded| tried(&loaded).map(|()| loaded)) {
         Ok(loaded) => {
             if !quiet {
+                complain("note: ", &unit::notes(&loaded));
                 // A reader that hangs up early (`| head`) has seen what it wanted.
                 let _ = std::io::stdout().write_all(render_effective(&loaded).as_bytes());
             }

@@ -8,6 +8,7 @@ pub mod progress;
 pub mod replay;
 pub mod run_flags;
 pub mod status;
+pub mod unit;
 pub mod writable;
 
 use std::path::PathBuf;

@@ -2,7 +2,12 @@
 
 /// The commands below the heading `### section`, as typed after `$ `, joined over `\` and without remarks.
 pub fn commands(section: &str) -> Vec<String> {
-    let text = text_of(section).replace("\\\n", " ");
+    typed(text_of(section))
+}
+
+/// The commands in a piece of documentation, likewise.
+pub fn typed(text: &str) -> Vec<String> {
+    let text = text.replace("\\\n", " ");
     text.lines().filter_map(|line| line.strip_prefix("$ ")).map(command).collect()
 }
 
