@@ -86,17 +86,17 @@ pub fn list(socket: &Path, json: bool) -> ExitCode {
 /// `block ADDRESS [SECONDS]`; without a time the daemon's BLOCK_TIME holds.
 pub fn block(socket: &Path, address: IpNet, seconds: Option<u32>) -> ExitCode {
     let request = ControlRequest::Block { address, seconds: seconds.unwrap_or(0) };
-    ended(done(socket, &request, &show_target(&address)))
+    ended(done(socket, &request, &show_target(&address), not_blocked))
 }
 
 /// `unblock ADDRESS`.
 pub fn unblock(socket: &Path, address: IpNet) -> ExitCode {
-    ended(done(socket, &ControlRequest::Unblock { address }, &show_target(&address)))
+    ended(done(socket, &ControlRequest::Unblock { address }, &show_target(&address), not_undone))
 }
 
 /// `unblock all`.
 pub fn unblock_all(socket: &Path) -> ExitCode {
-    ended(done(socket, &ControlRequest::UnblockAll, "Every source"))
+    ended(done(socket, &ControlRequest::UnblockAll, "Every source", not_flushed))
 }
 
 /// Line by line as they come: nothing is kept.
@@ -199,14 +199,36 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-fn done(socket: &Path, request: &ControlRequest, target: &str) -> Result<(), ClientError> {
+/// What a failure means, in words that follow the target's name; where it is still blocked, for how long.
+type Failed = fn(Option<String>) -> String;
+
+fn not_blocked(_: Option<String>) -> String {
+    "was not blocked".to_owned()
+}
+
+fn not_undone(left: Option<String>) -> String {
+    match left {
+        Some(time) => format!("could not be let in and is still blocked, for {time}"),
+        None => {
+            "is not listed as blocked any more, but something of its block could not be taken back and may \
+             still shut it out; unblock can be asked again"
+                .to_owned()
+        }
+    }
+}
+
+fn not_flushed(_: Option<String>) -> String {
+    "that was blocked is still taken for blocked: the kernel would not lift them all".to_owned()
+}
+
+fn done(socket: &Path, request: &ControlRequest, target: &str, failed: Failed) -> Result<(), ClientError> {
     match ask(socket, request)?.pop() {
-        Some(ControlReply::Done(done)) => print(&outcome(target, done)?),
+        Some(ControlReply::Done(done)) => print(&outcome(target, done, failed)?),
         Some(_) | None => Err(ClientError::BrokenOff(socket.to_owned())),
     }
 }
 
-fn outcome(target: &str, done: Done) -> Result<String, ClientError> {
+fn outcome(target: &str, done: Done, failed: Failed) -> Result<String, ClientError> {
     let time = status::duration(u64::from(done.seconds));
     let why = done.error.unwrap_or_default();
     match done.verdict {
@@ -220,7 +242,10 @@ fn outcome(target: &str, done: Done) -> Result<String, ClientError> {
             Err(ClientError::Refused(format!("{target} is not blocked; see portsentry-rs list")))
         }
         DoneVerdict::Refused => Err(ClientError::Refused(format!("{target} was not blocked. {why}"))),
-        DoneVerdict::Failed => Err(ClientError::Refused(format!("{target}: nothing was changed. {why}"))),
+        DoneVerdict::Failed => {
+            let left = (done.seconds > 0).then_some(time);
+            Err(ClientError::Refused(format!("{target} {}. {why}", failed(left))))
+        }
     }
 }
 
@@ -267,10 +292,15 @@ mod tests {
     fn outcomes_read_as_sentences() {
         let text = |outcome, seconds| outcome_text(Done::new(outcome, seconds, 1));
         fn outcome_text(done: Done) -> String {
-            outcome("10.0.0.1", done).unwrap_or_else(|error| error.to_string())
+            outcome("10.0.0.1", done, not_undone).unwrap_or_else(|error| error.to_string())
         }
         assert_eq!(text(Outcome::Blocked, 3600), "10.0.0.1 is blocked for 1h 0m\n");
         assert_eq!(text(Outcome::Lifted, 0), "10.0.0.1 is no longer blocked\n");
+        assert_eq!(
+            text(Outcome::Failed(13), 3600),
+            "10.0.0.1 could not be let in and is still blocked, for 1h 0m. The system refused: Permission denied (os error 13)"
+        );
+        assert!(text(Outcome::Failed(13), 0).starts_with("10.0.0.1 is not listed as blocked any more, but "));
         assert_eq!(
             text(Outcome::RefusedNeverBlock, 0),
             "10.0.0.1 was not blocked. It overlaps the never-block set."

@@ -1,7 +1,7 @@
 //! What becomes of a request: the whole judgement in one place, as actions that `service` carries out. Pure; helper.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -20,7 +20,7 @@ pub struct Grant {
     pub id: u64,
     /// What to block.
     pub target: IpNet,
-    /// From when, until when, for which offence; `with` is what is in force already.
+    /// From when, until when, for which offence.
     pub block: Block,
     /// The port that was probed, 0 where an operator asked.
     pub port: u16,
@@ -103,6 +103,8 @@ pub struct Leftovers {
     pub let_go: usize,
     /// What ended while nobody was there to take it back, or just now.
     pub ended: Vec<(IpNet, Block)>,
+    /// What began later than the clock says now: the clock stands behind, as after a start without a battery.
+    pub ahead: BTreeSet<IpNet>,
 }
 
 impl Core {
@@ -172,21 +174,24 @@ impl Core {
         let mut left = Leftovers::default();
         let in_force = entries.into_iter().filter_map(|(target, mut block)| {
             block.until = block.until.min(now.utc.saturating_add(block.until.saturating_sub(block.since)));
+            let ahead = block.since > now.utc;
             block.since = block.since.min(now.utc);
             let may_be = self.authority.check_target(&target).is_ok();
             if may_be && block.until > now.utc {
+                left.ahead.extend(ahead.then_some(target));
                 return Some((target, block));
             }
-            match may_be {
-                true => self.escalation.remember(target, Block { with: Responses::NONE, ..block }),
-                false => left.dropped += 1,
+            self.escalation.remember(target, block, now.utc);
+            if !may_be {
+                left.dropped += 1;
+                self.escalation.lift(&target, now.utc);
             }
             left.ended.push((target, block));
             None
         });
         let mut in_force: Record = in_force.collect();
         for (target, block) in in_force.keep_last(self.authority.max_blocks()) {
-            self.escalation.remember(target, Block { until: now.utc, with: Responses::NONE, ..block });
+            self.escalation.remember(target, block, now.utc);
             left.let_go += 1;
             left.ended.push((target, Block { until: now.utc, ..block }));
         }
@@ -326,14 +331,11 @@ mod tests {
         let left = core.restore(ends.map(|(target, end)| (net(target), granted(end))).into(), at(20));
         let over = |target: &str| (net(target), granted(20));
         let ended = vec![over("192.0.2.2/32"), over("192.0.2.4/32")];
-        assert_eq!(left, Leftovers { dropped: 0, let_go: 2, ended });
+        assert_eq!(left, Leftovers { dropped: 0, let_go: 2, ended, ahead: BTreeSet::new() });
         assert_eq!((core.escalation.len(), core.escalation.known()), (2, 4));
         assert!(core.escalation.get(&net("192.0.2.1/32")).is_some_and(|block| block.until == at(90).utc));
         assert!(
-            core.escalation
-                .entries()
-                .skip(2)
-                .all(|(_, past)| past.until == at(20).utc && past.with.is_empty())
+            core.escalation.entries().skip(2).all(|(_, past)| past.until == at(20).utc && past.with == with)
         );
     }
 

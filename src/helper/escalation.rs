@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::authorise::{WIDEST_V4, WIDEST_V6};
 use super::record::Record;
 use crate::networks::Networks;
-use crate::protocol::Responses;
+use crate::protocol::{Response, Responses};
 
 /// How long an offence is remembered after its block has ended.
 pub const MEMORY: u64 = 7 * 24 * 3600 * 1000;
@@ -64,6 +64,17 @@ impl Block {
     pub fn is_run_only(&self) -> bool {
         self.with.is_run_only()
     }
+
+    /// What outlasts the block, and this program too, until it is taken back.
+    pub fn remains(&self) -> Responses {
+        self.with.among(Responses::NONE.and(Response::HostsDeny).and(Response::Command))
+    }
+
+    /// What is remembered once it is over at `now`.
+    fn over(self, now: u64) -> Block {
+        let (since, until) = (self.since.min(now), self.until.min(now));
+        Block { since, until, with: self.remains(), ..self }
+    }
 }
 
 /// All blocks in force and all offences remembered.
@@ -79,7 +90,7 @@ impl Escalation {
         Escalation { terms, blocks: Record::default(), offenders: Record::default() }
     }
 
-    /// The block that a new offence of `target` earns at `now`; enters nothing. `seconds` other than 0 is an
+    /// The block that a new offence of `target` earns at `now`, with nothing in force yet; enters nothing. `seconds` other than 0 is an
     /// operator's own length: it is an offence too, unless it renews a block in force.
     pub fn sentence(&self, target: &IpNet, seconds: u32, now: u64) -> Block {
         let current = self.blocks.get(target).filter(|block| block.until > now);
@@ -98,14 +109,18 @@ impl Escalation {
             since: now,
             until: now.saturating_add(length),
             offence,
-            with: current.map_or(Responses::NONE, |block| block.with),
+            with: Responses::NONE,
         }
     }
 
-    /// Enters a block that the kernel has taken.
-    pub fn enter(&mut self, target: IpNet, block: Block) {
+    /// Enters a block that the kernel has taken. What is in force of an earlier one of the same target still is. Returns
+    /// the block as it is on record now.
+    pub fn enter(&mut self, target: IpNet, block: Block) -> Block {
         self.offenders.remove(&target);
+        let with = self.get(&target).map_or(block.with, |before| before.with.union(block.with));
+        let block = Block { with, ..block };
         self.blocks.insert(target, block);
+        block
     }
 
     /// Enters what a ledger held, before anything else.
@@ -113,24 +128,43 @@ impl Escalation {
         self.blocks = blocks;
     }
 
-    /// Remembers an offence whose block has ended.
-    pub fn remember(&mut self, target: IpNet, block: Block) {
+    /// Remembers an offence whose block is over at `now`, and what of it is still to be taken back.
+    pub fn remember(&mut self, target: IpNet, block: Block, now: u64) {
         if self.offenders.len() >= MAX_OFFENDERS {
             self.offenders.take_first();
         }
-        self.offenders.insert(target, block);
+        self.offenders.insert(target, block.over(now));
     }
 
-    /// Lifts a block and forgives what led to it. Returns whether it was in the record.
-    pub fn lift(&mut self, target: &IpNet) -> bool {
-        self.offenders.remove(target);
-        self.blocks.remove(target).is_some()
+    /// Lifts a block and forgives what led to it; what is still to be taken back is remembered. Returns the block.
+    pub fn lift(&mut self, target: &IpNet, now: u64) -> Option<Block> {
+        let past = self.offenders.remove(target);
+        let block = self.blocks.remove(target);
+        self.forgive(*target, block.or(past), now);
+        block
     }
 
     /// Lifts and forgives everything. Returns the blocks there were.
-    pub fn lift_all(&mut self) -> BTreeMap<IpNet, Block> {
-        self.offenders = Record::default();
-        std::mem::take(&mut self.blocks).into_blocks()
+    pub fn lift_all(&mut self, now: u64) -> BTreeMap<IpNet, Block> {
+        let past = std::mem::take(&mut self.offenders);
+        let blocks = std::mem::take(&mut self.blocks).into_blocks();
+        past.after(None).for_each(|(target, block)| self.forgive(target, Some(block), now));
+        blocks.iter().for_each(|(target, block)| self.forgive(*target, Some(*block), now));
+        blocks
+    }
+
+    /// Offence 0: nothing is held against it, but that something is still to be taken back.
+    fn forgive(&mut self, target: IpNet, block: Option<Block>, now: u64) {
+        if let Some(block) = block.filter(|block| !block.remains().is_empty()) {
+            self.remember(target, Block { offence: 0, ..block }, now);
+        }
+    }
+
+    /// Ends the block of `target` at `now`: it shuts nobody out, although its time is not over.
+    pub fn end(&mut self, target: &IpNet, now: u64) {
+        if let Some(block) = self.blocks.remove(target) {
+            self.remember(*target, block, now);
+        }
     }
 
     /// Ends every block at `now`, and remembers why. Returns them.
@@ -140,15 +174,46 @@ impl Escalation {
     }
 
     /// Takes what has ended out of the list, and forgets what is too long ago. Returns the blocks that ended, as they
-    /// were; what is remembered of them has nothing in force.
+    /// were.
     pub fn expire(&mut self, now: u64) -> Vec<(IpNet, Block)> {
         let ended: Vec<(IpNet, Block)> = std::iter::from_fn(|| self.blocks.take_ended(now)).collect();
         let forgotten = now.checked_sub(MEMORY);
         while forgotten.and_then(|long_ago| self.offenders.take_ended(long_ago)).is_some() {}
         for (target, block) in &ended {
-            self.remember(*target, Block { with: Responses::NONE, ..*block });
+            self.remember(*target, *block, now);
         }
         ended
+    }
+
+    /// These responses are not in force any more. Returns whether the record said that one of them was.
+    pub fn take_back(&mut self, target: &IpNet, gone: Responses) -> bool {
+        let Some(block) = self.known_of(target).filter(|block| !block.with.among(gone).is_empty()) else {
+            return false;
+        };
+        let left = Block { with: block.with.without(gone), ..block };
+        if self.blocks.get(target).is_some() {
+            self.blocks.insert(*target, left);
+        } else if left.offence == 0 && left.with.is_empty() {
+            self.offenders.remove(target);
+        } else {
+            self.offenders.insert(*target, left);
+        }
+        true
+    }
+
+    /// What is in force against exactly `target` at `now`.
+    pub fn in_force(&self, target: &IpNet, now: u64) -> Responses {
+        self.get(target).filter(|block| block.until > now).map_or(Responses::NONE, |block| block.with)
+    }
+
+    /// What is in force against exactly `target`, or was and has not been taken back.
+    pub fn remains(&self, target: &IpNet) -> Responses {
+        self.known_of(target).map_or(Responses::NONE, |block| block.with)
+    }
+
+    /// What is on record about exactly `target`: its block, or the last one that is over.
+    pub fn known_of(&self, target: &IpNet) -> Option<Block> {
+        self.blocks.get(target).or_else(|| self.offenders.get(target)).copied()
     }
 
     /// When [`expire`](Self::expire) will next have something to do.
@@ -223,130 +288,4 @@ impl Escalation {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const TERMS: Terms = Terms { first: 1_000, longest: 10_000, factor: 3 };
-
-    fn net(text: &str) -> IpNet {
-        text.parse().unwrap()
-    }
-
-    fn offend(record: &mut Escalation, target: &str, seconds: u32, now: u64) -> Block {
-        let block = record.sentence(&net(target), seconds, now);
-        record.enter(net(target), block);
-        block
-    }
-
-    #[test]
-    fn each_offence_lasts_longer_up_to_the_longest() {
-        let lengths: Vec<_> = (1..=5).chain([u16::MAX]).map(|offence| TERMS.length(offence)).collect();
-        assert_eq!(lengths, [1_000, 3_000, 9_000, 10_000, 10_000, 10_000]);
-        assert_eq!(Terms { longest: 5, ..TERMS }.length(9), 1_000);
-        assert_eq!(Terms { first: u64::MAX, longest: u64::MAX, factor: 1 }.length(1), LONGEST);
-    }
-
-    #[test]
-    fn a_second_offence_after_expiry_counts_and_one_after_a_week_does_not() {
-        let mut record = Escalation::new(TERMS);
-        assert_eq!(
-            offend(&mut record, "192.0.2.1/32", 0, 0),
-            Block { since: 0, until: 1_000, offence: 1, with: Responses::NONE }
-        );
-        assert_eq!(record.next_end(), Some(1_000));
-        assert_eq!(record.expire(999).len(), 0);
-        assert_eq!(record.expire(1_000).len(), 1);
-        assert!(record.is_empty());
-        let second = offend(&mut record, "192.0.2.1/32", 0, 5_000);
-        assert_eq!(second, Block { since: 5_000, until: 8_000, offence: 2, with: Responses::NONE });
-        assert_eq!(record.sentence(&net("192.0.2.1/32"), 0, 8_000 + MEMORY).offence, 1);
-    }
-
-    #[test]
-    fn an_operators_length_overrides_counts_once_and_renews_without_counting() {
-        let mut record = Escalation::new(TERMS);
-        assert_eq!(
-            offend(&mut record, "192.0.2.1/32", 60, 0),
-            Block { since: 0, until: 60_000, offence: 1, with: Responses::NONE }
-        );
-        assert_eq!(
-            offend(&mut record, "192.0.2.1/32", 90, 10),
-            Block { since: 10, until: 90_010, offence: 1, with: Responses::NONE }
-        );
-        assert_eq!(record.sentence(&net("192.0.2.1/32"), u32::MAX, 20).until, LONGEST + 20);
-    }
-
-    #[test]
-    fn lifting_forgives_and_ending_remembers() {
-        let mut record = Escalation::new(TERMS);
-        offend(&mut record, "192.0.2.1/32", 0, 0);
-        assert!(record.lift(&net("192.0.2.1/32")) && !record.lift(&net("192.0.2.1/32")));
-        assert_eq!(offend(&mut record, "192.0.2.1/32", 0, 10).offence, 1);
-        assert_eq!(record.end_all(20).len(), 1);
-        assert_eq!(record.sentence(&net("192.0.2.1/32"), 0, 30).offence, 2);
-        assert_eq!(record.lift_all().len(), 0);
-        assert_eq!(record.sentence(&net("192.0.2.1/32"), 0, 30).offence, 1);
-    }
-
-    #[test]
-    fn a_block_covers_itself_and_what_lies_inside_until_it_ends() {
-        let mut record = Escalation::new(TERMS);
-        for target in ["2001:db8::/64", "2001:db8:0:1::1/128", "192.0.2.0/32"] {
-            offend(&mut record, target, 0, 0);
-        }
-        let covered = |text: &str, now: u64| record.covering(&net(text), now).is_some();
-        assert!(
-            covered("2001:db8::7/128", 999) && covered("2001:db8::/64", 999) && covered("192.0.2.0/32", 0)
-        );
-        assert!(
-            !covered("2001:db8::7/128", 1_000) && !covered("2001:db8::/48", 0) && !covered("192.0.2.0/24", 0)
-        );
-    }
-
-    #[test]
-    fn offenders_are_bounded_and_the_oldest_are_forgotten() {
-        let mut record = Escalation::new(TERMS);
-        let target = |at: u32| IpNet::from(IpAddr::V4(Ipv4Addr::from(at)));
-        let count = u32::try_from(MAX_OFFENDERS).unwrap() + 10;
-        for at in 0..count {
-            record.remember(
-                target(at),
-                Block { since: 0, until: u64::from(at), offence: 1, with: Responses::NONE },
-            );
-        }
-        assert!(record.offenders.len() <= MAX_OFFENDERS);
-        assert!(record.offenders.get(&target(0)).is_none());
-        assert!(record.offenders.get(&target(count - 1)).is_some());
-    }
-
-    #[test]
-    fn a_set_clock_leaves_the_time_that_is_left() {
-        let mut record = Escalation::new(TERMS);
-        let block = offend(&mut record, "192.0.2.1/32", 0, 1_000_000);
-        record.shift(-900_000);
-        let (_, shifted) = record.after(None, 100_000).unwrap();
-        assert_eq!(shifted.left(100_000), block.left(1_000_000));
-        assert_eq!(record.next_end(), Some(101_000));
-    }
-
-    proptest! {
-        #[test]
-        fn the_list_walks_every_block_in_force_once(ends in prop::collection::btree_map(any::<u32>(), 0u64..100, 0..50), now in 0u64..100) {
-            let mut record = Escalation::new(TERMS);
-            for (address, until) in &ends {
-                record.enter(IpNet::from(IpAddr::V4(Ipv4Addr::from(*address))), Block { since: 0, until: *until, offence: 1, with: Responses::NONE });
-            }
-            let (mut last, mut seen) = (None, 0);
-            while let Some((target, block)) = record.after(last, now) {
-                prop_assert!(block.until > now && last < Some(target));
-                (last, seen) = (Some(target), seen + 1);
-            }
-            prop_assert_eq!(seen, ends.values().filter(|&&until| until > now).count());
-            prop_assert_eq!(record.expire(now).len() + seen, ends.len());
-        }
-    }
-}
+mod tests;

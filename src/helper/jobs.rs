@@ -1,19 +1,21 @@
 //! Blocks and ends of blocks that take several steps, some of them programs that run on their own. Helper.
 //!
-//! Jobs about one target go one after the other; jobs about others do not wait for them. Never blocks: programs are
+//! Jobs about one target go one after the other, each from what the one before it has left on record; jobs about others
+//! do not wait for them. A program that is ended in the midst of its work may have done it: that is undone. Never blocks: programs are
 //! looked at when the loop says that they have something to tell. Bounded: at most [`AT_ONCE`] programs run.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::BorrowedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
 use super::command::{Failure, Running};
 use super::decide::Grant;
+use super::escalation::Escalation;
 use super::respond::Refusal;
-use super::steps::{Step, Steps};
+use super::steps::{About, Step, Steps, Work};
 use crate::protocol::{Fault, Response, Responses};
 
 /// Programs that run at a time.
@@ -30,7 +32,7 @@ pub enum Purpose {
     Lift(Option<(u64, bool)>),
     /// A restored block whose command is run again.
     Renew,
-    /// Overtaken by an unblock: its program is on its way out, nobody waits for it.
+    /// Overtaken by an unblock: what it has done so far is undone, nobody waits for it.
     Abandoned,
 }
 
@@ -41,14 +43,20 @@ pub struct Job {
     pub purpose: Purpose,
     /// What is blocked or lifted.
     pub target: IpNet,
-    /// What took effect.
+    /// What is in force for it.
     pub with: Responses,
+    /// What it took back.
+    pub undone: Responses,
     /// What failed.
     pub failures: Vec<(Response, Failure)>,
     /// When it began.
     pub begun: Instant,
+    /// What its own steps have brought about, or may have, and nobody else knows of yet.
+    did: Responses,
     steps: VecDeque<Step>,
-    running: Option<(Response, Running)>,
+    running: Option<(Step, Running)>,
+    /// So many wait that its programs are not run.
+    without_programs: bool,
 }
 
 impl Job {
@@ -58,16 +66,19 @@ impl Job {
             purpose,
             target,
             with: Responses::NONE,
+            undone: Responses::NONE,
             failures: Vec::new(),
             begun: Instant::now(),
+            did: Responses::NONE,
             steps,
             running: None,
+            without_programs: false,
         }
     }
 
     /// Notes that the kernel refused.
     pub fn refuse(&mut self, response: Response, refusal: Refusal) {
-        self.failures.push((response, Failure { fault: Fault::Errno(refusal.errno), text: refusal.text }));
+        self.failures.push((response, refused(refusal)));
     }
 
     fn is_block(&self) -> bool {
@@ -77,49 +88,122 @@ impl Job {
         }
     }
 
-    fn settle(&mut self, response: Response, end: Result<(), Failure>, steps: &mut Steps) {
-        match end {
-            Ok(()) => {
-                self.with = self.with.and(response);
-                steps.took(response, self.target, self.is_block());
+    fn about(&self, now: u64) -> About {
+        let (port, left) = match self.purpose {
+            Purpose::Block(grant) => (grant.port, grant.block.left(now)),
+            Purpose::Lift(_) | Purpose::Renew | Purpose::Abandoned => (0, 0),
+        };
+        About { target: self.target, port, left: Duration::from_millis(left) }
+    }
+
+    fn settle(&mut self, step: Step, end: Result<(), Failure>, steps: &mut Steps) {
+        let given_up = self.purpose == Purpose::Abandoned;
+        match (step, end) {
+            (Step::Do(response), Ok(())) => {
+                (self.with, self.did) = (self.with.and(response), self.did.and(response));
+                if given_up {
+                    self.steps.push_front(Step::Undo(response));
+                }
             }
-            Err(failure) => self.failures.push((response, failure)),
+            (Step::Do(response), Err(failure)) => {
+                match failure.fault.is_cut_short() {
+                    true => {
+                        self.did = self.did.and(response);
+                        self.steps.push_front(Step::Undo(response));
+                    }
+                    false => steps.took(response, self.target, false),
+                }
+                if !given_up {
+                    self.failures.push((response, failure));
+                }
+            }
+            (Step::Undo(response), Ok(())) => {
+                self.undone = self.undone.and(response);
+                steps.took(response, self.target, false);
+            }
+            (Step::Undo(response), Err(failure)) => {
+                let text = match self.is_block() {
+                    true => format!("when taken back: {}", failure.text),
+                    false => failure.text,
+                };
+                self.failures.push((response, Failure { text, ..failure }));
+            }
         }
     }
 
     fn look(&mut self, steps: &mut Steps, now: Instant) {
-        let Some((response, running)) = &mut self.running else { return };
-        let (response, end) = (*response, running.look(now));
+        let Some((step, running)) = &mut self.running else { return };
+        let (step, end) = (*step, running.look(now));
         if let Some(end) = end {
             self.running = None;
-            self.settle(response, end, steps);
+            self.settle(step, end, steps);
         }
     }
 
     /// Takes steps until one is a program. `room`: whether another program may run.
-    fn go_on(&mut self, steps: &mut Steps, room: bool) {
+    fn go_on(&mut self, steps: &mut Steps, record: &Escalation, now: u64, room: bool) {
         while self.running.is_none() {
-            match self.steps.front() {
-                Some(Step::Run { .. }) if !room => return,
-                _ => {}
+            let Some(&step) = self.steps.front() else { return };
+            let work = steps.work(step, &self.about(now), self.before(step, record, now));
+            if matches!(work, Work::Run { .. }) && !room && !self.without_programs {
+                return;
             }
-            let Some(step) = self.steps.pop_front() else { return };
-            self.take(step, steps);
+            self.steps.pop_front();
+            self.take(step, work, steps);
         }
     }
 
-    fn take(&mut self, step: Step, steps: &mut Steps) {
-        match step {
-            Step::InForce(response) => self.with = self.with.and(response),
-            Step::Line(line) => match steps.write_line(&line) {
-                Ok(()) => self.with = self.with.and(Response::HostsDeny),
-                Err(refusal) => self.refuse(Response::HostsDeny, refusal),
-            },
-            Step::Run { response, words, limit } => match Running::start(&words, limit) {
-                Ok(running) => self.running = Some((response, running)),
-                Err(failure) => self.failures.push((response, failure)),
-            },
+    /// What is in force before `step`. What an operator lifts may have been lifted meanwhile; else what is to be undone
+    /// was in force when the job was made.
+    fn before(&self, step: Step, record: &Escalation, now: u64) -> Responses {
+        match (step, self.purpose) {
+            (Step::Do(_), _) => record.in_force(&self.target, now),
+            (Step::Undo(_), Purpose::Lift(Some(_))) => record.remains(&self.target),
+            (Step::Undo(response), _) => Responses::NONE.and(response),
         }
+    }
+
+    fn take(&mut self, step: Step, work: Work, steps: &mut Steps) {
+        if let Step::Undo(response) = step {
+            self.did = self.did.without(Responses::NONE.and(response));
+        }
+        match (step, work) {
+            (_, Work::Nothing) | (Step::Undo(_), Work::InForce) => {}
+            (Step::Do(response), Work::InForce) => self.with = self.with.and(response),
+            (_, Work::Line(line)) => self.settle(step, steps.write_line(&line).map_err(refused), steps),
+            (_, Work::NoLine(line)) => self.settle(step, steps.take_line(&line).map_err(refused), steps),
+            (_, Work::Run { .. }) if self.without_programs => {
+                self.settle(step, Err(Failure { fault: Fault::Busy, text: String::new() }), steps);
+            }
+            (_, Work::Run { words, limit }) => {
+                if let Step::Do(response) = step {
+                    steps.took(response, self.target, true);
+                }
+                match Running::start(&words, limit) {
+                    Ok(running) => self.running = Some((step, running)),
+                    Err(failure) => self.settle(step, Err(failure), steps),
+                }
+            }
+        }
+    }
+
+    /// Its program is ended, and what it has done is undone.
+    fn give_up(&mut self) {
+        self.purpose = Purpose::Abandoned;
+        self.failures.clear();
+        self.steps = self.did.iter().map(Step::Undo).collect();
+        if let Some((Step::Do(_), running)) = &self.running {
+            running.kill();
+        }
+    }
+
+    /// What it has yet to take back.
+    pub fn to_undo(&self) -> Responses {
+        let undoes = |step: &Step| match step {
+            Step::Undo(response) => Some(*response),
+            Step::Do(_) => None,
+        };
+        self.steps.iter().filter_map(undoes).collect()
     }
 
     /// Whether no step is left.
@@ -131,18 +215,10 @@ impl Job {
     pub fn is_due(&self) -> bool {
         matches!(self.purpose, Purpose::Block(_) | Purpose::Lift(Some(_)))
     }
+}
 
-    /// So many wait that its programs are not run.
-    fn go_without_programs(&mut self) {
-        for step in std::mem::take(&mut self.steps) {
-            match step {
-                Step::Run { response, .. } => {
-                    self.failures.push((response, Failure { fault: Fault::Busy, text: String::new() }));
-                }
-                step @ (Step::Line(_) | Step::InForce(_)) => self.steps.push_back(step),
-            }
-        }
-    }
+fn refused(refusal: Refusal) -> Failure {
+    Failure { fault: Fault::Errno(refusal.errno), text: refusal.text }
 }
 
 /// All of them, in the order in which they came.
@@ -157,13 +233,14 @@ impl Jobs {
         let is_block = |job: &Job| matches!(job.purpose, Purpose::Block(_));
         // Ends are not counted against the list: a great many may come at once.
         if is_block(&job) && self.list.iter().filter(|other| is_block(other)).count() >= WAITING {
-            job.go_without_programs();
+            job.without_programs = true;
         }
         self.list.push_back(job);
     }
 
-    /// Goes on with every job that can, and returns those that are done, in order.
-    pub fn advance(&mut self, steps: &mut Steps) -> Vec<Job> {
+    /// Goes on with every job that can at `utc`, and returns those that are done, in order. Who waits for one of these
+    /// goes on once the record says what it did.
+    pub fn advance(&mut self, steps: &mut Steps, record: &Escalation, utc: u64) -> Vec<Job> {
         let now = Instant::now();
         let mut running = self.list.iter().filter(|job| job.running.is_some()).count();
         let (mut busy, mut done, mut rest) = (BTreeSet::new(), Vec::new(), VecDeque::new());
@@ -173,15 +250,13 @@ impl Jobs {
             let runs = job.running.is_some();
             running -= usize::from(ran && !runs);
             if !busy.contains(&job.target) {
-                job.go_on(steps, running < AT_ONCE);
+                job.go_on(steps, record, utc, running < AT_ONCE);
                 running += usize::from(job.running.is_some() && !runs);
             }
+            busy.insert(job.target);
             match job.is_done() {
                 true => done.push(job),
-                false => {
-                    busy.insert(job.target);
-                    rest.push_back(job);
-                }
+                false => rest.push_back(job),
             }
         }
         self.list = rest;
@@ -196,11 +271,7 @@ impl Jobs {
             if let Purpose::Block(grant) = job.purpose {
                 grants.push(grant);
             }
-            job.purpose = Purpose::Abandoned;
-            job.steps.clear();
-            if let Some((_, running)) = &job.running {
-                running.kill();
-            }
+            job.give_up();
         }
         grants
     }

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 
 use super::blocked_file::{self, BlockedFile};
 use super::clock::{Clock, Now};
+use super::command::Failure;
 use super::decide::{Action, Core, Grant};
 use super::error::log;
 use super::escalation::Block;
@@ -123,24 +124,31 @@ impl<R: Respond> Service<R> {
         }
     }
 
-    /// Goes on with every job that can, and says what became of those that are done.
+    /// Goes on with every job that can, and says what became of those that are done: until none is, as one may have
+    /// waited for another.
     pub fn advance(&mut self) {
         let mut logged = false;
-        let mut done = self.jobs.advance(&mut self.steps);
-        // Answers first: what is told unasked takes the room that they leave.
-        done.sort_by_key(|job| !job.is_due());
-        for job in done {
-            // One line a batch: a sensor must not be able to fill the log.
-            if let Some((response, failure)) =
-                job.failures.first().filter(|_| !std::mem::replace(&mut logged, true))
-            {
-                log(&format!("{}: {}: {}: {}", job.target, response.name(), failure.fault, failure.text));
+        loop {
+            let mut done = self.jobs.advance(&mut self.steps, &self.core.escalation, self.now.utc);
+            if done.is_empty() {
+                return;
             }
-            match job.purpose {
-                Purpose::Block(grant) => self.blocked(&grant, &job),
-                Purpose::Lift(asked) => self.lifted(asked, &job),
-                Purpose::Renew => self.renewed(&job),
-                Purpose::Abandoned => {}
+            // Answers first: what is told unasked takes the room that they leave.
+            done.sort_by_key(|job| !job.is_due());
+            for job in done {
+                // One line a batch: a sensor must not be able to fill the log.
+                if let Some((response, failure)) =
+                    job.failures.first().filter(|_| !std::mem::replace(&mut logged, true))
+                {
+                    let (response, Failure { fault, text }) = (response.name(), failure);
+                    log(&format!("{}: {response}: {fault}: {text}", job.target));
+                }
+                match job.purpose {
+                    Purpose::Block(grant) => self.blocked(&grant, &job),
+                    Purpose::Lift(asked) => self.lifted(asked, &job),
+                    Purpose::Renew => self.renewed(&job),
+                    Purpose::Abandoned => self.tell_remains(job.target, &job.failures),
+                }
             }
         }
     }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::decide::Grant;
 use super::escalation::Block;
 use super::hosts_deny::HostsDeny;
 use super::iptables::{self, Iptables};
@@ -17,22 +16,44 @@ use crate::protocol::settings::Custom;
 use crate::protocol::wording::{Filling, Words, command, hosts_deny, words};
 use crate::protocol::{Response, Responses, Settings};
 
-/// One thing to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One thing to do. What it takes is found out when its turn comes: what was done before it counts then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Bring a response about.
+    Do(Response),
+    /// Take it back.
+    Undo(Response),
+}
+
+/// What a step takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Nothing: there is nothing that it could change.
+    Nothing,
+    /// Nothing: it is in force already.
+    InForce,
     /// Add this line to hosts.deny.
     Line(String),
+    /// Take this line out of it.
+    NoLine(String),
     /// Run this program, within this time.
     Run {
-        /// For which response.
-        response: Response,
         /// Program and arguments.
         words: Words,
         /// Time limit.
         limit: Duration,
     },
-    /// Nothing is left to do: it is in force already.
-    InForce(Response),
+}
+
+/// Whom a step is about.
+#[derive(Clone, Copy, Debug)]
+pub struct About {
+    /// What is blocked or lifted.
+    pub target: IpNet,
+    /// The port that was probed; 0 where none is known.
+    pub port: u16,
+    /// How long the block lasts from now.
+    pub left: Duration,
 }
 
 /// What the responses of this kind go by.
@@ -59,12 +80,11 @@ impl Steps {
         })
     }
 
-    /// Puts these blocks, and no others of ours, in place. Commands are not run: see [`to_renew`](Self::to_renew).
+    /// Puts these blocks, and no others of ours, in place. Commands are not run: see [`must_renew`](Self::must_renew).
     pub fn install(&mut self, blocks: &[Timed], ended: &[IpNet]) -> Result<(), Refusal> {
         if let Some(file) = &self.hosts_deny {
-            let lines = |targets: &mut dyn Iterator<Item = IpNet>| {
-                targets.map(|target| self.line(&target, 0)).collect()
-            };
+            let lines =
+                |targets: &mut dyn Iterator<Item = IpNet>| targets.map(|target| self.line(&target)).collect();
             let added: Vec<String> = lines(&mut blocks.iter().map(|(target, _)| *target));
             let gone: Vec<String> = lines(&mut ended.iter().copied());
             file.edit(&added, &gone)?;
@@ -78,56 +98,49 @@ impl Steps {
         files.chain(self.iptables.iter().map(|_| Response::Iptables)).collect()
     }
 
-    /// The steps that make a block, `left` before its end.
-    pub fn to_block(&self, grant: &Grant, left: Duration) -> VecDeque<Step> {
-        let step = |response: &Response| self.block_step(*response, grant, left);
-        self.order
-            .iter()
-            .filter(|&&response| !grant.run_only || response == Response::RunCommand)
-            .filter_map(step)
-            .collect()
-    }
-
-    fn block_step(&self, response: Response, grant: &Grant, left: Duration) -> Option<Step> {
-        // A renewed block runs no command again.
-        let before = grant.block.with.contains(response);
-        match response {
-            Response::Nftables | Response::Route => None,
-            Response::HostsDeny => Some(Step::Line(self.line(&grant.target, grant.port))),
-            Response::Iptables => self.iptables.as_ref().map(|iptables| {
-                let words = iptables.block(&(grant.target, Some(left)));
-                words.map_or(Step::InForce(response), |words| Step::Run {
-                    response,
-                    words,
-                    limit: iptables::LIMIT,
-                })
-            }),
-            Response::Command | Response::RunCommand if before => Some(Step::InForce(response)),
-            Response::Command => {
-                self.run(response, self.custom.kill_route.as_deref(), &grant.target, grant.port)
-            }
-            Response::RunCommand => {
-                self.run(response, self.custom.kill_run_cmd.as_deref(), &grant.target, grant.port)
-            }
-        }
-    }
-
-    /// The steps that put a command's block in force again after the kernel has forgotten it.
-    pub fn to_renew(&self, target: &IpNet) -> VecDeque<Step> {
-        let asked = self.order.contains(&Response::Command);
-        let text = self.custom.kill_route.as_deref().filter(|_| asked);
-        self.run(Response::Command, text, target, 0).into_iter().collect()
+    /// The steps that make a block.
+    pub fn to_block(&self, run_only: bool) -> VecDeque<Step> {
+        let takes_a_step = |response: &Response| match response {
+            Response::Nftables | Response::Route => false,
+            Response::RunCommand => true,
+            Response::HostsDeny | Response::Iptables | Response::Command => !run_only,
+        };
+        self.order.iter().copied().filter(takes_a_step).map(Step::Do).collect()
     }
 
     /// The steps that end what is in force `with` these responses. Lines are [`take_lines`](Self::take_lines)'.
     pub fn to_lift(&self, target: &IpNet, with: Responses) -> VecDeque<Step> {
-        let mut steps = VecDeque::new();
-        if let Some(words) = self.iptables.as_ref().and_then(|iptables| iptables.lift(target)) {
-            steps.push_back(Step::Run { response: Response::Iptables, words, limit: iptables::LIMIT });
+        let rule =
+            self.iptables.as_ref().and_then(|iptables| iptables.lift(target)).map(|_| Response::Iptables);
+        let can_undo = self.custom.unblock_cmd.is_some() && with.contains(Response::Command);
+        rule.into_iter().chain(can_undo.then_some(Response::Command)).map(Step::Undo).collect()
+    }
+
+    /// What `step` takes, where these responses are in force `before` it.
+    pub fn work(&self, step: Step, about: &About, before: Responses) -> Work {
+        let custom = &self.custom;
+        match step {
+            Step::Do(Response::Nftables | Response::Route)
+            | Step::Undo(Response::Nftables | Response::Route | Response::RunCommand) => Work::Nothing,
+            Step::Do(Response::HostsDeny) => Work::Line(self.line(&about.target)),
+            Step::Undo(Response::HostsDeny) => Work::NoLine(self.line(&about.target)),
+            Step::Do(Response::Iptables) => {
+                let words = self.iptables.as_ref().and_then(|it| it.block(&(about.target, Some(about.left))));
+                words.map_or(Work::InForce, |words| Work::Run { words, limit: iptables::LIMIT })
+            }
+            Step::Undo(Response::Iptables) => {
+                let words = self.iptables.as_ref().and_then(|it| it.lift(&about.target));
+                words.map_or(Work::Nothing, |words| Work::Run { words, limit: iptables::LIMIT })
+            }
+            // A renewed block runs no command again.
+            Step::Do(response @ (Response::Command | Response::RunCommand)) if before.contains(response) => {
+                Work::InForce
+            }
+            Step::Do(Response::Command) => self.run(custom.kill_route.as_deref(), about),
+            Step::Do(Response::RunCommand) => self.run(custom.kill_run_cmd.as_deref(), about),
+            Step::Undo(Response::Command) if !before.contains(Response::Command) => Work::Nothing,
+            Step::Undo(Response::Command) => self.run(custom.unblock_cmd.as_deref(), about),
         }
-        let text = self.custom.unblock_cmd.as_deref().filter(|_| with.contains(Response::Command));
-        steps.extend(self.run(Response::Command, text, target, 0));
-        steps
     }
 
     /// Adds a line to hosts.deny.
@@ -138,32 +151,38 @@ impl Steps {
     /// Takes the lines of these targets out of hosts.deny, all at once.
     pub fn take_lines(&self, targets: impl Iterator<Item = IpNet>) -> Result<(), Refusal> {
         let Some(file) = &self.hosts_deny else { return Ok(()) };
-        let lines: Vec<String> = targets.map(|target| self.line(&target, 0)).collect();
+        let lines: Vec<String> = targets.map(|target| self.line(&target)).collect();
         if lines.is_empty() { Ok(()) } else { file.edit(&[], &lines) }
     }
 
-    /// A step for `response` did its work.
+    /// Takes a line out of it.
+    pub fn take_line(&self, line: &str) -> Result<(), Refusal> {
+        self.hosts_deny.as_ref().map_or(Ok(()), |file| file.edit(&[], &[line.to_owned()]))
+    }
+
+    /// A step for `response` did its work, or may have.
     pub fn took(&mut self, response: Response, target: IpNet, blocked: bool) {
         if let Some(iptables) = self.iptables.as_mut().filter(|_| response == Response::Iptables) {
             iptables.took(target, blocked);
         }
     }
 
-    /// Whether a command must be run again for a block restored at start: it never was, or the machine was started since.
-    pub fn must_renew(&self, block: &Block, boot: u64) -> bool {
+    /// Whether a command must be run again for a block restored at start: it never was, or the machine was started since,
+    /// or may have been: the block began `ahead` of the clock, as after a start with a clock that stands behind.
+    pub fn must_renew(&self, block: &Block, boot: u64, ahead: bool) -> bool {
         let asked = self.order.contains(&Response::Command) && !block.is_run_only();
-        asked && (!block.with.contains(Response::Command) || block.since < boot)
+        asked && (!block.with.contains(Response::Command) || block.since < boot || ahead)
     }
 
-    fn line(&self, target: &IpNet, port: u16) -> String {
-        let filling = Filling { target: *target, port, mode: &self.custom.mode };
+    fn line(&self, target: &IpNet) -> String {
+        let filling = Filling { target: *target, port: 0, mode: &self.custom.mode };
         hosts_deny(self.custom.hosts_deny.as_deref().unwrap_or_default(), &filling)
     }
 
-    fn run(&self, response: Response, text: Option<&str>, target: &IpNet, port: u16) -> Option<Step> {
-        let filling = Filling { target: *target, port, mode: &self.custom.mode };
+    fn run(&self, text: Option<&str>, about: &About) -> Work {
+        let filling = Filling { target: about.target, port: about.port, mode: &self.custom.mode };
         let limit = Duration::from_secs(self.custom.command_timeout.max(1).into());
-        text.map(|text| Step::Run { response, words: words(&command(text, &filling)), limit })
+        text.map_or(Work::Nothing, |text| Work::Run { words: words(&command(text, &filling)), limit })
     }
 }
 
@@ -184,22 +203,13 @@ mod tests {
         Steps { order: order.to_vec(), custom, hosts_deny: None, iptables: None }
     }
 
-    fn grant(with: Responses, run_only: bool) -> Grant {
-        let block = Block { since: 5, until: 10, offence: 1, with };
-        Grant {
-            id: 1,
-            target: "2001:db8::7/128".parse().unwrap(),
-            block,
-            port: 23,
-            protocol: crate::detect::probe::Protocol::Tcp,
-            tripped: false,
-            run_only,
-        }
+    fn about(target: &str) -> About {
+        About { target: target.parse().unwrap(), port: 23, left: Duration::from_secs(5) }
     }
 
-    fn run(response: Response, text: &str) -> Step {
+    fn run(text: &str) -> Work {
         let words = Words::Plain(text.split(' ').map(str::to_owned).collect());
-        Step::Run { response, words, limit: Duration::from_secs(3) }
+        Work::Run { words, limit: Duration::from_secs(3) }
     }
 
     use Response::{Command, HostsDeny, Nftables, RunCommand};
@@ -207,32 +217,35 @@ mod tests {
     #[test]
     fn steps_come_in_the_configured_order_with_the_marks_filled_in() {
         let steps = steps(&[RunCommand, Nftables, HostsDeny, Command]);
-        let made = steps.to_block(&grant(Responses::NONE, false), Duration::ZERO);
-        let tell = run(RunCommand, "/tell 2001:db8::7 23 stealth");
-        assert_eq!(
-            made,
-            [tell.clone(), Step::Line("ALL: [2001:db8::7]".into()), run(Command, "/block 2001:db8::7")]
-        );
-        assert_eq!(steps.to_block(&grant(Responses::NONE, true), Duration::ZERO), [tell]);
+        let made = steps.to_block(false);
+        assert_eq!(made, [RunCommand, HostsDeny, Command].map(Step::Do));
+        assert_eq!(steps.to_block(true), [Step::Do(RunCommand)]);
+        let about = about("2001:db8::7/128");
+        let work: Vec<Work> =
+            made.into_iter().map(|step| steps.work(step, &about, Responses::NONE)).collect();
+        let tell = run("/tell 2001:db8::7 23 stealth");
+        assert_eq!(work, [tell, Work::Line("ALL: [2001:db8::7]".into()), run("/block 2001:db8::7")]);
     }
 
     #[test]
-    fn a_renewed_block_runs_no_command_again_and_only_what_ran_is_undone() {
+    fn what_is_in_force_when_its_turn_comes_runs_no_command_again_and_only_what_ran_is_undone() {
         let steps = steps(&[Command, RunCommand]);
-        let before = Responses::NONE.and(Command).and(RunCommand);
-        let made = steps.to_block(&grant(before, false), Duration::ZERO);
-        assert_eq!(made, [Step::InForce(Command), Step::InForce(RunCommand)]);
-        let target = "192.0.2.7/32".parse().unwrap();
-        assert_eq!(steps.to_lift(&target, before), [run(Command, "/lift 192.0.2.7")]);
-        assert!(steps.to_lift(&target, Responses::NONE.and(RunCommand)).is_empty());
+        let (before, about) = (Responses::NONE.and(Command).and(RunCommand), about("192.0.2.7/32"));
+        for response in [Command, RunCommand] {
+            assert_eq!(steps.work(Step::Do(response), &about, before), Work::InForce);
+        }
+        assert_eq!(steps.to_lift(&about.target, before), [Step::Undo(Command)]);
+        assert_eq!(steps.work(Step::Undo(Command), &about, before), run("/lift 192.0.2.7"));
+        assert!(steps.to_lift(&about.target, Responses::NONE.and(RunCommand)).is_empty());
     }
 
     #[test]
     fn after_a_reboot_commands_are_run_again_and_else_only_if_they_never_were() {
         let steps = steps(&[Command]);
         let ran = Block { since: 5, until: 10, offence: 1, with: Responses::NONE.and(Command) };
-        assert!(!steps.must_renew(&ran, 4) && steps.must_renew(&ran, 6));
-        assert!(steps.must_renew(&Block { with: Responses::NONE, ..ran }, 4));
-        assert!(!steps.must_renew(&Block { with: Responses::NONE.and(RunCommand), ..ran }, 6));
+        assert!(!steps.must_renew(&ran, 4, false) && steps.must_renew(&ran, 6, false));
+        assert!(steps.must_renew(&ran, 4, true), "a clock that came up behind knows no better");
+        assert!(steps.must_renew(&Block { with: Responses::NONE, ..ran }, 4, false));
+        assert!(!steps.must_renew(&Block { with: Responses::NONE.and(RunCommand), ..ran }, 6, false));
     }
 }

@@ -70,6 +70,16 @@ impl Responses {
         Responses(self.0 | other.0)
     }
 
+    /// Those that are not in `other`.
+    pub fn without(self, other: Responses) -> Responses {
+        Responses(self.0 & !other.0)
+    }
+
+    /// Those that are in `other` too.
+    pub fn among(self, other: Responses) -> Responses {
+        Responses(self.0 & other.0)
+    }
+
     /// Whether it is in.
     pub fn contains(self, response: Response) -> bool {
         self.0 & 1 << response as u8 != 0

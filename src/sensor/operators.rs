@@ -133,6 +133,8 @@ impl Operators {
             Waiting::Unblock { client, target } => {
                 if effect.outcome == Outcome::Lifted {
                     responder.on_lifted(target, now, turn);
+                } else if matches!(effect.outcome, Outcome::Failed(_)) && effect.seconds == 0 {
+                    responder.on_part_lifted(target, effect, now, turn);
                 }
                 reason = reason.or_else(|| responder.blocks.covering(&target).map(|wider| within(&wider)));
                 client

@@ -3,7 +3,7 @@
 //! What goes to the kernel together is answered one by one, each with what became of it.
 #![forbid(unsafe_code)]
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ipnet::IpNet;
 
@@ -45,12 +45,11 @@ impl<R: Respond> Service<R> {
 
     /// What the kernel has is on record from now on, whatever becomes of the rest.
     pub(super) fn begin(&mut self, grant: Grant, effects: Effects, begun: Instant) {
-        let left = Duration::from_millis(grant.block.left(self.now.utc));
-        let mut job = Job::new(Purpose::Block(grant), grant.target, self.steps.to_block(&grant, left));
+        let mut job = Job::new(Purpose::Block(grant), grant.target, self.steps.to_block(grant.run_only));
         (job.with, job.begun) = (effects.with, begun);
         effects.refused.into_iter().for_each(|(response, refusal)| job.refuse(response, refusal));
         if effects.with.block() && !job.is_done() {
-            self.record(grant.target, Block { with: grant.block.with.union(effects.with), ..grant.block });
+            self.record(grant.target, Block { with: effects.with, ..grant.block });
         }
         self.jobs.push(job);
     }
@@ -58,8 +57,7 @@ impl<R: Respond> Service<R> {
     pub(super) fn blocked(&mut self, grant: &Grant, job: &Job) {
         let holds = job.with.block() || grant.run_only && job.with.contains(Response::RunCommand);
         self.tell_failures(grant.id, &job.failures);
-        let Some(block) = holds.then(|| Block { with: grant.block.with.union(job.with), ..grant.block })
-        else {
+        let Some(block) = holds.then_some(Block { with: job.with, ..grant.block }) else {
             let errno = job.failures.first().map_or(libc::EIO, |(_, failure)| failure.fault.errno());
             return self.answer(done(grant.id, Outcome::Failed(errno)));
         };
@@ -72,7 +70,7 @@ impl<R: Respond> Service<R> {
     /// Kernel, file or command has it: now it is a block.
     pub(super) fn record(&mut self, target: IpNet, block: Block) {
         let before = self.core.escalation.get(&target);
-        self.core.escalation.enter(target, block);
+        let block = self.core.escalation.enter(target, block);
         if before != Some(block) {
             self.ledger.note(target, block);
         }
@@ -83,10 +81,16 @@ impl<R: Respond> Service<R> {
         }
     }
 
+    /// A restored block that its command alone would have put in force again is none where the command failed.
     pub(super) fn renewed(&mut self, job: &Job) {
-        if let Some(block) = self.core.escalation.get(&job.target) {
-            self.record(job.target, Block { with: block.with.union(job.with), ..block });
+        let Some(block) = self.core.escalation.get(&job.target) else { return };
+        if job.with.is_empty() && !block.with.block() {
+            self.core.escalation.end(&job.target, self.now.utc);
+            self.note(job.target);
+            self.rewrite_blocked_file();
+            return self.tell_remains(job.target, &job.failures);
         }
+        self.record(job.target, Block { with: job.with, ..block });
     }
 
     pub(super) fn do_block(&mut self, grants: &[Grant]) -> Vec<Effects> {

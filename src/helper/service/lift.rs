@@ -8,8 +8,8 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use super::Service;
-use super::tell::timed_reply;
-use crate::helper::decide::done;
+use super::tell::{micros, timed_reply};
+use crate::helper::decide::{done, in_force};
 use crate::helper::error::log;
 use crate::helper::escalation::Block;
 use crate::helper::jobs::{Job, Purpose};
@@ -19,42 +19,78 @@ use crate::protocol::{Fault, Outcome, Response, Responses};
 impl<R: Respond> Service<R> {
     pub(super) fn do_unblock(&mut self, id: u64, target: IpNet) {
         self.overtake(Some(&target));
+        let begun = Instant::now();
         match self.responses.unblock(&target) {
             Ok(was_blocked) => {
-                let with = self.core.escalation.get(&target).map_or(Responses::NONE, |block| block.with);
-                let mut job = self.lift_job(target, with, Some((id, was_blocked)));
+                let with = self.core.escalation.remains(&target);
+                let is_known = self.core.escalation.get(&target).is_some() || !with.is_empty();
+                let mut job = self.lift_job(target, with, Some((id, was_blocked || is_known)));
+                let mut left = job.to_undo();
                 if let Err(refusal) = self.take_lines(&[(target, with)]) {
                     job.refuse(Response::HostsDeny, refusal);
+                    left = left.and(Response::HostsDeny);
                 }
+                self.taken_back(target, with.without(left));
                 self.jobs.push(job);
                 self.advance();
             }
-            Err(refusal) => self.answer(done(id, Outcome::Failed(refusal.errno))),
+            Err(refusal) => self.answer_unblock(id, target, Outcome::Failed(refusal.errno), begun),
         }
     }
 
-    /// An operator's unblock that failed in part leaves the record, so that it can be asked for again.
+    /// What an operator's unblock could not take back is remembered, so that it can be asked for again. Whether a
+    /// command that failed to end a block has ended it, nobody knows: it is no block that could be told of.
     pub(super) fn lifted(&mut self, asked: Option<(u64, bool)>, job: &Job) {
+        self.taken_back(job.target, job.undone);
         let Some((id, was_blocked)) = asked else {
             return self.tell_remains(job.target, &job.failures);
         };
         self.tell_failures(id, &job.failures);
+        let failed: Responses = job.failures.iter().map(|(response, _)| *response).collect();
+        let unknown = failed.among(Responses::NONE.and(Response::Command));
+        // Blocked anew meanwhile, or what blocks would not end.
+        match self.core.escalation.remains(&job.target).without(unknown).block() {
+            true => self.taken_back(job.target, unknown),
+            false => self.forget(&job.target),
+        }
         let outcome = match job.failures.first() {
             Some((_, failure)) => Outcome::Failed(failure.fault.errno()),
-            // Blocked for the kernel, or at least on record: either way it is lifted now.
-            None if self.forget(&job.target) | was_blocked => Outcome::Lifted,
+            None if was_blocked => Outcome::Lifted,
             None => Outcome::NotBlocked,
         };
-        self.answer(timed_reply(id, outcome, job.begun, job.with));
+        self.answer_unblock(id, job.target, outcome, job.begun);
     }
 
-    pub(super) fn forget(&mut self, target: &IpNet) -> bool {
-        let was = self.core.escalation.lift(target);
-        self.ledger.forget(*target);
-        if was {
+    /// Where it failed the answer says what is still in force.
+    fn answer_unblock(&mut self, id: u64, target: IpNet, outcome: Outcome, begun: Instant) {
+        let still = self.core.escalation.get(&target).filter(|_| matches!(outcome, Outcome::Failed(_)));
+        self.answer(match still {
+            Some(block) => in_force(id, outcome, block, self.now.utc, micros(begun.elapsed()), block.with),
+            None => timed_reply(id, outcome, begun, Responses::NONE),
+        });
+    }
+
+    /// These responses to `target` are not in force any more.
+    pub(super) fn taken_back(&mut self, target: IpNet, gone: Responses) {
+        if self.core.escalation.take_back(&target, gone) {
+            self.note(target);
+        }
+    }
+
+    /// The ledger says of `target` what the record says.
+    pub(super) fn note(&mut self, target: IpNet) {
+        match self.core.escalation.known_of(&target) {
+            Some(block) => self.ledger.note(target, block),
+            None => self.ledger.forget(target),
+        }
+    }
+
+    pub(super) fn forget(&mut self, target: &IpNet) {
+        let was = self.core.escalation.lift(target, self.now.utc);
+        self.note(*target);
+        if was.is_some() {
             self.rewrite_blocked_file();
         }
-        was
     }
 
     pub(super) fn do_flush(&mut self, id: u64) {
@@ -62,7 +98,8 @@ impl<R: Respond> Service<R> {
         let outcome = match self.responses.flush() {
             Ok(()) => {
                 self.overtake(None);
-                let lifted: Vec<(IpNet, Block)> = self.core.escalation.lift_all().into_iter().collect();
+                let lifted: Vec<(IpNet, Block)> =
+                    self.core.escalation.lift_all(self.now.utc).into_iter().collect();
                 self.take_back(&lifted);
                 if lifted.is_empty() { Outcome::NotBlocked } else { Outcome::Lifted }
             }
@@ -96,11 +133,11 @@ impl<R: Respond> Service<R> {
             if let Err(refusal) = self.responses.unblock(target) {
                 log(&refusal.text);
             }
-            lifted.extend(self.core.escalation.get(target).map(|block| (*target, block)));
-            self.core.escalation.lift(target);
+            let block = self.core.escalation.lift(target, self.now.utc);
+            lifted.extend(block.map(|block| (*target, block)));
+            self.note(*target);
         }
         self.take_back(&lifted);
-        targets.iter().for_each(|target| self.ledger.forget(*target));
     }
 
     pub(super) fn expire(&mut self) {
@@ -111,7 +148,7 @@ impl<R: Respond> Service<R> {
             }
             // What the kernel ends by itself needs no word in the ledger.
             if block.with.iter().any(|response| response != Response::Nftables) {
-                self.ledger.note(*target, Block { with: Responses::NONE, ..*block });
+                self.note(*target);
             }
         }
         self.take_back(&ended);
@@ -122,20 +159,25 @@ impl<R: Respond> Service<R> {
         let with: Vec<(IpNet, Responses)> =
             ended.iter().map(|(target, block)| (*target, block.with)).collect();
         // All lines go at once, or none does: one report is enough.
-        if let (Err(refusal), Some((first, _))) = (self.take_lines(&with), with.first()) {
+        let lines = self.take_lines(&with);
+        let kept =
+            lines.as_ref().map_or_else(|_| Responses::NONE.and(Response::HostsDeny), |()| Responses::NONE);
+        if let (Err(refusal), Some((first, _))) = (lines, with.first()) {
             self.tell_refusal(*first, Response::HostsDeny, refusal);
         }
-        self.undo(ended);
+        self.undo(ended, kept);
         if !ended.is_empty() {
             self.rewrite_blocked_file();
         }
         self.advance();
     }
 
-    /// Programs' part of it. What the kernel alone did is over, be it a million of them.
-    pub(super) fn undo(&mut self, ended: &[(IpNet, Block)]) {
+    /// Programs' part of it; what else there was is over, but for what was `kept`. What the kernel alone did costs
+    /// nothing here, be it a million of them.
+    pub(super) fn undo(&mut self, ended: &[(IpNet, Block)], kept: Responses) {
         for (target, block) in ended {
             let job = self.lift_job(*target, block.with, None);
+            self.taken_back(*target, block.remains().without(job.to_undo().union(kept)));
             if !job.is_done() {
                 self.jobs.push(job);
             }

@@ -11,12 +11,13 @@ use super::{Opened, REPLIES, Service, timed};
 use crate::helper::authorise::{Authority, Standing};
 use crate::helper::blocked_file;
 use crate::helper::clock::{Clock, Now};
-use crate::helper::decide::Core;
+use crate::helper::decide::{Core, Leftovers};
 use crate::helper::error::{HelperError, log};
 use crate::helper::escalation::{Block, Escalation, Terms};
 use crate::helper::jobs::{Job, Jobs, Purpose};
 use crate::helper::ledger::Loaded;
 use crate::helper::respond::{Refusal, Respond, Timed};
+use crate::helper::steps::Step;
 use crate::protocol::channel::FrameWriter;
 use crate::protocol::{Reply, Response, Responses, Settings};
 
@@ -68,7 +69,7 @@ impl<R: Respond> Service<R> {
         }
         self.adopt(&blocked);
         self.install()?;
-        self.install_steps(&left.ended)?;
+        self.install_steps(&left)?;
         self.commit();
         let restored = u32::try_from(self.core.escalation.len()).unwrap_or(u32::MAX);
         let tripwire = self.responses.has_tripwire();
@@ -86,7 +87,7 @@ impl<R: Respond> Service<R> {
                 !self.core.escalation.knows(&target) && self.core.authority.check_target(&target).is_ok();
             if is_new && self.core.authority.has_room(self.core.escalation.len(), Standing::Claimed) {
                 let block = self.core.escalation.sentence(&target, 0, self.now.utc);
-                self.core.escalation.enter(target, block);
+                let block = self.core.escalation.enter(target, block);
                 self.ledger.note(target, block);
             }
         }
@@ -94,26 +95,29 @@ impl<R: Respond> Service<R> {
     }
 
     /// The files and programs' part of the start: what ended while nobody was there is taken back, what is in force put
-    /// in place, commands run again where the machine was started since.
-    pub(super) fn install_steps(&mut self, ended: &[(IpNet, Block)]) -> Result<(), HelperError> {
+    /// in place, commands run again where the machine was started since. None of them runs before `Ready` is queued: what
+    /// they have to say comes after it.
+    pub(super) fn install_steps(&mut self, left: &Leftovers) -> Result<(), HelperError> {
         let in_force = self.in_force();
-        let gone: Vec<IpNet> = ended.iter().map(|(target, _)| *target).collect();
+        let gone: Vec<IpNet> = left.ended.iter().map(|(target, _)| *target).collect();
         self.steps.install(&timed_all(&in_force, self.now.utc), &gone)?;
-        self.undo(ended);
-        for (target, block) in ended {
-            self.ledger.note(*target, Block { with: Responses::NONE, ..*block });
-        }
+        gone.iter().for_each(|target| self.note(*target));
+        self.undo(&left.ended, Responses::NONE);
         let boot = self.clock.boot();
         let installed = self.at_once.union(self.steps.installed());
         for (target, block) in in_force {
-            if self.steps.must_renew(&block, boot) {
-                self.jobs.push(Job::new(Purpose::Renew, target, self.steps.to_renew(&target)));
+            let renew = self.steps.must_renew(&block, boot, left.ahead.contains(&target));
+            if renew {
+                self.taken_back(target, Responses::NONE.and(Response::Command));
             }
             if block.with.union(installed) != block.with {
-                self.record(target, Block { with: block.with.union(installed), ..block });
+                self.record(target, Block { with: installed, ..block });
+            }
+            if renew {
+                let steps = [Step::Do(Response::Command)].into();
+                self.jobs.push(Job::new(Purpose::Renew, target, steps));
             }
         }
-        self.advance();
         Ok(())
     }
 

@@ -72,6 +72,15 @@ impl std::fmt::Display for Fault {
 }
 
 impl Fault {
+    /// Whether a program was ended in the midst of its work: nobody knows how much of it is done. One that ends by itself
+    /// with an error is taken at its word.
+    pub fn is_cut_short(self) -> bool {
+        match self {
+            Fault::Signal(_) | Fault::Hung(_) => true,
+            Fault::Errno(_) | Fault::Exit(_) | Fault::Busy | Fault::Lifted => false,
+        }
+    }
+
     pub(super) fn code(self) -> u8 {
         match self {
             Fault::Errno(_) => 1,

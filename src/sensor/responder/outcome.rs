@@ -21,6 +21,9 @@ const LIMITED: &str = "more sources than BLOCK_LIMIT allows a minute earned a bl
 /// Ends of blocks that are told in one turn: a million that were lifted at once must not become a million events in memory.
 const ENDS_A_TURN: usize = 512;
 
+/// How much later than the helper the sensor may see a block end, milliseconds.
+const ROUNDING: u64 = 2_000;
+
 impl Responder {
     /// The helper answered a block request.
     pub fn on_done(&mut self, id: u64, done: &Effect, now: Now, turn: &mut Turn) {
@@ -78,11 +81,23 @@ impl Responder {
 
     /// A block is over, and something of it could not be taken back.
     pub fn on_remains(&mut self, target: IpNet, notes: &[Note], now: Now, turn: &mut Turn) {
+        // One whose time is over here in a moment, as seconds are whole, is told of then.
+        if self.blocks.get(&target, now.uptime.saturating_add(ROUNDING)).is_some() {
+            self.blocks.remove(&target);
+            self.table.forgive(self.watch.source_key(target.addr()));
+        }
         let mut event = Event::new(now.wall, EventType::Unblock);
         event.flow = Some(Flow::from_source(target.addr()));
         let error = reasons(notes);
         event.action = Some(Action { target: Some(target), error, ..Action::new(ActionVerdict::Failed) });
         turn.events.push((event, 0));
+    }
+
+    /// Likewise of one that an operator lifted; of what was no block there is nothing to tell.
+    pub fn on_part_lifted(&mut self, target: IpNet, effect: &Effect, now: Now, turn: &mut Turn) {
+        if self.blocks.get(&target, now.uptime).is_some() {
+            self.on_remains(target, &effect.notes, now, turn);
+        }
     }
 
     /// Who has become protected is no longer blocked: the helper lifts it of its own accord, by the same rule. It is told

@@ -1,0 +1,146 @@
+//! What is blocked until when: lengths, offences, ends, and what stays on record. Tests.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const TERMS: Terms = Terms { first: 1_000, longest: 10_000, factor: 3 };
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+fn offend(record: &mut Escalation, target: &str, seconds: u32, now: u64) -> Block {
+    let block = record.sentence(&net(target), seconds, now);
+    record.enter(net(target), block);
+    block
+}
+
+#[test]
+fn each_offence_lasts_longer_up_to_the_longest() {
+    let lengths: Vec<_> = (1..=5).chain([u16::MAX]).map(|offence| TERMS.length(offence)).collect();
+    assert_eq!(lengths, [1_000, 3_000, 9_000, 10_000, 10_000, 10_000]);
+    assert_eq!(Terms { longest: 5, ..TERMS }.length(9), 1_000);
+    assert_eq!(Terms { first: u64::MAX, longest: u64::MAX, factor: 1 }.length(1), LONGEST);
+}
+
+#[test]
+fn a_second_offence_after_expiry_counts_and_one_after_a_week_does_not() {
+    let mut record = Escalation::new(TERMS);
+    assert_eq!(
+        offend(&mut record, "192.0.2.1/32", 0, 0),
+        Block { since: 0, until: 1_000, offence: 1, with: Responses::NONE }
+    );
+    assert_eq!(record.next_end(), Some(1_000));
+    assert_eq!(record.expire(999).len(), 0);
+    assert_eq!(record.expire(1_000).len(), 1);
+    assert!(record.is_empty());
+    let second = offend(&mut record, "192.0.2.1/32", 0, 5_000);
+    assert_eq!(second, Block { since: 5_000, until: 8_000, offence: 2, with: Responses::NONE });
+    assert_eq!(record.sentence(&net("192.0.2.1/32"), 0, 8_000 + MEMORY).offence, 1);
+}
+
+#[test]
+fn an_operators_length_overrides_counts_once_and_renews_without_counting() {
+    let mut record = Escalation::new(TERMS);
+    assert_eq!(
+        offend(&mut record, "192.0.2.1/32", 60, 0),
+        Block { since: 0, until: 60_000, offence: 1, with: Responses::NONE }
+    );
+    assert_eq!(
+        offend(&mut record, "192.0.2.1/32", 90, 10),
+        Block { since: 10, until: 90_010, offence: 1, with: Responses::NONE }
+    );
+    assert_eq!(record.sentence(&net("192.0.2.1/32"), u32::MAX, 20).until, LONGEST + 20);
+}
+
+#[test]
+fn lifting_forgives_and_ending_remembers() {
+    let mut record = Escalation::new(TERMS);
+    offend(&mut record, "192.0.2.1/32", 0, 0);
+    assert!(record.lift(&net("192.0.2.1/32"), 5).is_some() && record.lift(&net("192.0.2.1/32"), 5).is_none());
+    assert_eq!(offend(&mut record, "192.0.2.1/32", 0, 10).offence, 1);
+    assert_eq!(record.end_all(20).len(), 1);
+    assert_eq!(record.sentence(&net("192.0.2.1/32"), 0, 30).offence, 2);
+    assert_eq!(record.lift_all(30).len(), 0);
+    assert_eq!(record.sentence(&net("192.0.2.1/32"), 0, 30).offence, 1);
+}
+
+#[test]
+fn a_block_covers_itself_and_what_lies_inside_until_it_ends() {
+    let mut record = Escalation::new(TERMS);
+    for target in ["2001:db8::/64", "2001:db8:0:1::1/128", "192.0.2.0/32"] {
+        offend(&mut record, target, 0, 0);
+    }
+    let covered = |text: &str, now: u64| record.covering(&net(text), now).is_some();
+    assert!(covered("2001:db8::7/128", 999) && covered("2001:db8::/64", 999) && covered("192.0.2.0/32", 0));
+    assert!(
+        !covered("2001:db8::7/128", 1_000) && !covered("2001:db8::/48", 0) && !covered("192.0.2.0/24", 0)
+    );
+}
+
+#[test]
+fn offenders_are_bounded_and_the_oldest_are_forgotten() {
+    let mut record = Escalation::new(TERMS);
+    let target = |at: u32| IpNet::from(IpAddr::V4(Ipv4Addr::from(at)));
+    let count = u32::try_from(MAX_OFFENDERS).unwrap() + 10;
+    for at in 0..count {
+        record.remember(
+            target(at),
+            Block { since: 0, until: u64::from(at), offence: 1, with: Responses::NONE },
+            u64::MAX,
+        );
+    }
+    assert!(record.offenders.len() <= MAX_OFFENDERS);
+    assert!(record.offenders.get(&target(0)).is_none());
+    assert!(record.offenders.get(&target(count - 1)).is_some());
+}
+
+#[test]
+fn a_set_clock_leaves_the_time_that_is_left() {
+    let mut record = Escalation::new(TERMS);
+    let block = offend(&mut record, "192.0.2.1/32", 0, 1_000_000);
+    record.shift(-900_000);
+    let (_, shifted) = record.after(None, 100_000).unwrap();
+    assert_eq!(shifted.left(100_000), block.left(1_000_000));
+    assert_eq!(record.next_end(), Some(101_000));
+}
+
+proptest! {
+    #[test]
+    fn the_list_walks_every_block_in_force_once(ends in prop::collection::btree_map(any::<u32>(), 0u64..100, 0..50), now in 0u64..100) {
+        let mut record = Escalation::new(TERMS);
+        for (address, until) in &ends {
+            record.enter(IpNet::from(IpAddr::V4(Ipv4Addr::from(*address))), Block { since: 0, until: *until, offence: 1, with: Responses::NONE });
+        }
+        let (mut last, mut seen) = (None, 0);
+        while let Some((target, block)) = record.after(last, now) {
+            prop_assert!(block.until > now && last < Some(target));
+            (last, seen) = (Some(target), seen + 1);
+        }
+        prop_assert_eq!(seen, ends.values().filter(|&&until| until > now).count());
+        prop_assert_eq!(record.expire(now).len() + seen, ends.len());
+    }
+}
+
+#[test]
+fn what_is_to_be_taken_back_stays_on_record_until_it_is() {
+    let (mut record, target) = (Escalation::new(TERMS), net("192.0.2.1/32"));
+    let with = Responses::NONE.and(Response::Nftables).and(Response::Command);
+    let command = Responses::NONE.and(Response::Command);
+    let block = Block { with, ..record.sentence(&target, 0, 0) };
+    assert_eq!(record.enter(target, block).with, with);
+    assert_eq!((record.in_force(&target, 999), record.in_force(&target, 1_000)), (with, Responses::NONE));
+    assert!(record.lift(&target, 5).is_some() && record.get(&target).is_none());
+    assert_eq!(record.known_of(&target), Some(Block { since: 0, until: 5, offence: 0, with: command }));
+    assert!(record.take_back(&target, with) && !record.take_back(&target, with));
+    assert_eq!(record.known_of(&target), None, "it is forgiven");
+    record.enter(target, block);
+    assert_eq!(record.expire(1_000).len(), 1);
+    assert_eq!(record.remains(&target), command);
+    assert!(record.take_back(&target, command));
+    assert!(record.known_of(&target).is_some_and(|past| past.offence == 1 && past.with.is_empty()));
+}

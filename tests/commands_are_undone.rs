@@ -1,0 +1,195 @@
+//! What commands did is undone, however they and their block come to an end; and nothing is claimed that they did not do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use support::daemon::{Daemon, PATIENCE, Setup};
+use support::{Lab, eventually};
+
+const PORTS: &str = "TCP_PORTS=\"111,119\"\nBLOCK_TCP=\"1\"";
+
+fn scan(lab: &Lab, peer: usize) {
+    let host = lab.peer(peer);
+    let target = host.target(false).to_string();
+    host.run(&["nmap", "-n", "-Pn", "--disable-arp-ping", "-sS", "--max-retries", "0", "-p", "111", &target]);
+}
+
+fn block_of(lab: &Lab, daemon: &mut Daemon, peer: usize) -> Value {
+    let source = lab.peer(peer).v4.to_string();
+    daemon.wait_for("the block", |event| event["event_type"] == "block" && event["src_ip"] == source.as_str())
+}
+
+fn blocked_in_kernel(lab: &Lab, peer: usize) -> bool {
+    lab.is_blocked(lab.peer(peer).v4)
+}
+
+/// A list of who is shut out, kept by the commands: one line a block, as a rule of a firewall would be.
+struct Rules {
+    path: std::path::PathBuf,
+}
+
+impl Rules {
+    /// The keys that keep it; `after`: what KILL_ROUTE does besides.
+    fn kept_by(setup: &Setup, after: &str) -> (Rules, String) {
+        let rules = Rules { path: setup.path("rules") };
+        let path = rules.path.display();
+        let lines = format!(
+            "KILL_ROUTE=\"echo $TARGET$ >> {path}; {after}\"\n\
+             UNBLOCK_CMD=\"grep -qx $TARGET$ {path} && sed -i -e '0,/^$TARGET$/{{/^$TARGET$/d}}' {path}\""
+        );
+        (rules, lines)
+    }
+
+    fn count(&self) -> usize {
+        std::fs::read_to_string(&self.path).unwrap_or_default().lines().count()
+    }
+}
+
+#[test]
+fn what_a_command_did_before_it_was_given_up_or_killed_is_undone() {
+    for (limit, lifts) in [("60s", true), ("1s", false)] {
+        let lab = Lab::new(1);
+        let setup = Setup::new(&lab, "");
+        let (rules, lines) = Rules::kept_by(&setup, "sleep 30");
+        setup.rewrite(&format!("{PORTS}\n{lines}\nCOMMAND_TIMEOUT=\"{limit}\""));
+        let mut daemon = setup.start();
+        scan(&lab, 0);
+        eventually("the rule stands", PATIENCE, || rules.count() == 1);
+        if lifts {
+            let output = daemon.client(&["unblock", "10.77.0.2"]);
+            assert!(String::from_utf8_lossy(&output.stderr).contains("is not blocked"), "{output:?}");
+        }
+        let block = block_of(&lab, &mut daemon, 0);
+        assert_eq!(block["action"]["verdict"], "failed", "{block}");
+        eventually("the rule is gone", PATIENCE, || rules.count() == 0);
+    }
+}
+
+#[test]
+fn what_was_done_before_a_later_command_is_given_up_is_undone_too() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    let (rules, lines) = Rules::kept_by(&setup, "true");
+    let deny = setup.path("hosts.deny");
+    setup.rewrite(&format!(
+        "{PORTS}\nBLOCK_WITH=\"nftables,hosts_deny,command\"\nHOSTS_DENY_FILE=\"{}\"\n{lines}\n\
+         KILL_RUN_CMD=\"sleep 30\"\nCOMMAND_TIMEOUT=\"60s\"",
+        deny.display()
+    ));
+    let daemon = setup.start();
+    scan(&lab, 0);
+    eventually("the rule stands", PATIENCE, || rules.count() == 1);
+    assert!(daemon.client(&["unblock", "10.77.0.2"]).status.success());
+    eventually("rule and line are gone", PATIENCE, || {
+        rules.count() == 0 && std::fs::read_to_string(&deny).unwrap().is_empty()
+    });
+}
+
+#[test]
+fn a_command_runs_once_for_a_block_that_is_asked_for_twice() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    let (rules, lines) = Rules::kept_by(&setup, "sleep 1");
+    setup.rewrite(&format!("{PORTS}\n{lines}"));
+    let mut daemon = setup.start();
+    scan(&lab, 0);
+    eventually("the rule stands", PATIENCE, || rules.count() == 1);
+    let again = daemon.client(&["block", "10.77.0.2", "700"]);
+    assert!(again.status.success(), "{again:?}");
+    block_of(&lab, &mut daemon, 0);
+    assert_eq!(rules.count(), 1, "once is enough");
+    assert!(daemon.client(&["unblock", "10.77.0.2"]).status.success());
+    assert_eq!(rules.count(), 0);
+}
+
+#[test]
+fn an_unblock_that_fails_in_part_says_so_claims_nothing_and_can_be_asked_for_again() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    let mended = setup.path("mended");
+    setup.rewrite(&format!(
+        "{PORTS}\nBLOCK_WITH=\"nftables,command\"\nTRIPWIRE=\"0\"\nKILL_ROUTE=\"true $TARGET$\"\n\
+         UNBLOCK_CMD=\"test -e {} # $TARGET$\"",
+        mended.display()
+    ));
+    let mut daemon = setup.start();
+    scan(&lab, 0);
+    block_of(&lab, &mut daemon, 0);
+    let output = daemon.client(&["unblock", "10.77.0.2"]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        told.contains("10.77.0.2 is not listed as blocked any more") && told.contains("exit status 1"),
+        "{told}"
+    );
+    assert!(!blocked_in_kernel(&lab, 0));
+    assert!(!String::from_utf8_lossy(&daemon.client(&["list"]).stdout).contains("10.77.0.2"));
+    let told = daemon.wait_for("the failure", |event| event["event_type"] == "unblock");
+    assert_eq!(told["action"]["error"], "command: exit status 1", "{told}");
+    // Nothing is claimed: who comes again is blocked again.
+    scan(&lab, 0);
+    daemon.wait_for_new("the next block", |event| {
+        event["event_type"] == "block" && event["action"]["verdict"] == "blocked"
+    });
+    assert!(blocked_in_kernel(&lab, 0));
+    assert!(!daemon.client(&["unblock", "10.77.0.2"]).status.success());
+    std::fs::write(mended, "").unwrap();
+    let output = daemon.client(&["unblock", "10.77.0.2"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(!daemon.client(&["unblock", "10.77.0.2"]).status.success(), "there is nothing left of it");
+}
+
+/// A ledger with one block by a command, from and until so many seconds from now.
+fn ledger(setup: &Setup, since: i64, until: i64) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let at = |seconds: i64| now.saturating_add_signed(seconds) * 1000;
+    let (since, until) = (at(since), at(until));
+    let line = format!(
+        "{{\"target\":\"10.77.0.2/32\",\"since\":{since},\"until\":{until},\"offence\":1,\"with\":16}}\n"
+    );
+    std::fs::create_dir(setup.path("state")).unwrap();
+    std::fs::write(setup.path("state").join("ledger"), line).unwrap();
+}
+
+/// Seconds since long before the machine was started.
+fn long_ago() -> i64 {
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+    -100_000 - uptime.split('.').next().unwrap().parse::<i64>().unwrap()
+}
+
+#[test]
+fn a_block_whose_command_fails_after_a_reboot_is_none_and_that_is_told() {
+    for (command, words) in [
+        ("echo out of order >&2; exit 3 # $TARGET$", "command: exit status 3: out of order"),
+        ("/nonexistent/block $TARGET$", "command: No such file or directory"),
+    ] {
+        let lab = Lab::new(1);
+        let setup = Setup::new(&lab, "");
+        setup.rewrite(&format!("{PORTS}\nKILL_ROUTE=\"{command}\""));
+        ledger(&setup, long_ago(), 3600);
+        let mut daemon = setup.start();
+        let told = daemon.wait_for("the failure", |event| event["event_type"] == "unblock");
+        assert!(told["action"]["error"].as_str().unwrap().starts_with(words), "{told}");
+        assert!(!String::from_utf8_lossy(&daemon.client(&["list"]).stdout).contains("10.77.0.2"));
+        scan(&lab, 0);
+        assert_eq!(block_of(&lab, &mut daemon, 0)["action"]["verdict"], "failed");
+    }
+}
+
+#[test]
+fn commands_are_run_again_after_a_reboot_also_where_the_clock_came_up_behind() {
+    for (since, until) in [(long_ago(), 3600), (7200, 9000)] {
+        let lab = Lab::new(1);
+        let setup = Setup::new(&lab, "");
+        let (rules, lines) = Rules::kept_by(&setup, "true");
+        setup.rewrite(&format!("{PORTS}\n{lines}"));
+        ledger(&setup, since, until);
+        let daemon = setup.start();
+        eventually("the rule stands", PATIENCE, || rules.count() == 1);
+        assert!(String::from_utf8_lossy(&daemon.client(&["list"]).stdout).contains("10.77.0.2"));
+        assert!(daemon.client(&["unblock", "10.77.0.2"]).status.success());
+        assert_eq!(rules.count(), 0);
+    }
+}
