@@ -189,6 +189,7 @@ fn examples() -> Vec<Event> {
     let error = "The ring of eth0 cannot be opened: Operation not permitted; give CAP_NET_RAW".to_owned();
     vec![
         Event { start: Some(start()), ..event(EventType::Start) },
+        Event { start: Some(start()), ..event(EventType::Reload) },
         Event { flow: Some(flow()), scan: Some(scan(1.0, 1)), ..event(EventType::Probe) },
         Event { flow: Some(flow()), scan: Some(scan(3.25, 3)), ..event(EventType::Scan) },
         Event {
@@ -265,7 +266,7 @@ fn the_schema_knows_every_name_that_can_be_written() {
 #[test]
 fn what_does_not_fit_is_noticed() {
     let schema = schema();
-    let block = read(&examples()[3]);
+    let block = examples().iter().map(read).find(|event| event["event_type"] == "block").unwrap();
     let with = |path: &str, value: Value| {
         let mut changed = block.clone();
         *changed.pointer_mut(path).unwrap() = value;

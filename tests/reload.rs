@@ -85,7 +85,7 @@ fn who_is_added_to_never_block_is_let_in_again_and_told_of() {
     let lab = Lab::new(1);
     let mut running = Running::start(&lab, BLOCKS);
     assert_eq!(running.probe(&lab, 0, 111)["action"]["verdict"], "blocked");
-    running.reload(MINE, "NEVER_BLOCK=\"10.77.0.0/24");
+    running.reload(MINE, "NEVER_BLOCK=\"192.0.2.9 10.77.0.0/24");
     let told = running.daemon.wait_for("the end of the block", |event| event["event_type"] == "unblock");
     assert_eq!((&told["src_ip"], &told["action"]["verdict"]), (&json!("10.77.0.2"), &json!("lifted")));
     assert!(!lab.is_blocked(lab.peer(0).v4), "told before it was so: {}", lab.nft_table());
@@ -116,7 +116,7 @@ fn a_host_that_the_firewall_will_not_protect_is_off_the_record_and_the_refusal_i
     let mut stdin = owner.stdin.take().unwrap();
     stdin.write_all(b"delete table inet portsentry\nadd table inet portsentry { flags owner ; }\n").unwrap();
     eventually("the table is another's", PATIENCE, || lab.nft_table().contains("flags owner"));
-    running.reload(MINE, "NEVER_BLOCK=\"10.77.0.0/24");
+    running.reload(MINE, "NEVER_BLOCK=\"192.0.2.9 10.77.0.0/24");
     let told = running.daemon.wait_for("the refusal", |event| event["event_type"] == "error");
     let error = told["error"].as_str().unwrap();
     assert!(error.starts_with("NEVER_BLOCK: the helper could not protect"), "{error}");
@@ -155,4 +155,40 @@ fn thousands_that_are_added_to_the_ignore_file_keep_no_block_waiting() {
     });
     daemon.catch_up();
     assert!(daemon.seen.iter().all(|event| event["event_type"] != "error"), "{:#?}", daemon.seen);
+}
+
+#[test]
+fn each_reload_tells_its_outcome_and_status_shows_what_is_watched_since() {
+    let lab = Lab::new(1);
+    let mut running = Running::start(&lab, BLOCKS);
+    let is = |kind: &'static str| move |event: &Value| event["event_type"] == kind;
+    // The same mistake twice within a minute.
+    for _ in 0..2 {
+        running.reload("TCP_PORTS=\"111,119\"", "TCP_PORTS=\"x\"");
+        let told = running.daemon.wait_for_new("the mistake", is("error"));
+        let error = told["error"].as_str().unwrap();
+        assert!(error.starts_with("the configuration was not read again"), "{error}");
+        assert!(!error.contains("more error"), "there is one: {error}");
+    }
+    for _ in 0..2 {
+        running.reload("TCP_PORTS=\"111,119\"", "TCP_PORTS=\"111,120\"\nWORKERS=\"1\"");
+        let told = running.daemon.wait_for_new("what waits", is("error"));
+        assert_eq!(told["error"], "changed, but in force only after a restart: WORKERS");
+        let told = running.daemon.wait_for_new("the reload", is("reload"));
+        assert_eq!(told["start"]["tcp_ports"], "111,120", "{told}");
+    }
+    let status = running.daemon.client(&["status"]);
+    let status = String::from_utf8(status.stdout).unwrap();
+    assert!(status.contains("111,120") && !status.contains("111,119"), "{status}");
+
+    running.reload(MINE, "NEVER_BLOCK=\"192.0.2.8");
+    let told = running.daemon.wait_for_new("what stays", is("error"));
+    assert_eq!(
+        told["error"],
+        "taken out of NEVER_BLOCK or the ignore file, but never blocked until a restart: 1, first 192.0.2.9/32"
+    );
+    running.daemon.wait_for_new("the reload", is("reload"));
+    assert!(!running.daemon.client(&["block", "192.0.2.9"]).status.success());
+    running.reload("", "");
+    running.daemon.wait_for_new("what stays of the second", is("error"));
 }

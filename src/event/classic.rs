@@ -27,6 +27,9 @@ use super::{Event, EventType, Flood, FloodEnd, Flow, Mode, text};
 /// The line that says the daemon watches.
 pub const READY: &str = "Portsentry is now active and listening.";
 
+/// The line that says it has read its configuration again; PortSentry, which does not, has no word for it.
+pub const RELOADED: &str = "The configuration was read again";
+
 /// The line that says it ends.
 pub const STOPPING: &str = "Portsentry is shutting down";
 
@@ -52,6 +55,7 @@ impl ClassicLine {
 pub fn lines(event: &Event, mode: Mode) -> Vec<ClassicLine> {
     match event.event_type {
         EventType::Start => vec![ClassicLine::Note(READY.to_owned())],
+        EventType::Reload => vec![ClassicLine::Note(RELOADED.to_owned())],
         EventType::Stop => vec![ClassicLine::Note(STOPPING.to_owned())],
         EventType::Probe | EventType::Scan | EventType::Block => source_lines(event, mode),
         EventType::Unblock => unblock_line(event).into_iter().collect(),

@@ -96,6 +96,7 @@ fn name(value: &impl serde::Serialize) -> String {
 fn message_id(kind: EventType) -> &'static str {
     match kind {
         EventType::Start => "c2339c18a3604ff8a9078978a68a47eb",
+        EventType::Reload => "3db5ed09fa014352bf6392e115b3daa4",
         EventType::Probe => "808f54ea43d041ba8f89e99e0de69722",
         EventType::Scan => "5bf0835ee97e4ddb9aae9496d53640b2",
         EventType::Block => "d29999a28cfc4a0b8e9c8dfe3b6afd37",
@@ -115,7 +116,8 @@ fn priority(event: &Event) -> &'static str {
         EventType::Scan | EventType::Flood => "4",
         EventType::Block | EventType::Unblock if failed => "4",
         EventType::Block | EventType::Unblock => "5",
-        EventType::Start | EventType::Stop | EventType::Stats | EventType::Probe => "6",
+        EventType::Start | EventType::Reload | EventType::Stop => "6",
+        EventType::Stats | EventType::Probe => "6",
     }
 }
 

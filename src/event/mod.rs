@@ -39,7 +39,7 @@ pub struct Event {
     pub scan: Option<Scan>,
     /// What we did about it.
     pub action: Option<Action>,
-    /// `start`: what runs, and how it is confined.
+    /// `start` and `reload`: what runs, and how it is confined.
     pub start: Option<Start>,
     /// `stats` and `stop`: counters.
     pub stats: Option<Stats>,
@@ -81,6 +81,8 @@ impl Event {
 pub enum EventType {
     /// The daemon is up and watching.
     Start,
+    /// The configuration was read again, and it goes by that.
+    Reload,
     /// A probe of a watched port by a source below the trigger.
     Probe,
     /// A source crossed the trigger.
@@ -103,6 +105,7 @@ impl EventType {
     /// Every kind, in the order above.
     pub const ALL: [EventType; EventType::Stop as usize + 1] = [
         EventType::Start,
+        EventType::Reload,
         EventType::Probe,
         EventType::Scan,
         EventType::Block,

@@ -164,7 +164,6 @@ fn assemble(
 
 fn responder(loaded: &Loaded, opened: &Opened) -> Responder {
     let config = &loaded.config;
-    let told_of = config.ignore_file.clone().filter(|_| config.flags.verbose);
     Responder::new(responder::Setup {
         watch: opened.watch.clone(),
         never: opened.host.never_block(),
@@ -172,7 +171,7 @@ fn responder(loaded: &Loaded, opened: &Opened) -> Responder {
         order: config.block_with.clone(),
         custom: terms::custom(config),
         tell_all: terms::tells_all(config, opened.emitter.form()),
-        verbose_ignore: told_of.map(|path| (path, loaded.ignored.iter().copied().collect())),
+        verbose_ignore: terms::told_ignored(loaded),
         queue: QUEUE,
         gate: opened.shared.gate.clone(),
     })

@@ -13,10 +13,9 @@ use super::terms;
 use crate::config::{BlockMode, ConfigError, Loaded, Mode};
 use crate::detect::policy::Watch;
 
-/// Keys that take effect at once, beside BLOCK_TCP and BLOCK_UDP. TCP_PORTS and UDP_PORTS only where packets are watched: under `--connect` they are
-/// bound, and binding takes rights.
-const AT_ONCE: [&str; 6] =
-    ["SCAN_TRIGGER", "SENSITIVITY", "IPV6_PREFIX", "NEVER_BLOCK", "IGNORE_FILE", "RESOLVE_HOST"];
+/// Keys that take effect at once, beside BLOCK_TCP and BLOCK_UDP.
+const AT_ONCE: [&str; 5] = ["SCAN_TRIGGER", "SENSITIVITY", "IPV6_PREFIX", "NEVER_BLOCK", "IGNORE_FILE"];
+/// Likewise where packets are watched: under `--connect` these are bound, and binding takes rights.
 const PORTS: [&str; 6] = [
     "TCP_PORTS",
     "UDP_PORTS",
@@ -31,28 +30,47 @@ impl EventLoop {
     pub(super) fn reload(&mut self, now: Now) {
         match self.loaded.reload() {
             Ok(loaded) => self.go_by(loaded, now),
-            Err(errors) => self.reporter.error(now, &refused(&errors)),
+            Err(errors) => self.reporter.answer(now, &refused(&errors)),
         }
     }
 
     fn go_by(&mut self, loaded: Loaded, now: Now) {
-        let (loaded, restart) = in_force(&self.loaded, loaded);
+        let (loaded, waiting) = in_force(&self.loaded, loaded);
+        waiting.told().for_each(|text| self.reporter.answer(now, &text));
         let new = added(protected(&self.loaded), protected(&loaded));
-        if !restart.is_empty() {
-            let keys = restart.join(", ");
-            self.reporter.error(now, &format!("changed, but in force only after a restart: {keys}"));
-        }
         let watch = terms::watch(&loaded.config, self.decoys.ports_of_both());
         let modes = |watch: &Watch| (watch.block_tcp, watch.block_udp);
         if modes(&watch) != modes(&self.responder.watch) {
             self.responder.end_silences();
         }
         if let Err(error) = self.host.go_by(&new, watch, &mut self.responder, &self.shared) {
-            self.reporter.error(now, &format!("the new ports are not watched: {error}"));
+            self.reporter.answer(now, &format!("the new ports are not watched: {error}"));
         }
         self.protections.ask(new);
+        self.responder.verbose_ignore = terms::told_ignored(&loaded);
         self.loaded = loaded;
         self.set_traps();
+        self.reporter.reload(now, &self.loaded.config);
+    }
+}
+
+/// What of a new configuration is in force only after a restart.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Waiting {
+    /// Keys that were changed.
+    keys: Vec<&'static str>,
+    /// What is never blocked any more: a captured sensor must not be able to ask the helper for that.
+    kept: Vec<IpNet>,
+}
+
+impl Waiting {
+    fn told(&self) -> impl Iterator<Item = String> {
+        let keys = || format!("changed, but in force only after a restart: {}", self.keys.join(", "));
+        let kept = self.kept.first().map(|first| {
+            let count = self.kept.len();
+            format!("taken out of NEVER_BLOCK or the ignore file, but never blocked until a restart: {count}, first {first}")
+        });
+        (!self.keys.is_empty()).then(keys).into_iter().chain(kept)
     }
 }
 
@@ -67,24 +85,30 @@ fn added(before: impl Iterator<Item = IpNet>, after: impl Iterator<Item = IpNet>
     after.filter(|network| !before.contains(network) && new.insert(*network)).collect()
 }
 
-/// What is in force from now on, and the keys that wait for a restart. Those keep their text, so that each reload names
-/// them until it comes; what is read again later keeps its value.
-fn in_force(old: &Loaded, mut new: Loaded) -> (Loaded, Vec<&'static str>) {
-    let waiting = needs_restart(old, &new);
+/// What is in force from now on, and what waits for a restart. That stays what it was, so that each reload names it until
+/// the restart comes.
+fn in_force(old: &Loaded, mut new: Loaded) -> (Loaded, Waiting) {
+    let keys = needs_restart(old, &new);
+    let kept = added(protected(&new), protected(old));
     for (old, new) in old.settings.iter().zip(&mut new.settings) {
-        if waiting.contains(&new.key.name) {
+        if keys.contains(&new.key.name) {
             new.clone_from(old);
         }
     }
     let (was, config) = (&old.config, &mut new.config);
+    config.never_block.extend(&kept);
     config.kill_run_cmd.clone_from(&was.kill_run_cmd);
-    if waiting.contains(&"BLOCK_TCP") {
+    if keys.contains(&"BLOCK_TCP") {
         config.block_tcp = was.block_tcp;
     }
-    if waiting.contains(&"BLOCK_UDP") {
+    if keys.contains(&"BLOCK_UDP") {
         config.block_udp = was.block_udp;
     }
-    (new, waiting)
+    if config.flags.mode == Mode::Connect {
+        config.tcp_ports.clone_from(&was.tcp_ports);
+        config.udp_ports.clone_from(&was.udp_ports);
+    }
+    (new, Waiting { keys, kept })
 }
 
 fn needs_restart(old: &Loaded, new: &Loaded) -> Vec<&'static str> {
@@ -105,10 +129,12 @@ fn at_once(key: &str, old: &Loaded, new: &Loaded) -> bool {
 
 fn refused(errors: &[ConfigError]) -> String {
     let first = errors.first().map(ToString::to_string).unwrap_or_default();
-    let more = errors.len().saturating_sub(1);
-    format!(
-        "the configuration was not read again, the old one stays in force: {first} (and {more} more errors)"
-    )
+    let more = match errors.len().saturating_sub(1) {
+        0 => String::new(),
+        1 => " (and one more error)".to_owned(),
+        more => format!(" (and {more} more errors)"),
+    };
+    format!("the configuration was not read again, the old one stays in force: {first}{more}")
 }
 
 #[cfg(test)]
@@ -123,11 +149,13 @@ mod tests {
 
     #[test]
     fn only_what_takes_rights_or_the_helper_needs_a_restart() {
-        let text = "TCP_PORTS=\"1\"\nSCAN_TRIGGER=\"1\"\nWORKERS=\"1\"\nDECOY_TCP_PORTS=\"5\"";
-        let changed = "TCP_PORTS=\"2\"\nSCAN_TRIGGER=\"2\"\nWORKERS=\"2\"\nDECOY_TCP_PORTS=\"6\"";
+        let text =
+            "TCP_PORTS=\"1\"\nSCAN_TRIGGER=\"1\"\nRESOLVE_HOST=\"0\"\nWORKERS=\"1\"\nDECOY_TCP_PORTS=\"5\"";
+        let changed =
+            "TCP_PORTS=\"2\"\nSCAN_TRIGGER=\"2\"\nRESOLVE_HOST=\"1\"\nWORKERS=\"2\"\nDECOY_TCP_PORTS=\"6\"";
         for (mode, expected) in [
-            (Mode::Stealth, vec!["DECOY_TCP_PORTS", "WORKERS"]),
-            (Mode::Connect, vec!["TCP_PORTS", "DECOY_TCP_PORTS", "WORKERS"]),
+            (Mode::Stealth, vec!["DECOY_TCP_PORTS", "RESOLVE_HOST", "WORKERS"]),
+            (Mode::Connect, vec!["TCP_PORTS", "DECOY_TCP_PORTS", "RESOLVE_HOST", "WORKERS"]),
         ] {
             assert_eq!(needs_restart(&loaded(text, mode), &loaded(changed, mode)), expected);
         }
@@ -137,14 +165,36 @@ mod tests {
     fn what_waits_for_a_restart_is_named_until_it_comes_and_keeps_its_value() {
         let before = loaded("TCP_PORTS=1\nBLOCK_TCP=1\nBLOCK_UDP=1", Mode::Stealth);
         let changed = || loaded("TCP_PORTS=1\nBLOCK_TCP=2\nBLOCK_UDP=0\nKILL_RUN_CMD=x", Mode::Stealth);
-        let (after, waiting) = in_force(&before, changed());
+        let keys = |old: &Loaded, new: Loaded| {
+            let (after, waiting) = in_force(old, new);
+            (after, waiting.keys)
+        };
+        let (after, waiting) = keys(&before, changed());
         assert_eq!(waiting, ["BLOCK_TCP", "KILL_RUN_CMD"], "the helper has no command to run");
         assert_eq!((after.config.block_tcp, after.config.block_udp), (BlockMode::Block, BlockMode::Log));
-        let (after, waiting) = in_force(&after, changed());
+        let (after, waiting) = keys(&after, changed());
         assert_eq!(waiting, ["BLOCK_TCP", "KILL_RUN_CMD"]);
-        assert_eq!(in_force(&after, before.clone()).1, [""; 0]);
-        let (after, waiting) = in_force(&changed(), before);
+        assert_eq!(keys(&after, before.clone()).1, [""; 0]);
+        let (after, waiting) = keys(&changed(), before);
         assert_eq!((after.config.block_tcp, waiting), (BlockMode::Block, vec!["KILL_RUN_CMD"]));
-        assert_eq!(in_force(&after, changed()).0.config.block_tcp, BlockMode::RunCommand);
+        assert_eq!(keys(&after, changed()).0.config.block_tcp, BlockMode::RunCommand);
+    }
+    #[test]
+    fn what_is_taken_out_of_the_never_block_set_is_kept_and_named_until_a_restart() {
+        let never = |list: &str| loaded(&format!("TCP_PORTS=1\nNEVER_BLOCK=\"{list}\""), Mode::Stealth);
+        let (after, waiting) = in_force(&never("192.0.2.1 192.0.2.2"), never("192.0.2.2 192.0.2.3"));
+        let kept: Vec<IpNet> = vec!["192.0.2.1/32".parse().unwrap()];
+        assert_eq!((waiting.keys.len(), &waiting.kept), (0, &kept));
+        let (after, waiting) = in_force(&after, never("192.0.2.2"));
+        assert_eq!((waiting.kept.len(), protected(&after).count()), (2, 3), "as the helper has it");
+        let (_, waiting) = in_force(&after, never("192.0.2.1 192.0.2.2 192.0.2.3"));
+        assert_eq!(waiting, Waiting::default());
+    }
+
+    #[test]
+    fn bound_ports_are_those_of_the_start() {
+        let (after, waiting) =
+            in_force(&loaded("TCP_PORTS=1", Mode::Connect), loaded("TCP_PORTS=2", Mode::Connect));
+        assert_eq!((after.config.tcp_ports.to_string(), waiting.keys), ("1".to_owned(), vec!["TCP_PORTS"]));
     }
 }

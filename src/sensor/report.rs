@@ -13,6 +13,7 @@ use super::host::Host;
 use super::names::Names;
 use super::responder::Responder;
 use super::watcher::Shared;
+use crate::config::Config;
 use crate::control::protocol::Status;
 use crate::event::{Emitter, Event, EventType, Start, Stats};
 use crate::packet::Reject;
@@ -87,6 +88,15 @@ impl Reporter {
         self.emitter.flush();
     }
 
+    /// Says that the configuration was read again, and what is watched by it.
+    pub fn reload(&mut self, now: Now, config: &Config) {
+        self.start.tcp_ports = config.tcp_ports.to_string();
+        self.start.udp_ports = config.udp_ports.to_string();
+        let mut event = Event::new(now.wall, EventType::Reload);
+        event.start = Some(self.start.clone());
+        self.emit(&event, now);
+    }
+
     /// Says what went wrong; the same thing at most once a minute.
     pub fn error(&mut self, now: Now, error: &str) {
         let told =
@@ -95,6 +105,11 @@ impl Reporter {
             return;
         }
         self.last_error = Some((error.to_owned(), now.uptime));
+        self.answer(now, error);
+    }
+
+    /// Says what went wrong to whoever asked for it just now, and waits to hear: each time.
+    pub fn answer(&mut self, now: Now, error: &str) {
         let mut event = Event::new(now.wall, EventType::Error);
         event.error = Some(error.to_owned());
         self.emit(&event, now);
@@ -114,7 +129,7 @@ impl Reporter {
     /// Opens the log files anew.
     pub fn reopen(&mut self, now: Now) {
         if let Err(error) = self.emitter.reopen() {
-            self.error(now, &error.to_string());
+            self.answer(now, &error.to_string());
         }
     }
 

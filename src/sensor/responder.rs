@@ -98,7 +98,7 @@ pub struct Responder {
     /// The allowances, which the ring threads ask before they ask us.
     gate: Arc<Gate>,
     /// `-v`: the ignore file and what stands in it.
-    verbose_ignore: Option<(PathBuf, Networks)>,
+    pub verbose_ignore: Option<(PathBuf, Networks)>,
     /// Whom was told of last, and until when that is enough (microseconds): the table's own mark can be lost to a race.
     told: VecDeque<(SourceKey, u64)>,
     asked: HashMap<u64, Asked>,

@@ -2,15 +2,17 @@
 //! here too, so that none of them reads a key in a way of its own.
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::traps;
-use crate::config::{Config, FOREVER, Mode, PortSet};
+use crate::config::{Config, FOREVER, Loaded, Mode, PortSet};
 use crate::detect::policy::Watch;
 use crate::detect::table::Vantage;
 use crate::detect::walk::Walk;
 use crate::event;
 use crate::event::emitter::Form;
+use crate::networks::Networks;
 use crate::protocol::Settings;
 use crate::protocol::settings::{Custom, Rights};
 use crate::sandbox::Capability;
@@ -89,12 +91,18 @@ pub fn watch(config: &Config, (tcp, udp): (PortSet, PortSet)) -> Watch {
         udp_ports: config.udp_ports.union(&udp),
         scan_trigger: config.scan_trigger,
         ipv6_prefix: config.ipv6_prefix,
-        one_by_one: crate::networks::Networks::default(),
+        one_by_one: Networks::default(),
         vantage: Vantage::Host,
         walk: Walk::new(config.sensitivity),
         block_tcp: config.block_tcp,
         block_udp: config.block_udp,
     }
+}
+
+/// `-v`: the ignore file and what stands in it.
+pub fn told_ignored(loaded: &Loaded) -> Option<(PathBuf, Networks)> {
+    let path = loaded.config.ignore_file.clone().filter(|_| loaded.config.flags.verbose);
+    path.map(|path| (path, loaded.ignored.iter().copied().collect()))
 }
 
 /// `None`, for ever, where SCORE_WINDOW is.
