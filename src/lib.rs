@@ -27,6 +27,8 @@
 
 // No packet, frame, file or socket can reach a panic; tests may.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+// println and eprintln panic where nobody reads, which in the cage is a death by SIGSYS: write to the handle instead.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod capture;
 pub mod cli;

@@ -101,6 +101,15 @@ fn the_helper_dying_ends_the_sensor_with_code_70_within_a_second() {
     assert_eq!(daemon.wait_at_most(Duration::from_secs(1)).code(), Some(70));
 }
 
+#[test]
+fn that_nobody_can_be_told_of_it_changes_nothing_about_how_the_sensor_ends() {
+    let lab = Lab::new(1);
+    let flags = ["-c", "exec \"$@\" 2>/dev/full", "sh"].map(str::to_owned);
+    let mut daemon = Setup::new(&lab, &config("10m")).start_through("sh", &flags);
+    kill(daemon.helper_pid(), Signal::SIGKILL);
+    assert_eq!(daemon.wait_at_most(Duration::from_secs(1)).code(), Some(70));
+}
+
 /// With which code it ends `tests/helper_pipe.rs` shows: here it is nobody's child any more.
 #[test]
 fn the_sensor_dying_ends_the_helper_within_a_second() {

@@ -59,7 +59,8 @@ fn daemon(lab: &Lab, folder: &Path, socket: &Path, flags: &str) -> Child {
     );
     Command::new("ip")
         .args(["netns", "exec", &lab.target(), "unshare", "-m", "sh", "-c", &script])
-        .stdout(Stdio::null())
+        // Its log is elsewhere: that nothing can be written here is no reason to end.
+        .stdout(std::fs::File::options().write(true).open("/dev/full").unwrap())
         .spawn()
         .unwrap()
 }

@@ -15,7 +15,7 @@ use super::progress::Progress;
 use super::run_flags::DEFAULT_CONFIG;
 use crate::capture::{Capture, CaptureError};
 use crate::config::{Loaded, Overrides, load, parse};
-use crate::event::{Event, json, text, time};
+use crate::event::{Event, json, stderr, time};
 use crate::replay::{Replay, View};
 
 /// Why no more events come.
@@ -51,7 +51,7 @@ pub fn replay(arguments: &arguments::Replay) -> ExitCode {
         // Whoever hung up (`| head`) has seen what he wanted.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("portsentry-rs: {}", ReplayError::Print(error));
+            stderr::tell(ReplayError::Print(error));
             ExitCode::FAILURE
         }
     }
@@ -88,8 +88,7 @@ impl<W: Write> Player<W> {
                 Err(ReplayError::Print(error)) => return Err(error),
                 Err(error) => {
                     self.finish()?;
-                    let name = text::escaped(&path.display().to_string());
-                    eprintln!("portsentry-rs: {name}: {error}");
+                    stderr::tell(format_args!("{}: {error}", path.display()));
                     well = false;
                 }
             }

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use super::protocol::{ControlReply, ControlRequest, Done, DoneVerdict, Entry, Status, show_target};
 use crate::cli::status;
-use crate::event::{text::escaped, time::local_zone};
+use crate::event::{stderr, time::local_zone};
 
 /// Longest wait for the next line of an answer: longer than the daemon gives us.
 const ANSWER_TIME: Duration = Duration::from_secs(12);
@@ -266,7 +266,7 @@ fn ended(result: Result<(), ClientError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "portsentry-rs: {}", escaped(&error.to_string()));
+            stderr::tell(error);
             ExitCode::FAILURE
         }
     }

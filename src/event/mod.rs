@@ -12,6 +12,7 @@ pub mod journald;
 pub mod json;
 pub mod report;
 pub mod sink;
+pub mod stderr;
 pub mod syslog;
 pub mod text;
 pub mod time;

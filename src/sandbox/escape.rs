@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::fs::OpenOptions;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -75,10 +75,14 @@ pub fn attempt(role: &str) {
     let found = ATTEMPTS.iter().find(|(name, _)| *name == what && who == role);
     let Some((_, attempt)) = found else { return };
     match attempt(target.parse().unwrap_or(0)) {
-        Ok(()) => eprintln!("ESCAPE worked"),
-        Err(error) => eprintln!("ESCAPE refused: {error}"),
+        Ok(()) => say("ESCAPE worked"),
+        Err(error) => say(&format!("ESCAPE refused: {error}")),
     }
     std::process::exit(0);
+}
+
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// In a proof of a filter: makes the call that the test asked for, in place of the one that every filter refuses, and

@@ -7,7 +7,6 @@ mod error;
 mod opened;
 
 use std::collections::HashMap;
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -34,7 +33,7 @@ use super::traps::{self, Traps};
 use super::{network, state_dir, terms};
 use crate::config::{Config, Interfaces, Loaded};
 use crate::detect::probe::Protocol;
-use crate::event::{self, Confinement, Start};
+use crate::event::{self, Confinement, Start, stderr};
 use crate::protocol::Settings;
 use crate::sandbox::capabilities;
 use crate::sandbox::identity::Identity;
@@ -50,7 +49,7 @@ pub fn run(loaded: &Loaded) -> ExitCode {
     let mut events = match start(loaded) {
         Ok(events) => events,
         Err(error) => {
-            eprintln!("portsentry-rs: {error}");
+            stderr::tell(error);
             return ExitCode::FAILURE;
         }
     };
@@ -60,11 +59,11 @@ pub fn run(loaded: &Loaded) -> ExitCode {
             if well { ExitCode::SUCCESS } else { ExitCode::from(PEER_DIED) }
         }
         End::Helper(error) => {
-            eprintln!("portsentry-rs: {error}");
+            stderr::tell(error);
             ExitCode::from(PEER_DIED)
         }
         End::Epoll(errno) => {
-            eprintln!("portsentry-rs: epoll failed: {errno}");
+            stderr::tell(format_args!("epoll failed: {errno}"));
             ExitCode::FAILURE
         }
     }
@@ -183,8 +182,7 @@ fn announce(events: &mut EventLoop, network: event::Network, lacking: &[String],
     lacking.iter().for_each(|lack| events.reporter.error(now, lack));
     events.reporter.start(now);
     if network == event::Network::Own {
-        // Not eprintln, which would end the daemon where nobody reads.
-        let _ = writeln!(io::stderr(), "portsentry-rs: {}", network::OWN);
+        stderr::tell(network::OWN);
     }
     if lacks_tripwire {
         events.reporter.error(now, traps::LACKING);

@@ -10,6 +10,7 @@ use std::thread::Builder;
 
 use super::ring::Ring;
 use super::watcher::{Shared, Watcher};
+use crate::event::stderr;
 
 /// A ring thread's stack, bytes: it calls nothing deep.
 const THREAD_STACK: usize = 128 * 1024;
@@ -50,7 +51,7 @@ fn watch(ring: Ring, shared: &Arc<Shared>, barrier: &Barrier) {
     barrier.wait();
     // A ring that fails takes the daemon down: blind, it would be worse than gone.
     if let Err(error) = ring.run(shared.stop.as_fd(), watcher) {
-        eprintln!("portsentry-rs: a packet ring failed: {error}");
+        stderr::tell(format_args!("a packet ring failed: {error}"));
         std::process::exit(1);
     }
 }

@@ -1,6 +1,7 @@
 //! Everything that takes rights, opened while there are some.
 #![forbid(unsafe_code)]
 
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -117,7 +118,10 @@ impl Opened {
 fn greet(loaded: &Loaded, emitter: &mut Emitter) {
     match loaded.config.flags.log_output {
         LogOutput::Stdout | LogOutput::StdoutAndSyslog => emitter.note(&version()),
-        LogOutput::Syslog | LogOutput::Journald => println!("{}", version()),
+        LogOutput::Syslog | LogOutput::Journald => {
+            // Not println, which would end the daemon where nobody reads.
+            let _ = writeln!(io::stdout(), "{}", version());
+        }
     }
     verbose_lines(loaded).for_each(|line| emitter.note(&line));
 }
