@@ -58,7 +58,7 @@ demo: build ## Two hosts in namespaces, a real nmap scan, the events and the ker
 	tests/demo.sh $(RELEASE)/portsentry-rs
 
 # Each second cargo test finds everything built and runs it as root.
-test: build ## Every test, in network namespaces (root; about 10 minutes). PORTSENTRY_SLOW_LABS=1: containers, a virtual machine and floods too.
+test: build ## Every test, in network namespaces (root; about 10 minutes). `sudo make test PORTSENTRY_SLOW_LABS=1`: containers, a virtual machine and floods too.
 	@[ "$$(id -u)" = 0 ] || { echo "the tests make network namespaces: run 'sudo make test'" >&2; exit 1; }
 	@$(NEED) nmap:nmap nft:nftables ip:iproute2 hping3:hping3 masscan:masscan zmap:zmap \
 	  python3/ftplib,http.client,imaplib,poplib,smtplib:python3 ping:iputils-ping nc:netcat-openbsd tcpdump:tcpdump iptables:iptables ipset:ipset rsyslogd:rsyslog fail2ban-server:fail2ban setpriv:util-linux unshare:util-linux ldd:libc-bin nix-instantiate:nix-bin systemd-analyze:systemd setcap:libcap2-bin

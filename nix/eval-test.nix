@@ -75,5 +75,6 @@ passed {
   # Its parts, for a test to build it.
   configuration = { inherit (config.services.portsentry-rs.configuration) script configuration ignored; };
   inherit (config) warnings;
+  inherit (config.boot) kernelModules;
   firewall = removeAttrs config.networking.firewall [ "enable" ];
 }

@@ -173,7 +173,9 @@ in
     users.groups.portsentry = { };
 
     # Where modules cannot be loaded on demand (security.lockKernelModules) they must be there before.
-    boot.kernelModules = [ "af_packet" "tcp_diag" "udp_diag" ] ++ lib.optional (blocksWith "nftables") "nf_tables";
+    # The tripwire asks for three expressions that nf_tables itself does not have.
+    boot.kernelModules = [ "af_packet" "tcp_diag" "udp_diag" ]
+      ++ lib.optionals (blocksWith "nftables") [ "nf_tables" "nft_fib_inet" "nft_socket" "nft_limit" ];
 
     # For `status`, `list` and their like, which look here for the way to the daemon.
     environment.etc."portsentry/portsentry.conf".source = "${cfg.configuration}/portsentry.conf";

@@ -62,6 +62,8 @@ fn evaluate(lib: &str, package: &str, module: &str) -> Result<Value, String> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("module.nix");
     fs::write(&file, module).unwrap();
+    // A reader's own, which README's flake names.
+    fs::write(folder.path().join("configuration.nix"), "{ }").unwrap();
     let entry = format!("{ROOT}/nix/eval-test.nix");
     let lib = format!("import {lib}/lib");
     let output = nix_instantiate(&[
@@ -85,10 +87,15 @@ fn evaluate(lib: &str, package: &str, module: &str) -> Result<Value, String> {
     }
 }
 
-/// The module that README's section shows.
+/// The module of the flake that README's section shows.
 fn example() -> String {
     let (_, block) = readme::text_of("NixOS").split_once("```nix\n").expect("with an example");
-    format!("{{ portsentry-rs, ... }}:\n{}", block.split("```").next().unwrap())
+    let flake = block.split("```").next().unwrap();
+    format!(
+        "{{ portsentry-rs, ... }}: {{
+            imports = (({flake}).outputs {{ inherit portsentry-rs; nixpkgs.lib.nixosSystem = it: it; }})
+              .nixosConfigurations.HOST.modules; }}"
+    )
 }
 
 /// A module that says no more than `settings` about the service.
@@ -141,6 +148,10 @@ fn the_example_of_the_readme_is_the_shipped_unit_with_a_configuration_that_check
     let result = evaluate(&lib, &package, &example()).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(result["warnings"].as_array().map(Vec::len), Some(0), "{}", result["warnings"]);
     assert_eq!(result["firewall"]["allowedTCPPorts"].to_string(), "[23]");
+    for module in ["nf_tables", "nft_fib_inet", "nft_socket", "nft_limit", "tcp_diag"] {
+        let modules = result["kernelModules"].as_array().unwrap();
+        assert!(modules.iter().any(|it| it == module), "{module} is missing in {modules:?}");
+    }
 
     let configuration = build(&result["configuration"], folder.path());
     for line in [

@@ -14,12 +14,17 @@ pub struct SlowLab {
 impl SlowLab {
     /// Begins the lab `name` if slow labs are asked for; else says that it was skipped, and why.
     pub fn begin(name: &'static str) -> Option<SlowLab> {
-        if std::env::var_os(SWITCH).is_none_or(|value| value != "1") {
+        if !asked_for() {
             say(&format!("skipped: {name} is a slow lab; {SWITCH}=1 runs it"));
             return None;
         }
         Some(SlowLab { name, begun: Instant::now() })
     }
+}
+
+/// Whether slow labs are asked for, and with them every test that this machine can run.
+pub fn asked_for() -> bool {
+    std::env::var_os(SWITCH).is_some_and(|value| value == "1")
 }
 
 impl Drop for SlowLab {
