@@ -58,6 +58,10 @@ impl LineWriter {
             self.lost += 1;
             return;
         }
+        if self.pending.is_empty() && self.torn {
+            // A line that was given up stands there in part: this one must not continue it.
+            self.pending.push_back(b'\n');
+        }
         self.pending.extend(line.as_bytes());
         self.pending.push_back(b'\n');
         self.flush();
@@ -95,12 +99,11 @@ impl LineWriter {
 
     /// The reader is gone or the disk is full: later lines are tried again, and start on a line of their own.
     fn give_up(&mut self) {
-        self.lost += self.pending.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        let ends = self.pending.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        // The end of what was written already is no line: the next one brings it.
+        let bare = u64::from(self.torn && self.pending.front() == Some(&b'\n'));
+        self.lost += ends.saturating_sub(bare);
         self.pending.clear();
-        if self.torn {
-            self.pending.push_back(b'\n');
-            self.torn = false;
-        }
     }
 }
 
@@ -207,6 +210,42 @@ mod tests {
         writer.push("a");
         writer.push("b");
         assert_eq!(writer.lost(), 2);
+    }
+
+    /// On a disk of two pages, of which another file has one.
+    #[test]
+    fn a_disk_that_was_full_has_each_line_on_its_own_once_there_is_room() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().to_owned();
+        let on_small_disk = move || {
+            use nix::mount::{MsFlags, mount};
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+            let none: Option<&str> = None;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+            mount(none, &at, Some("tmpfs"), MsFlags::empty(), Some("nr_blocks=2")).unwrap();
+            let (filler, log) = (at.join("filler"), at.join("log"));
+            std::fs::write(&filler, "x").unwrap();
+            let file = OpenOptions::new().append(true).create(true).open(&log).unwrap();
+            let mut writer = LineWriter::new(OwnedFd::from(file)).unwrap();
+            let mut written = 0;
+            while writer.lost() == 0 {
+                writer.push(&numbered(written));
+                written += 1;
+            }
+            // Again and again in vain, each a line that is lost and no more.
+            (0..3).for_each(|_| writer.push("in vain"));
+            assert_eq!((writer.lost(), writer.has_pending()), (4, false));
+            std::fs::remove_file(&filler).unwrap();
+            ["one", "two"].iter().for_each(|line| writer.push(line));
+            assert_eq!(writer.lost(), 4);
+            let text = std::fs::read_to_string(&log).unwrap();
+            assert!(text.ends_with("\none\ntwo\n"), "{text}");
+            assert_eq!(text.lines().count(), written + 2, "{text}");
+        };
+        thread::spawn(on_small_disk).join().unwrap();
     }
 
     #[test]
