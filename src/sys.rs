@@ -39,11 +39,6 @@ pub fn packet_socket() -> io::Result<OwnedFd> {
     Ok(socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?)
 }
 
-/// Whether `socket` leaves out what this host sends. Since Linux 4.20.
-pub fn ignore_outgoing(socket: BorrowedFd<'_>, yes: bool) -> io::Result<()> {
-    set_packet_option(socket, libc::PACKET_IGNORE_OUTGOING, &libc::c_int::from(yes))
-}
-
 /// Starts hearing every ethertype on the interface `index`, or on every one, also later ones, if it is 0.
 pub fn bind_packet_socket(socket: BorrowedFd<'_>, index: u32) -> io::Result<()> {
     let address = libc::sockaddr_ll {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::eventfd::EventFd;
 use portsentry::config::{Interfaces, PortSet};
-use portsentry::sensor::filter::{Interest, PacketTypes, Watched, compile};
+use portsentry::sensor::filter::{Interest, Watched, compile};
 use portsentry::sensor::frame::Frame;
 use portsentry::sensor::ring::{self, Reader, Ring, RingControl, RingError};
 
@@ -363,7 +363,6 @@ fn the_largest_filters_fit_twice_into_the_smallest_option_memory() {
         udp_clients: ragged,
         icmp: true,
         other_protocols: true,
-        packet_types: PacketTypes::ToUsAndFromUs,
     };
     let (_rings, control) = ring::open(1, &interest).unwrap();
     control.set_filter(&compile(&interest)).unwrap();

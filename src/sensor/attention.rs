@@ -3,7 +3,7 @@
 //! Pure, main thread. What it leaves out costs nothing at all: the kernel's filter keeps it from waking us.
 #![forbid(unsafe_code)]
 
-use super::filter::{Interest, PacketTypes};
+use super::filter::Interest;
 use super::ports_in_use::PortsInUse;
 use crate::config::PortSet;
 use crate::detect::policy::Watch;
@@ -38,7 +38,6 @@ pub fn turned(before: &Interest, watch: &Watch, in_use: &PortsInUse) -> Interest
         udp_clients: clients,
         icmp: true,
         other_protocols: true,
-        packet_types: PacketTypes::ToUsAndFromUs,
         ..before.clone()
     }
 }
@@ -88,7 +87,6 @@ mod tests {
             [53, 54, 45_000, 45_001, 50_000].map(datagrams),
             [(false, false), (true, false), (false, false), (false, true), (true, true)]
         );
-        assert_eq!(interest.packet_types, PacketTypes::ToUsAndFromUs);
     }
 
     #[test]
@@ -96,6 +94,5 @@ mod tests {
         let interest = turned(&Interest::default(), &watch(Sensitivity::Off), &in_use());
         assert_eq!((interest.tcp.len(), interest.tcp_acks.len(), interest.udp.len()), (3, 2, 2));
         assert!(interest.udp_clients.is_empty() && !interest.icmp && !interest.other_protocols);
-        assert_eq!(interest.packet_types, PacketTypes::ToUs);
     }
 }

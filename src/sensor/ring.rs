@@ -17,7 +17,7 @@ use nix::net::if_::{if_nameindex, if_nametoindex};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use socket2::{SockFilter, SockRef};
 
-use super::filter::{self, Interest, PacketTypes, Program, Watched};
+use super::filter::{self, Interest, Program, Watched};
 use super::frame::Frame;
 use super::pace::{BREATH, Pace};
 use crate::config::Interfaces;
@@ -84,8 +84,8 @@ pub fn open(workers: usize, interest: &Interest) -> Result<(Vec<Ring>, RingContr
     let workers = workers.max(1);
     let counters = Arc::new(Counters::default());
     let rings: Vec<Ring> =
-        (0..workers).map(|_| Ring::open(MEMORY / workers, interest, &counters)).collect::<Result<_, _>>()?;
-    share(&rings, interest.packet_types).map_err(step("share packets among the rings"))?;
+        (0..workers).map(|_| Ring::open(MEMORY / workers, &counters)).collect::<Result<_, _>>()?;
+    share(&rings).map_err(step("share packets among the rings"))?;
     let sockets =
         rings.iter().map(|ring| ring.packets.as_fd().try_clone_to_owned()).collect::<io::Result<_>>();
     let control = RingControl { sockets: sockets.map_err(step("duplicate a packet socket"))?, counters };
@@ -127,16 +127,12 @@ fn no_socket(error: io::Error) -> RingError {
     step("open a packet socket")(error)
 }
 
-fn share(rings: &[Ring], types: PacketTypes) -> io::Result<()> {
+fn share(rings: &[Ring]) -> io::Result<()> {
     let [first, others @ ..] = rings else { return Ok(()) };
     if others.is_empty() {
         return Ok(());
     }
-    let outgoing = match types {
-        PacketTypes::ToUs => libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING,
-        PacketTypes::ToUsAndFromUs => 0,
-    };
-    let group = sys::found_fanout(first.packets.as_fd(), FANOUT | outgoing)?;
+    let group = sys::found_fanout(first.packets.as_fd(), FANOUT)?;
     others.iter().try_for_each(|ring| sys::join_fanout(ring.packets.as_fd(), group))
 }
 
@@ -160,11 +156,9 @@ impl<F: FnMut(&Frame<'_>)> Reader for F {
 
 impl Ring {
     /// Bound, but deaf until its filter is set.
-    fn open(bytes: usize, interest: &Interest, counters: &Arc<Counters>) -> Result<Ring, RingError> {
+    fn open(bytes: usize, counters: &Arc<Counters>) -> Result<Ring, RingError> {
         let socket = sys::packet_socket().map_err(no_socket)?;
         attach(socket.as_fd(), &filter::nothing()).map_err(step("set a packet filter"))?;
-        sys::ignore_outgoing(socket.as_fd(), interest.packet_types == PacketTypes::ToUs)
-            .map_err(step("leave out outgoing packets (PACKET_IGNORE_OUTGOING, Linux 4.20)"))?;
         let packets = PacketRing::new(socket, bytes).map_err(step("map a packet ring"))?;
         // Never to one interface: a socket bound to one goes deaf when that one goes away, even if it comes back.
         sys::bind_packet_socket(packets.as_fd(), 0).map_err(step("bind a packet socket"))?;

@@ -5,7 +5,7 @@
 
 use super::Writer;
 use super::assembler::{Mark, code};
-use super::interest::{PacketTypes, Watched};
+use super::interest::Watched;
 
 /// Interfaces that may be told apart.
 const MOST_INTERFACES: usize = 64;
@@ -13,17 +13,22 @@ const MOST_INTERFACES: usize = 64;
 const LOOPBACK: u32 = 772;
 
 impl Writer {
-    pub(super) fn packet_types(&mut self, types: PacketTypes, next: Mark) -> Mark {
-        let outgoing = u32::from(libc::PACKET_OUTGOING);
-        let wanted: &[u32] = match types {
-            PacketTypes::ToUs => &[0],
-            PacketTypes::ToUsAndFromUs => &[0, outgoing],
+    /// To this host by a watched interface, or from it: by any, but for loopback where that is not watched.
+    pub(super) fn arrival(&mut self, watched: &Watched, next: Mark) -> Mark {
+        let received = self.interfaces(watched, next);
+        let sent = match watched {
+            Watched::All | Watched::AllButLoopback => received,
+            Watched::Indexes(_) => {
+                let test = self.assembler.test(code::IF_EQUAL, LOOPBACK, received, next);
+                self.about(libc::SKF_AD_HATYPE, test)
+            }
         };
-        let test = self.assembler.any_of(wanted, next, self.reject);
-        self.about(libc::SKF_AD_PKTTYPE, test)
+        let to_us = self.assembler.test(code::IF_EQUAL, u32::from(libc::PACKET_HOST), received, self.reject);
+        let way = self.assembler.test(code::IF_EQUAL, u32::from(libc::PACKET_OUTGOING), sent, to_us);
+        self.about(libc::SKF_AD_PKTTYPE, way)
     }
 
-    pub(super) fn interfaces(&mut self, watched: &Watched, next: Mark) -> Mark {
+    fn interfaces(&mut self, watched: &Watched, next: Mark) -> Mark {
         match watched {
             Watched::All => next,
             Watched::AllButLoopback => {

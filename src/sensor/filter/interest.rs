@@ -6,9 +6,12 @@
 use crate::config::PortSet;
 
 /// What is wanted. Ports of live services should be in none of the sets: their traffic is no probe.
+///
+/// What this host itself sends to open a flow, or from a port that is wanted, goes up too: without it an answer could
+/// not be told from a probe. See [`Writer::sent`](super::Writer::sent).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
-    /// Where.
+    /// Where packets come in. What is sent counts by whichever interface it leaves: its answer may come by another.
     pub interfaces: Watched,
     /// TCP ports whose opening segments (SYN alone) go up. Impossible flags go up on any port.
     pub tcp: PortSet,
@@ -24,9 +27,6 @@ pub struct Interest {
     pub icmp: bool,
     /// IP protocols other than TCP, UDP, SCTP, ICMP, and those of routers and tunnels.
     pub other_protocols: bool,
-    /// Also what this host itself sends to open a flow, or from a port that is wanted: see
-    /// [`Writer::sent`](super::Writer::sent).
-    pub packet_types: PacketTypes,
 }
 
 /// The interfaces of an [`Interest`].
@@ -39,14 +39,4 @@ pub enum Watched {
     AllButLoopback,
     /// These, by index.
     Indexes(Vec<u32>),
-}
-
-/// The packet types of linux/if_packet.h that an [`Interest`] includes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PacketTypes {
-    /// PACKET_HOST: what is addressed to this host.
-    #[default]
-    ToUs,
-    /// And PACKET_OUTGOING: what this host sends.
-    ToUsAndFromUs,
 }

@@ -20,7 +20,7 @@ mod transport;
 use assembler::{Assembler, Mark, code};
 
 pub use assembler::Instruction;
-pub use interest::{Interest, PacketTypes, Watched};
+pub use interest::{Interest, Watched};
 
 use super::frame::CAPTURED_BYTES;
 
@@ -43,8 +43,7 @@ pub fn compile(interest: &Interest) -> Program {
     let ipv4 = writer.ipv4(transport);
     let ipv6 = writer.ipv6(transport);
     let network = writer.network(ipv4, ipv6);
-    let interfaces = writer.interfaces(&interest.interfaces, network);
-    let whole = writer.packet_types(interest.packet_types, interfaces);
+    let whole = writer.arrival(&interest.interfaces, network);
     writer.streams(whole);
     Program { widened: writer.widened, instructions: writer.assembler.finish() }
 }

@@ -10,14 +10,12 @@ use crate::packet::TcpFlags;
 
 /// The specification, written without a thought of the machine. `None`: a field lies outside the packet.
 fn wanted(interest: &Interest, sight: &Sight) -> Option<bool> {
-    let type_fits = match interest.packet_types {
-        PacketTypes::ToUs => sight.packet_type == 0,
-        PacketTypes::ToUsAndFromUs => [0, 4].contains(&sight.packet_type),
-    };
+    let type_fits = [0, 4].contains(&sight.packet_type);
+    let (is_loopback, is_sent) = (sight.hardware == 772, sight.packet_type == 4);
     let interface_fits = match &interest.interfaces {
         Watched::All => true,
-        Watched::AllButLoopback => sight.hardware != 772,
-        Watched::Indexes(indexes) => indexes.contains(&sight.interface),
+        Watched::AllButLoopback => !is_loopback,
+        Watched::Indexes(indexes) => indexes.contains(&sight.interface) || is_sent && !is_loopback,
     };
     Some(
         type_fits
@@ -122,9 +120,8 @@ fn interest() -> impl Strategy<Value = Interest> {
         Just(Watched::AllButLoopback),
         proptest::collection::vec(0u32..80, 0..70).prop_map(Watched::Indexes),
     ];
-    let types = prop_oneof![Just(PacketTypes::ToUs), Just(PacketTypes::ToUsAndFromUs)];
-    (watched, ports(), ports(), ports(), ports(), any::<bool>(), any::<bool>(), types).prop_map(
-        |(interfaces, tcp, tcp_acks, udp, udp_clients, icmp, other_protocols, packet_types)| Interest {
+    (watched, ports(), ports(), ports(), ports(), any::<bool>(), any::<bool>()).prop_map(
+        |(interfaces, tcp, tcp_acks, udp, udp_clients, icmp, other_protocols)| Interest {
             interfaces,
             tcp,
             tcp_acks,
@@ -132,7 +129,6 @@ fn interest() -> impl Strategy<Value = Interest> {
             udp_clients,
             icmp,
             other_protocols,
-            packet_types,
         },
     )
 }

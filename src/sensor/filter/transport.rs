@@ -5,7 +5,7 @@
 
 use super::Writer;
 use super::assembler::{Mark, code};
-use super::interest::{Interest, PacketTypes};
+use super::interest::Interest;
 use super::ports::Port;
 
 pub(super) const TCP: u32 = 6;
@@ -27,9 +27,6 @@ impl Writer {
     /// With the protocol in A and the transport header's place in X.
     pub(super) fn transport(&mut self, interest: &Interest) -> Mark {
         let received = self.received(interest);
-        if interest.packet_types == PacketTypes::ToUs {
-            return received;
-        }
         let sent = self.sent(interest);
         let [received, sent] =
             [received, sent].map(|way| self.assembler.operation(code::LOAD_MEMORY, PROTOCOL, way));
