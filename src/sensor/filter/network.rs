@@ -7,8 +7,9 @@ use super::Writer;
 use super::assembler::{Mark, code};
 use super::transport::TCP;
 
-/// IPv6 extension headers that a loop would have to walk: hop-by-hop, routing, AH, destination options.
-const EXTENSIONS: [u32; 4] = [0, 43, 51, 60];
+/// IPv6 extension headers that a loop would have to walk: routing, AH, destination options, and
+const EXTENSIONS: [u32; 3] = [43, 51, 60];
+const HOP_BY_HOP: u32 = 0;
 const FRAGMENT: u32 = 44;
 /// 802.1Q, 802.1ad, and QinQ before the standard.
 const VLANS: [u32; 3] = [0x8100, 0x88a8, 0x9100];
@@ -56,10 +57,20 @@ impl Writer {
         let fragment = self.ipv6_fragment();
         let plain = self.assembler.operation(code::X_IS, 40, transport);
         let extension = self.assembler.any_of(&EXTENSIONS, self.accept, plain);
+        let hop_by_hop = self.hop_by_hop();
+        let extension = self.assembler.test(code::IF_EQUAL, HOP_BY_HOP, hop_by_hop, extension);
         let next_header = self.assembler.test(code::IF_EQUAL, FRAGMENT, fragment, extension);
         let next_header = self.assembler.operation(code::LOAD_BYTE, 6, next_header);
         let segment = self.assembler.operation(code::STORE, SEGMENT, next_header);
         self.assembler.operation(code::LOAD_HALF, 4, segment)
+    }
+
+    /// A host itself sends it with reports of the groups that it listens to (RFC 3810 §5), each time its router asks: no
+    /// reason to wake.
+    fn hop_by_hop(&mut self) -> Mark {
+        let way =
+            self.assembler.test(code::IF_EQUAL, u32::from(libc::PACKET_OUTGOING), self.reject, self.accept);
+        self.about(libc::SKF_AD_PKTTYPE, way)
     }
 
     /// Whole packets in a fragment header, first fragments, and those at 8 bytes.

@@ -49,7 +49,8 @@ fn ipv4(interest: &Interest, outgoing: bool, packet: &[u8]) -> Option<bool> {
 fn ipv6(interest: &Interest, outgoing: bool, packet: &[u8]) -> Option<bool> {
     let segment = i32::from(half(packet, 4)?);
     match *packet.get(6)? {
-        0 | 43 | 51 | 60 => Some(true),
+        0 => Some(!outgoing),
+        43 | 51 | 60 => Some(true),
         44 => Some(half(packet, 42)? >> 3 <= 1),
         protocol => transport(interest, outgoing, protocol, packet.get(40..).unwrap_or(&[]), segment),
     }
