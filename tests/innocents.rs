@@ -6,7 +6,8 @@ use std::io::Read;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use support::daemon::{Daemon, PATIENCE, Setup};
+use nix::sys::signal::Signal;
+use support::daemon::{Daemon, PATIENCE, Setup, suspend};
 use support::service::{Service, answers};
 use support::{Lab, inside, ip};
 
@@ -15,9 +16,13 @@ const CONFIG: &str = "TCP_PORTS=\"1\"\nUDP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nBLOCK_U
 
 /// No alarm at all, and so nobody blocked.
 fn nobody_is_flagged(what: &str, live: impl FnOnce(&Lab)) {
+    nobody_is_flagged_by(what, CONFIG, |lab, _| live(lab));
+}
+
+fn nobody_is_flagged_by(what: &str, config: &str, live: impl FnOnce(&Lab, &mut Daemon)) {
     let lab = Lab::new(2);
-    let mut daemon = Setup::new(&lab, CONFIG).start();
-    live(&lab);
+    let mut daemon = Setup::new(&lab, config).start();
+    live(&lab, &mut daemon);
     daemon.catch_up();
     assert!(daemon.seen.iter().all(|event| event["event_type"] == "start"), "{what}: {:#?}", daemon.seen);
 }
@@ -78,22 +83,93 @@ fn a_service_whose_every_transfer_has_a_port_of_its_own() {
 
 /// The target asks `server_port` of peer 0 from each of `ports`, closes, and only then all answers come.
 fn answers_come_late(lab: &Lab, server_port: u16, ports: std::ops::Range<u16>) {
-    let peer = lab.peer(0);
-    let server = inside(&peer.netns, || UdpSocket::bind(("0.0.0.0", server_port)).unwrap());
+    let server = server(lab, server_port);
+    let clients = ask(lab, &server, ports);
+    clients.into_iter().for_each(|client| _ = server.send_to(b"answer", client).unwrap());
+}
+
+fn server(lab: &Lab, port: u16) -> UdpSocket {
+    let server = inside(&lab.peer(0).netns, || UdpSocket::bind(("0.0.0.0", port)).unwrap());
     server.set_read_timeout(Some(PATIENCE)).unwrap();
-    let to = SocketAddr::new(IpAddr::V4(peer.v4), server_port);
+    server
+}
+
+/// Whom the server has to answer.
+fn ask(lab: &Lab, server: &UdpSocket, ports: std::ops::Range<u16>) -> Vec<SocketAddr> {
+    let to = SocketAddr::new(IpAddr::V4(lab.peer(0).v4), server.local_addr().unwrap().port());
     let mut heard = [0; 16];
-    let mut clients = Vec::new();
-    for port in ports {
+    let one = |port| {
         inside(&lab.target(), || {
             let asks = UdpSocket::bind(("0.0.0.0", port)).unwrap();
             asks.send_to(b"question", to).unwrap();
         });
-        clients.push(server.recv_from(&mut heard).unwrap().1);
-    }
-    for client in clients {
-        server.send_to(b"answer", client).unwrap();
-    }
+        server.recv_from(&mut heard).unwrap().1
+    };
+    ports.map(one).collect()
+}
+
+#[test]
+fn whom_this_host_asks_whatever_the_sensitivity_and_after_it_was_changed() {
+    let lab = Lab::new(2);
+    let lines = format!("{}\nSENSITIVITY=\"off\"", CONFIG.replace("UDP_PORTS=\"1\"", "UDP_PORTS=\"33333\""));
+    let setup = Setup::new(&lab, &lines);
+    let mut daemon = setup.start();
+    answers_come_late(&lab, 9_999, 33_333..33_334);
+    daemon.catch_up();
+    let path = daemon.path("portsentry.conf");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("SENSITIVITY=\"off\"", "SENSITIVITY=\"medium\"")).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    daemon.catch_up();
+    answers_come_late(&lab, 27_015, 40_000..40_020);
+    daemon.catch_up();
+    assert!(daemon.seen.iter().all(|event| event["event_type"] != "scan"), "{:#?}", daemon.seen);
+}
+
+#[test]
+fn answers_to_questions_for_which_the_rings_had_no_room() {
+    nobody_is_flagged_by("a resolver of a host that is out of breath", CONFIG, |lab, daemon| {
+        let server = server(lab, 53);
+        let crowd = inside(&lab.peer(1).netns, || UdpSocket::bind("0.0.0.0:0").unwrap());
+        suspend(daemon.pid());
+        // All to one port, of which nobody thinks any harm: more than the ring holds.
+        let to = SocketAddr::new(lab.peer(1).target(false), 20_000);
+        (0..10_000).for_each(|_| _ = crowd.send_to(b"crowd", to).unwrap());
+        let clients = ask(lab, &server, 10_000..10_100);
+        daemon.signal(Signal::SIGCONT);
+        // The answers shall find room.
+        daemon.catch_up();
+        clients.into_iter().for_each(|client| _ = server.send_to(b"answer", client).unwrap());
+    });
+}
+
+#[test]
+fn devices_that_answer_a_question_to_everybody() {
+    nobody_is_flagged("a device over SSDP", |lab| {
+        let (target, peer) = (lab.peer(0).target_v4, lab.peer(0));
+        let device = inside(&peer.netns, || UdpSocket::bind("0.0.0.0:1900").unwrap());
+        for port in 40_000..40_040 {
+            inside(&lab.target(), || {
+                let asks = UdpSocket::bind((target, port)).unwrap();
+                asks.send_to(b"M-SEARCH", "239.255.255.250:1900").unwrap();
+            });
+            device.send_to(b"here", (target, port)).unwrap();
+        }
+    });
+}
+
+#[test]
+fn servers_of_hosts_behind_this_one_whose_connections_are_older_than_the_daemon() {
+    let lab = Lab::new(2);
+    lab.on_target(&["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]);
+    let mut daemon = Setup::new(&lab, CONFIG).start();
+    let name = lab.peer(0).v4.to_string();
+    forge(&lab, &name, &["-A", "-s", "5432", "-k", "-p", "++2000"], "50");
+    daemon.catch_up();
+    assert!(daemon.seen.iter().all(|event| event["event_type"] != "scan"), "{:#?}", daemon.seen);
+    // Ports that no client has are another matter.
+    forge(&lab, &name, &["-A", "-s", "5432", "-k", "-p", "++200"], "50");
+    daemon.wait_for("the scan", |event| event["event_type"] == "scan");
 }
 
 #[test]

@@ -119,7 +119,7 @@ impl Seen {
     }
 }
 
-/// Ring threads that send what they see to the test, stopped on drop.
+/// Ring threads that send what they see coming in to the test, stopped on drop.
 struct Readers {
     seen: Receiver<Seen>,
     stop: std::sync::Arc<EventFd>,
@@ -153,6 +153,9 @@ fn read(at: usize, ring: Ring, stop: &std::sync::Arc<EventFd>, sender: &Sender<S
     let (stop, sender) = (stop.clone(), sender.clone());
     std::thread::spawn(move || {
         ring.run(stop.as_fd(), |frame: &Frame<'_>| {
+            if frame.packet_type == libc::PACKET_OUTGOING {
+                return;
+            }
             let (ethertype, interface) = (frame.ethertype, frame.interface);
             let _ = sender.send(Seen { ring: at, ethertype, interface, bytes: frame.bytes.to_vec() });
         })
@@ -235,6 +238,48 @@ fn after_one_packet_and_after_many_the_reader_is_told_that_none_follows() {
     stop.write(1).unwrap();
     reading.join().unwrap();
     assert_eq!(heard, sent);
+}
+
+/// Tells what it was given: a packet, or that some were lost.
+struct Loser(Sender<bool>);
+
+impl Reader for Loser {
+    fn on_frame(&mut self, _: &Frame<'_>) {
+        self.0.send(false).unwrap();
+    }
+
+    fn on_loss(&mut self) {
+        self.0.send(true).unwrap();
+    }
+}
+
+#[test]
+fn before_the_first_packet_after_a_loss_the_reader_is_told_of_it_whoever_counted_it() {
+    let lab = Lab::new();
+    lab.on_us();
+    let flood: Vec<SocketAddr> = (0..10_000).map(|_| SocketAddr::from(([10, 77, 0, 1], 9))).collect();
+    for counted_by_us in [false, true] {
+        let (mut rings, control) = ring::open(1, &interest()).unwrap();
+        let (told, given) = channel();
+        let stop = std::sync::Arc::new(EventFd::new().unwrap());
+        // Nobody reads yet: the ring has no room for so many.
+        lab.they_send(&flood);
+        let lost = if counted_by_us { control.count_drops().unwrap() } else { 0 };
+        let (ring, stopping) = (rings.remove(0), stop.clone());
+        let reading = std::thread::spawn(move || ring.run(stopping.as_fd(), Loser(told)).unwrap());
+        let mut next = || given.recv_timeout(LONG).expect("a packet");
+        if counted_by_us {
+            assert!(lost > 0 && next(), "told before the first packet that was in the ring");
+        }
+        // What was in the ring before it was full is not marked: a MiB in slots of 256 bytes.
+        (0..4096).for_each(|_| assert!(!next()));
+        lab.they_send(&flood[..1]);
+        assert!(counted_by_us || next());
+        assert!(!next());
+        stop.write(1).unwrap();
+        reading.join().unwrap();
+        assert!(control.counters().dropped.load(Ordering::Relaxed) > 0);
+    }
 }
 
 /// Counts how often it was woken, and by how many packets.
@@ -331,7 +376,8 @@ fn an_established_stream_never_wakes_the_ring() {
         (20 << 20, 2, 0xc2 & seen[0].bytes[33] | 0x02)
     );
     drop(readers);
-    assert_eq!(control.counters().seen.load(Ordering::Relaxed), 2);
+    // Both, and the answer to the SYN.
+    assert_eq!(control.counters().seen.load(Ordering::Relaxed), 3);
 }
 
 #[test]

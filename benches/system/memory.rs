@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use nix::time::{ClockId, clock_gettime};
 use portsentry::config::{BlockMode, PortSet};
-use portsentry::detect::peers::Peers;
+use portsentry::detect::peers::{Hearing, Peers};
 use portsentry::detect::table::{Seat, Vantage};
 use portsentry::detect::walk::Walk;
 use portsentry::detect::weights::{HALF_LIFE, Sensitivity};
@@ -91,7 +91,7 @@ fn rows(effort: Effort, figures: &mut Figures, what: &'static str, packets: &[[u
 /// Nanoseconds a packet, in a fresh table.
 fn round(packets: &[[u8; LENGTH]], watched: bool) -> f64 {
     let (table, watch) = (ScoreTable::new(TABLE_SIZE, &[0x5a; 16], Some(HALF_LIFE)), watch(watched));
-    let peers = Peers::new(&[0xa5; 16], true);
+    let peers = Peers::new(&[0xa5; 16], Hearing::of_this_host(false, 0));
     let mut unjudged = DelayLine::default();
     let judge = |(packet, seat, at): &(Packet, Seat, u64)| {
         let probe = Probe::from_packet(packet);

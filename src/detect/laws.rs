@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use proptest::prelude::*;
 
+use super::peers::Hearing;
 use super::policy::{Verdict, Watch};
 use super::table::{Ledger, Standing, Vantage};
 use super::walk::Walk;
@@ -56,7 +57,7 @@ impl Site {
         };
         // No bucket meets more than seven of the few sources here.
         let table = ScoreTable::new(7 * 1024, &[6; 16], Some(weights::HALF_LIFE));
-        Site { watch, table, peers: Peers::new(&[4; 16], true) }
+        Site { watch, table, peers: Peers::new(&[4; 16], Hearing::of_this_host(false, 0)) }
     }
 
     /// Whether `source` is flagged by it.

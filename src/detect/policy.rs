@@ -60,8 +60,8 @@ pub enum Verdict {
 }
 
 impl Watch {
-    /// Judges `probe` at `now` microseconds. `in_use` tells whether a local socket holds a port: a service, or our own
-    /// end of a connection, whose peer's segments are no probes. For a visit to a decoy, whose socket is ours, it says no.
+    /// Judges `probe` at `now` microseconds. `in_use` tells whether a service holds a port (UDP: any socket; of TCP
+    /// connections [`Peers`] knows). For a visit to a decoy, whose socket is ours, it says no.
     pub fn judge(
         &self,
         probe: &Probe,
@@ -99,13 +99,16 @@ impl Watch {
             return Verdict::Answer;
         }
         let in_use = in_use(probe.protocol, probe.port);
+        let heard = peers.heard(probe.destination, probe.protocol, now);
         if is_watched && !in_use {
+            if walk::may_be_a_late_answer(probe, heard) {
+                return Verdict::Answer;
+            }
             return enter(seat.in_ledger(Ledger::Watched), probe, self.evidence(probe), table, now);
         }
         if probe.scan_type == ScanType::Ack && peers.serves(probe, now) {
             return Verdict::ServiceInUse;
         }
-        let heard = peers.hears(probe.destination);
         match self.walk.evidence(probe, walk::Place { in_use, heard, vantage: self.vantage }) {
             Some(evidence) => enter(seat.in_ledger(Ledger::Walk), probe, evidence, table, now),
             None if in_use => Verdict::ServiceInUse,
@@ -316,7 +319,7 @@ mod tests {
     }
 
     fn peers() -> Peers {
-        Peers::new(&[5; 16], true)
+        Peers::new(&[5; 16], crate::detect::peers::Hearing::of_this_host(false, 0))
     }
 
     fn table() -> ScoreTable {

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use super::peers::Course;
+use super::peers::{Course, Heard};
 use super::probe::{Probe, ScanType};
 use super::table::{Evidence, Vantage};
 use super::weights::{self, Points, Sensitivity};
@@ -26,8 +26,8 @@ pub struct Walk {
 pub struct Place {
     /// A service runs there.
     pub in_use: bool,
-    /// What its host sends is seen, so that an answer to nothing is no answer.
-    pub heard: bool,
+    /// Whether what its host sends is seen, so that an answer to nothing is no answer.
+    pub heard: Heard,
     /// Who is watching.
     pub vantage: Vantage,
 }
@@ -91,10 +91,25 @@ fn failure(probe: &Probe, place: Place) -> Points {
     }
 }
 
-/// From a server's port to a client's, and what the client itself sends cannot be seen.
+/// Where the question may have been missed, what comes to a client's port proves nothing; where none is ever seen, what
+/// comes there from a server's.
 fn unless_an_answer(probe: &Probe, place: Place) -> Points {
-    let like_one = probe.source_port < weights::FIRST_CLIENT_PORT && probe.port >= weights::FIRST_CLIENT_PORT;
-    if like_one && !place.heard { weights::ANSWER_OF_UNHEARD } else { weights::FAILURE }
+    let may_be_one = match place.heard {
+        Heard::All => false,
+        Heard::NotAllOfLate => probe.port >= weights::FIRST_CLIENT_PORT,
+        Heard::Nothing => is_from_server_to_client(probe),
+    };
+    if may_be_one { weights::ANSWER_OF_UNHEARD } else { weights::FAILURE }
+}
+
+/// Whether `probe` of a watched port may be the answer to a question that was missed a moment ago.
+pub fn may_be_a_late_answer(probe: &Probe, heard: Heard) -> bool {
+    let is_of_that_kind = matches!(probe.scan_type, ScanType::Udp | ScanType::Maimon | ScanType::Ack);
+    heard == Heard::NotAllOfLate && is_of_that_kind && is_from_server_to_client(probe)
+}
+
+fn is_from_server_to_client(probe: &Probe) -> bool {
+    probe.source_port < weights::FIRST_CLIENT_PORT && probe.port >= weights::FIRST_CLIENT_PORT
 }
 
 fn is_neighbourly(port: u16) -> bool {
@@ -119,6 +134,7 @@ fn is_for_everybody(destination: IpAddr, vantage: Vantage) -> bool {
 mod tests {
     use super::*;
     use crate::config::{BlockMode, PortSet};
+    use crate::detect::peers::Hearing;
     use crate::detect::probe::Protocol;
     use crate::detect::table::Ledger;
     use crate::detect::{Peers, ScoreTable, Verdict, Watch};
@@ -149,7 +165,7 @@ mod tests {
                 block_udp: BlockMode::Block,
             };
             let table = ScoreTable::new(512, &[1; 16], Some(weights::HALF_LIFE));
-            Site { watch, table, peers: Peers::new(&[2; 16], true), now: START }
+            Site { watch, table, peers: Peers::new(&[2; 16], Hearing::of_this_host(false, 0)), now: START }
         }
 
         fn see(&mut self, probe: Probe) -> Verdict {
@@ -340,11 +356,36 @@ mod tests {
 
     #[test]
     fn answers_in_half_a_capture_prove_nothing_but_requests_do() {
-        let mut half = Site { peers: Peers::new(&[2; 16], false), ..Site::new(Sensitivity::Medium) };
+        let mut half =
+            Site { peers: Peers::new(&[2; 16], Hearing::of_senders()), ..Site::new(Sensitivity::Medium) };
         let answers = |scan_type| scan(scan_type, 1_025).map(|probe| Probe { source_port: 443, ..probe });
         assert_eq!(half.flags_at(1_000, answers(ScanType::Udp)), None);
         assert_eq!(half.flags_at(1_000, answers(ScanType::Ack)), None);
         assert_eq!(half.flags_at(1_000, answers(ScanType::Syn)), Some(9));
+    }
+
+    #[test]
+    fn answers_to_questions_that_were_lost_prove_nothing_and_scans_of_servers_ports_do() {
+        let mut site = Site::new(Sensitivity::Medium);
+        site.watch.udp_ports = [5_000].into_iter().collect();
+        site.peers.lost(site.now);
+        for scan_type in [ScanType::Udp, ScanType::Ack, ScanType::Maimon] {
+            for source_port in [53, 1_812] {
+                let answers = scan(scan_type, 1_025).map(|probe| Probe { source_port, ..probe });
+                assert_eq!(site.flags_at(100, answers), None, "{scan_type:?} from {source_port}");
+            }
+        }
+        let watched = Probe { source_port: 53, ..of(ScanType::Udp, 5_000) };
+        assert_eq!(site.see(watched), Verdict::Answer);
+        assert!(matches!(
+            site.see(Probe { source_port: 1_812, ..watched }),
+            Verdict::Probe(_) | Verdict::Scan(_)
+        ));
+        site.now += 3_600 * SECOND;
+        assert_eq!(site.flags_at(1_000, scan(ScanType::Udp, 2_000)), Some(9));
+        let mut site = Site::new(Sensitivity::Medium);
+        site.peers.lost(site.now);
+        assert_eq!(site.flags_at(1_000, scan(ScanType::Udp, 300)), Some(9));
     }
 
     #[test]

@@ -70,9 +70,9 @@ pub const ABANDONED: Points = Points(128);
 /// whatever its port, in use or not: there is no honest reason to repeat it either.
 pub const IMPOSSIBLE: Points = Points::ONE;
 
-/// The walk, where what the host itself sends is not seen (half a capture): something that looks like the answer to a
-/// client of ours (from a port below [`FIRST_CLIENT_PORT`] to one above). It may be one, so it proves nothing: one
-/// server's answers met 10,561 local ports in a real capture.
+/// The walk, where what the host itself sends is not seen (half a capture) or may have been missed (a ring that was full):
+/// something that looks like the answer to a client of ours. It may be one, so it proves nothing: one server's answers
+/// met 10,561 local ports in a real capture.
 pub const ANSWER_OF_UNHEARD: Points = Points::NONE;
 
 /// Ports below are servers' (RFC 6335 §6: the system ports).

@@ -18,6 +18,9 @@ pub const GROUPS: u32 = (libc::RTMGRP_LINK
 const NEXT_HOP_LENGTH: usize = 8;
 /// linux/rtnetlink.h; the libc crate has it for glibc alone.
 const RTA_VIA: u16 = 18;
+/// linux/if_link.h.
+const IFLA_INET_CONF: u16 = 1;
+const IFLA_INET6_CONF: u16 = 2;
 
 /// One address of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,8 @@ pub struct Link {
     pub hardware: u16,
     /// `IFF_*` flags, 0x1 up, 0x8 loopback.
     pub flags: u32,
+    /// What comes in by it is passed on to others, over IPv4 or IPv6.
+    pub forwards: bool,
 }
 
 /// What a message, of a dump or of a notification, is about.
@@ -119,6 +124,23 @@ fn decode_link(message: &Message<'_>) -> Option<Link> {
         name: attributes.find(libc::IFLA_IFNAME)?.text(),
         hardware: u16::from_ne_bytes([h0, h1]),
         flags: u32::from_ne_bytes([f0, f1, f2, f3]),
+        forwards: attributes.find(libc::IFLA_AF_SPEC).is_some_and(|families| forwards(families.nested())),
+    })
+}
+
+/// `IFLA_INET_CONF` and `IFLA_INET6_CONF` are arrays of 32-bit settings, of which forwarding is the first
+/// (linux/ip.h, linux/ipv6.h).
+fn forwards(mut families: Attributes<'_>) -> bool {
+    families.any(|family| {
+        let settings = match i32::from(family.kind) {
+            libc::AF_INET => IFLA_INET_CONF,
+            libc::AF_INET6 => IFLA_INET6_CONF,
+            _ => return false,
+        };
+        let settings = family.nested().find(settings);
+        settings
+            .and_then(|all| all.payload.first_chunk())
+            .is_some_and(|first| u32::from_ne_bytes(*first) != 0)
     })
 }
 

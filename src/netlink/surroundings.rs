@@ -121,6 +121,11 @@ impl Surroundings {
         self.links.values()
     }
 
+    /// Whether packets of others pass through this host.
+    pub fn is_router(&self) -> bool {
+        self.links().any(|link| link.forwards)
+    }
+
     /// The name of an interface.
     pub fn interface_name(&self, index: u32) -> Option<&str> {
         self.links.get(&index).map(|link| link.name.as_str())

@@ -20,6 +20,7 @@ use self::interfaces::Interfaces;
 use self::services::Services;
 use crate::capture::Frame;
 use crate::config::{BlockMode, Loaded};
+use crate::detect::peers::Hearing;
 use crate::detect::policy::{Verdict, Watch};
 use crate::detect::probe::Protocol;
 use crate::detect::table::ScoreTable;
@@ -117,7 +118,7 @@ impl Replay {
             watch,
             table,
             // A capture may hold one direction only.
-            peers: Peers::new(&KEY, false),
+            peers: Peers::new(&KEY, Hearing::of_senders()),
             half_life,
             responder,
             services: Services::new(tcp_decoys, udp_decoys),

@@ -26,6 +26,8 @@ pub struct Frame<'slot> {
     pub checksum: Checksum,
     /// The outermost 802.1Q or 802.1ad tag, which the kernel took out of the packet.
     pub vlan: Option<Vlan>,
+    /// Packets were lost before this one (TP_STATUS_LOSING), and the kernel was not asked how many since.
+    pub after_loss: bool,
     /// Time of arrival: seconds since 1970.
     pub seconds: u32,
     /// And nanoseconds.
@@ -66,6 +68,7 @@ impl<'slot> Frame<'slot> {
             packet_type: *slot.get(42)?,
             checksum: Checksum::of(status),
             vlan: Vlan::of(status, u16_at(slot, 24)?, u16_at(slot, 26)?),
+            after_loss: status & libc::TP_STATUS_LOSING != 0,
             seconds: u32_at(slot, 16)?,
             nanoseconds: u32_at(slot, 20)?,
         })

@@ -60,7 +60,8 @@ pub enum RingError {
 pub struct Counters {
     /// Packets that passed the filter and were read.
     pub seen: AtomicU64,
-    /// Packets that passed the filter and found no free slot. Current as of the last [`RingControl::count_drops`].
+    /// Packets that passed the filter and found no free slot. Current as of the last [`RingControl::count_drops`],
+    /// or of the first packet after them.
     pub dropped: AtomicU64,
     /// Slots that made no sense: a kernel bug if ever above 0.
     pub unreadable: AtomicU64,
@@ -70,6 +71,8 @@ pub struct Counters {
 pub struct Ring {
     packets: PacketRing,
     counters: Arc<Counters>,
+    /// Of [`Counters::dropped`], at the last round.
+    known_drops: u64,
 }
 
 /// What the main thread may do to the rings while their threads run.
@@ -141,6 +144,9 @@ pub trait Reader {
     /// Packets follow: once before each round, for what need not be looked up for each.
     fn on_wake(&mut self) {}
 
+    /// Packets were lost that should have come before the next one, in this ring or another.
+    fn on_loss(&mut self) {}
+
     /// One packet.
     fn on_frame(&mut self, frame: &Frame<'_>);
 
@@ -162,7 +168,7 @@ impl Ring {
         let packets = PacketRing::new(socket, bytes).map_err(step("map a packet ring"))?;
         // Never to one interface: a socket bound to one goes deaf when that one goes away, even if it comes back.
         sys::bind_packet_socket(packets.as_fd(), 0).map_err(step("bind a packet socket"))?;
-        Ok(Ring { packets, counters: counters.clone() })
+        Ok(Ring { packets, counters: counters.clone(), known_drops: 0 })
     }
 
     /// Gives each packet to `reader` in order of arrival, until `stop` (an eventfd, say) is readable.
@@ -185,10 +191,22 @@ impl Ring {
     /// All packets there are, but no more than the ring holds: `stop` must get its turn in any flood.
     fn round(&mut self, reader: &mut impl Reader) -> usize {
         let mut seen = 0;
+        let mut is_told = self.has_lost();
+        if is_told {
+            reader.on_loss();
+        }
+        let mut after_loss = false;
         while seen < self.packets.slots() {
             let Some(slot) = self.packets.next_slot() else { break };
             match Frame::read(slot.bytes()) {
-                Some(frame) => reader.on_frame(&frame),
+                Some(frame) => {
+                    after_loss |= frame.after_loss;
+                    if after_loss && !is_told {
+                        is_told = true;
+                        reader.on_loss();
+                    }
+                    reader.on_frame(&frame);
+                }
                 None => drop(self.counters.unreadable.fetch_add(1, Ordering::Relaxed)),
             }
             seen += 1;
@@ -196,7 +214,18 @@ impl Ring {
         if seen > 0 {
             self.counters.seen.fetch_add(seen as u64, Ordering::Relaxed);
         }
+        if after_loss {
+            // The kernel marks packets until it is asked.
+            let _ = take_drops(self.packets.as_fd(), &self.counters);
+            self.known_drops = self.counters.dropped.load(Ordering::Relaxed);
+        }
         seen
+    }
+
+    /// Whether packets were lost since the last round: somebody else may have asked the kernel, which then marks no more.
+    fn has_lost(&mut self) -> bool {
+        let dropped = self.counters.dropped.load(Ordering::Relaxed);
+        std::mem::replace(&mut self.known_drops, dropped) != dropped
     }
 
     /// Until there is a packet or `stop` is readable; says whether it was `stop`.
@@ -244,8 +273,7 @@ impl RingControl {
     /// Fetches the kernel's drop counts (one getsockopt a ring) and adds them up in [`Counters::dropped`].
     pub fn count_drops(&self) -> io::Result<u64> {
         for socket in &self.sockets {
-            let drops = sys::take_drops(socket.as_fd())?;
-            self.counters.dropped.fetch_add(drops.into(), Ordering::Relaxed);
+            take_drops(socket.as_fd(), &self.counters)?;
         }
         Ok(self.counters.dropped.load(Ordering::Relaxed))
     }
@@ -254,6 +282,12 @@ impl RingControl {
     pub fn counters(&self) -> Arc<Counters> {
         self.counters.clone()
     }
+}
+
+fn take_drops(socket: BorrowedFd<'_>, counters: &Counters) -> io::Result<()> {
+    let drops = sys::take_drops(socket)?;
+    counters.dropped.fetch_add(drops.into(), Ordering::Relaxed);
+    Ok(())
 }
 
 fn attach(socket: BorrowedFd<'_>, program: &Program) -> io::Result<()> {

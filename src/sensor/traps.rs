@@ -140,7 +140,7 @@ mod tests {
     }
 
     fn peers() -> Peers {
-        Peers::new(&[5; 16], true)
+        Peers::new(&[5; 16], crate::detect::peers::Hearing::of_this_host(false, 0))
     }
 
     fn in_use() -> PortsInUse {

@@ -133,6 +133,10 @@ impl Reader for Watcher {
         self.judge.look_up();
     }
 
+    fn on_loss(&mut self) {
+        self.judge.shared.peers.lost(crate::sensor::responder::micros(self.judge.now));
+    }
+
     fn on_frame(&mut self, frame: &Frame<'_>) {
         let checksums = match frame.checksum {
             // Offloaded on this very machine: the field holds no checksum yet.
@@ -200,7 +204,7 @@ mod tests {
         Arc::new(Shared {
             view: ArcSwap::from_pointee(view),
             table: Arc::new(ScoreTable::new(64, &[7; 16], Some(weights::HALF_LIFE))),
-            peers: Peers::new(&[5; 16], true),
+            peers: Peers::new(&[5; 16], crate::detect::peers::Hearing::of_this_host(false, 0)),
             trails: Trails::new(&[3; 16]),
             gate: Arc::new(Gate::new(60)),
             gauge: Gauge::default(),
@@ -239,6 +243,7 @@ mod tests {
                 packet_type: if from.0 == HOST { libc::PACKET_OUTGOING } else { libc::PACKET_HOST },
                 checksum: Checksum::Valid,
                 vlan: None,
+                after_loss: false,
                 seconds: 0,
                 nanoseconds: 0,
             });

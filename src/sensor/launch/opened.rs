@@ -13,7 +13,7 @@ use nix::sys::signalfd::SignalFd;
 use super::error::{StartError, system};
 use crate::config::{Config, Interfaces, Loaded, LogOutput, Mode};
 use crate::control::server::ControlServer;
-use crate::detect::Peers;
+use crate::detect::peers::{Hearing, Peers};
 use crate::detect::policy::Watch;
 use crate::detect::probe::Protocol;
 use crate::detect::table::ScoreTable;
@@ -31,6 +31,7 @@ use crate::sensor::listener::Skipped;
 use crate::sensor::names::Names;
 use crate::sensor::notify::Notifier;
 use crate::sensor::ports_in_use::PortsInUse;
+use crate::sensor::responder::micros;
 use crate::sensor::ring::{self, Ring, RingControl};
 use crate::sensor::sightings::Sightings;
 use crate::sensor::trails::Trails;
@@ -92,7 +93,7 @@ impl Opened {
         let names = open_names(config, &resolvers)?;
         let epoll = event_loop::epoll().map_err(system("no epoll"))?;
         let view = view(config, watch.clone(), &host, &decoys, emitter.form());
-        let shared = Arc::new(shared(config, view, in_use, clock)?);
+        let shared = Arc::new(shared(config, view, in_use, clock, host.surroundings().is_router())?);
         let notifier = Notifier::open();
         Ok(Opened {
             signals,
@@ -212,13 +213,19 @@ fn view(config: &Config, watch: Arc<Watch>, host: &Host, decoys: &Decoys, form: 
     }
 }
 
-fn shared(config: &Config, view: View, in_use: PortsInUse, clock: Clock) -> Result<Shared, StartError> {
+fn shared(
+    config: &Config,
+    view: View,
+    in_use: PortsInUse,
+    clock: Clock,
+    is_router: bool,
+) -> Result<Shared, StartError> {
     let random = || sys::random().map_err(|error| StartError::System("no randomness", error));
     let (key, peers_key) = (random()?, random()?);
     Ok(Shared {
         view: arc_swap::ArcSwap::from_pointee(view),
         table: Arc::new(ScoreTable::new(config.table_size, &key, terms::half_life(config))),
-        peers: Peers::new(&peers_key, true),
+        peers: Peers::new(&peers_key, Hearing::of_this_host(is_router, micros(clock.now()))),
         trails: Trails::new(&peers_key),
         gate: Arc::new(Gate::new(config.block_limit)),
         gauge: Gauge::default(),
