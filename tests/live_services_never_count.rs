@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use support::daemon::{Daemon, PATIENCE, Setup};
@@ -76,10 +77,37 @@ fn a_bound_udp_socket_is_a_service_until_it_is_closed() {
     let lab = Lab::new(1);
     let client = lab.peer(0);
     let mut daemon = Setup::new(&lab, CONFIG).start();
-    let socket = support::inside(&lab.target(), || std::net::UdpSocket::bind("0.0.0.0:69").unwrap());
+    let socket = support::inside(&lab.target(), || UdpSocket::bind("0.0.0.0:69").unwrap());
     client.nmap(&["-sU", "-p", "69", &client.target_v4.to_string()]);
     daemon.catch_up();
     assert!(daemon.seen.iter().all(|event| event["event_type"] == "start"), "{:#?}", daemon.seen);
     drop(socket);
     assert_watched_again(&mut daemon, client, "-sU", 69);
+}
+
+#[test]
+fn what_goes_to_a_udp_service_that_came_later_soon_wakes_nobody() {
+    let lab = Lab::new(1);
+    let daemon = Setup::new(&lab, CONFIG).start();
+    let service = support::inside(&lab.target(), || UdpSocket::bind("0.0.0.0:4353").unwrap());
+    let client = support::inside(&lab.peer(0).netns, || UdpSocket::bind("0.0.0.0:0").unwrap());
+    let mut heard = [0; 16];
+    let mut exchange = || {
+        client.send_to(b"question", (lab.peer(0).target_v4, 4353)).unwrap();
+        let (_, from) = service.recv_from(&mut heard).unwrap();
+        service.send_to(b"answer", from).unwrap();
+        client.recv_from(&mut heard).unwrap();
+    };
+    support::eventually("what is said goes by unseen", PATIENCE, || {
+        let seen = packets(&daemon);
+        (0..20).for_each(|_| exchange());
+        packets(&daemon) == seen
+    });
+}
+
+/// How many the rings brought so far.
+fn packets(daemon: &Daemon) -> u64 {
+    let stats = daemon.client(&["stats", "--json"]).stdout;
+    let stats: serde_json::Value = serde_json::from_slice(&stats).unwrap();
+    stats["packets"].as_u64().unwrap_or_else(|| panic!("{stats}"))
 }

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::config::PortSet;
 use crate::detect::probe::Protocol;
@@ -21,6 +21,8 @@ pub struct PortsInUse {
     udp: Bitmap,
     sctp: Bitmap,
     looked_at: AtomicU64,
+    /// Something spoke from a port that is not among them.
+    doubted: AtomicBool,
     loopback_counts: bool,
 }
 
@@ -36,6 +38,7 @@ impl PortsInUse {
             udp: bitmap(),
             sctp: bitmap(),
             looked_at: AtomicU64::new(0),
+            doubted: AtomicBool::new(false),
             loopback_counts,
         }
     }
@@ -52,6 +55,16 @@ impl PortsInUse {
         uptime.saturating_sub(self.looked_at.load(Ordering::Relaxed)) < FRESH_FOR
     }
 
+    /// A service spoke from a port that is not in use as far as is known here.
+    pub fn doubt(&self) {
+        self.doubted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`doubt`](Self::doubt) was called since the last look.
+    pub fn is_doubted(&self) -> bool {
+        self.doubted.load(Ordering::Relaxed)
+    }
+
     /// Takes in what sock_diag said at `uptime`; `ours` are the decoys' own sockets, which are no service. Gives whether
     /// anything changed.
     pub fn replace(
@@ -61,6 +74,7 @@ impl PortsInUse {
         uptime: u64,
     ) -> bool {
         let mut changed = false;
+        self.doubted.store(false, Ordering::Relaxed);
         for transport in Transport::ALL {
             let protocol = protocol_of(transport);
             let ports: PortSet = sockets

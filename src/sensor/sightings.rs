@@ -74,11 +74,16 @@ impl Sightings {
     /// Hands over a sighting, or counts it as lost. Half of the room is for sources that are over the trigger by more
     /// than one port, so that a flood of single probes does not hide a scanner.
     pub fn push(&self, sighting: Sighting) {
-        let has_room = sighting.is_earned() || self.queue.len() < CAPACITY / 2;
+        let has_room = sighting.is_earned() || self.have_room();
         if !has_room || self.queue.push(sighting).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
         self.ring();
+    }
+
+    /// Whether a sighting would be taken whatever its source did before. Other threads may be quicker.
+    pub fn have_room(&self) -> bool {
+        self.queue.len() < CAPACITY / 2
     }
 
     /// Asks the main thread to look around: one system call a batch, since only the first ring after it took its turn

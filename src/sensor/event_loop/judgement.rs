@@ -36,6 +36,9 @@ impl EventLoop {
         self.shared.sightings.take(BATCH, &mut batch);
         self.heed_answers();
         self.host.begin_turn();
+        if self.shared.in_use.is_doubted() {
+            self.look_at_sockets(now);
+        }
         let sockets = self.sockets_for(&batch, now);
         let mut turn = Turn::default();
         for sighting in batch.drain(..) {

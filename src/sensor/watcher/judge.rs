@@ -86,9 +86,12 @@ impl Judge {
         let served = view.watch.note_sent(packet, &shared.table, &shared.peers, micros);
         let is_news = |served: Served| !shared.in_use.holds(served.protocol, served.port);
         let has_come = served.is_some_and(is_news) && !shared.in_use.is_fresh(self.now.uptime);
+        if has_come {
+            // A service that came since the last look: its traffic need not wake us any longer.
+            shared.in_use.doubt();
+        }
         if has_come || shared.peers.has_news() {
-            // A service that came since the last look: its traffic need not wake us any longer. Or a port for answers,
-            // which is none for traps.
+            // Or a port for answers, which is none for traps.
             shared.sightings.ring();
         }
     }
@@ -124,7 +127,9 @@ impl Judge {
                     return None;
                 }
                 // More than can wait for their handshakes count at once.
-                if self.shared.gate.knocks.spend(u32::MAX, self.now.uptime) {
+                if self.shared.sightings.have_room()
+                    && self.shared.gate.knocks.spend(u32::MAX, self.now.uptime)
+                {
                     return Some(State::HalfOpen);
                 }
             }
