@@ -336,7 +336,6 @@ mod tests {
         }
         for page in [4_096, 16_384, 65_536] {
             let socket = packet_socket().unwrap();
-            ignore_outgoing(socket.as_fd(), true).unwrap();
             let mut ring = PacketRing::of(socket, &shape(3 * page, page)).unwrap();
             assert_eq!(ring.slots(), 3 * page / SLOT_BYTES);
             bind_packet_socket(ring.as_fd(), nix::net::if_::if_nametoindex("lo").unwrap()).unwrap();

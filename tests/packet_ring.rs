@@ -267,7 +267,7 @@ fn before_the_first_packet_after_a_loss_the_reader_is_told_of_it_whoever_counted
         let lost = if counted_by_us { control.count_drops().unwrap() } else { 0 };
         let (ring, stopping) = (rings.remove(0), stop.clone());
         let reading = std::thread::spawn(move || ring.run(stopping.as_fd(), Loser(told)).unwrap());
-        let mut next = || given.recv_timeout(LONG).expect("a packet");
+        let next = || given.recv_timeout(LONG).expect("a packet");
         if counted_by_us {
             assert!(lost > 0 && next(), "told before the first packet that was in the ring");
         }
