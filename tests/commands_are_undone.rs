@@ -193,3 +193,69 @@ fn commands_are_run_again_after_a_reboot_also_where_the_clock_came_up_behind() {
         assert_eq!(rules.count(), 0);
     }
 }
+
+/// A daemon that lifts its blocks when it stops, and takes `pause` seconds for each; one source is blocked.
+fn flushing(lab: &Lab, pause: &str) -> (Daemon, Rules) {
+    let setup = Setup::new(lab, "");
+    let (rules, lines) = Rules::kept_by(&setup, "true");
+    let lines = lines.replace("UNBLOCK_CMD=\"", &format!("UNBLOCK_CMD=\"sleep {pause}; "));
+    setup.rewrite(&format!("{PORTS}\nFLUSH_ON_STOP=\"1\"\n{lines}"));
+    let mut daemon = setup.start();
+    scan(lab, 0);
+    block_of(lab, &mut daemon, 0);
+    assert_eq!(rules.count(), 1);
+    (daemon, rules)
+}
+
+#[test]
+fn a_stop_waits_for_the_commands_that_undo_its_blocks() {
+    let lab = Lab::new(1);
+    let (mut daemon, rules) = flushing(&lab, "3");
+    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    let stop = daemon.wait_for("the stop", |event| event["event_type"] == "stop");
+    assert_eq!((rules.count(), &stop["stats"]["blocks_in_force"]), (0, &0.into()), "{stop}");
+    assert_eq!(daemon.wait().code(), Some(0));
+}
+
+#[test]
+fn a_stop_waits_for_a_command_under_way_and_tells_of_its_block() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    let (rules, lines) = Rules::kept_by(&setup, "sleep 3");
+    setup.rewrite(&format!("{PORTS}\n{lines}"));
+    let mut daemon = setup.start();
+    scan(&lab, 0);
+    eventually("the rule stands", PATIENCE, || rules.count() == 1);
+    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(block_of(&lab, &mut daemon, 0)["action"]["verdict"], "blocked");
+    assert_eq!(daemon.wait().code(), Some(0));
+    let daemon = daemon.into_setup().start();
+    assert!(String::from_utf8_lossy(&daemon.client(&["list"]).stdout).contains("10.77.0.2"));
+    assert!(daemon.client(&["unblock", "10.77.0.2"]).status.success());
+    assert_eq!(rules.count(), 0);
+}
+
+/// Kills every process in the lab's target.
+fn kill_all(lab: &Lab) {
+    let listed = lab.on_target(&["ip", "netns", "pids", &lab.target()]).stdout;
+    for pid in String::from_utf8(listed).unwrap().lines().filter_map(|line| line.parse().ok()) {
+        support::daemon::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
+#[test]
+fn what_a_stop_was_kept_from_undoing_is_undone_at_the_next_start() {
+    let lab = Lab::new(1);
+    let (mut daemon, rules) = flushing(&lab, "60");
+    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    let told = daemon.wait_for("that it waits no longer", |event| event["event_type"] == "error");
+    assert!(told["error"].as_str().unwrap().starts_with("commands are still running"), "{told}");
+    assert_eq!(daemon.wait().code(), Some(0));
+    kill_all(&lab);
+    assert_eq!(rules.count(), 1);
+    let setup = daemon.into_setup();
+    let (_, lines) = Rules::kept_by(&setup, "true");
+    setup.rewrite(&format!("{PORTS}\n{lines}"));
+    let _daemon = setup.start();
+    eventually("the rule is gone", PATIENCE, || rules.count() == 0);
+}

@@ -50,8 +50,19 @@ impl<I: Read + AsFd, O: Write + AsFd> Loop<I, O> {
         Ok(Loop { requests, replies, reader, order, progress: Instant::now() })
     }
 
-    /// Serves until the sensor asks for the end, is gone or is not to be trusted.
+    /// Serves until the sensor asks for the end, is gone or is not to be trusted. What was begun when it asked is
+    /// brought to its end, whether it waits for that or not.
     pub fn run<R: Respond>(&mut self, service: &mut Service<R>) -> Result<(), HelperError> {
+        match self.serve_to_the_end(service) {
+            Err(HelperError::SensorGone) if service.is_stopped() => {
+                finish(service);
+                Ok(())
+            }
+            end => end,
+        }
+    }
+
+    fn serve_to_the_end<R: Respond>(&mut self, service: &mut Service<R>) -> Result<(), HelperError> {
         loop {
             service.tick();
             service.advance();
@@ -59,11 +70,9 @@ impl<I: Read + AsFd, O: Write + AsFd> Loop<I, O> {
             let flushed = self.flush(service);
             // What the kernel has is recorded even if the sensor is already gone.
             service.commit();
-            match served.and(flushed) {
-                // After Stop the sensor need not wait for its answer.
-                Err(HelperError::SensorGone) if service.is_stopped() => return finish(service),
-                Ok(()) if service.is_stopped() && service.replies.is_empty() => return finish(service),
-                result => result?,
+            served.and(flushed)?;
+            if service.is_stopped() && service.replies.is_empty() && service.jobs().is_empty() {
+                return Ok(());
             }
             let woken = self.wait(service)?;
             if woken.sensor_deaf {
@@ -159,8 +168,9 @@ impl<I: Read + AsFd, O: Write + AsFd> Loop<I, O> {
     }
 }
 
-/// A stop that lifts the blocks lets the programs it takes come to their end, each within its own limit.
-fn finish<R: Respond>(service: &mut Service<R>) -> Result<(), HelperError> {
+/// Lets the programs that run come to their end, each within its own limit. The ledger keeps step: whoever ends us in
+/// the midst of it leaves the rest to the next start.
+fn finish<R: Respond>(service: &mut Service<R>) {
     while !service.jobs().is_empty() {
         let mut fds: Vec<PollFd<'_>> =
             service.jobs().watch().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
@@ -168,9 +178,8 @@ fn finish<R: Respond>(service: &mut Service<R>) -> Result<(), HelperError> {
         let _ = ppoll(&mut fds, Some(TimeSpec::from(wait)), None);
         drop(fds);
         service.advance();
+        service.commit();
     }
-    service.commit();
-    Ok(())
 }
 
 /// Milliseconds until `deadline`, one more as they are counted whole.

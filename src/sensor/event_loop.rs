@@ -19,6 +19,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::signalfd::SignalFd;
 
+pub use self::exchange::Goodbye;
 use super::clock::Now;
 use super::decoy::Decoys;
 use super::flood::Floods;
@@ -93,6 +94,8 @@ pub struct EventLoop {
     pub(super) loaded: Loaded,
     /// What the helper said about requests whose last word is still due.
     pub(super) notes: HashMap<u64, Vec<Note>>,
+    /// Whether the helper was told to end.
+    pub(super) goodbye: Goodbye,
     /// When the score table is swept next, so that no account of long ago passes for a fresh one.
     pub(super) sweep_at: Instant,
 }

@@ -19,7 +19,7 @@ use self::error::system;
 use self::opened::Opened;
 use super::clock::Clock;
 use super::confine::{self, Confined};
-use super::event_loop::{self, End, EventLoop};
+use super::event_loop::{self, End, EventLoop, Goodbye};
 use super::flood::Floods;
 use super::followed::Followed;
 use super::half_open::HalfOpen;
@@ -149,6 +149,7 @@ fn assemble(
         followed: Followed::default(),
         floods: Floods::default(),
         sweep_every,
+        goodbye: Goodbye::Unsaid,
         sweep_at: Instant::now() + sweep_every,
         loaded: loaded.clone(),
         notes: HashMap::new(),
