@@ -117,15 +117,17 @@ install: build ## Install below PREFIX (/usr/local); DESTDIR is honoured. Keeps 
 	@if $(SYSTEMD); then systemctl daemon-reload; journalctl --update-catalog; \
 	  ! systemctl --quiet is-active portsentry-rs || echo "the old version still runs: systemctl restart portsentry-rs"; fi
 
-# A daemon that runs would put its table back.
-uninstall: ## Remove what install put there, and the firewall table; configuration, state and user are kept and named.
-	@if $(SYSTEMD) && [ -e "$(LIB)/systemd/system/portsentry-rs.service" ]; then systemctl disable --now portsentry-rs; fi
+# A daemon that runs knows best what its blocks did, and would put its table back.
+uninstall: ## Remove what install put there, and every block; configuration, state and user are kept and named.
+	@if $(SYSTEMD) && [ -e "$(LIB)/systemd/system/portsentry-rs.service" ]; then \
+	  ! systemctl --quiet is-active portsentry-rs || "$(PREFIX)/sbin/portsentry-rs" unblock all || echo "some blocks could not be lifted"; \
+	  systemctl disable --now portsentry-rs; fi
 	@if $(HERE) && "$(PREFIX)/sbin/portsentry-rs" status >/dev/null 2>&1; then \
-	  echo "the daemon runs: stop it first" >&2; exit 1; fi
+	  echo "the daemon runs: lift its blocks (portsentry-rs unblock all) and stop it first" >&2; exit 1; fi
 	rm -f "$(DESTDIR)$(PREFIX)/sbin/portsentry-rs" "$(DESTDIR)$(PREFIX)/sbin/portsentry-rs-helper"
 	rm -f "$(LIB)/systemd/system/portsentry-rs.service" "$(LIB)/systemd/catalog/portsentry-rs.catalog" "$(LIB)/sysusers.d/portsentry-rs.conf"
 	@if $(SYSTEMD); then systemctl daemon-reload; journalctl --update-catalog; fi
-	@if $(HERE); then if ! command -v nft >/dev/null; then echo "no nft here: the table inet portsentry stays until the next boot"; \
-	  elif nft list table inet portsentry >/dev/null 2>&1; then nft delete table inet portsentry; fi; fi
+	@if $(HERE); then config/undo.sh; \
+	  echo "if it did not run just now, look for what else blocks did: lines in hosts.deny (KILL_HOSTS_DENY), and what KILL_ROUTE and KILL_RUN_CMD ran"; fi
 	@echo "kept: $(DESTDIR)/etc/portsentry $(DESTDIR)/var/lib/portsentry-rs $(DESTDIR)/var/log/portsentry-rs"
 	@if $(HERE) && getent passwd portsentry >/dev/null; then echo "kept: the system user portsentry"; fi

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use portsentry::protocol::wording::PATH;
 use serde_json::Value;
-use support::daemon::{Daemon, PATIENCE, Setup};
+use support::daemon::{Daemon, PATIENCE, Setup, alive};
 use support::service::{Service, answers};
 use support::{Lab, eventually};
 
@@ -342,5 +342,42 @@ fn what_a_response_costs_the_helpers_confinement_is_told_and_no_more_is_given() 
         let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.helper_pid())).unwrap();
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
         assert_eq!([field("NoNewPrivs:"), field("Seccomp:")], in_force, "{lines}");
+    }
+}
+
+/// What `make uninstall` runs once the daemon is gone.
+#[test]
+fn what_blocks_leave_in_the_kernel_can_be_taken_back_without_the_daemon() {
+    let lab = Lab::new(1);
+    for lines in ["BLOCK_WITH=\"nftables,route,iptables\"", "BLOCK_WITH=\"route\""] {
+        let mut daemon = Setup::new(&lab, &format!("{PORTS}\n{lines}")).start();
+        for v6 in [false, true] {
+            offend(&lab, &mut daemon, v6);
+        }
+        let helper = daemon.helper_pid();
+        drop(daemon);
+        eventually("the helper has ended", PATIENCE, || !alive(helper));
+        let left = || {
+            let says = |command: &[&str]| text(&lab.on_target(command));
+            [
+                says(&["ip", "-4", "route", "show", "proto", "113"]),
+                says(&["ip", "-6", "route", "show", "proto", "113"]),
+                says(&[
+                    "sh",
+                    "-c",
+                    "iptables-save | grep -i portsentry; ip6tables-save | grep -i portsentry",
+                ]),
+                says(&["ipset", "-n", "list"]),
+                says(&["nft", "list", "table", "inet", "portsentry"]),
+            ]
+        };
+        assert!(left()[..2].iter().all(|routes| routes.contains("blackhole")), "{:?}", left());
+        let undo = concat!(env!("CARGO_MANIFEST_DIR"), "/config/undo.sh");
+        // Once more finds nothing, and says nothing.
+        for _ in 0..2 {
+            let output = lab.on_target(&[undo]);
+            assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+            assert_eq!(left(), [""; 5]);
+        }
     }
 }

@@ -72,7 +72,7 @@ fn the_readmes_lines_install_run_reload_and_remove_the_service() {
             "sudo make install" => drop(machine.run(&command)),
             "sudoedit /etc/portsentry/portsentry.conf" => {
                 machine.run(&command);
-                configure(&machine, LINES);
+                configure(&machine, &format!("{LINES}BLOCK_WITH=\"nftables,route\"\n"));
             }
             "sudo systemctl enable --now portsentry-rs" => starts(&machine, &command),
             "sudo journalctl PORTSENTRY_EVENT=block -o json" => blocks_and_tells(&machine, &command),
@@ -137,10 +137,12 @@ fn reloads(machine: &Machine, command: &str) {
 }
 
 fn leaves_nothing(machine: &Machine, command: &str) {
+    assert!(machine.run("ip route show proto 113").contains("10.77.0.2"));
     let said = machine.run(command);
     assert!(said.contains("kept: /etc/portsentry"), "{said}");
     nothing_runs(machine);
     assert!(!machine.lab.has_nft_table());
+    assert_eq!(machine.run("ip route show proto 113"), "");
     let files = machine.says("find / -xdev -name '*portsentry*' -not -path '/proc/*' -not -path '/source/*'");
     let files: Vec<&str> = files.lines().filter(|file| !file.starts_with("/release")).collect();
     let kept = ["/etc/portsentry", "/etc/systemd", "/var/lib/portsentry-rs", "/var/log/portsentry-rs"];
