@@ -124,6 +124,7 @@ fn the_readmes_lines_build_run_and_stop_the_container() {
         .collect();
     for command in &commands {
         match command.split(' ').take(2).collect::<Vec<_>>()[..] {
+            ["${EDITOR:-vi}", file] => assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(file).exists()),
             ["podman", "build"] => builds(&podman, command),
             ["podman", "run"] => runs(&podman, command),
             ["podman", "logs"] => detects_and_blocks(&podman, command),
@@ -194,7 +195,8 @@ fn stops(podman: &Podman, command: &str) {
     let begun = Instant::now();
     podman.says(command);
     let took = begun.elapsed();
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    // After ten podman kills; on an idle machine it takes a tenth of one.
+    assert!(took < Duration::from_secs(10), "{took:?}");
     assert_eq!(podman.says("podman inspect --format '{{.State.ExitCode}}' portsentry-rs").trim(), "0");
     podman.event("stop");
     podman.says("podman start portsentry-rs");
