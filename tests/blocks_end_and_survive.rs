@@ -187,3 +187,58 @@ fn rules_that_somebody_takes_out_are_put_back_with_the_blocks() {
         );
     }
 }
+
+#[test]
+fn a_block_that_somebody_takes_out_of_its_set_is_put_back() {
+    let lab = Lab::new(1);
+    let daemon = Setup::new(&lab, &config("1h")).start();
+    let blocked = ["198.51.100.9", "198.51.100.10", "2001:db8:1:2::"];
+    for target in ["198.51.100.9", "198.51.100.10", "2001:db8:1:2::/64"] {
+        assert!(daemon.client(&["block", target]).status.success());
+    }
+    let there = || {
+        let table = lab.nft_table();
+        blocked.map(|it| table.contains(&format!("{it} timeout")))
+    };
+    for what in [
+        "delete element inet portsentry blocked4 { 198.51.100.9 }",
+        "flush set inet portsentry blocked4",
+        "flush set inet portsentry blocked6_64",
+        "delete element inet portsentry blocked4 { 198.51.100.10 }; \
+         add element inet portsentry blocked4 { 198.51.100.10 timeout 9s }",
+        "add table inet portsentry { flags dormant; }",
+    ] {
+        let before = lab.nft_table();
+        assert!(lab.on_target(&["nft", what]).status.success(), "{what}");
+        assert_ne!(lab.nft_table(), before, "{what}");
+        eventually("the next look puts it back", PATIENCE, || {
+            let table = lab.nft_table();
+            there() == [true; 3] && !table.contains("timeout 9s") && !table.contains("dormant")
+        });
+    }
+}
+
+#[test]
+fn a_ruleset_that_somebody_restores_brings_back_no_lifted_block_and_costs_none() {
+    let lab = Lab::new(1);
+    let daemon = Setup::new(&lab, &config("1h")).start();
+    assert!(daemon.client(&["block", "198.51.100.9"]).status.success());
+    let saved = daemon.path("saved");
+    let save = format!("(echo flush ruleset; nft list ruleset) > {}", saved.display());
+    assert!(lab.on_target(&["sh", "-c", &save]).status.success());
+    assert!(daemon.client(&["unblock", "198.51.100.9"]).status.success());
+    assert!(daemon.client(&["block", "198.51.100.10"]).status.success());
+    assert!(lab.on_target(&["nft", "-f", saved.to_str().unwrap()]).status.success());
+    let kernel = || ["198.51.100.9", "198.51.100.10"].map(|it| lab.nft_table().contains(it));
+    assert_eq!(kernel(), [true, false]);
+    eventually("the kernel has what the list says", PATIENCE, || kernel() == [false, true]);
+    assert!(listed(&daemon).contains("198.51.100.10") && !listed(&daemon).contains("198.51.100.9 "));
+}
+
+#[test]
+fn the_tripwire_is_put_back_also_where_nobody_is_blocked() {
+    let lab = Lab::new(1);
+    let _daemon = Setup::new(&lab, &config("1h")).start();
+    assert!(lab.on_target(&["nft", "delete", "table", "inet", "portsentry"]).status.success());
+    eventually("the table is back", PATIENCE, || lab.nft_table().contains("traps_tcp"));
+}

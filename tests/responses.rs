@@ -8,6 +8,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use portsentry::protocol::wording::PATH;
+use portsentry::protocol::{Response, Responses};
 use serde_json::Value;
 use support::daemon::{Daemon, PATIENCE, Setup, alive};
 use support::service::{Service, answers};
@@ -130,6 +131,67 @@ fn a_blackhole_route_lives_its_life() {
             routes.matches(&lab.peer(0).address(v6).to_string()).count()
         },
     );
+}
+
+fn blackholes(lab: &Lab, address: &str) -> usize {
+    let [v4, v6] = ["-4", "-6"]
+        .map(|family| text(&lab.on_target(&["ip", family, "route", "show", "type", "blackhole"])));
+    [v4, v6].concat().matches(address).count()
+}
+
+#[test]
+fn a_blackhole_route_that_somebody_deletes_is_put_back_and_one_that_was_lifted_is_not() {
+    let lab = Lab::new(1);
+    let daemon = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"route\"")).start();
+    for address in ["198.51.100.1", "198.51.100.9", "2001:db8::9"] {
+        assert!(daemon.client(&["block", address]).status.success());
+    }
+    for address in ["198.51.100.9", "2001:db8::9"] {
+        assert!(lab.on_target(&["ip", "route", "del", "blackhole", address]).status.success());
+        eventually("the next look puts it back", PATIENCE, || blackholes(&lab, address) == 1);
+        let lifted = blackholes(&lab, address);
+        assert!(daemon.client(&["unblock", address]).status.success());
+        assert_eq!((lifted, blackholes(&lab, address)), (1, 0));
+        let restore = ["ip", "route", "add", "blackhole", address, "proto", "113"];
+        assert!(lab.on_target(&restore).status.success());
+        eventually("the next look takes it away", PATIENCE, || blackholes(&lab, address) == 0);
+    }
+}
+
+#[test]
+fn a_route_of_the_hosts_own_costs_its_block_the_response_and_nobody_the_daemon() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"nftables,route\""));
+    let daemon = setup.start();
+    for address in ["198.51.100.9", "198.51.100.10"] {
+        assert!(daemon.client(&["block", address, "3600"]).status.success());
+    }
+    let (_, setup) = daemon.stop();
+    assert!(lab.on_target(&["ip", "route", "del", "blackhole", "198.51.100.9"]).status.success());
+    let own = ["ip", "route", "add", "198.51.100.9/32", "via", &lab.peer(0).v4.to_string()];
+    assert!(lab.on_target(&own).status.success());
+    let daemon = setup.start();
+    let with = |daemon: &Daemon, address: &str| {
+        let ledger = std::fs::read_to_string(daemon.path("state/ledger")).unwrap();
+        let mut lines = ledger.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let last = lines.rfind(|it| it["target"] == address).unwrap();
+        Responses::try_from(u8::try_from(last["with"].as_u64().unwrap_or(0)).unwrap()).unwrap()
+    };
+    let (nftables, route) = (Responses::NONE.and(Response::Nftables), Responses::NONE.and(Response::Route));
+    assert_eq!(with(&daemon, "198.51.100.9/32"), nftables);
+    assert_eq!(with(&daemon, "198.51.100.10/32"), nftables.union(route));
+    assert!(lab.is_blocked("198.51.100.9".parse::<std::net::IpAddr>().unwrap()));
+
+    // Where routes are all there is, nothing blocks it.
+    let (_, setup) = daemon.stop();
+    setup.rewrite(&format!("{PORTS}\nBLOCK_WITH=\"route\""));
+    let mut daemon = setup.start();
+    let list = text(&daemon.client(&["list"]));
+    assert!(!list.contains("198.51.100.9") && list.contains("198.51.100.10"), "{list}");
+    let told = daemon.wait_for("what became of it", |event| event["action"]["verdict"] == "failed");
+    assert!(told["action"]["error"].as_str().unwrap().contains("File exists"), "{told}");
+    let routes = text(&lab.on_target(&["ip", "route"]));
+    assert!(routes.contains("198.51.100.9 via"), "{routes}");
 }
 
 #[test]

@@ -276,6 +276,17 @@ impl Jobs {
         grants
     }
 
+    /// Whose blocks are on their way out.
+    pub fn ending(&self) -> BTreeSet<IpNet> {
+        let ends = self.list.iter().filter(|job| matches!(job.purpose, Purpose::Lift(_)));
+        ends.map(|job| job.target).collect()
+    }
+
+    /// Whether something is on its way that will block `target`.
+    pub fn will_block(&self, target: &IpNet) -> bool {
+        self.list.iter().any(|job| job.is_block() && job.target == *target)
+    }
+
     /// Requests that wait for their jobs.
     pub fn answers_due(&self) -> usize {
         self.list.iter().filter(|job| job.is_due()).count()

@@ -6,6 +6,8 @@
 mod error;
 mod exchange;
 mod look;
+mod round;
+mod standing;
 mod trip;
 
 use std::collections::BTreeSet;
@@ -14,6 +16,7 @@ use ipnet::IpNet;
 
 pub use error::{NftablesError, Result};
 
+use self::standing::Standing;
 use super::ruleset::{self, Block, BlockSet};
 use super::tripwire::{self, Tripwire};
 use crate::netlink::Socket;
@@ -33,8 +36,7 @@ pub struct Nftables {
     sets: BTreeSet<BlockSet>,
     /// Of each set of blocks.
     capacity: u32,
-    /// Rules that we made and that must be there.
-    rules: usize,
+    standing: Standing,
     /// None where it is not wanted, or the kernel lacks what it takes.
     tripwire: Option<Tripwire>,
 }
@@ -45,7 +47,8 @@ impl Nftables {
     pub fn open(tripwire: Option<Tripwire>, capacity: u32) -> Result<Nftables> {
         let socket = Socket::open(libc::NETLINK_NETFILTER, 0).map_err(NftablesError::Socket)?;
         socket.widen_send_buffer(LONGEST_BATCH).map_err(NftablesError::Socket)?;
-        let mut nftables = Nftables { socket, sets: BTreeSet::new(), capacity, rules: 0, tripwire };
+        let standing = Standing::default();
+        let mut nftables = Nftables { socket, sets: BTreeSet::new(), capacity, standing, tripwire };
         nftables.ask_generation()?;
         nftables.sets = nftables.find_sets()?;
         Ok(nftables)
@@ -66,6 +69,7 @@ impl Nftables {
         let without_tripwire = commands.len();
         commands.extend(self.tripwire.iter().flat_map(Tripwire::make));
         let mut elements = ruleset::add_blocks(blocks);
+        self.begin_install()?;
         let mut done = self.install_together(&mut commands, &mut elements);
         if let (Err(NftablesError::Unsupported { .. }), Some(_)) = (&done, &self.tripwire) {
             self.tripwire = None;
@@ -73,8 +77,8 @@ impl Nftables {
             done = self.install_together(&mut commands, &mut elements);
         }
         done?;
-        (self.sets, self.rules) = (sets, rules_in(&commands));
-        Ok(())
+        self.sets = sets;
+        self.end_install()
     }
 
     /// In one batch; or, if the system takes no batch so long, in short ones, the table first.
@@ -107,11 +111,16 @@ impl Nftables {
         let missing: Vec<BlockSet> = needed.difference(&self.sets).copied().collect();
         let mut commands: Vec<Command> =
             missing.iter().flat_map(|set| ruleset::new_set(*set, self.capacity)).collect();
-        let rules = rules_in(&commands);
+        // What we are about to add rules to must be our own table, for whatever it is then counts as that.
+        if !missing.is_empty() && !self.is_installed()? {
+            return Err(NftablesError::TableGone { step: "make a set" });
+        }
         commands.extend(ruleset::refresh_blocks(blocks));
         self.apply(&commands)?;
-        self.sets.extend(missing);
-        self.rules = self.rules.saturating_add(rules);
+        if !missing.is_empty() {
+            self.sets.extend(missing);
+            self.extended()?;
+        }
         Ok(())
     }
 
@@ -150,11 +159,4 @@ impl Nftables {
         self.sets.clear();
         Ok(())
     }
-}
-
-fn rules_in(commands: &[Command]) -> usize {
-    commands
-        .iter()
-        .filter(|command| matches!(command, Command::NewRule(..) | Command::InsertRule(..)))
-        .count()
 }

@@ -34,6 +34,21 @@ pub struct Refusal {
 /// What to block and for how long.
 pub type Timed = (IpNet, Option<Duration>);
 
+/// What is in force against a source, and for how much longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// By which responses.
+    pub with: Responses,
+    /// How long.
+    pub left: Duration,
+}
+
+/// The record of blocks: the first one after a target, in the order of targets.
+pub type Walk<'a> = dyn Fn(Option<IpNet>) -> Option<(IpNet, InForce)> + 'a;
+
+/// A block that a response could not take.
+pub type Refused = (IpNet, Response, Refusal);
+
 /// A source to be blocked, and the port that it probed; none where it was no TCP or UDP port.
 pub type Knock = (IpNet, Option<(Datagrams, u16)>);
 
@@ -48,10 +63,12 @@ pub struct Effects {
 
 /// The effects of the helper that the kernel brings about at once, and what it learns itself about the host.
 pub trait Respond {
-    /// Puts everything in place: an empty table, the never-block set, these blocks.
-    fn install(&mut self, never: &Networks, blocks: &[Timed]) -> Result<(), Refusal>;
-    /// Whether what was installed is still there: somebody else may have flushed the firewall.
-    fn is_in_place(&mut self) -> Result<bool, Refusal>;
+    /// Puts everything in place: a new table, the never-block set, these blocks. Returns which of them a response could
+    /// not take, though it stands.
+    fn install(&mut self, never: &Networks, blocks: &[Timed]) -> Result<Vec<Refused>, Refusal>;
+    /// Whether what was installed is still there, by this record: somebody else may have changed the firewall. Of very
+    /// many blocks each call looks at some.
+    fn is_in_place(&mut self, record: &Walk<'_>) -> Result<bool, Refusal>;
     /// Blocks, in one go; one result for each element, in their order.
     fn block(&mut self, batch: &[Timed]) -> Vec<Effects>;
     /// Lifts one block. Returns whether there was one.
@@ -102,16 +119,18 @@ impl System {
 }
 
 impl Respond for System {
-    fn install(&mut self, never: &Networks, blocks: &[Timed]) -> Result<(), Refusal> {
+    fn install(&mut self, never: &Networks, blocks: &[Timed]) -> Result<Vec<Refused>, Refusal> {
         if let Some(nftables) = &mut self.nftables {
             nftables.install(never, &listed(blocks))?;
         }
-        let targets: Vec<IpNet> = blocks.iter().map(|(target, _)| *target).collect();
-        self.routes.as_mut().map_or(Ok(()), |routes| routes.install(&targets))
+        let targets = blocks.iter().map(|(target, _)| *target).collect();
+        let refused = self.routes.as_mut().map_or(Ok(Vec::new()), |routes| routes.install(&targets))?;
+        Ok(refused.into_iter().map(|(target, refusal)| (target, Response::Route, refusal)).collect())
     }
 
-    fn is_in_place(&mut self) -> Result<bool, Refusal> {
-        Ok(self.nftables.as_mut().map_or(Ok(true), Nftables::is_installed)?)
+    fn is_in_place(&mut self, record: &Walk<'_>) -> Result<bool, Refusal> {
+        let table = self.nftables.as_mut().map_or(Ok(true), |nftables| nftables.stands(record))?;
+        Ok(table && self.routes.as_mut().map_or(Ok(true), |routes| routes.stand(record))?)
     }
 
     fn block(&mut self, batch: &[Timed]) -> Vec<Effects> {

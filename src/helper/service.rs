@@ -5,6 +5,7 @@
 
 mod block;
 mod host;
+mod install;
 mod lift;
 mod restore;
 mod tell;

@@ -28,6 +28,7 @@ const FAMILY_HEADER_LENGTH: usize = 4;
 #[expect(missing_docs, reason = "the kernel's names")]
 pub enum Kind {
     NewTable = 0,
+    GetTable = 1,
     DeleteTable = 2,
     NewChain = 3,
     NewRule = 6,
@@ -52,7 +53,7 @@ impl Kind {
             Kind::NewTable | Kind::NewChain | Kind::NewRule | Kind::NewSet | Kind::NewElements => {
                 libc::NLM_F_CREATE as u16
             }
-            Kind::DeleteTable | Kind::GetRule | Kind::GetSet => 0,
+            Kind::GetTable | Kind::DeleteTable | Kind::GetRule | Kind::GetSet => 0,
             Kind::GetElements | Kind::DeleteElements | Kind::GetGeneration => 0,
         }
     }
@@ -122,6 +123,30 @@ pub fn rule_counters(message: &Message<'_>) -> (u64, u64) {
     counters.fold((0, 0), |(packets, bytes): (u64, u64), (p, b)| {
         (packets.saturating_add(p), bytes.saturating_add(b))
     })
+}
+
+/// The kernel's number for a received rule: another one has another, also if it says the same (NFTA_RULE_HANDLE).
+pub fn rule_handle(message: &Message<'_>) -> Option<u64> {
+    attributes(message)?.find(3)?.be64()
+}
+
+/// The kernel's number for a received table and its flags, if it is the one of this name (NFTA_TABLE_*).
+pub fn table_identity(message: &Message<'_>, name: &str) -> Option<[u64; 2]> {
+    let attributes = attributes(message)?;
+    (attributes.find(1)?.text() == name).then_some(())?;
+    let flags = attributes.find(2).and_then(|flags| flags.be32()).unwrap_or(0);
+    Some([attributes.find(4)?.be64()?, flags.into()])
+}
+
+/// The number of the last change, whoever made it and of whichever table (NFTA_GEN_ID).
+pub fn generation(message: &Message<'_>) -> Option<u32> {
+    attributes(message)?.find(1)?.be32()
+}
+
+/// The number after it.
+pub fn next_generation(generation: u32) -> u32 {
+    // net/netfilter/nf_tables_api.c: "while (++base_seq == 0);".
+    generation.checked_add(1).unwrap_or(1)
 }
 
 /// A kind of address.

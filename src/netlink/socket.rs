@@ -112,6 +112,17 @@ impl Socket {
         Err(io::Error::new(ErrorKind::ResourceBusy, "the kernel's list changed at every attempt to read it"))
     }
 
+    /// Asks for what is named in the request and returns what `decode` makes of the answers. All of them wait in the
+    /// socket's receive buffer before the first is read: ask for no more than it takes.
+    pub fn ask<T>(
+        &mut self,
+        kind: u16,
+        fill: impl FnOnce(&mut Encoder),
+        decode: impl Fn(&Message<'_>, &mut Vec<T>),
+    ) -> io::Result<Vec<T>> {
+        self.exchange(kind, ACK, fill, decode).map(|(list, _)| list)
+    }
+
     /// `None` if the list changed while it was read.
     fn dump_once<T>(
         &mut self,
@@ -119,9 +130,20 @@ impl Socket {
         fill: &impl Fn(&mut Encoder),
         decode: &impl Fn(&Message<'_>, &mut Vec<T>),
     ) -> io::Result<Option<Vec<T>>> {
+        let (list, interrupted) = self.exchange(kind, DUMP, fill, decode)?;
+        Ok((!interrupted).then_some(list))
+    }
+
+    fn exchange<T>(
+        &mut self,
+        kind: u16,
+        extra: u16,
+        fill: impl FnOnce(&mut Encoder),
+        decode: impl Fn(&Message<'_>, &mut Vec<T>),
+    ) -> io::Result<(Vec<T>, bool)> {
         let sequence = self.reserve(1);
         let mut encoder = Encoder::default();
-        encoder.message(kind, REQUEST | DUMP, sequence, fill);
+        encoder.message(kind, REQUEST | extra, sequence, fill);
         self.send(encoder)?;
         let (mut list, mut interrupted) = (Vec::new(), false);
         self.answers(sequence, sequence, |message| {
@@ -132,7 +154,7 @@ impl Socket {
             }
             end
         })?;
-        Ok((!interrupted).then_some(list))
+        Ok((list, interrupted))
     }
 
     /// The next notifications' datagram, or `None` if there is none now. `ENOBUFS`: some were lost, ask again for the whole.

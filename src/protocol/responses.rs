@@ -45,6 +45,11 @@ impl Response {
         }
     }
 
+    /// Whether the kernel brings it about at once, asked by the helper itself.
+    pub fn is_at_once(self) -> bool {
+        matches!(self, Response::Nftables | Response::Route)
+    }
+
     /// Whether its success means that the source is shut out.
     pub fn blocks(self) -> bool {
         self != Response::RunCommand

@@ -29,8 +29,10 @@ pub enum NftablesError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// Somebody deleted our table, as `nft flush ruleset` does.
-    #[error("cannot {step} in nftables: the table inet portsentry is gone; it must be installed again")]
+    /// Somebody deleted our table, as `nft flush ruleset` does, or put another in its place, or took rules out of it.
+    #[error(
+        "cannot {step} in nftables: the table inet portsentry is not as it was made; it must be installed again"
+    )]
     TableGone {
         /// What was tried.
         step: &'static str,

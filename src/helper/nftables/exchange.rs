@@ -13,16 +13,18 @@ use crate::netlink::socket::refused;
 use crate::netlink::{Encoder, Message};
 
 impl Nftables {
-    /// EPERM without the right; EINVAL from a netlink without nf_tables.
-    pub(super) fn ask_generation(&mut self) -> Result<()> {
+    /// The number of the last change of any table. EPERM without the right; EINVAL from a netlink without nf_tables.
+    pub(super) fn ask_generation(&mut self) -> Result<u32> {
         let step = "ask for the ruleset's generation";
-        let answer = self.socket.request(Kind::GetGeneration.number(), 0, nftables::family_header);
-        answer.map_err(|source| match source.raw_os_error() {
-            Some(libc::EINVAL) => {
-                NftablesError::Unsupported { step, source, feature: "nf_tables (CONFIG_NF_TABLES)" }
+        let decode = |message: &Message<'_>, list: &mut Vec<u32>| list.extend(nftables::generation(message));
+        let answer = self.socket.ask(Kind::GetGeneration.number(), nftables::family_header, decode);
+        match answer {
+            Ok(numbers) => Ok(numbers.first().copied().unwrap_or_default()),
+            Err(source) if source.raw_os_error() == Some(libc::EINVAL) => {
+                Err(NftablesError::Unsupported { step, source, feature: "nf_tables (CONFIG_NF_TABLES)" })
             }
-            _ => NftablesError::new(step, source),
-        })
+            Err(source) => Err(NftablesError::new(step, source)),
+        }
     }
 
     pub(super) fn dump<T>(
@@ -41,7 +43,9 @@ impl Nftables {
         if commands.is_empty() {
             return Ok(());
         }
-        self.commit(commands).map_err(|(step, source)| self.explain(step, source))
+        self.commit(commands).map_err(|(step, source)| self.explain(step, source))?;
+        self.standing.committed();
+        Ok(())
     }
 
     fn commit(&mut self, commands: &[Command]) -> std::result::Result<(), (&'static str, io::Error)> {

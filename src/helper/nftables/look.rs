@@ -1,4 +1,4 @@
-//! What the kernel says of our table: who is blocked, what was dropped, whether it stands. Helper.
+//! What the kernel says of our table: who is blocked, what was dropped. Helper.
 //!
 //! Asks each time, for others change the firewall too. Changes nothing.
 #![forbid(unsafe_code)]
@@ -42,13 +42,6 @@ impl Nftables {
         })?;
         let sum = |(packets, bytes): (u64, u64), (p, b)| (packets.saturating_add(p), bytes.saturating_add(b));
         Ok(rules.into_iter().fold((0, 0), sum))
-    }
-
-    /// Whether our table is in the kernel with all its rules: a set that no rule asks blocks nobody.
-    pub fn is_installed(&mut self) -> Result<bool> {
-        let fill = |message: &mut _| nftables::rules_of(message, TABLE);
-        let rules = self.dump("look for the table", Kind::GetRule, fill, |_, list| list.push(()))?;
-        Ok(!rules.is_empty() && rules.len() >= self.rules)
     }
 
     pub(super) fn find_sets(&mut self) -> Result<BTreeSet<BlockSet>> {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
+use super::host::CHANGED;
 use super::tell::micros;
 use super::{Service, timed};
 use crate::detect::probe::Protocol;
@@ -104,8 +105,8 @@ impl<R: Respond> Service<R> {
 
     /// Somebody's `nft flush ruleset` must not end the protection: everything is installed again.
     pub(super) fn block_in_a_new_table(&mut self, batch: &[Timed], results: Vec<Effects>) -> Vec<Effects> {
-        log("the firewall table was deleted by somebody and is installed again");
-        match self.install() {
+        log(CHANGED);
+        match self.install_again() {
             Ok(()) => self.responses.block(batch),
             Err(refusal) => {
                 log(&refusal.text);

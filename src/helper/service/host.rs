@@ -4,16 +4,21 @@
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
 
 use super::Service;
 use super::tell::timed_reply;
 use crate::helper::error::{HelperError, log};
-use crate::helper::respond::{Refusal, Respond};
+use crate::helper::respond::{InForce, Refusal, Respond};
 use crate::protocol::{Datagrams, Outcome, Page, Responses};
 
-/// How often the firewall is looked at while somebody is blocked, milliseconds.
+/// How often the firewall is looked at while somebody is blocked or the tripwire stands, milliseconds.
 const LOOK: u64 = 10_000;
+/// What is said where the kernel does not have what we told of.
+pub(super) const CHANGED: &str =
+    "somebody changed the firewall table or the blocks: they are installed again";
 
 impl<R: Respond> Service<R> {
     /// Gives the kernel the never-block set, grown by all that was asked for since.
@@ -32,7 +37,7 @@ impl<R: Respond> Service<R> {
     pub(super) fn do_traps(&mut self, id: u64, datagrams: Datagrams, page: Page) {
         let begun = Instant::now();
         // Somebody changed our table: what is put in its place has the new traps.
-        let set = self.responses.set_traps(datagrams, page).or_else(|_| self.install());
+        let set = self.responses.set_traps(datagrams, page).or_else(|_| self.install_again());
         self.answer_effect(id, set, begun);
     }
 
@@ -62,7 +67,7 @@ impl<R: Respond> Service<R> {
     /// Whether or not the kernel takes the set: whoever is in it is let in.
     pub(super) fn apply_never(&mut self) -> Result<(), Refusal> {
         let applied = match self.responses.set_never(self.core.authority.never()) {
-            Err(refusal) if refusal.table_gone => self.install(),
+            Err(refusal) if refusal.table_gone => self.install_again(),
             applied => applied,
         };
         let covered = self.core.escalation.covered_by(self.core.authority.never());
@@ -76,24 +81,31 @@ impl<R: Respond> Service<R> {
         applied
     }
 
-    /// Milliseconds until the firewall is looked at again; `None` while nobody is blocked.
+    /// Milliseconds until the firewall is looked at again; `None` while nobody is blocked and nothing can be tripped.
     pub(super) fn next_look(&self) -> Option<u64> {
         let due = self.looked.saturating_add(LOOK).saturating_sub(self.now.uptime);
-        self.core.escalation.next_end().map(|_| due)
+        (!self.core.escalation.is_empty() || self.responses.has_tripwire()).then_some(due)
     }
 
-    /// A reload of somebody else's ruleset may flush ours with it: blocks that are told of must be there.
+    /// A reload of somebody else's ruleset may flush ours with it, or put an old one in its place: blocks that are told
+    /// of must be there.
     pub(super) fn look(&mut self) {
         self.looked = self.now.uptime;
-        match self.responses.is_in_place() {
-            Ok(true) => {}
+        let (record, now) = (&self.core.escalation, self.now.utc);
+        let walk = |last: Option<IpNet>| {
+            let (target, block) = record.after(last, now)?;
+            Some((target, InForce { with: block.with, left: Duration::from_millis(block.left(now)) }))
+        };
+        let done = match self.responses.is_in_place(&walk) {
+            Ok(true) => Ok(()),
             Ok(false) => {
-                log("the firewall table, or a rule in it, was deleted by somebody and is installed again");
-                if let Err(refusal) = self.install() {
-                    log(&refusal.text);
-                }
+                log(CHANGED);
+                self.install_again()
             }
-            Err(refusal) => log(&refusal.text),
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = done {
+            log(&refusal.text);
         }
     }
 

@@ -16,7 +16,7 @@ use crate::helper::error::{HelperError, log};
 use crate::helper::escalation::{Block, Escalation, Terms};
 use crate::helper::jobs::{Job, Jobs, Purpose};
 use crate::helper::ledger::Loaded;
-use crate::helper::respond::{Refusal, Respond, Timed};
+use crate::helper::respond::{Respond, Timed};
 use crate::helper::steps::Step;
 use crate::protocol::channel::FrameWriter;
 use crate::protocol::{Reply, Response, Responses, Settings};
@@ -68,12 +68,14 @@ impl<R: Respond> Service<R> {
             self.ledger.renew();
         }
         self.adopt(&blocked);
-        self.install()?;
+        let refused = self.install()?;
         self.install_steps(&left)?;
+        let over = self.let_go(&refused);
         self.commit();
         let restored = u32::try_from(self.core.escalation.len()).unwrap_or(u32::MAX);
         let tripwire = self.responses.has_tripwire();
         self.answer(Reply::Ready { restored, landlock, tripwire });
+        self.tell_let_go(over);
         Ok(())
     }
 
@@ -104,7 +106,7 @@ impl<R: Respond> Service<R> {
         gone.iter().for_each(|target| self.note(*target));
         self.undo(&left.ended, Responses::NONE);
         let boot = self.clock.boot();
-        let installed = self.at_once.union(self.steps.installed());
+        let installed = self.steps.installed();
         for (target, block) in in_force {
             let renew = self.steps.must_renew(&block, boot, left.ahead.contains(&target));
             if renew {
@@ -119,21 +121,6 @@ impl<R: Respond> Service<R> {
             }
         }
         Ok(())
-    }
-
-    /// The blocks that shut somebody out.
-    pub(super) fn in_force(&self) -> Vec<(IpNet, Block)> {
-        let now = self.now.utc;
-        self.core
-            .escalation
-            .entries()
-            .filter(|(_, block)| block.until > now && !block.is_run_only())
-            .collect()
-    }
-
-    pub(super) fn install(&mut self) -> Result<(), Refusal> {
-        let blocks = timed_all(&self.in_force(), self.now.utc);
-        self.responses.install(self.core.authority.never(), &blocks)
     }
 }
 
@@ -151,8 +138,7 @@ pub(super) fn core(settings: &Settings, now: Now) -> Core {
 
 /// What the kernel brings about at once.
 pub(super) fn at_once(responses: &[Response]) -> Responses {
-    let kernel = |response: &Response| matches!(response, Response::Nftables | Response::Route);
-    responses.iter().copied().filter(kernel).collect()
+    responses.iter().copied().filter(|response| response.is_at_once()).collect()
 }
 
 pub(super) fn timed_all(blocks: &[(IpNet, Block)], now: u64) -> Vec<Timed> {

@@ -1,0 +1,159 @@
+//! Whether the kernel's table is still what we made of it, others changing the firewall too. Helper.
+//!
+//! Asks for no more than a look can afford: one number while nobody else has changed anything. If somebody has, whose
+//! table and rules these are, which is exact; and of each block that it is still there, [`BUDGET`] of it at each look,
+//! once round the record: a list of all of a large set takes the kernel the square of its size (26 s for a million).
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use super::round::Round;
+use super::{Nftables, NftablesError, Result};
+use crate::helper::respond::{InForce, Walk};
+use crate::helper::ruleset::{BlockSet, TABLE};
+use crate::netlink::Message;
+use crate::netlink::nftables::{self, Element, Kind, element};
+use crate::protocol::Response;
+
+/// What a look may take for blocks, a hundredth of the time between two: about 30,000 of them.
+const BUDGET: Duration = Duration::from_millis(100);
+/// Blocks that are asked for in one request: their answers fit a quarter of the usual receive buffer (208 KiB).
+const ASKED_AT_ONCE: usize = 64;
+/// The kernel ends a block this much before the record at most: the clocks round differently.
+const EARLY: Duration = Duration::from_secs(2);
+/// And this much after it: its time runs from when the kernel has taken it, of a million the last after seconds.
+const LATE: Duration = Duration::from_secs(60);
+
+/// What we know of our table.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    /// The number of the last change that is ours or that we have looked into.
+    generation: u32,
+    /// The numbers of the table and of its rules, as we made them. Empty before the first install.
+    made: Vec<u64>,
+    /// Which blocks are still to be looked at.
+    round: Round,
+}
+
+impl Standing {
+    /// A batch of ours came true.
+    pub(super) fn committed(&mut self) {
+        self.generation = nftables::next_generation(self.generation);
+    }
+}
+
+impl Nftables {
+    /// Whether our table is in the kernel as we made it: a set that no rule asks blocks nobody.
+    pub fn is_installed(&mut self) -> Result<bool> {
+        let found = self.identity()?;
+        Ok(!found.is_empty() && (self.standing.made.is_empty() || found == self.standing.made))
+    }
+
+    /// Likewise, and whether the blocks are there: all that could be looked at since somebody else changed the ruleset.
+    pub fn stands(&mut self, record: &Walk<'_>) -> Result<bool> {
+        let generation = self.ask_generation()?;
+        if generation != self.standing.generation {
+            if !self.is_installed()? {
+                return Ok(false);
+            }
+            self.standing.generation = generation;
+            self.standing.round.begin();
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < BUDGET {
+            let next = std::iter::from_fn(|| self.standing.round.next(record));
+            let part: Vec<(IpNet, InForce)> = next.take(ASKED_AT_ONCE).collect();
+            if part.is_empty() {
+                break;
+            }
+            if !self.hold(&part)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// From now on this is our table. `Some` generation: nobody has changed anything since then but we.
+    pub(super) fn begin_install(&mut self) -> Result<()> {
+        self.standing.generation = self.ask_generation()?;
+        Ok(())
+    }
+
+    /// The table was made anew. If somebody else changed the ruleset meanwhile, the blocks are looked at.
+    pub(super) fn end_install(&mut self) -> Result<()> {
+        self.standing.made = self.identity()?;
+        self.standing.round = Round::default();
+        let generation = self.ask_generation()?;
+        if std::mem::replace(&mut self.standing.generation, generation) != generation {
+            self.standing.round.begin();
+        }
+        Ok(())
+    }
+
+    /// A rule was added to a table that was ours a moment ago.
+    pub(super) fn extended(&mut self) -> Result<()> {
+        self.standing.made = self.identity()?;
+        Ok(())
+    }
+
+    /// The kernel's numbers for our table, with its flags, and for its rules; nothing where there is no rule.
+    fn identity(&mut self) -> Result<Vec<u64>> {
+        let rules = self.dump(
+            "look for the table",
+            Kind::GetRule,
+            |m| nftables::rules_of(m, TABLE),
+            |message, list| {
+                list.extend(nftables::rule_handle(message));
+            },
+        )?;
+        if rules.is_empty() {
+            return Ok(rules);
+        }
+        let tables =
+            self.dump("look for the table", Kind::GetTable, nftables::family_header, |message, list| {
+                list.extend(nftables::table_identity(message, TABLE).into_iter().flatten());
+            })?;
+        Ok([tables, rules].concat())
+    }
+
+    /// Whether the kernel has these blocks, for about as long.
+    fn hold(&mut self, part: &[(IpNet, InForce)]) -> Result<bool> {
+        let mut sets: BTreeMap<BlockSet, BTreeMap<IpAddr, Duration>> = BTreeMap::new();
+        let ours = part.iter().filter(|(_, it)| it.with.contains(Response::Nftables) && it.left > EARLY);
+        for (target, it) in ours {
+            sets.entry(BlockSet::of(target)).or_default().insert(target.network(), it.left);
+        }
+        for (set, blocks) in sets {
+            let found = match self.ask_for(set, blocks.keys().copied()) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(false),
+                found => found.map_err(|error| NftablesError::new("look for blocks", error))?,
+            };
+            let agrees = |(key, remaining): &(IpAddr, Option<Duration>)| {
+                blocks.get(key).zip(*remaining).is_some_and(|(left, remaining)| {
+                    remaining.saturating_add(EARLY) >= *left && remaining <= left.saturating_add(LATE)
+                })
+            };
+            if found.len() != blocks.len() || !found.iter().all(agrees) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// ENOENT if one of them is not there.
+    fn ask_for(
+        &mut self,
+        set: BlockSet,
+        keys: impl Iterator<Item = IpAddr>,
+    ) -> io::Result<Vec<(IpAddr, Option<Duration>)>> {
+        let elements: Vec<Element> = keys.map(|key| Element::Timed(key, None)).collect();
+        let decode = |message: &Message<'_>, list: &mut Vec<_>| list.extend(element::decode(message));
+        let fill = |message: &mut _| element::elements(message, TABLE, &set.name(), &elements);
+        self.socket.ask(Kind::GetElements.number(), fill, decode)
+    }
+}

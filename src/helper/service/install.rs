@@ -1,0 +1,90 @@
+//! What the kernel is to have, put in place as a whole: at the start, and when somebody else changed it. Helper.
+//!
+//! The record says afterwards what each response took: a block that none of them did is no block.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
+use super::Service;
+use super::restore::timed_all;
+use crate::helper::command::Failure;
+use crate::helper::error::log;
+use crate::helper::escalation::Block;
+use crate::helper::respond::{Refusal, Refused, Respond};
+use crate::protocol::{Fault, Response, Responses};
+
+impl<R: Respond> Service<R> {
+    /// Puts table, routes and blocks in place. Returns what a response could not take.
+    pub(super) fn install(&mut self) -> Result<Vec<Refused>, Refusal> {
+        let in_force = self.in_force();
+        let blocks = timed_all(&in_force, self.now.utc);
+        let refused = self.responses.install(self.core.authority.never(), &blocks)?;
+        let without: BTreeSet<(IpNet, Response)> =
+            refused.iter().map(|(target, response, _)| (*target, *response)).collect();
+        let kernels: Responses = Response::ALL.into_iter().filter(|response| response.is_at_once()).collect();
+        for (target, block) in in_force {
+            // Of what the kernel does this is all: another response of an earlier configuration is not looked after.
+            let took: Responses =
+                self.at_once.iter().filter(|response| !without.contains(&(target, *response))).collect();
+            self.taken_back(target, kernels.without(took));
+            if !took.without(block.with).is_empty() {
+                self.record(target, Block { with: took, ..block });
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Likewise, while the sensor listens.
+    pub(super) fn install_again(&mut self) -> Result<(), Refusal> {
+        let refused = self.install()?;
+        let over = self.let_go(&refused);
+        self.tell_let_go(over);
+        Ok(())
+    }
+
+    /// Takes out of the record what no response holds any more, and says what was refused. Returns the first of those
+    /// that are over.
+    pub(super) fn let_go(&mut self, refused: &[Refused]) -> Option<Refused> {
+        if let Some((target, response, refusal)) = refused.first() {
+            log(&format!(
+                "{} of the blocks are without {}, {target} first: {refusal}",
+                refused.len(),
+                response.name()
+            ));
+        }
+        let is_over = |target: &IpNet| {
+            let block = self.core.escalation.get(target).filter(|block| !block.with.block());
+            block.is_some() && !self.jobs.will_block(target)
+        };
+        let over: Vec<&Refused> = refused.iter().filter(|(target, ..)| is_over(target)).collect();
+        for (target, ..) in &over {
+            self.core.escalation.end(target, self.now.utc);
+            self.note(*target);
+        }
+        if !over.is_empty() {
+            self.rewrite_blocked_file();
+        }
+        over.first().map(|first| (*first).clone())
+    }
+
+    pub(super) fn tell_let_go(&mut self, first: Option<Refused>) {
+        if let Some((target, response, refusal)) = first {
+            let failure = Failure { fault: Fault::Errno(refusal.errno), text: refusal.text };
+            self.tell_remains(target, &[(response, failure)]);
+        }
+    }
+
+    /// The blocks that shut somebody out.
+    pub(super) fn in_force(&self) -> Vec<(IpNet, Block)> {
+        let (now, ending) = (self.now.utc, self.jobs.ending());
+        self.core
+            .escalation
+            .entries()
+            .filter(|(_, block)| block.until > now && !block.is_run_only())
+            // Being lifted, the kernel's part first: it is on record again where it was blocked anew since.
+            .filter(|(target, block)| !ending.contains(target) || !block.with.among(self.at_once).is_empty())
+            .collect()
+    }
+}
