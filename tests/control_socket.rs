@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -192,14 +192,17 @@ fn clients_that_hang_up_at_any_moment_do_no_harm() {
 fn silent_clients_hold_all_places_only_until_their_time_is_over() {
     let daemon = Daemon::start(geteuid().as_raw());
     let mut silent: Vec<UnixStream> = (0..CLIENTS).map(|_| daemon.connect()).collect();
-    // One of them waits for an answer that never comes.
-    silent[0].write_all(b"{\"unblock\":{\"address\":\"10.0.0.1\"}}\n").unwrap();
+    // One of them is not silent: it waits for the helper, which may take its time.
+    let mut waiting = silent.remove(0);
+    waiting.write_all(b"{\"unblock\":{\"address\":\"10.0.0.1\"}}\n").unwrap();
     let mut ninth = daemon.connect();
     ninth.write_all(b"\"list\"\n").unwrap();
     ninth.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     assert!(ninth.read(&mut [0; 1]).is_err(), "nine clients are served at once");
     daemon.late.store(true, Ordering::Relaxed);
     silent.into_iter().for_each(|stream| assert!(is_dropped(stream)));
+    waiting.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    assert_eq!(waiting.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::WouldBlock);
     // The clock no longer jumps; the ninth was accepted by then or is now, and asks anew if it was late too.
     daemon.late.store(false, Ordering::Relaxed);
     assert!(daemon.answers());
@@ -268,6 +271,15 @@ fn a_list_may_take_as_long_as_its_reader_reads_on() {
         assert_eq!(server.reader(client), Reader::Ready);
         assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
     }
+    // Nothing waits for it: it is the helper that is slow.
+    now += 100 * CLIENT_TIME;
+    assert_eq!(server.next_deadline(), None);
+    server.sweep(&epoll, now);
+    while server.reader(client) == Reader::Ready {
+        server.reply(&epoll, client, &ControlReply::Entry(entry(0)), now);
+        server.on_ready(&epoll, 1, now);
+    }
+    assert_eq!(server.next_deadline(), Some(now + CLIENT_TIME));
     server.sweep(&epoll, now + CLIENT_TIME);
     assert_eq!(server.reader(client), Reader::Gone);
 }

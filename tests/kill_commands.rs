@@ -3,7 +3,9 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -212,4 +214,40 @@ fn block_2_runs_the_command_and_shuts_nobody_out() {
         "10.77.0.2 111 stealth\n",
         "a told source is not told again"
     );
+}
+
+/// The operator is not told of a failure while what he asked for is done.
+#[test]
+fn who_blocks_by_hand_waits_for_a_slow_command_and_hears_what_became_of_it() {
+    let lab = Lab::new(0);
+    let setup = Setup::new(&lab, "");
+    let go = setup.path("go");
+    let wait = format!("while [ ! -e {} ]; do sleep 0.1; done", go.display());
+    setup.rewrite(&format!("{PORTS}\nCOMMAND_TIMEOUT=\"60s\"\nKILL_ROUTE=\"{wait} # $TARGET$\""));
+    let conf = setup.path("portsentry.conf");
+    let mut daemon = setup.start();
+    let mut client = Command::new("ip")
+        .args([
+            "netns",
+            "exec",
+            &lab.target(),
+            env!("CARGO_BIN_EXE_portsentry-rs"),
+            "block",
+            "198.51.100.1",
+            "-c",
+        ])
+        .arg(conf)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Longer than anybody waits for an answer that is not the helper's.
+    let mut said = String::new();
+    BufReader::new(client.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.contains("still at work"), "{said}");
+    std::fs::write(&go, "").unwrap();
+    let output = client.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && told.contains("198.51.100.1 is blocked for"), "{output:?}");
+    daemon.wait_for("the block", |event| event["event_type"] == "block");
 }

@@ -15,7 +15,8 @@ use super::protocol::{ControlReply, ControlRequest, Done, DoneVerdict, Entry, St
 use crate::cli::status;
 use crate::event::{stderr, time::local_zone};
 
-/// Longest wait for the next line of an answer: longer than the daemon gives us.
+/// Longest wait for the next line of an answer: longer than the daemon gives us. Work may take longer: then we say that we
+/// wait.
 const ANSWER_TIME: Duration = Duration::from_secs(12);
 
 /// Why there is no answer.
@@ -156,19 +157,50 @@ fn each(
     stream.set_write_timeout(Some(ANSWER_TIME)).map_err(failed)?;
     // Where the daemon refuses us it hangs up at once, but its reason can be read still.
     let sent = stream.write_all(format!("{}\n", serde_json::to_string(request)?).as_bytes());
-    answer(path, stream, &mut take).map_err(|error| match (sent, error) {
+    let lines = Lines { path, stream: BufReader::new(stream), waits: request.is_work(), told: false };
+    answer(lines, &mut take).map_err(|error| match (sent, error) {
         (Err(source), ClientError::BrokenOff(_)) => failed(source),
         (_, error) => error,
     })
 }
 
+/// The daemon's words, line by line.
+struct Lines<'a> {
+    path: &'a Path,
+    stream: BufReader<UnixStream>,
+    /// However long it takes.
+    waits: bool,
+    told: bool,
+}
+
+impl Lines<'_> {
+    /// The next line; none where the daemon hung up.
+    fn next(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
+        let mut line = Vec::new();
+        loop {
+            match self.stream.read_until(b'\n', &mut line) {
+                Ok(_) => return Ok((!line.is_empty()).then_some(line)),
+                Err(error) if self.waits && error.kind() == ErrorKind::WouldBlock => self.tell(),
+                Err(source) => return Err(socket_error(self.path, source)),
+            }
+        }
+    }
+
+    fn tell(&mut self) {
+        if !std::mem::replace(&mut self.told, true) {
+            stderr::tell(
+                "the daemon is still at work on it, and this waits; portsentry-rs list shows what is blocked",
+            );
+        }
+    }
+}
+
 fn answer(
-    path: &Path,
-    stream: UnixStream,
+    mut lines: Lines<'_>,
     take: &mut impl FnMut(ControlReply) -> Result<(), ClientError>,
 ) -> Result<(), ClientError> {
-    for line in BufReader::new(stream).lines() {
-        let reply = serde_json::from_str(&line.map_err(|source| socket_error(path, source))?)?;
+    while let Some(line) = lines.next()? {
+        let reply = serde_json::from_slice(&line)?;
         if let ControlReply::Error { message } = reply {
             return Err(ClientError::Refused(message));
         }
@@ -178,7 +210,7 @@ fn answer(
             return Ok(());
         }
     }
-    Err(ClientError::BrokenOff(path.to_owned()))
+    Err(ClientError::BrokenOff(lines.path.to_owned()))
 }
 
 fn socket_error(path: &Path, source: io::Error) -> ClientError {

@@ -42,6 +42,19 @@ pub enum ControlRequest {
     UnblockAll,
 }
 
+impl ControlRequest {
+    /// Whether something is to be done: that takes as long as the responses do (COMMAND_TIMEOUT), and is done even if
+    /// nobody waits for the answer.
+    pub fn is_work(&self) -> bool {
+        match self {
+            ControlRequest::Block { .. } | ControlRequest::Unblock { .. } | ControlRequest::UnblockAll => {
+                true
+            }
+            ControlRequest::Status | ControlRequest::List => false,
+        }
+    }
+}
+
 /// What the daemon answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]

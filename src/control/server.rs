@@ -1,7 +1,7 @@
 //! The daemon's end of the control socket; run by the sensor's event loop.
 //!
 //! Bound before confinement. Never waits for a client: each has [`ASKING_TIME`] to ask, [`CLIENT_TIME`] to read on, and
-//! at most [`REPLY_LIMIT`] bytes are kept for it. The socket's file stays when the daemon ends (by then it has no right
+//! as long as the helper takes to wait for its word; at most [`REPLY_LIMIT`] bytes are kept for it. The socket's file stays when the daemon ends (by then it has no right
 //! to remove it) and is taken away by the next start.
 #![forbid(unsafe_code)]
 
@@ -139,7 +139,7 @@ impl ControlServer {
 
     /// When [`ControlServer::sweep`] has something to do; `None` while there is nothing to wait for.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.clients.iter().flatten().map(|client| client.deadline).chain(self.resting).min()
+        self.clients.iter().flatten().filter_map(|client| client.deadline).chain(self.resting).min()
     }
 
     /// Drops the clients whose time is over, and wakes a listener that rested.
@@ -149,8 +149,8 @@ impl ControlServer {
             self.listen(epoll, EpollFlags::EPOLLIN);
         }
         for slot in 0..CLIENTS {
-            let late =
-                self.clients.get(slot).is_some_and(|client| matches!(client, Some(it) if it.deadline <= now));
+            let client = self.clients.get(slot).and_then(Option::as_ref);
+            let late = client.and_then(|client| client.deadline).is_some_and(|deadline| deadline <= now);
             if late {
                 self.settle(epoll, slot, Fate::Close);
             }
@@ -202,7 +202,7 @@ impl ControlServer {
             self.settle(epoll, slot, fate);
             return None;
         }
-        let (request, fate) = match client.receive(now) {
+        let (request, fate) = match client.receive() {
             Received::Request(request) => (Some(Incoming { client: id, request }), Fate::Keep),
             Received::Part => (None, Fate::Keep),
             Received::Wrong(message) => (None, client.answer(&ControlReply::Error { message }, now)),

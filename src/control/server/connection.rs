@@ -16,8 +16,8 @@ use crate::control::protocol::{ControlReply, ControlRequest, REQUEST_LIMIT};
 /// Time from connecting until the question has come: whoever is silent must not keep others waiting for a place.
 pub const ASKING_TIME: Duration = Duration::from_secs(1);
 
-/// Longest time in which a client that has asked takes nothing of its answer; how long the whole of it takes does not
-/// matter.
+/// Longest time in which a client takes nothing of what waits for it; how long the whole of an answer takes does not
+/// matter, and while the helper is at work on it nobody is late but the helper.
 pub const CLIENT_TIME: Duration = Duration::from_secs(10);
 
 /// Bytes of replies kept for a client that does not read: more than a page of a list takes.
@@ -30,7 +30,8 @@ const TOGETHER: usize = 16 * 1024;
 pub(super) struct Connection {
     pub(super) stream: UnixStream,
     pub(super) serial: u64,
-    pub(super) deadline: Instant,
+    /// None while it is the client who waits for us.
+    pub(super) deadline: Option<Instant>,
     request: Vec<u8>,
     pub(super) asked: bool,
     reply: Vec<u8>,
@@ -64,7 +65,7 @@ impl Connection {
         let mut client = Connection {
             stream,
             serial,
-            deadline: now + ASKING_TIME,
+            deadline: Some(now + ASKING_TIME),
             request: Vec::new(),
             asked: false,
             reply: Vec::new(),
@@ -91,13 +92,13 @@ impl Connection {
         }
     }
 
-    pub(super) fn receive(&mut self, now: Instant) -> Received {
+    pub(super) fn receive(&mut self) -> Received {
         let mut buffer = [0; REQUEST_LIMIT];
         match self.stream.read(&mut buffer) {
             Ok(0) => Received::Gone,
             Ok(length) => {
                 self.request.extend(buffer.iter().take(length));
-                self.understood(now)
+                self.understood()
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                 Received::Part
@@ -106,7 +107,7 @@ impl Connection {
         }
     }
 
-    fn understood(&mut self, now: Instant) -> Received {
+    fn understood(&mut self) -> Received {
         let end = self.request.iter().take(REQUEST_LIMIT).position(|&byte| byte == b'\n');
         let Some(line) = end.and_then(|end| self.request.get(..end)) else {
             let full = self.request.len() >= REQUEST_LIMIT;
@@ -115,7 +116,7 @@ impl Connection {
         match serde_json::from_slice(line) {
             Ok(request) => {
                 self.asked = true;
-                self.deadline = now + CLIENT_TIME;
+                self.deadline = None;
                 self.request = Vec::new();
                 Received::Request(request)
             }
@@ -133,6 +134,9 @@ impl Connection {
         }
         let before = self.reply.len();
         self.reply.extend(line);
+        if before == 0 {
+            self.deadline = Some(now + CLIENT_TIME);
+        }
         // What waits goes out when epoll says that there is room. The lines of a list wait for each other.
         let fills_up = before < TOGETHER && self.reply.len() >= TOGETHER;
         if fills_up || before == 0 && self.complete { self.send(now) } else { Fate::Keep }
@@ -145,7 +149,7 @@ impl Connection {
             Ok(0) => {}
             Ok(written) => {
                 self.reply.drain(..written.min(self.reply.len()));
-                self.deadline = now + CLIENT_TIME;
+                self.deadline = (!self.reply.is_empty()).then_some(now + CLIENT_TIME);
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(_) => return Fate::Close,
