@@ -52,10 +52,10 @@ impl Drop for Rsyslog {
 fn daemon(lab: &Lab, folder: &Path, socket: &Path, flags: &str) -> Child {
     let script = format!(
         "mount -t tmpfs none /mnt && touch /mnt/log && for f in null zero urandom; do touch /mnt/$f; mount --bind /dev/$f /mnt/$f; done; \
-         rm -f /mnt/log && ln -s {} /mnt/log && mount --move /mnt /dev && exec {} -c {} -l syslog {flags}",
+         rm -f /mnt/log && ln -s {} /mnt/log && mount --move /mnt /dev && cd {} && exec {} -c portsentry.conf -l syslog {flags}",
         socket.display(),
+        folder.display(),
         env!("CARGO_BIN_EXE_portsentry-rs"),
-        folder.join("portsentry.conf").display()
     );
     Command::new("ip")
         .args(["netns", "exec", &lab.target(), "unshare", "-m", "sh", "-c", &script])
@@ -113,7 +113,7 @@ fn every_event_after_a_restart_of_rsyslog_is_there_and_nothing_else() {
 }
 
 #[test]
-fn in_the_background_it_goes_on_and_writes_to_syslog() {
+fn in_the_background_it_goes_on_writes_to_syslog_and_reads_its_configuration_again() {
     let lab = Lab::new(1);
     let folder = tempfile::tempdir().unwrap();
     let socket = config(folder.path());
@@ -136,6 +136,12 @@ fn in_the_background_it_goes_on_and_writes_to_syslog() {
         let open = std::fs::read_link(format!("/proc/{pid}/fd/{descriptor}")).unwrap();
         assert!(open.ends_with("null"), "{}", open.display());
     }
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM).unwrap();
+    // From / it finds again what was named from elsewhere.
+    let signal = |signal| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+    let conf = folder.path().join("portsentry.conf");
+    std::fs::write(&conf, std::fs::read_to_string(&conf).unwrap() + "WORKERS=\"2\"\n").unwrap();
+    signal(nix::sys::signal::Signal::SIGHUP);
+    eventually("it is read again", SOON, || log(folder.path()).contains("after a restart: WORKERS"));
+    signal(nix::sys::signal::Signal::SIGTERM);
     eventually("it says goodbye", SOON, || log(folder.path()).contains("Portsentry is shutting down"));
 }
