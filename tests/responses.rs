@@ -253,6 +253,62 @@ fn iptables_with_an_ipset_that_fails_lives_its_life() {
     life_started_by(start_with_failing_ipset, "iptables", lines, |lab, _, v6| plain_rules(lab, v6));
 }
 
+/// After each of `changes`, old blocks are put back, and new ones are told of only where they hold.
+fn iptables_holds_after(start: fn(Setup) -> Daemon, changes: &[&str]) {
+    let lab = Lab::new(1);
+    let _service = Service::start(&lab.target(), 80);
+    let scanner = lab.peer(0);
+    let answered = |v6| answers(&scanner.netns, scanner.target(v6), 80, Duration::from_millis(300));
+    let daemon = start(Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\"")));
+    let client = |arguments: &[&str]| {
+        let output = daemon.client(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    for (number, change) in changes.iter().enumerate() {
+        for v6 in [false, true] {
+            let (program, set) = if v6 { ("ip6tables", "portsentry6") } else { ("iptables", "portsentry4") };
+            let script = change.replace("IPTABLES", program).replace("SET", set);
+            let address = scanner.address(v6).to_string();
+            let change = || {
+                let made = lab.on_target(&["sh", "-c", &script]);
+                assert!(made.status.success(), "{script}: {}", String::from_utf8_lossy(&made.stderr));
+            };
+            change();
+            assert!(answered(v6), "{script}");
+            client(&["block", &address]);
+            assert!(!answered(v6), "a block that is told of holds after {script}");
+            if number == 0 {
+                change();
+                assert!(answered(v6), "{script}");
+                eventually("the next look puts it back", PATIENCE, || !answered(v6));
+            }
+            client(&["unblock", &address]);
+        }
+    }
+}
+
+#[test]
+fn iptables_blocks_nobody_in_word_alone_whatever_somebody_flushes() {
+    iptables_holds_after(
+        Setup::start,
+        &[
+            "IPTABLES -F",
+            "IPTABLES -D INPUT -j PORTSENTRY",
+            "IPTABLES -F && IPTABLES -X",
+            "IPTABLES -F PORTSENTRY",
+            "ipset flush SET",
+        ],
+    );
+}
+
+#[test]
+fn iptables_without_ipset_blocks_nobody_in_word_alone_whatever_somebody_flushes() {
+    iptables_holds_after(
+        start_without_ipset,
+        &["IPTABLES -F", "IPTABLES -D INPUT -j PORTSENTRY", "IPTABLES -F && IPTABLES -X"],
+    );
+}
+
 #[test]
 fn a_block_longer_than_ipset_can_time_is_in_its_set_until_it_is_lifted() {
     let lab = Lab::new(1);

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use super::command::{Failure, found, run_to_end};
 use super::error::log;
 use super::respond::{Refusal, Timed};
+use crate::protocol::Fault;
 use crate::protocol::wording::Words;
 
 /// How long one of the programs may take; `-w` waits this long for another that holds the lock.
@@ -69,7 +70,10 @@ impl Iptables {
             ));
             self.ipset = false;
         }
-        [V4, V6].iter().try_for_each(|family| self.make_chain(*family, blocks)).map_err(refusal)?;
+        [V4, V6]
+            .iter()
+            .try_for_each(|family| self.make_chain(*family, blocks))
+            .map_err(|failure| refusal("set up", failure))?;
         self.present = blocks.iter().map(|(target, _)| *target).collect();
         Ok(())
     }
@@ -88,9 +92,37 @@ impl Iptables {
         text.push_str("COMMIT\n");
         run_to_end(&[&[family.restore], &WAIT[..], &["--noflush"]].concat(), &text, LIMIT)?;
         let jump = ["INPUT", "-j", "PORTSENTRY"];
-        let check = [&[family.program], &WAIT[..], &["-C"], &jump[..]].concat();
         let insert = [&[family.program], &WAIT[..], &["-I"], &jump[..]].concat();
-        run_to_end(&check, "", LIMIT).or_else(|_| run_to_end(&insert, "", LIMIT))
+        run_to_end(&check(family, &jump), "", LIMIT).or_else(|_| run_to_end(&insert, "", LIMIT))
+    }
+
+    /// Whether INPUT still asks the chain, and the chain the set, in the families of these: others flush the firewall too.
+    /// `with_blocks`: and whether they are still dropped.
+    pub fn stands(&self, targets: &[IpNet], with_blocks: bool) -> Result<bool, Refusal> {
+        for family in [V4, V6] {
+            let of_family = targets.iter().filter(|target| family_of(target).program == family.program);
+            let blocked: Vec<String> = of_family.map(ToString::to_string).collect();
+            if blocked.is_empty() {
+                continue;
+            }
+            let asked = ["PORTSENTRY", "-m", "set", "--match-set", family.set, "src", "-j", "DROP"];
+            let mut checks = vec![check(family, &["INPUT", "-j", "PORTSENTRY"])];
+            checks.extend(self.ipset.then(|| check(family, &asked)));
+            checks.extend(blocked.iter().filter(|_| with_blocks).map(|address| match self.ipset {
+                true => vec!["ipset", "test", family.set, address],
+                false => check(family, &["PORTSENTRY", "-s", address, "-j", "DROP"]),
+            }));
+            for words in checks {
+                match run_to_end(&words, "", LIMIT) {
+                    Ok(()) => {}
+                    // 1: there is no such thing; 2: nor a chain to jump to, as iptables-legacy says it. Others are of no
+                    // account here: 4, the lock is another's.
+                    Err(Failure { fault: Fault::Exit(1 | 2), .. }) => return Ok(false),
+                    Err(failure) => return Err(refusal("looked at", failure)),
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// The command that blocks `target`; `None` where a rule stands already.
@@ -155,14 +187,18 @@ fn rule(family: Family, change: &str, address: &str) -> Words {
     plain(&[family.program, wait, seconds, change, "PORTSENTRY", "-s", address, "-j", "DROP"])
 }
 
+fn check<'a>(family: Family, rule: &[&'a str]) -> Vec<&'a str> {
+    [&[family.program], &WAIT[..], &["-C"], rule].concat()
+}
+
 fn plain(words: &[&str]) -> Words {
     Words::Plain(words.iter().map(ToString::to_string).collect())
 }
 
-fn refusal(failure: Failure) -> Refusal {
+fn refusal(done: &'static str, failure: Failure) -> Refusal {
     let Failure { fault, text } = failure;
     let errno = fault.errno();
-    Refusal { errno, table_gone: false, text: format!("iptables cannot be set up: {fault}: {text}") }
+    Refusal { errno, table_gone: false, text: format!("iptables cannot be {done}: {fault}: {text}") }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod block;
 mod host;
 mod install;
 mod lift;
+mod programs;
 mod restore;
 mod tell;
 
@@ -134,6 +135,7 @@ impl<R: Respond> Service<R> {
             if done.is_empty() {
                 return;
             }
+            self.prove(&mut done);
             // Answers first: what is told unasked takes the room that they leave.
             done.sort_by_key(|job| !job.is_due());
             for job in done {

@@ -89,13 +89,24 @@ impl Steps {
             let gone: Vec<String> = lines(&mut ended.iter().copied());
             file.edit(&added, &gone)?;
         }
-        self.iptables.as_mut().map_or(Ok(()), |iptables| iptables.install(blocks))
+        self.install_again(blocks)
     }
 
     /// What [`install`](Self::install) puts in place.
     pub fn installed(&self) -> Responses {
         let files = self.hosts_deny.iter().map(|_| Response::HostsDeny);
         files.chain(self.iptables.iter().map(|_| Response::Iptables)).collect()
+    }
+
+    /// Whether what programs put in place for blocks like these is still there, or `with_blocks`, still shuts them out;
+    /// true where there is nothing to look at.
+    pub fn stand(&self, targets: &[IpNet], with_blocks: bool) -> Result<bool, Refusal> {
+        self.iptables.as_ref().map_or(Ok(true), |iptables| iptables.stands(targets, with_blocks))
+    }
+
+    /// Puts the programs' part of [`install`](Self::install) in place again.
+    pub fn install_again(&mut self, blocks: &[Timed]) -> Result<(), Refusal> {
+        self.iptables.as_mut().map_or(Ok(()), |iptables| iptables.install(blocks))
     }
 
     /// The steps that make a block.

@@ -18,7 +18,7 @@ use crate::protocol::{Datagrams, Outcome, Page, Responses};
 const LOOK: u64 = 10_000;
 /// What is said where the kernel does not have what we told of.
 pub(super) const CHANGED: &str =
-    "somebody changed the firewall table or the blocks: they are installed again";
+    "somebody changed the firewall or the blocks in it: they are installed again";
 
 impl<R: Respond> Service<R> {
     /// Gives the kernel the never-block set, grown by all that was asked for since.
@@ -107,6 +107,7 @@ impl<R: Respond> Service<R> {
         if let Err(refusal) = done {
             log(&refusal.text);
         }
+        self.look_at_programs();
     }
 
     /// The sensor is gone, and with it whoever confirms or clears those whom the tripwire trips. Blocks stay.

@@ -1,0 +1,93 @@
+//! What programs put in place: looked at before a block is told of, and while one is in force. Helper.
+//!
+//! A program that did its work proves nothing of the rest: a set that no rule asks blocks nobody, nor does a chain that
+//! INPUT does not jump to.
+#![forbid(unsafe_code)]
+
+use std::iter::successors;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+
+use super::Service;
+use super::host::CHANGED;
+use super::restore::timed_all;
+use crate::helper::command::Failure;
+use crate::helper::error::log;
+use crate::helper::escalation::Block;
+use crate::helper::jobs::{Job, Purpose};
+use crate::helper::respond::{Refusal, Respond};
+use crate::protocol::{Fault, Response, Responses};
+
+/// The response that programs of ours bring about.
+const OURS: Response = Response::Iptables;
+
+impl<R: Respond> Service<R> {
+    /// Looks at one block of each family.
+    pub(super) fn look_at_programs(&mut self) {
+        if !self.steps.installed().contains(OURS) {
+            return;
+        }
+        let (record, now) = (&self.core.escalation, self.now.utc);
+        let first_after = |last: Option<IpNet>| {
+            let mut blocks = successors(record.after(last, now), |(last, _)| record.after(Some(*last), now));
+            blocks.find(|(_, block)| block.with.contains(OURS)).map(|(target, _)| target)
+        };
+        // In the order of targets IPv6 comes after the last of IPv4.
+        let last_v4 = IpNet::from(IpAddr::from(Ipv4Addr::BROADCAST));
+        let sample: Vec<IpNet> = [None, Some(last_v4)].into_iter().filter_map(first_after).collect();
+        if let Err(refusal) = self.have_programs_hold(&sample) {
+            log(&refusal.text);
+        }
+    }
+
+    /// Before these blocks are told of. What does not hold and cannot be made to is a failure of theirs; what failed for
+    /// there was no chain to put it in holds once there is one.
+    pub(super) fn prove(&mut self, done: &mut [Job]) {
+        for job in done.iter_mut().filter(|job| matches!(job.purpose, Purpose::Block(_))) {
+            let refused = |(response, failure): &(Response, Failure)| {
+                *response == OURS && matches!(failure.fault, Fault::Exit(_))
+            };
+            if job.failures.iter().any(refused) && self.steps.stand(&[job.target], false) == Ok(false) {
+                job.failures.retain(|failure| !refused(failure));
+                job.with = job.with.and(OURS);
+            }
+        }
+        let claims = |job: &&mut Job| matches!(job.purpose, Purpose::Block(_)) && job.with.contains(OURS);
+        let mut claimed: Vec<&mut Job> = done.iter_mut().filter(claims).collect();
+        if claimed.is_empty() {
+            return;
+        }
+        for job in &claimed {
+            if let Purpose::Block(grant) = job.purpose {
+                self.record(job.target, Block { with: job.with, ..grant.block });
+            }
+        }
+        let targets: Vec<IpNet> = claimed.iter().map(|job| job.target).collect();
+        let Err(refusal) = self.have_programs_hold(&targets) else { return };
+        for job in &mut claimed {
+            let failure = Failure { fault: Fault::Errno(refusal.errno), text: refusal.text.clone() };
+            job.failures.push((OURS, failure));
+            job.with = job.with.without(Responses::NONE.and(OURS));
+            self.taken_back(job.target, Responses::NONE.and(OURS));
+            if !self.core.escalation.remains(&job.target).block() {
+                self.core.escalation.end(&job.target, self.now.utc);
+                self.note(job.target);
+            }
+        }
+    }
+
+    /// Makes sure that these are shut out; where they are not, everything is put in place anew.
+    fn have_programs_hold(&mut self, targets: &[IpNet]) -> Result<(), Refusal> {
+        if self.steps.stand(targets, true)? {
+            return Ok(());
+        }
+        log(CHANGED);
+        let in_force = self.in_force();
+        self.steps.install_again(&timed_all(&in_force, self.now.utc))?;
+        for (target, block) in in_force.into_iter().filter(|(_, block)| !block.with.contains(OURS)) {
+            self.record(target, Block { with: Responses::NONE.and(OURS), ..block });
+        }
+        Ok(())
+    }
+}
