@@ -294,6 +294,13 @@ fn verbose_and_debug_lines_and_a_service_are_told_of() {
         let _ = std::net::TcpStream::connect_timeout(&(own, 111).into(), Duration::from_secs(1));
     });
     daemon.wait_for("debug: Source address 10.77.0.1 same as destination address 10.77.0.1, skipping");
+    // The file as it is now.
+    let ignore = "/etc/portsentry/portsentry.ignore";
+    std::fs::write(daemon.path(ignore), format!("{IGNORED}10.77.0.2\n")).unwrap();
+    daemon.reload();
+    nmap(&lab, 0, &["-sS", "-p", "119"]);
+    let expected = format!("Host: 10.77.0.2 found in ignore file {ignore} aborting actions");
+    assert_eq!(daemon.wait_for("Scan from:")[0], expected);
 }
 
 #[test]

@@ -11,6 +11,9 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
+use super::daemon::kill;
 use super::{Lab, slow};
 
 pub const SOON: Duration = Duration::from_secs(15);
@@ -77,6 +80,12 @@ impl Classic {
     /// A file of the daemon's, by the name that it has for the daemon.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name.trim_start_matches('/'))
+    }
+
+    /// Has it read its files again.
+    pub fn reload(&mut self) {
+        kill(self.child.id(), Signal::SIGHUP);
+        self.wait_for("The configuration was read again");
     }
 
     /// Waits for a line that begins so, and returns the lines since the last one that was waited for, it included.
