@@ -105,6 +105,11 @@ impl Blocks {
         self.remove(&target).map(|block| (target, block, Ending::Expired))
     }
 
+    /// Whoever is shut out.
+    pub fn networks(&self) -> Networks {
+        self.by_target.keys().copied().collect()
+    }
+
     /// How many are in force.
     pub fn len(&self) -> usize {
         self.by_target.len()

@@ -31,9 +31,12 @@ pub struct Protections {
 }
 
 impl Protections {
-    /// These too.
-    pub fn ask(&mut self, networks: impl IntoIterator<Item = IpNet>) {
-        self.waiting.extend(networks);
+    /// These too, whoever is `shut_out` before all others: it may be the owner who asks.
+    pub fn ask(&mut self, networks: impl IntoIterator<Item = IpNet>, shut_out: &Networks) {
+        let (first, others): (Vec<IpNet>, Vec<IpNet>) =
+            networks.into_iter().partition(|network| shut_out.overlaps(network));
+        first.into_iter().rev().for_each(|network| self.waiting.push_front(network));
+        self.waiting.extend(others);
     }
 
     /// Sends the next ones where all that were sent are answered. What finds no room waits for another turn: the
@@ -108,15 +111,23 @@ mod tests {
     #[test]
     fn no_more_are_on_their_way_than_leave_room_for_blocks_and_none_is_lost() {
         let (mut protections, mut requests) = (Protections::default(), RequestWriter::new(1024));
-        protections.ask(networks(1000));
+        protections.ask(networks(1000), &Networks::default());
         for _ in 0..2 {
             protections.go_on(&mut requests);
             assert_eq!((requests.frames().room(), protections.asked.len()), (1024 - AT_ONCE, AT_ONCE));
         }
         let mut full = RequestWriter::new(7);
         let mut protections = Protections::default();
-        protections.ask(networks(10));
+        protections.ask(networks(10), &Networks::default());
         protections.go_on(&mut full);
         assert_eq!((protections.asked.len(), protections.waiting.len()), (7, 3));
+    }
+
+    #[test]
+    fn who_is_shut_out_is_let_in_before_all_others() {
+        let (mut protections, mut requests) = (Protections::default(), RequestWriter::new(1));
+        protections.ask(networks(1000), &Networks::new(networks(501).pop()));
+        protections.go_on(&mut requests);
+        assert_eq!(protections.asked.into_values().collect::<Vec<_>>(), networks(501).split_off(500));
     }
 }

@@ -46,7 +46,7 @@ impl EventLoop {
         if let Err(error) = self.host.go_by(&new, watch, &mut self.responder, &self.shared) {
             self.reporter.answer(now, &format!("the new ports are not watched: {error}"));
         }
-        self.protections.ask(new);
+        self.protections.ask(new, &self.responder.blocks.networks());
         self.responder.verbose_ignore = terms::told_ignored(&loaded);
         self.loaded = loaded;
         self.set_traps();
