@@ -366,6 +366,32 @@ fn hosts_deny_lives_its_life() {
 }
 
 #[test]
+fn a_line_of_hosts_deny_that_is_the_administrators_stays_and_is_no_block_of_ours() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    let deny = setup.path("hosts.deny");
+    let mine = "# mine\nALL: 10.77.0.2\n";
+    std::fs::write(&deny, mine).unwrap();
+    let lines = format!("BLOCK_WITH=\"nftables,hosts_deny\"\nHOSTS_DENY_FILE=\"{}\"", deny.display());
+    setup.rewrite(&format!("{PORTS}\n{lines}"));
+    let mut daemon = setup.start();
+    let block = offend(&lab, &mut daemon, false);
+    assert_eq!(block["action"]["with"], serde_json::json!(["nftables"]), "{block}");
+    let error = block["action"]["error"].as_str().unwrap();
+    assert!(error.contains("the line is there already and is not ours"), "{error}");
+    let (_, setup) = daemon.stop();
+    let mut daemon = setup.start();
+    unblock(&lab, &mut daemon, false);
+    assert_eq!(std::fs::read_to_string(&deny).unwrap(), mine);
+    // One that ended while nobody was there, and had no line.
+    offend(&lab, &mut daemon, false);
+    let (_, setup) = daemon.stop();
+    setup.rewrite(&format!("{PORTS}\n{lines}\nNEVER_BLOCK=\"10.77.0.2\""));
+    let _daemon = setup.start();
+    assert_eq!(std::fs::read_to_string(&deny).unwrap(), mine);
+}
+
+#[test]
 fn a_command_lives_its_life() {
     let lines = |setup: &Setup| {
         let list = setup.path("list");

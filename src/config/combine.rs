@@ -20,6 +20,7 @@ pub(super) fn finish(loaded: &mut Loaded, faults: &[ConfigError]) -> Vec<ConfigE
         errors.extend(nothing_to_watch(loaded));
     }
     errors.extend(command_missing(loaded));
+    errors.extend(line_with_port(loaded));
     errors
 }
 
@@ -100,6 +101,14 @@ fn nothing_to_watch(loaded: &Loaded) -> Option<ConfigError> {
     Some(ConfigError::new(origin, format!("there is no port to watch; set {which}")))
 }
 
+/// A line is found again by what stands in it when the block ends, and the port is not kept so long.
+fn line_with_port(loaded: &Loaded) -> Option<ConfigError> {
+    let has_port = loaded.config.kill_hosts_deny.as_deref().is_some_and(|line| line.contains("$PORT$"));
+    let message = "KILL_HOSTS_DENY: $PORT$ cannot stand in a line that is taken out again when the block ends; take it \
+                   out, or use KILL_RUN_CMD, which knows the port";
+    has_port.then(|| ConfigError::new(loaded.origin("KILL_HOSTS_DENY"), message))
+}
+
 fn command_missing(loaded: &Loaded) -> Option<ConfigError> {
     let config = &loaded.config;
     let modes = [("BLOCK_TCP", config.block_tcp), ("BLOCK_UDP", config.block_udp)];
@@ -151,6 +160,10 @@ mod tests {
         assert!(
             bad("TCP_PORTS=1\nBLOCK_WITH=command")[0]
                 .starts_with("conf:2:12: BLOCK_WITH: command needs KILL_ROUTE")
+        );
+        assert!(
+            bad("TCP_PORTS=1\nKILL_HOSTS_DENY=\"ALL: $TARGET$ : spawn log $PORT$\"")[0]
+                .starts_with("conf:2:18: KILL_HOSTS_DENY: $PORT$ cannot stand")
         );
         assert!(bad("TCP_PORTS=1\nBLOCK_WITH=run_command")[0].contains("not allowed here"));
         assert!(bad("TCP_PORTS=1\nBLOCK_UDP=2")[0].starts_with("conf:2:11: BLOCK_UDP=2 needs KILL_RUN_CMD"));

@@ -43,13 +43,14 @@ impl HostsDeny {
     }
 
     /// Adds the lines that are missing and takes out those of `gone`, in one replacement; none if nothing changes.
-    pub fn edit(&self, added: &[String], gone: &[String]) -> Result<(), Refusal> {
+    /// Returns which of those to be added stood there already: unless they are known to be ours, somebody else wrote them.
+    pub fn edit(&self, added: &[String], gone: &[String]) -> Result<Vec<bool>, Refusal> {
         let (old, facts) = self.read()?;
-        let new = edited(&old, added, gone);
-        if new == old {
-            return Ok(());
+        let (new, stood) = edited(&old, added, gone);
+        if new != old {
+            self.replace(&new, &facts).map_err(|error| self.refusal("replace", &error))?;
         }
-        self.replace(&new, &facts).map_err(|error| self.refusal("replace", &error))
+        Ok(stood)
     }
 
     fn read(&self) -> Result<(Vec<u8>, fs::Metadata), Refusal> {
@@ -125,23 +126,25 @@ fn create(path: &Path) -> io::Result<File> {
     }
 }
 
-fn edited(old: &[u8], added: &[String], gone: &[String]) -> Vec<u8> {
+fn edited(old: &[u8], added: &[String], gone: &[String]) -> (Vec<u8>, Vec<bool>) {
     let gone: BTreeSet<&[u8]> = gone.iter().map(String::as_bytes).collect();
     let lines: Vec<&[u8]> = old.split_inclusive(|&byte| byte == b'\n').collect();
     let kept = lines.into_iter().filter(|line| !gone.contains(line.trim_ascii_end()));
     let mut new: Vec<u8> = kept.flatten().copied().collect();
-    let present: BTreeSet<Vec<u8>> =
+    let mut present: BTreeSet<Vec<u8>> =
         new.split(|&byte| byte == b'\n').map(|line| line.trim_ascii_end().to_vec()).collect();
-    let mut missing: Vec<&String> = added.iter().filter(|line| !present.contains(line.as_bytes())).collect();
-    missing.dedup();
-    for line in missing {
+    let stood: Vec<bool> = added.iter().map(|line| present.contains(line.as_bytes())).collect();
+    for line in added {
+        if !present.insert(line.clone().into_bytes()) {
+            continue;
+        }
         if new.last().is_some_and(|&byte| byte != b'\n') {
             new.push(b'\n');
         }
         new.extend_from_slice(line.as_bytes());
         new.push(b'\n');
     }
-    new
+    (new, stood)
 }
 
 #[cfg(test)]
@@ -161,8 +164,9 @@ mod tests {
         fs::write(&path, b"# mine \xff\nALL: 192.0.2.9").unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
         let file = HostsDeny::open(&path).unwrap();
-        file.edit(&lines(&["ALL: 192.0.2.7", "ALL: 192.0.2.9"]), &[]).unwrap();
-        file.edit(&lines(&["ALL: 192.0.2.7"]), &[]).unwrap();
+        let stood = file.edit(&lines(&["ALL: 192.0.2.7", "ALL: 192.0.2.9"]), &[]).unwrap();
+        assert_eq!(stood, [false, true]);
+        assert_eq!(file.edit(&lines(&["ALL: 192.0.2.7"]), &[]).unwrap(), [true]);
         assert_eq!(fs::read(&path).unwrap(), b"# mine \xff\nALL: 192.0.2.9\nALL: 192.0.2.7\n");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
         file.edit(&[], &lines(&["ALL: 192.0.2.7", "ALL: 192.0.2.70"])).unwrap();

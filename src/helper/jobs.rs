@@ -170,7 +170,9 @@ impl Job {
         match (step, work) {
             (_, Work::Nothing) | (Step::Undo(_), Work::InForce) => {}
             (Step::Do(response), Work::InForce) => self.with = self.with.and(response),
-            (_, Work::Line(line)) => self.settle(step, steps.write_line(&line).map_err(refused), steps),
+            (_, Work::Line { line, ours }) => {
+                self.settle(step, steps.write_line(&line, ours).map_err(refused), steps);
+            }
             (_, Work::NoLine(line)) => self.settle(step, steps.take_line(&line).map_err(refused), steps),
             (_, Work::Run { .. }) if self.without_programs => {
                 self.settle(step, Err(Failure { fault: Fault::Busy, text: String::new() }), steps);

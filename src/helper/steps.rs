@@ -3,7 +3,7 @@
 //! Decides which steps a block and its end take; `jobs` takes them one by one. What the kernel does at once is `respond`'s.
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -32,8 +32,13 @@ pub enum Work {
     Nothing,
     /// Nothing: it is in force already.
     InForce,
-    /// Add this line to hosts.deny.
-    Line(String),
+    /// Add a line to hosts.deny.
+    Line {
+        /// The line.
+        line: String,
+        /// Where it stands there already it is one of ours.
+        ours: bool,
+    },
     /// Take this line out of it.
     NoLine(String),
     /// Run this program, within this time.
@@ -80,16 +85,18 @@ impl Steps {
         })
     }
 
-    /// Puts these blocks, and no others of ours, in place. Commands are not run: see [`must_renew`](Self::must_renew).
-    pub fn install(&mut self, blocks: &[Timed], ended: &[IpNet]) -> Result<(), Refusal> {
+    /// Puts these blocks in place, and takes out the lines of what has `ended`. Commands are not run: see
+    /// [`must_renew`](Self::must_renew). Returns whose lines stood in hosts.deny already.
+    pub fn install(&mut self, blocks: &[Timed], ended: &[IpNet]) -> Result<BTreeSet<IpNet>, Refusal> {
+        let mut stood = BTreeSet::new();
         if let Some(file) = &self.hosts_deny {
-            let lines =
-                |targets: &mut dyn Iterator<Item = IpNet>| targets.map(|target| self.line(&target)).collect();
-            let added: Vec<String> = lines(&mut blocks.iter().map(|(target, _)| *target));
-            let gone: Vec<String> = lines(&mut ended.iter().copied());
-            file.edit(&added, &gone)?;
+            let added: Vec<String> = blocks.iter().map(|(target, _)| self.line(target)).collect();
+            let gone: Vec<String> = ended.iter().map(|target| self.line(target)).collect();
+            let there = file.edit(&added, &gone)?.into_iter().zip(blocks).filter(|(there, _)| *there);
+            stood = there.map(|(_, (target, _))| *target).collect();
         }
-        self.install_again(blocks)
+        self.install_again(blocks)?;
+        Ok(stood)
     }
 
     /// What [`install`](Self::install) puts in place.
@@ -133,7 +140,10 @@ impl Steps {
         match step {
             Step::Do(Response::Nftables | Response::Route)
             | Step::Undo(Response::Nftables | Response::Route | Response::RunCommand) => Work::Nothing,
-            Step::Do(Response::HostsDeny) => Work::Line(self.line(&about.target)),
+            Step::Do(Response::HostsDeny) => {
+                let ours = before.contains(Response::HostsDeny);
+                Work::Line { line: self.line(&about.target), ours }
+            }
             Step::Undo(Response::HostsDeny) => Work::NoLine(self.line(&about.target)),
             Step::Do(Response::Iptables) => {
                 let words = self.iptables.as_ref().and_then(|it| it.block(&(about.target, Some(about.left))));
@@ -154,21 +164,30 @@ impl Steps {
         }
     }
 
-    /// Adds a line to hosts.deny.
-    pub fn write_line(&self, line: &str) -> Result<(), Refusal> {
-        self.hosts_deny.as_ref().map_or(Ok(()), |file| file.edit(&[line.to_owned()], &[]))
+    /// Adds a line to hosts.deny. One that is there already and not `ours` is somebody else's: it is not to be taken out
+    /// when the block ends, so it is no response of ours.
+    pub fn write_line(&self, line: &str, ours: bool) -> Result<(), Refusal> {
+        let Some(file) = &self.hosts_deny else { return Ok(()) };
+        match file.edit(&[line.to_owned()], &[])?.contains(&true) && !ours {
+            true => Err(Refusal {
+                errno: libc::EEXIST,
+                table_gone: false,
+                text: "the line is there already and is not ours; it stays".into(),
+            }),
+            false => Ok(()),
+        }
     }
 
     /// Takes the lines of these targets out of hosts.deny, all at once.
     pub fn take_lines(&self, targets: impl Iterator<Item = IpNet>) -> Result<(), Refusal> {
         let Some(file) = &self.hosts_deny else { return Ok(()) };
         let lines: Vec<String> = targets.map(|target| self.line(&target)).collect();
-        if lines.is_empty() { Ok(()) } else { file.edit(&[], &lines) }
+        if lines.is_empty() { Ok(()) } else { file.edit(&[], &lines).map(drop) }
     }
 
     /// Takes a line out of it.
     pub fn take_line(&self, line: &str) -> Result<(), Refusal> {
-        self.hosts_deny.as_ref().map_or(Ok(()), |file| file.edit(&[], &[line.to_owned()]))
+        self.hosts_deny.as_ref().map_or(Ok(()), |file| file.edit(&[], &[line.to_owned()]).map(drop))
     }
 
     /// A step for `response` did its work, or may have.
@@ -235,7 +254,8 @@ mod tests {
         let work: Vec<Work> =
             made.into_iter().map(|step| steps.work(step, &about, Responses::NONE)).collect();
         let tell = run("/tell 2001:db8::7 23 stealth");
-        assert_eq!(work, [tell, Work::Line("ALL: [2001:db8::7]".into()), run("/block 2001:db8::7")]);
+        let line = Work::Line { line: "ALL: [2001:db8::7]".into(), ours: false };
+        assert_eq!(work, [tell, line, run("/block 2001:db8::7")]);
     }
 
     #[test]

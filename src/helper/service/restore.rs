@@ -101,13 +101,17 @@ impl<R: Respond> Service<R> {
     /// they have to say comes after it.
     pub(super) fn install_steps(&mut self, left: &Leftovers) -> Result<(), HelperError> {
         let in_force = self.in_force();
-        let gone: Vec<IpNet> = left.ended.iter().map(|(target, _)| *target).collect();
-        self.steps.install(&timed_all(&in_force, self.now.utc), &gone)?;
-        gone.iter().for_each(|target| self.note(*target));
+        let had_a_line = |(_, block): &&(IpNet, Block)| block.with.contains(Response::HostsDeny);
+        let gone: Vec<IpNet> = left.ended.iter().filter(had_a_line).map(|(target, _)| *target).collect();
+        let stood = self.steps.install(&timed_all(&in_force, self.now.utc), &gone)?;
+        left.ended.iter().for_each(|(target, _)| self.note(*target));
         self.undo(&left.ended, Responses::NONE);
         let boot = self.clock.boot();
-        let installed = self.steps.installed();
+        let everywhere = self.steps.installed();
+        let line = Responses::NONE.and(Response::HostsDeny);
         for (target, block) in in_force {
+            // A line that stood there before we did anything is ours only if the record says so.
+            let installed = if stood.contains(&target) { everywhere.without(line) } else { everywhere };
             let renew = self.steps.must_renew(&block, boot, left.ahead.contains(&target));
             if renew {
                 self.taken_back(target, Responses::NONE.and(Response::Command));
