@@ -96,6 +96,17 @@ fn a_right_file_is_shown_with_origins_and_intentions() {
 }
 
 #[test]
+fn no_block_is_said_to_last_longer_than_the_longest() {
+    for time in ["-1", "99w"] {
+        let lab = Lab::with(&format!(
+            "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nBLOCK_TIME=\"{time}\"\nBLOCK_TIME_FACTOR=\"1\"\n"
+        ));
+        let (_, stdout, stderr) = lab.check(&[]);
+        assert!(stdout.contains("block with nftables for 365d"), "{stdout}{stderr}");
+    }
+}
+
+#[test]
 fn a_command_that_is_not_there_is_warned_of_with_its_place() {
     let lab = Lab::with("TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nKILL_ROUTE=\"/nonexistent/block $TARGET$\"\n");
     let (code, stdout, stderr) = lab.check(&[]);

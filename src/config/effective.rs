@@ -6,8 +6,9 @@
 use std::fmt::Write;
 
 use super::duration::show_duration;
-use super::{BlockMode, Config, FOREVER, Interfaces, Loaded, Mode, PortSet, Setting};
+use super::{BlockMode, Config, Interfaces, Loaded, Mode, PortSet, Setting};
 use crate::protocol::Response;
+use crate::protocol::settings::LONGEST_BLOCK;
 
 /// The whole report, ending in a newline.
 pub fn render_effective(loaded: &Loaded) -> String {
@@ -97,16 +98,11 @@ fn with(config: &Config) -> String {
 }
 
 fn length(config: &Config) -> String {
-    if config.block_time == FOREVER {
-        return " for ever".into();
-    }
-    let first = format!(" for {}", show_duration(config.block_time));
+    let shown = |seconds: u32| show_duration(seconds.min(LONGEST_BLOCK));
+    let first = format!(" for {}", shown(config.block_time));
     match config.block_time_factor {
         0 | 1 => first,
-        factor => format!(
-            "{first}, {factor} times longer each time, up to {}",
-            show_duration(config.block_time_max)
-        ),
+        factor => format!("{first}, {factor} times longer each time, up to {}", shown(config.block_time_max)),
     }
 }
 

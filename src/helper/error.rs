@@ -28,10 +28,14 @@ pub enum HelperError {
     #[error("the sensor broke the protocol and is no longer trusted: {0}")]
     Channel(#[from] ChannelError),
     /// End of file without `Stop`.
-    #[error("the sensor is gone; blocks stay in place until they expire")]
+    #[error(
+        "the sensor is gone; blocks stay in place; those that the kernel does not end by itself end at the next start"
+    )]
     SensorGone,
     /// Replies are not read.
-    #[error("the sensor has not read a reply for {0} seconds; blocks stay in place until they expire")]
+    #[error(
+        "the sensor has not read a reply for {0} seconds; blocks stay in place; those that the kernel does not end by itself end at the next start"
+    )]
     SensorStuck(u64),
     /// Two daemons, where there can be one.
     #[error(

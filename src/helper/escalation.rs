@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::authorise::{WIDEST_V4, WIDEST_V6};
 use super::record::Record;
 use crate::networks::Networks;
+use crate::protocol::settings::LONGEST_BLOCK;
 use crate::protocol::{Response, Responses};
 
 /// How long an offence is remembered after its block has ended.
@@ -19,7 +20,7 @@ pub const MEMORY: u64 = 7 * 24 * 3600 * 1000;
 /// Offenders remembered beside those that are blocked; past it the oldest is forgotten.
 pub const MAX_OFFENDERS: usize = 32_768;
 /// Longest block, also for an operator: a year.
-pub const LONGEST: u64 = 365 * 24 * 3600 * 1000;
+pub const LONGEST: u64 = LONGEST_BLOCK as u64 * 1000;
 
 /// The lengths of blocks, milliseconds.
 #[derive(Clone, Copy, Debug)]

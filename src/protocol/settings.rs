@@ -93,6 +93,9 @@ pub enum Rights {
     Commands,
 }
 
+/// The longest block, whatever the configuration or an operator asks for: 365 days, in seconds.
+pub const LONGEST_BLOCK: u32 = 365 * 24 * 3600;
+
 /// The highest MAX_BLOCKS.
 pub const MOST_BLOCKS: u32 = 1 << 20;
 
