@@ -176,6 +176,8 @@ fn in_an_enforcing_guest_the_daemon_works_unrefused_and_a_shell_in_its_domain_ca
         ("reloaded", "active"),
         ("restarted", "active"),
         ("stopped", "inactive"),
+        // Refusals do reach the journal: that it has none of the daemon's means something.
+        ("recorded", "comm=\"cat\""),
         // The same attempts from outside all work: it is the domain that stops them.
         ("anybody", "shadow raw_socket packet_socket netfilter_socket nftables configuration local_socket"),
         ("within", "configuration local_socket"),
@@ -183,6 +185,8 @@ fn in_an_enforcing_guest_the_daemon_works_unrefused_and_a_shell_in_its_domain_ca
     ] {
         assert_eq!(facts.get(name), Some(&value), "{name}:\n{all}");
     }
+    let lines: u32 = facts.get("history").and_then(|lines| lines.parse().ok()).unwrap_or(0);
+    assert!(lines >= 1, "the history file has no line:\n{all}");
     let refused: Vec<&str> = said.lines().filter(|line| line.starts_with("DENIED ")).collect();
     assert_eq!(refused, [""; 0]);
 }
