@@ -195,6 +195,51 @@ fn a_route_of_the_hosts_own_costs_its_block_the_response_and_nobody_the_daemon()
 }
 
 #[test]
+fn what_an_earlier_configuration_left_in_the_kernel_goes_with_it() {
+    let lab = Lab::new(1);
+    let with = |response: &str| format!("{PORTS}\nBLOCK_WITH=\"{response}\"");
+    let daemon = Setup::new(&lab, &with("nftables")).start();
+    for address in ["198.51.100.9", "2001:db8::9"] {
+        assert!(daemon.client(&["block", address]).status.success());
+    }
+    let (_, setup) = daemon.stop();
+    assert!(lab.has_nft_table());
+    setup.rewrite(&with("route"));
+    let daemon = setup.start();
+    assert!(!lab.has_nft_table());
+    assert_eq!(["198.51.100.9", "2001:db8::9"].map(|it| blackholes(&lab, it)), [1, 1]);
+
+    let (_, setup) = daemon.stop();
+    setup.rewrite(&with("nftables"));
+    let daemon = setup.start();
+    assert!(lab.is_blocked("198.51.100.9".parse::<std::net::IpAddr>().unwrap()));
+    assert_eq!(["198.51.100.9", "2001:db8::9"].map(|it| blackholes(&lab, it)), [0, 0]);
+    drop(daemon);
+}
+
+#[test]
+fn what_an_earlier_configuration_left_where_no_right_reaches_is_told_and_not_claimed() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    let deny = setup.path("hosts.deny");
+    let lines = format!("{PORTS}\nHOSTS_DENY_FILE=\"{}\"", deny.display());
+    setup.rewrite(&format!("{lines}\nBLOCK_WITH=\"iptables,hosts_deny\""));
+    let daemon = setup.start();
+    assert!(daemon.client(&["block", "198.51.100.9"]).status.success());
+    let (_, setup) = daemon.stop();
+    setup.rewrite(&format!("{lines}\nBLOCK_WITH=\"nftables\""));
+    let mut daemon = setup.start();
+    for response in ["iptables", "hosts_deny"] {
+        let stays = format!("1 blocks stay in {response}");
+        daemon.wait_for("what stays", |event| {
+            event["action"]["error"].as_str().is_some_and(|error| error.contains(&stays))
+        });
+    }
+    assert!(daemon.client(&["unblock", "198.51.100.9"]).status.success());
+    assert!(std::fs::read_to_string(&deny).unwrap().contains("198.51.100.9"));
+}
+
+#[test]
 fn iptables_lives_its_life() {
     life_of(
         "iptables",

@@ -69,6 +69,8 @@ pub trait Respond {
     /// Whether what was installed is still there, by this record: somebody else may have changed the firewall. Of very
     /// many blocks each call looks at some.
     fn is_in_place(&mut self, record: &Walk<'_>) -> Result<bool, Refusal>;
+    /// Takes away what an earlier configuration left behind, and says what could not be.
+    fn remove_others(&mut self) -> Vec<Refusal>;
     /// Blocks, in one go; one result for each element, in their order.
     fn block(&mut self, batch: &[Timed]) -> Vec<Effects>;
     /// Lifts one block. Returns whether there was one.
@@ -101,6 +103,8 @@ pub trait Respond {
 pub struct System {
     nftables: Option<Nftables>,
     routes: Option<Routes>,
+    /// Those that were not asked for, until what they may hold of an earlier configuration is gone.
+    others: (Option<Nftables>, Option<Routes>),
     surroundings: Surroundings,
 }
 
@@ -113,8 +117,15 @@ impl System {
         let nftables = asked(Response::Nftables).then(|| Nftables::open(tripwire, capacity));
         let nftables = nftables.transpose().map_err(Refusal::from)?;
         let routes = asked(Response::Route).then(Routes::open).transpose()?;
+        let table = (!asked(Response::Nftables)).then(|| Nftables::open(None, capacity));
+        let table = match table.transpose() {
+            // A kernel that has no nf_tables has no table of ours either.
+            Err(NftablesError::Socket(_) | NftablesError::Unsupported { .. }) => None,
+            table => table.map_err(Refusal::from)?,
+        };
+        let others = (table, (!asked(Response::Route)).then(Routes::open).transpose()?);
         let surroundings = Surroundings::open().map_err(HelperError::Surroundings)?;
-        Ok(System { nftables, routes, surroundings })
+        Ok(System { nftables, routes, others, surroundings })
     }
 }
 
@@ -131,6 +142,17 @@ impl Respond for System {
     fn is_in_place(&mut self, record: &Walk<'_>) -> Result<bool, Refusal> {
         let table = self.nftables.as_mut().map_or(Ok(true), |nftables| nftables.stands(record))?;
         Ok(table && self.routes.as_mut().map_or(Ok(true), |routes| routes.stand(record))?)
+    }
+
+    fn remove_others(&mut self) -> Vec<Refusal> {
+        let (table, routes) = std::mem::take(&mut self.others);
+        let table = table.map(|mut table| match table.is_installed() {
+            Ok(true) => table.remove_table(),
+            there => there.map(drop),
+        });
+        let routes = routes.map(|mut routes| routes.flush());
+        let done = [table.map(|done| done.map_err(Refusal::from)), routes];
+        done.into_iter().flatten().filter_map(Result::err).collect()
     }
 
     fn block(&mut self, batch: &[Timed]) -> Vec<Effects> {

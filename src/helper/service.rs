@@ -7,6 +7,7 @@ mod block;
 mod host;
 mod install;
 mod lift;
+mod others;
 mod programs;
 mod restore;
 mod tell;

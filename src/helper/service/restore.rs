@@ -69,13 +69,16 @@ impl<R: Respond> Service<R> {
         }
         self.adopt(&blocked);
         let refused = self.install()?;
+        let others = self.leave_others(&left.ended);
         self.install_steps(&left)?;
+        self.remove_others();
         let over = self.let_go(&refused);
         self.commit();
         let restored = u32::try_from(self.core.escalation.len()).unwrap_or(u32::MAX);
         let tripwire = self.responses.has_tripwire();
         self.answer(Reply::Ready { restored, landlock, tripwire });
         self.tell_let_go(over);
+        self.tell_others(&others);
         Ok(())
     }
 
