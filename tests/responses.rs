@@ -399,14 +399,14 @@ fn a_rule_of_iptables_shuts_its_source_out_and_nobody_else() {
 fn hosts_deny_lives_its_life() {
     let lines = |setup: &Setup| {
         format!(
-            "KILL_HOSTS_DENY=\"ALL: $TARGET$ : DENY\"\nHOSTS_DENY_FILE=\"{}\"",
+            "KILL_HOSTS_DENY=\"ALL: $TARGET$ : DENY $PORT$\"\nHOSTS_DENY_FILE=\"{}\"",
             setup.path("hosts.deny").display()
         )
     };
     life_of("hosts_deny", lines, |lab, view, v6| {
         let address = lab.peer(0).address(v6);
         let pattern = if v6 { format!("[{address}]") } else { address.to_string() };
-        view.count("hosts.deny", &format!("ALL: {pattern} : DENY"))
+        view.count("hosts.deny", &format!("ALL: {pattern} : DENY 0"))
     });
 }
 

@@ -20,7 +20,7 @@ pub(super) fn finish(loaded: &mut Loaded, faults: &[ConfigError]) -> Vec<ConfigE
         errors.extend(nothing_to_watch(loaded));
     }
     errors.extend(command_missing(loaded));
-    errors.extend(line_with_port(loaded));
+    loaded.warnings.extend(line_with_port(loaded));
     errors
 }
 
@@ -104,8 +104,8 @@ fn nothing_to_watch(loaded: &Loaded) -> Option<ConfigError> {
 /// A line is found again by what stands in it when the block ends, and the port is not kept so long.
 fn line_with_port(loaded: &Loaded) -> Option<ConfigError> {
     let has_port = loaded.config.kill_hosts_deny.as_deref().is_some_and(|line| line.contains("$PORT$"));
-    let message = "KILL_HOSTS_DENY: $PORT$ cannot stand in a line that is taken out again when the block ends; take it \
-                   out, or use KILL_RUN_CMD, which knows the port";
+    let message = "KILL_HOSTS_DENY: $PORT$ is always 0 in a line that is taken out again when the block ends; KILL_RUN_CMD \
+                   knows the port";
     has_port.then(|| ConfigError::new(loaded.origin("KILL_HOSTS_DENY"), message))
 }
 
@@ -129,6 +129,13 @@ mod tests {
     fn with_flags(text: &str, tcp: Watch, udp: Watch) -> Result<Loaded, Vec<ConfigError>> {
         let flags = Flags { tcp, udp, ..Flags::default() };
         parse("conf", text.as_bytes(), &Overrides { flags, ..Overrides::default() })
+    }
+
+    #[test]
+    fn a_line_of_hosts_deny_that_names_the_port_is_taken_and_warned_of() {
+        let loaded = good("TCP_PORTS=1\nKILL_HOSTS_DENY=\"ALL: $TARGET$ : spawn log $PORT$\"");
+        let warned = loaded.warnings[0].to_string();
+        assert!(warned.starts_with("conf:2:18: KILL_HOSTS_DENY: $PORT$ is always 0"), "{warned}");
     }
 
     #[test]
@@ -160,10 +167,6 @@ mod tests {
         assert!(
             bad("TCP_PORTS=1\nBLOCK_WITH=command")[0]
                 .starts_with("conf:2:12: BLOCK_WITH: command needs KILL_ROUTE")
-        );
-        assert!(
-            bad("TCP_PORTS=1\nKILL_HOSTS_DENY=\"ALL: $TARGET$ : spawn log $PORT$\"")[0]
-                .starts_with("conf:2:18: KILL_HOSTS_DENY: $PORT$ cannot stand")
         );
         assert!(bad("TCP_PORTS=1\nBLOCK_WITH=run_command")[0].contains("not allowed here"));
         assert!(bad("TCP_PORTS=1\nBLOCK_UDP=2")[0].starts_with("conf:2:11: BLOCK_UDP=2 needs KILL_RUN_CMD"));

@@ -124,7 +124,7 @@ pub static KEYS: &[Key] = &[
     key("KILL_ROUTE", Classic, Target(|c, v| c.kill_route = Some(v)), "",
         "command that blocks $TARGET$"),
     key("KILL_HOSTS_DENY", Classic, Target(|c, v| c.kill_hosts_deny = Some(v)), "",
-        "line for /etc/hosts.deny that blocks $TARGET$; it cannot have $PORT$ in it"),
+        "line for /etc/hosts.deny that blocks $TARGET$; $PORT$ in it is 0"),
     key("HOSTS_DENY_FILE", Ours, Path(|c, v| c.hosts_deny_file = v), "/etc/hosts.deny",
         "file that KILL_HOSTS_DENY writes to"),
     key("UNBLOCK_CMD", Ours, Target(|c, v| c.unblock_cmd = Some(v)), "",
