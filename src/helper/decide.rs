@@ -169,7 +169,8 @@ impl Core {
     }
 
     /// Takes over what a ledger held. A block lasts no longer than it was granted for, wherever the clock stands now;
-    /// what may no longer be blocked is dropped, and of more than MAX_BLOCKS those that end first are over now.
+    /// what may no longer be blocked is dropped, and of more than MAX_BLOCKS those that end first are over now. What was
+    /// lifted (offence 0) is over wherever the clock stands: only what is left to take back of it came here.
     pub fn restore(&mut self, entries: BTreeMap<IpNet, Block>, now: Now) -> Leftovers {
         let mut left = Leftovers::default();
         let in_force = entries.into_iter().filter_map(|(target, mut block)| {
@@ -177,7 +178,7 @@ impl Core {
             let ahead = block.since > now.utc;
             block.since = block.since.min(now.utc);
             let may_be = self.authority.check_target(&target).is_ok();
-            if may_be && block.until > now.utc {
+            if may_be && block.offence > 0 && block.until > now.utc {
                 left.ahead.extend(ahead.then_some(target));
                 return Some((target, block));
             }
@@ -337,6 +338,19 @@ mod tests {
         assert!(
             core.escalation.entries().skip(2).all(|(_, past)| past.until == at(20).utc && past.with == with)
         );
+    }
+
+    #[test]
+    fn what_was_lifted_and_is_still_to_be_taken_back_is_in_force_on_no_clock() {
+        let with = Responses::NONE.and(crate::protocol::Response::Command);
+        let (target, lifted) =
+            (net("192.0.2.1/32"), Block { since: at(0).utc, until: at(60).utc, offence: 0, with });
+        for now in [at(20), at(61), Now { utc: 5, uptime: 0 }] {
+            let mut core = core();
+            let left = core.restore(BTreeMap::from([(target, lifted)]), now);
+            assert!(left.ended.iter().map(|(target, _)| target).eq([&target]) && left.ahead.is_empty());
+            assert!(core.escalation.is_empty() && core.escalation.remains(&target) == with);
+        }
     }
 
     #[test]
