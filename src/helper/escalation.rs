@@ -114,11 +114,13 @@ impl Escalation {
         }
     }
 
-    /// Enters a block that the kernel has taken. What is in force of an earlier one of the same target still is. Returns
-    /// the block as it is on record now.
+    /// Enters a block that the kernel has taken. What is in force of an earlier one of the same target still is, and so
+    /// is the line of hosts.deny of one that is over, where it could not be taken out: it goes with this one. Returns the
+    /// block as it is on record now.
     pub fn enter(&mut self, target: IpNet, block: Block) -> Block {
-        self.offenders.remove(&target);
-        let with = self.get(&target).map_or(block.with, |before| before.with.union(block.with));
+        let of = |before: Option<Block>| before.map_or(Responses::NONE, |before| before.with);
+        let line = of(self.offenders.remove(&target)).among(Responses::NONE.and(Response::HostsDeny));
+        let with = block.with.union(of(self.get(&target))).union(line);
         let block = Block { with, ..block };
         self.blocks.insert(target, block);
         block

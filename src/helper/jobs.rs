@@ -153,10 +153,12 @@ impl Job {
         }
     }
 
-    /// What is in force before `step`. What an operator lifts may have been lifted meanwhile; else what is to be undone
-    /// was in force when the job was made.
+    /// What is in force before `step`. A line of hosts.deny outlasts its block where it could not be taken out, and is
+    /// ours still. What an operator lifts may have been lifted meanwhile; else what is to be undone was in force when the
+    /// job was made.
     fn before(&self, step: Step, record: &Escalation, now: u64) -> Responses {
         match (step, self.purpose) {
+            (Step::Do(Response::HostsDeny), _) => record.remains(&self.target),
             (Step::Do(_), _) => record.in_force(&self.target, now),
             (Step::Undo(_), Purpose::Lift(Some(_))) => record.remains(&self.target),
             (Step::Undo(response), _) => Responses::NONE.and(response),
@@ -307,5 +309,22 @@ impl Jobs {
     /// Whether nothing is on its way.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::helper::escalation::{Block, Terms};
+
+    #[test]
+    fn a_line_that_outlasted_its_block_is_ours_and_a_command_that_did_is_run_anew() {
+        let mut record = Escalation::new(Terms { first: 1_000, longest: 1_000, factor: 1 });
+        let target: IpNet = "192.0.2.7/32".parse().unwrap();
+        let with = Responses::NONE.and(Response::HostsDeny).and(Response::Command);
+        record.remember(target, Block { since: 0, until: 5, offence: 1, with }, 5);
+        let job = Job::new(Purpose::Renew, target, VecDeque::new());
+        let in_force = |response: Response| job.before(Step::Do(response), &record, 9).contains(response);
+        assert!(in_force(Response::HostsDeny) && !in_force(Response::Command));
     }
 }

@@ -144,3 +144,14 @@ fn what_is_to_be_taken_back_stays_on_record_until_it_is() {
     assert!(record.take_back(&target, command));
     assert!(record.known_of(&target).is_some_and(|past| past.offence == 1 && past.with.is_empty()));
 }
+
+#[test]
+fn a_line_that_could_not_be_taken_out_is_the_next_blocks_and_a_command_is_not() {
+    let (mut record, target) = (Escalation::new(TERMS), net("192.0.2.1/32"));
+    let (line, kernel) = (Responses::NONE.and(Response::HostsDeny), Responses::NONE.and(Response::Nftables));
+    let with = line.and(Response::Command);
+    record.enter(target, Block { with, ..record.sentence(&target, 0, 0) });
+    assert!(record.expire(1_000).len() == 1 && record.remains(&target) == with);
+    let again = Block { with: kernel, ..record.sentence(&target, 0, 2_000) };
+    assert_eq!(record.enter(target, again), Block { with: kernel.union(line), ..again });
+}
