@@ -149,6 +149,19 @@ fn who_visits_at_an_interface_that_is_not_watched_is_answered_and_let_be() {
     daemon.wait_for("the block", |event| event["event_type"] == "block" && event["src_ip"] == *source);
 }
 
+/// Anycast, a load balancer's address: on loopback, and so on no link that INTERFACES could name.
+#[test]
+fn an_address_that_no_link_has_is_watched_by_whichever_it_is_reached() {
+    let lab = Lab::new(1);
+    let peer = lab.peer(0);
+    lab.on_target(&["ip", "addr", "add", "192.0.2.80/32", "dev", "lo"]);
+    peer.run(&["ip", "route", "add", "192.0.2.80", "via", &peer.target_v4.to_string()]);
+    let config = format!("TCP_PORTS=\"23\"\nINTERFACES=\"{}\"\nBLOCK_TCP=\"1\"", peer.target_interface);
+    let mut daemon = Setup::new(&lab, &config).start_with(&["--connect"]);
+    peer.run(&["sh", "-c", "nc -w 2 192.0.2.80 23 || true"]);
+    daemon.wait_for("the block", |event| event["event_type"] == "block");
+}
+
 #[test]
 fn a_decoy_never_takes_a_port_that_a_service_has() {
     let lab = Lab::new(1);

@@ -102,13 +102,19 @@ impl Peers {
         self.hearing.note_sender(packet.source, &self.hasher);
         let (flow, part) = Flow::sent(packet)?;
         self.insert(flow, part, now);
-        if flow.protocol == Protocol::Udp && flow.asks_everybody() {
-            self.insert(flow.with_anybody(), part, now);
-        }
         // One datagram is like another: an answer, if something was asked.
         let serves = part == Part::Accepted || flow.protocol == Protocol::Udp;
         let Flow { protocol, host, peer: client, port, peer_port: _ } = flow;
         serves.then_some(Served { client, host, protocol, port })
+    }
+
+    /// Takes note of what a protected host sent to everybody: whoever hears it may answer, from any port.
+    pub fn note_call(&self, packet: &Packet, now: u64) {
+        let call =
+            Flow::sent(packet).filter(|(flow, _)| flow.protocol == Protocol::Udp && flow.asks_everybody());
+        if let Some((flow, part)) = call {
+            self.insert(flow.with_anybody(), part, now);
+        }
     }
 
     /// Whether `probe` answers what was sent from its destination: then it is none.

@@ -119,6 +119,12 @@ impl Watch {
     /// Takes note of what a protected host itself sent at `now` microseconds: its answers are expected, and a port that
     /// it answers from is no failed contact.
     pub fn note_sent(&self, packet: &Packet, table: &ScoreTable, peers: &Peers, now: u64) -> Option<Served> {
+        if let Transport::Udp { source_port, .. } = packet.transport
+            // Who forges our address behind a bridge of ours must not make everybody's probes of it answers.
+            && !self.is_watched(Protocol::Udp, source_port)
+        {
+            peers.note_call(packet, now);
+        }
         let served = peers.note_sent(packet, now)?;
         let key = self.account_with(&served.client, &served.host);
         table.retract(key.in_ledger(Ledger::Walk), &served, weights::FAILURE, now);
@@ -333,6 +339,24 @@ mod tests {
             matches!(watch.judge(&probe, &table, &peers, NOBODY, HOUR + at as u64 * gap), Verdict::Scan(_))
         };
         probes.into_iter().enumerate().map(scans).position(|fired| fired).map(|at| at + 1)
+    }
+
+    #[test]
+    fn a_call_to_everybody_from_a_watched_port_makes_nobodys_probe_of_it_an_answer() {
+        let (watch, table, peers) = (watch(0), table(), peers());
+        let probe = Probe {
+            protocol: Protocol::Udp,
+            scan_type: ScanType::Udp,
+            source_port: 50_000,
+            ..probe("198.51.100.7", 9)
+        };
+        for (port, is_answer) in [(9, false), (4_000, true)] {
+            let transport = Transport::Udp { source_port: port, port: 1_900, payload: 9 };
+            let destination = "239.255.255.250".parse().unwrap();
+            let call = Packet { source: probe.destination, destination, ip_options: None, transport };
+            watch.note_sent(&call, &table, &peers, HOUR);
+            assert_eq!(peers.expect(&Probe { port, ..probe }, HOUR), is_answer, "{port}");
+        }
     }
 
     #[test]

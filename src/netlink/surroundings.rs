@@ -126,6 +126,11 @@ impl Surroundings {
         self.links().any(|link| link.forwards)
     }
 
+    /// Whether an interface leads back to this host (IFF_LOOPBACK).
+    pub fn is_loopback(&self, index: u32) -> bool {
+        self.links.get(&index).is_some_and(|link| link.flags & libc::IFF_LOOPBACK as u32 != 0)
+    }
+
     /// The name of an interface.
     pub fn interface_name(&self, index: u32) -> Option<&str> {
         self.links.get(&index).map(|link| link.name.as_str())

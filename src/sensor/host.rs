@@ -111,13 +111,18 @@ impl Host {
     }
 
     /// Whether INTERFACES takes in what came to `destination`, an address of ours, by `interface`; 0 where only the address
-    /// tells.
+    /// tells. One that no link to others has (anycast on loopback, a local route) may be reached by any, and is taken in.
     pub fn watches(&self, interface: u32, destination: IpAddr) -> bool {
         let Interfaces::Named(names) = &self.interfaces else { return true };
         let name = |index| self.surroundings.interface_name(index);
         let is_named = |index| name(index).is_some_and(|name| names.iter().any(|other| other == name));
         match interface {
-            0 => self.surroundings.interfaces_of(destination).any(is_named),
+            0 => {
+                let mut links = self.surroundings.interfaces_of(destination);
+                let is_loopback = |index| self.surroundings.is_loopback(index);
+                let is_anywhere = || self.surroundings.interfaces_of(destination).all(is_loopback);
+                links.any(is_named) || !destination.is_loopback() && is_anywhere()
+            }
             index => is_named(index),
         }
     }

@@ -72,15 +72,18 @@ pub fn run(loaded: &Loaded) -> ExitCode {
 /// A daemon that watches. Ring threads end with the process.
 fn start(loaded: &Loaded) -> Result<EventLoop, StartError> {
     let config = &loaded.config;
-    // Folders that are made on the way to files of the daemon's user must let that user pass, whoever started us.
-    umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let background = Background::enter(config.flags.daemonize)?;
     let clock = Clock::start();
     capabilities::require(&terms::needs(config))?;
     let identity = Identity::resolve(config.run_as.as_deref())?;
     let cage = confine::cage(config)?;
 
-    let mut opened = Opened::open(loaded, confine::own_uid(identity), clock)?;
+    // Folders that are made on the way to files of the daemon's user must let that user pass, whoever started us; what the
+    // helper's commands make is none of our business.
+    let mask = umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    let opened = Opened::open(loaded, confine::own_uid(identity), clock);
+    umask(mask);
+    let mut opened = opened?;
     let helper = Helper::hire(config, &opened.configured_never, identity)?;
 
     let confined = Confined::enter(loaded, identity, helper.link.pid())?;

@@ -9,7 +9,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -71,14 +71,21 @@ pub struct Counters {
 pub struct Ring {
     packets: PacketRing,
     counters: Arc<Counters>,
-    /// Of [`Counters::dropped`], at the last round.
-    known_drops: u64,
+    /// Losses were counted by [`RingControl::count_drops`] since the last round.
+    asked: Arc<AtomicBool>,
 }
 
 /// What the main thread may do to the rings while their threads run.
 pub struct RingControl {
-    sockets: Vec<OwnedFd>,
+    reins: Vec<Rein>,
     counters: Arc<Counters>,
+}
+
+/// Of one ring.
+struct Rein {
+    socket: OwnedFd,
+    /// See [`Ring::asked`].
+    asked: Arc<AtomicBool>,
 }
 
 /// Opens `workers` rings that share the packets of `interest` among them, each packet going to one.
@@ -89,9 +96,12 @@ pub fn open(workers: usize, interest: &Interest) -> Result<(Vec<Ring>, RingContr
     let rings: Vec<Ring> =
         (0..workers).map(|_| Ring::open(MEMORY / workers, &counters)).collect::<Result<_, _>>()?;
     share(&rings).map_err(step("share packets among the rings"))?;
-    let sockets =
-        rings.iter().map(|ring| ring.packets.as_fd().try_clone_to_owned()).collect::<io::Result<_>>();
-    let control = RingControl { sockets: sockets.map_err(step("duplicate a packet socket"))?, counters };
+    let rein = |ring: &Ring| {
+        let socket = ring.packets.as_fd().try_clone_to_owned()?;
+        Ok(Rein { socket, asked: ring.asked.clone() })
+    };
+    let reins = rings.iter().map(rein).collect::<io::Result<_>>();
+    let control = RingControl { reins: reins.map_err(step("duplicate a packet socket"))?, counters };
     // Last, so that no packet is seen twice before all rings share.
     control.set_filter(&filter::compile(interest))?;
     Ok((rings, control))
@@ -144,7 +154,7 @@ pub trait Reader {
     /// Packets follow: once before each round, for what need not be looked up for each.
     fn on_wake(&mut self) {}
 
-    /// Packets were lost that should have come before the next one, in this ring or another.
+    /// Packets were lost that should have come before the next one.
     fn on_loss(&mut self) {}
 
     /// One packet.
@@ -168,7 +178,7 @@ impl Ring {
         let packets = PacketRing::new(socket, bytes).map_err(step("map a packet ring"))?;
         // Never to one interface: a socket bound to one goes deaf when that one goes away, even if it comes back.
         sys::bind_packet_socket(packets.as_fd(), 0).map_err(step("bind a packet socket"))?;
-        Ok(Ring { packets, counters: counters.clone(), known_drops: 0 })
+        Ok(Ring { packets, counters: counters.clone(), asked: Arc::default() })
     }
 
     /// Gives each packet to `reader` in order of arrival, until `stop` (an eventfd, say) is readable.
@@ -217,15 +227,13 @@ impl Ring {
         if after_loss {
             // The kernel marks packets until it is asked.
             let _ = take_drops(self.packets.as_fd(), &self.counters);
-            self.known_drops = self.counters.dropped.load(Ordering::Relaxed);
         }
         seen
     }
 
-    /// Whether packets were lost since the last round: somebody else may have asked the kernel, which then marks no more.
-    fn has_lost(&mut self) -> bool {
-        let dropped = self.counters.dropped.load(Ordering::Relaxed);
-        std::mem::replace(&mut self.known_drops, dropped) != dropped
+    /// Whether somebody else asked the kernel for this ring's losses, which then marks no packet for them.
+    fn has_lost(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) && self.asked.swap(false, Ordering::Relaxed)
     }
 
     /// Until there is a packet or `stop` is readable; says whether it was `stop`.
@@ -261,19 +269,21 @@ impl RingControl {
     /// Of this one descriptor, ring or not.
     #[cfg(test)]
     pub(super) fn over(socket: OwnedFd) -> RingControl {
-        RingControl { sockets: vec![socket], counters: Arc::default() }
+        RingControl { reins: vec![Rein { socket, asked: Arc::default() }], counters: Arc::default() }
     }
 
     /// Replaces the filter of every ring. Packets already in a ring stay.
     pub fn set_filter(&self, program: &Program) -> Result<(), RingError> {
-        let attached = self.sockets.iter().try_for_each(|socket| attach(socket.as_fd(), program));
+        let attached = self.reins.iter().try_for_each(|rein| attach(rein.socket.as_fd(), program));
         attached.map_err(step("set a packet filter"))
     }
 
     /// Fetches the kernel's drop counts (one getsockopt a ring) and adds them up in [`Counters::dropped`].
     pub fn count_drops(&self) -> io::Result<u64> {
-        for socket in &self.sockets {
-            take_drops(socket.as_fd(), &self.counters)?;
+        for rein in &self.reins {
+            if take_drops(rein.socket.as_fd(), &self.counters)? > 0 {
+                rein.asked.store(true, Ordering::Relaxed);
+            }
         }
         Ok(self.counters.dropped.load(Ordering::Relaxed))
     }
@@ -284,10 +294,10 @@ impl RingControl {
     }
 }
 
-fn take_drops(socket: BorrowedFd<'_>, counters: &Counters) -> io::Result<()> {
+fn take_drops(socket: BorrowedFd<'_>, counters: &Counters) -> io::Result<u32> {
     let drops = sys::take_drops(socket)?;
     counters.dropped.fetch_add(drops.into(), Ordering::Relaxed);
-    Ok(())
+    Ok(drops)
 }
 
 fn attach(socket: BorrowedFd<'_>, program: &Program) -> io::Result<()> {

@@ -163,7 +163,9 @@ fn whoever_hears_a_question_to_everybody_may_answer_it_from_any_port() {
     ] {
         let [source, destination, neighbour] = [host, everybody, neighbour].map(|text| text.parse().unwrap());
         let peers = peers();
-        peers.note_sent(&Packet { source, destination, ..udp(40_000, 1_900) }, NOW);
+        let call = Packet { source, destination, ..udp(40_000, 1_900) };
+        peers.note_sent(&call, NOW);
+        peers.note_call(&call, NOW);
         let answer =
             |protocol, port| Probe { source: neighbour, destination: source, ..back(protocol, 50_000, port) };
         assert!(peers.expect(&answer(Protocol::Udp, 40_000), NOW + SECOND), "{everybody}");
@@ -171,7 +173,9 @@ fn whoever_hears_a_question_to_everybody_may_answer_it_from_any_port() {
         assert!(!peers.expect(&answer(Protocol::Tcp, 40_000), NOW), "{everybody}");
     }
     let peers = peers();
-    peers.note_sent(&udp(40_000, 53), NOW);
+    let question = udp(40_000, 53);
+    peers.note_sent(&question, NOW);
+    peers.note_call(&question, NOW);
     let stranger = Probe { source: "198.51.100.54".parse().unwrap(), ..back(Protocol::Udp, 53, 40_000) };
     assert!(!peers.expect(&stranger, NOW));
 }
