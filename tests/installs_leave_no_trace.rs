@@ -40,8 +40,9 @@ impl Machine {
             self.at("sbin"),
             self.at("bin")
         );
-        Command::new("unshare")
-            .args(["--mount", "sh", "-c", &script])
+        // A shell cannot trap what was ignored when it began, as it is below nohup or in the background of another.
+        Command::new("env")
+            .args(["--default-signal=HUP,INT,TERM", "unshare", "--mount", "sh", "-c", &script])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .output()
             .expect("unshare is there")
