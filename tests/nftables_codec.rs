@@ -320,6 +320,47 @@ fn one_block_of_very_many_that_is_gone_is_found_by_looks_that_take_no_time() {
     assert!(looks < 1_000, "not found");
 }
 
+/// A record of blocks that have an hour left.
+fn for_an_hour(targets: &[IpNet]) -> impl Fn(Option<IpNet>) -> Option<(IpNet, InForce)> {
+    let in_force = InForce { with: Responses::NONE.and(Response::Nftables), left: Duration::from_secs(3600) };
+    move |last| targets.iter().find(|it| Some(**it) > last).map(|it| (*it, in_force))
+}
+
+#[test]
+fn what_could_not_be_put_back_is_found_missing_until_it_is() {
+    let _lab = Lab::new();
+    let blocks = ["192.0.2.2", "192.0.2.3"].map(|target| seconds(target, 3600));
+    let targets = blocks.map(|block| block.target);
+    let record = for_an_hour(&targets);
+    let too_many: Vec<Block> = (0..9).map(|last| seconds(&format!("203.0.113.{last}"), 60)).collect();
+    for change in ["nft flush ruleset", "nft delete element inet portsentry blocked4 { 192.0.2.2 }"] {
+        let mut nftables = Nftables::open(None, 4).unwrap();
+        nftables.install(&Networks::default(), &blocks).unwrap();
+        assert!(nftables.stands(&record).unwrap());
+        run(change);
+        for _ in 0..3 {
+            assert!(!nftables.stands(&record).unwrap(), "after {change}");
+            let refused = nftables.install(&Networks::default(), &too_many);
+            assert!(matches!(refused, Err(NftablesError::Full { .. })), "{refused:?}");
+        }
+        nftables.install(&Networks::default(), &blocks).unwrap();
+        assert!(nftables.stands(&record).unwrap());
+    }
+}
+
+#[test]
+fn a_batch_of_ours_that_changes_nothing_hides_nobody_elses_change() {
+    let _lab = Lab::new();
+    let mut nftables = installed(&[], &[]);
+    let targets = ["192.0.2.2", "192.0.2.3"].map(net);
+    let record = for_an_hour(&targets);
+    // Nothing is in these sets.
+    nftables.flush().unwrap();
+    block(&mut nftables, &targets.map(|target| seconds(&target.to_string(), 3600)));
+    run("nft delete element inet portsentry blocked4 { 192.0.2.3 }");
+    assert!(!nftables.stands(&record).unwrap());
+}
+
 #[test]
 fn one_block_that_the_kernel_refuses_does_not_keep_out_its_neighbours() {
     let _lab = Lab::new();

@@ -57,6 +57,14 @@ impl Nftables {
     /// Puts a new table with these never-block networks and blocks in the place of an old one, all in one moment:
     /// a block that was there and is in `blocks` lets nothing through in between.
     pub fn install(&mut self, never: &Networks, blocks: &[Block]) -> Result<()> {
+        let installed = self.install_anew(never, blocks);
+        if installed.is_err() {
+            self.standing.doubt();
+        }
+        installed
+    }
+
+    fn install_anew(&mut self, never: &Networks, blocks: &[Block]) -> Result<()> {
         let sets =
             BlockSet::SINGLES.into_iter().chain(blocks.iter().map(|block| BlockSet::of(&block.target)));
         let sets: BTreeSet<BlockSet> = sets.collect();

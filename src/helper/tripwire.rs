@@ -167,10 +167,13 @@ impl Tripwire {
     }
 }
 
-/// Clears an address: what it sends is no longer dropped, and it is not tripped again so soon.
+/// Clears an address: what it sends is no longer dropped, and it is not tripped again so soon. Its time begins anew, as
+/// with [`refresh_blocks`](super::ruleset::refresh_blocks): on every kernel, and always a change.
 pub fn spare(address: IpAddr) -> Vec<Command> {
-    let family = family_of(address);
-    vec![Command::AddElements(spared_name(family), vec![Element::Timed(address, Some(SPARED))])]
+    let set = spared_name(family_of(address));
+    let element = vec![Element::Timed(address, Some(SPARED))];
+    let add = Command::AddElements(set.clone(), element.clone());
+    vec![add.clone(), Command::DeleteElements(set, element), add]
 }
 
 /// Forgets that an address was tripped. To delete it alone would fail where it is not.

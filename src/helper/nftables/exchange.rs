@@ -44,7 +44,7 @@ impl Nftables {
             return Ok(());
         }
         self.commit(commands).map_err(|(step, source)| self.explain(step, source))?;
-        self.standing.committed();
+        self.standing.committed(commands);
         Ok(())
     }
 

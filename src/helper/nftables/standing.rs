@@ -1,8 +1,9 @@
 //! Whether the kernel's table is still what we made of it, others changing the firewall too. Helper.
 //!
-//! Asks for no more than a look can afford: one number while nobody else has changed anything. If somebody has, whose
-//! table and rules these are, which is exact; and of each block that it is still there, [`BUDGET`] of it at each look,
-//! once round the record: a list of all of a large set takes the kernel the square of its size (26 s for a million).
+//! Asks for no more than a look can afford: whose table and rules these are, which is exact, and one number. If by that
+//! somebody else has changed anything, of each block that it is still there, [`BUDGET`] of it at each look, once round the
+//! record: a list of all of a large set takes the kernel the square of its size (26 s for a million). What a look has
+//! found, or could not find out, is in doubt until a look finds all of it well.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use super::{Nftables, NftablesError, Result};
 use crate::helper::respond::{InForce, Walk};
 use crate::helper::ruleset::{BlockSet, TABLE};
 use crate::netlink::Message;
-use crate::netlink::nftables::{self, Element, Kind, element};
+use crate::netlink::nftables::{self, Command, Element, Kind, element};
 use crate::protocol::Response;
 
 /// What a look may take for blocks, a hundredth of the time between two: about 30,000 of them.
@@ -32,8 +33,8 @@ const LATE: Duration = Duration::from_secs(60);
 /// What we know of our table.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
-    /// The number of the last change that is ours or that we have looked into.
-    generation: u32,
+    /// The number of the last change that is ours or that we have looked into. `None`: the blocks are in doubt.
+    generation: Option<u32>,
     /// The numbers of the table and of its rules, as we made them. Empty before the first install.
     made: Vec<u64>,
     /// Which blocks are still to be looked at.
@@ -41,9 +42,16 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    /// A batch of ours came true.
-    pub(super) fn committed(&mut self) {
-        self.generation = nftables::next_generation(self.generation);
+    /// A batch of ours came true. What may have changed nothing has no number then: to count it would hide the next
+    /// change, somebody else's.
+    pub(super) fn committed(&mut self, commands: &[Command]) {
+        let counted = commands.iter().any(Command::is_a_change);
+        self.generation = self.generation.filter(|_| counted).map(nftables::next_generation);
+    }
+
+    /// The next look goes round the blocks.
+    pub(super) fn doubt(&mut self) {
+        self.generation = None;
     }
 }
 
@@ -56,12 +64,20 @@ impl Nftables {
 
     /// Likewise, and whether the blocks are there: all that could be looked at since somebody else changed the ruleset.
     pub fn stands(&mut self, record: &Walk<'_>) -> Result<bool> {
-        let generation = self.ask_generation()?;
-        if generation != self.standing.generation {
-            if !self.is_installed()? {
-                return Ok(false);
-            }
-            self.standing.generation = generation;
+        let stands = self.look(record);
+        // Whoever repairs it may fail.
+        if !matches!(stands, Ok(true)) {
+            self.standing.doubt();
+        }
+        stands
+    }
+
+    fn look(&mut self, record: &Walk<'_>) -> Result<bool> {
+        let generation = Some(self.ask_generation()?);
+        if !self.is_installed()? {
+            return Ok(false);
+        }
+        if std::mem::replace(&mut self.standing.generation, generation) != generation {
             self.standing.round.begin();
         }
         let begun = Instant::now();
@@ -78,9 +94,9 @@ impl Nftables {
         Ok(true)
     }
 
-    /// From now on this is our table. `Some` generation: nobody has changed anything since then but we.
+    /// From now on changes that are not ours are noticed.
     pub(super) fn begin_install(&mut self) -> Result<()> {
-        self.standing.generation = self.ask_generation()?;
+        self.standing.generation = Some(self.ask_generation()?);
         Ok(())
     }
 
@@ -88,7 +104,7 @@ impl Nftables {
     pub(super) fn end_install(&mut self) -> Result<()> {
         self.standing.made = self.identity()?;
         self.standing.round = Round::default();
-        let generation = self.ask_generation()?;
+        let generation = Some(self.ask_generation()?);
         if std::mem::replace(&mut self.standing.generation, generation) != generation {
             self.standing.round.begin();
         }

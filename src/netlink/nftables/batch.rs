@@ -48,6 +48,16 @@ impl Command {
         }
     }
 
+    /// Whether it changes something wherever it comes true. A batch in which nothing does gets no generation.
+    pub const fn is_a_change(&self) -> bool {
+        match self {
+            Command::NewTable | Command::NewSet(_) | Command::NewChain(..) => false,
+            Command::AddElements(..) | Command::EmptySet(_) => false,
+            Command::NewRule(..) | Command::InsertRule(..) => true,
+            Command::DeleteTable | Command::DeleteElements(..) => true,
+        }
+    }
+
     const fn kind(&self) -> Kind {
         match self {
             Command::NewTable => Kind::NewTable,
