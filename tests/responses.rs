@@ -4,13 +4,14 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 use std::time::Duration;
 
 use portsentry::protocol::wording::PATH;
 use portsentry::protocol::{Response, Responses};
 use serde_json::Value;
-use support::daemon::{Daemon, PATIENCE, Setup, alive};
+use support::daemon::{Daemon, PATIENCE, Setup, alive, client};
 use support::service::{Service, answers};
 use support::{Lab, eventually};
 
@@ -352,6 +353,64 @@ fn iptables_without_ipset_blocks_nobody_in_word_alone_whatever_somebody_flushes(
         start_without_ipset,
         &["IPTABLES -F", "IPTABLES -D INPUT -j PORTSENTRY", "IPTABLES -F && IPTABLES -X"],
     );
+}
+
+/// Starts a daemon without ipset, whose iptables waits for the file `go` before it adds a rule for the first peer: as one
+/// that waits for another program's lock.
+fn start_with_slow_rules(setup: Setup) -> Daemon {
+    let (slow, go) = (setup.path("slow"), setup.path("go"));
+    // What it is in truth stands in false's place: the helper may run what lies in the folders of programs, and no other.
+    let script = format!(
+        "#!/bin/bash\ncase \"$*\" in *'-A PORTSENTRY -s 10.77.0.2'*) until [ -e {} ]; do sleep 0.05; done;; esac\n\
+         exec -a \"${{0##*/}}\" /bin/false \"$@\"\n",
+        go.display()
+    );
+    std::fs::write(&slow, script).unwrap();
+    std::fs::set_permissions(&slow, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let script = format!(
+        "PATH={PATH}; real=$(readlink -f $(which iptables)); \
+         mount --bind $real /bin/false && mount --bind {} $real || exit; \
+         for ipset in $(which -a ipset); do mount --bind /dev/null $ipset || exit; done; exec \"$@\"",
+        slow.display()
+    );
+    setup.start_through("unshare", &["--mount", "sh", "-c", &script, "sh"].map(str::to_owned))
+}
+
+/// Whether a program in the lab's target was started with these words.
+fn runs(lab: &Lab, words: &str) -> bool {
+    let listed = text(&lab.on_target(&["ip", "netns", "pids", &lab.target()]));
+    let started_as = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    listed.lines().any(|pid| started_as(pid).replace('\0', " ").contains(words))
+}
+
+#[test]
+fn a_rule_that_is_being_added_while_everything_is_put_in_place_anew_is_there_once_and_goes_with_its_block() {
+    for with in ["iptables", "nftables,iptables"] {
+        let lab = Lab::new(2);
+        let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"{with}\""));
+        let go = setup.path("go");
+        let (conf, target) = (setup.path("portsentry.conf"), lab.target());
+        let _daemon = start_with_slow_rules(setup);
+        let client = |arguments: &[&str]| {
+            let output = client(&conf, &target, arguments);
+            assert!(
+                output.status.success(),
+                "{with}: {arguments:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        };
+        std::thread::scope(|threads| {
+            let slow = threads.spawn(|| client(&["block", "10.77.0.2"]));
+            eventually("its rule is being added", PATIENCE, || runs(&lab, "-A PORTSENTRY -s 10.77.0.2"));
+            assert!(lab.on_target(&["iptables", "-D", "INPUT", "-j", "PORTSENTRY"]).status.success());
+            client(&["block", "10.77.1.2"]);
+            std::fs::write(&go, "").unwrap();
+            slow.join().unwrap();
+        });
+        assert_eq!(plain_rules(&lab, false), 1, "{with}");
+        client(&["unblock", "10.77.0.2"]);
+        assert_eq!(plain_rules(&lab, false), 0, "{with}");
+    }
 }
 
 #[test]

@@ -100,6 +100,8 @@ impl Job {
         let given_up = self.purpose == Purpose::Abandoned;
         match (step, end) {
             (Step::Do(response), Ok(())) => {
+                // Again: everything may have been put in place anew while it ran, and without it.
+                steps.took(response, self.target, true);
                 (self.with, self.did) = (self.with.and(response), self.did.and(response));
                 if given_up {
                     self.steps.push_front(Step::Undo(response));
@@ -108,6 +110,7 @@ impl Job {
             (Step::Do(response), Err(failure)) => {
                 match failure.fault.is_cut_short() {
                     true => {
+                        steps.took(response, self.target, true);
                         self.did = self.did.and(response);
                         self.steps.push_front(Step::Undo(response));
                     }
@@ -289,6 +292,13 @@ impl Jobs {
     /// Whether something is on its way that will block `target`.
     pub fn will_block(&self, target: &IpNet) -> bool {
         self.list.iter().any(|job| job.is_block() && job.target == *target)
+    }
+
+    /// Whose `response` is being brought about or taken back by a program this moment.
+    pub fn changing(&self, response: Response) -> BTreeSet<IpNet> {
+        let changes = |step: Step| step == Step::Do(response) || step == Step::Undo(response);
+        let changing = |job: &&Job| job.running.as_ref().is_some_and(|(step, _)| changes(*step));
+        self.list.iter().filter(changing).map(|job| job.target).collect()
     }
 
     /// Requests that wait for their jobs.

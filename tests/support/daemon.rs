@@ -324,7 +324,8 @@ fn backlog_is_empty() -> bool {
     text.lines().all(|line| line.split_whitespace().nth(11).is_none_or(|length| length == "00000000"))
 }
 
-fn client(config: &Path, netns: &str, arguments: &[&str]) -> Output {
+/// Runs the client of the daemon with this configuration, in that namespace.
+pub fn client(config: &Path, netns: &str, arguments: &[&str]) -> Output {
     Command::new("ip")
         .args(["netns", "exec", netns, BINARY])
         .args(arguments)

@@ -77,13 +77,15 @@ impl<R: Respond> Service<R> {
         }
     }
 
-    /// Makes sure that these are shut out; where they are not, everything is put in place anew.
+    /// Makes sure that these are shut out; where they are not, everything is put in place anew, but for what a program is
+    /// at work on: it would be there twice, or stay after its end, and is looked at when that program has ended.
     fn have_programs_hold(&mut self, targets: &[IpNet]) -> Result<(), Refusal> {
         if self.steps.stand(targets, true)? {
             return Ok(());
         }
         log(CHANGED);
-        let in_force = self.in_force();
+        let (mut in_force, changing) = (self.in_force(), self.jobs.changing(OURS));
+        in_force.retain(|(target, _)| !changing.contains(target));
         self.steps.install_again(&timed_all(&in_force, self.now.utc))?;
         for (target, block) in in_force.into_iter().filter(|(_, block)| !block.with.contains(OURS)) {
             self.record(target, Block { with: Responses::NONE.and(OURS), ..block });
