@@ -6,7 +6,7 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portsentry::protocol::wording::PATH;
 use portsentry::protocol::{Response, Responses};
@@ -355,25 +355,29 @@ fn iptables_without_ipset_blocks_nobody_in_word_alone_whatever_somebody_flushes(
     );
 }
 
-/// Starts a daemon without ipset, whose iptables waits for the file `go` before it adds a rule for the first peer: as one
-/// that waits for another program's lock.
-fn start_with_slow_rules(setup: Setup) -> Daemon {
-    let (slow, go) = (setup.path("slow"), setup.path("go"));
-    // What it is in truth stands in false's place: the helper may run what lies in the folders of programs, and no other.
-    let script = format!(
-        "#!/bin/bash\ncase \"$*\" in *'-A PORTSENTRY -s 10.77.0.2'*) until [ -e {} ]; do sleep 0.05; done;; esac\n\
-         exec -a \"${{0##*/}}\" /bin/false \"$@\"\n",
-        go.display()
+/// Starts a daemon without ipset whose iptables, of both families, goes through `script` first while it is locked.
+fn start_with_iptables_going_through(script: &str, setup: Setup) -> (Daemon, impl Fn(bool)) {
+    let folder = setup.path("programs");
+    std::fs::create_dir(&folder).unwrap();
+    for program in ["iptables", "ip6tables"] {
+        let text = format!(
+            "#!/bin/sh\n[ -e /usr/local/sbin/locked ] && case \"$*\" in {script} esac\nexec /usr/sbin/{program} \"$@\"\n"
+        );
+        let file = folder.join(program);
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mounts = format!(
+        "PATH={PATH}; for ipset in $(which -a ipset); do mount --bind /dev/null $ipset || exit; done; \
+         mount --bind {} /usr/local/sbin && exec \"$@\"",
+        folder.display()
     );
-    std::fs::write(&slow, script).unwrap();
-    std::fs::set_permissions(&slow, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let script = format!(
-        "PATH={PATH}; real=$(readlink -f $(which iptables)); \
-         mount --bind $real /bin/false && mount --bind {} $real || exit; \
-         for ipset in $(which -a ipset); do mount --bind /dev/null $ipset || exit; done; exec \"$@\"",
-        slow.display()
-    );
-    setup.start_through("unshare", &["--mount", "sh", "-c", &script, "sh"].map(str::to_owned))
+    let daemon = setup.start_through("unshare", &["--mount", "sh", "-c", &mounts, "sh"].map(str::to_owned));
+    let lock = move |locked| match locked {
+        true => std::fs::write(folder.join("locked"), "").unwrap(),
+        false => std::fs::remove_file(folder.join("locked")).unwrap(),
+    };
+    (daemon, lock)
 }
 
 /// Whether a program in the lab's target was started with these words.
@@ -388,9 +392,11 @@ fn a_rule_that_is_being_added_while_everything_is_put_in_place_anew_is_there_onc
     for with in ["iptables", "nftables,iptables"] {
         let lab = Lab::new(2);
         let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"{with}\""));
-        let go = setup.path("go");
         let (conf, target) = (setup.path("portsentry.conf"), lab.target());
-        let _daemon = start_with_slow_rules(setup);
+        let waits =
+            "*'-A PORTSENTRY -s 10.77.0.2'*) while [ -e /usr/local/sbin/locked ]; do sleep 0.05; done;;";
+        let (_daemon, lock) = start_with_iptables_going_through(waits, setup);
+        lock(true);
         let client = |arguments: &[&str]| {
             let output = client(&conf, &target, arguments);
             assert!(
@@ -404,13 +410,52 @@ fn a_rule_that_is_being_added_while_everything_is_put_in_place_anew_is_there_onc
             eventually("its rule is being added", PATIENCE, || runs(&lab, "-A PORTSENTRY -s 10.77.0.2"));
             assert!(lab.on_target(&["iptables", "-D", "INPUT", "-j", "PORTSENTRY"]).status.success());
             client(&["block", "10.77.1.2"]);
-            std::fs::write(&go, "").unwrap();
+            lock(false);
             slow.join().unwrap();
         });
         assert_eq!(plain_rules(&lab, false), 1, "{with}");
         client(&["unblock", "10.77.0.2"]);
         assert_eq!(plain_rules(&lab, false), 0, "{with}");
     }
+}
+
+#[test]
+fn a_rule_that_cannot_be_looked_at_is_a_block_on_record_until_it_is_lifted() {
+    let lab = Lab::new(1);
+    let _service = Service::start(&lab.target(), 80);
+    let scanner = lab.peer(0);
+    let answered = |v6, limit| answers(&scanner.netns, scanner.target(v6), 80, limit);
+    let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\""));
+    let (daemon, lock) = start_with_iptables_going_through("*' -C '*) exit 4;;", setup);
+    for v6 in [false, true] {
+        lock(true);
+        let address = scanner.address(v6).to_string();
+        let output = daemon.client(&["block", &address]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(!answered(v6, Duration::from_millis(300)));
+        assert!(text(&daemon.client(&["list"])).contains(&address));
+        lock(false);
+        assert!(daemon.client(&["unblock", &address]).status.success());
+        assert!(answered(v6, PATIENCE), "nothing is left behind (IPv6: {v6})");
+    }
+}
+
+#[test]
+fn many_blocks_that_iptables_refuses_wait_for_its_lock_no_longer_than_a_few() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\""));
+    let refuse = "*' -A '*) exit 1;; *' -C '*) sleep 2; exit 4;;";
+    let (daemon, lock) = start_with_iptables_going_through(refuse, setup);
+    lock(true);
+    let (program, config) = (env!("CARGO_BIN_EXE_portsentry-rs"), daemon.path("portsentry.conf"));
+    let block = format!("{program} block 198.51.100.$last -c {}", config.display());
+    let all = format!("for last in $(seq 8); do {block} && echo SUCCESS & done; wait");
+    let begun = Instant::now();
+    let told = lab.on_target(&["sh", "-c", &all]);
+    assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
+    let refused = String::from_utf8_lossy(&told.stderr);
+    assert_eq!(refused.matches("iptables").count(), 8, "{refused}");
+    assert!(!text(&told).contains("SUCCESS"));
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Programs that the helper runs: the administrator's commands, and iptables. The helper's; never a shell where plain
-//! words do, never waits for one but at start.
+//! words do, never waits for one of the administrator's.
 //!
 //! Each gets its own process group, a clean environment, no input, nothing open but standard error, and a time limit.
 #![forbid(unsafe_code)]
@@ -127,7 +127,8 @@ impl Drop for Running {
     }
 }
 
-/// Runs `words` with `input` and waits for the end. At start only, when nobody waits for anything else.
+/// Runs `words` with `input` and waits for the end, and all else with it: for iptables at the start, where what it put in
+/// place is looked at, and where that is put back.
 pub fn run_to_end(words: &[&str], input: &str, limit: Duration) -> Result<(), Failure> {
     let words = Words::Plain(words.iter().map(ToString::to_string).collect());
     let (mut command, name) = prepared(&words)?;

@@ -130,13 +130,13 @@ impl<R: Respond> Service<R> {
     /// Goes on with every job that can, and says what became of those that are done: until none is, as one may have
     /// waited for another.
     pub fn advance(&mut self) {
-        let mut logged = false;
+        let (mut logged, mut can_look) = (false, true);
         loop {
             let mut done = self.jobs.advance(&mut self.steps, &self.core.escalation, self.now.utc);
             if done.is_empty() {
                 return;
             }
-            self.prove(&mut done);
+            can_look = can_look && self.prove(&mut done);
             // Answers first: what is told unasked takes the room that they leave.
             done.sort_by_key(|job| !job.is_due());
             for job in done {

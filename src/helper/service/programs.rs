@@ -42,21 +42,28 @@ impl<R: Respond> Service<R> {
     }
 
     /// Before these blocks are told of. What does not hold and cannot be made to is a failure of theirs; what failed for
-    /// there was no chain to put it in holds once there is one.
-    pub(super) fn prove(&mut self, done: &mut [Job]) {
-        for job in done.iter_mut().filter(|job| matches!(job.purpose, Purpose::Block(_))) {
-            let refused = |(response, failure): &(Response, Failure)| {
-                *response == OURS && matches!(failure.fault, Fault::Exit(_))
-            };
-            if job.failures.iter().any(refused) && self.steps.stand(&[job.target], false) == Ok(false) {
-                job.failures.retain(|failure| !refused(failure));
-                job.with = job.with.and(OURS);
-            }
+    /// there was no chain to put it in holds once there is one. Returns whether they could be looked at: where they could
+    /// not, what the programs said of their work stands, and nothing more is to be asked in this turn, for each question
+    /// may wait for a lock.
+    pub(super) fn prove(&mut self, done: &mut [Job]) -> bool {
+        let blocks = done.iter_mut().filter(|job| matches!(job.purpose, Purpose::Block(_)));
+        let proved = self.prove_blocks(&mut blocks.collect::<Vec<&mut Job>>());
+        if let Err(refusal) = &proved {
+            log(&refusal.text);
         }
-        let claims = |job: &&mut Job| matches!(job.purpose, Purpose::Block(_)) && job.with.contains(OURS);
-        let mut claimed: Vec<&mut Job> = done.iter_mut().filter(claims).collect();
+        proved.is_ok()
+    }
+
+    fn prove_blocks(&mut self, jobs: &mut [&mut Job]) -> Result<(), Refusal> {
+        let gone = self.families_gone(jobs)?;
+        for job in jobs.iter_mut().filter(|job| was_refused(job) && gone.contains(&is_v6(job))) {
+            job.failures.retain(|failure| !is_refusal(failure));
+            job.with = job.with.and(OURS);
+        }
+        let mut claimed: Vec<&mut Job> =
+            jobs.iter_mut().map(|job| &mut **job).filter(|job| job.with.contains(OURS)).collect();
         if claimed.is_empty() {
-            return;
+            return Ok(());
         }
         for job in &claimed {
             if let Purpose::Block(grant) = job.purpose {
@@ -64,7 +71,10 @@ impl<R: Respond> Service<R> {
             }
         }
         let targets: Vec<IpNet> = claimed.iter().map(|job| job.target).collect();
-        let Err(refusal) = self.have_programs_hold(&targets) else { return };
+        if gone.is_empty() && self.steps.stand(&targets, true)? {
+            return Ok(());
+        }
+        let Err(refusal) = self.put_programs_back() else { return Ok(()) };
         for job in &mut claimed {
             let failure = Failure { fault: Fault::Errno(refusal.errno), text: refusal.text.clone() };
             job.failures.push((OURS, failure));
@@ -75,14 +85,30 @@ impl<R: Respond> Service<R> {
                 self.note(job.target);
             }
         }
+        Ok(())
+    }
+
+    /// The families in which a program failed and what it would put a block in is not there.
+    fn families_gone(&self, jobs: &[&mut Job]) -> Result<Vec<bool>, Refusal> {
+        let mut gone = Vec::new();
+        for family in [false, true] {
+            let first = jobs.iter().find(|job| is_v6(job) == family && was_refused(job));
+            if let Some(job) = first
+                && !self.steps.stand(&[job.target], false)?
+            {
+                gone.push(family);
+            }
+        }
+        Ok(gone)
     }
 
     /// Makes sure that these are shut out; where they are not, everything is put in place anew, but for what a program is
     /// at work on: it would be there twice, or stay after its end, and is looked at when that program has ended.
     fn have_programs_hold(&mut self, targets: &[IpNet]) -> Result<(), Refusal> {
-        if self.steps.stand(targets, true)? {
-            return Ok(());
-        }
+        if self.steps.stand(targets, true)? { Ok(()) } else { self.put_programs_back() }
+    }
+
+    fn put_programs_back(&mut self) -> Result<(), Refusal> {
         log(CHANGED);
         let (mut in_force, changing) = (self.in_force(), self.jobs.changing(OURS));
         in_force.retain(|(target, _)| !changing.contains(target));
@@ -92,4 +118,17 @@ impl<R: Respond> Service<R> {
         }
         Ok(())
     }
+}
+
+fn is_v6(job: &Job) -> bool {
+    job.target.addr().is_ipv6()
+}
+
+fn was_refused(job: &Job) -> bool {
+    job.failures.iter().any(is_refusal)
+}
+
+/// 1 and 2 are what the programs say where there is no chain or no set; 4, that the lock is another's.
+fn is_refusal((response, failure): &(Response, Failure)) -> bool {
+    *response == OURS && matches!(failure.fault, Fault::Exit(1 | 2))
 }
