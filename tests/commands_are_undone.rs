@@ -259,3 +259,33 @@ fn what_a_stop_was_kept_from_undoing_is_undone_at_the_next_start() {
     let _daemon = setup.start();
     eventually("the rule is gone", PATIENCE, || rules.count() == 0);
 }
+
+#[test]
+fn what_a_block_under_way_had_done_when_everything_was_killed_is_not_left_for_ever() {
+    for with in ["command", "hosts_deny,command", "nftables,command"] {
+        let lab = Lab::new(1);
+        let setup = Setup::new(&lab, "");
+        let (rules, lines) = Rules::kept_by(&setup, "sleep 30");
+        let deny = setup.path("hosts.deny");
+        let line = || std::fs::read_to_string(&deny).unwrap_or_default().contains("10.77.0.2");
+        let file = format!("HOSTS_DENY_FILE=\"{}\"\nCOMMAND_TIMEOUT=\"60s\"", deny.display());
+        setup.rewrite(&format!("{PORTS}\nTRIPWIRE=\"0\"\nBLOCK_WITH=\"{with}\"\n{file}\n{lines}"));
+        let mut daemon = setup.start();
+        scan(&lab, 0);
+        eventually("the rule stands", PATIENCE, || rules.count() == 1);
+        let noted =
+            || std::fs::read_to_string(daemon.path("state/ledger")).is_ok_and(|it| it.contains("10.77.0.2"));
+        eventually("the ledger has it", PATIENCE, noted);
+        kill_all(&lab);
+        daemon.wait();
+        let daemon = daemon.into_setup().start();
+        let listed = || String::from_utf8_lossy(&daemon.client(&["list"]).stdout).contains("10.77.0.2");
+        assert_eq!(listed(), with != "command", "{with}");
+        assert_eq!(line(), with == "hosts_deny,command");
+        if listed() {
+            assert!(daemon.client(&["unblock", "10.77.0.2"]).status.success(), "{with}");
+        }
+        eventually("the rule is gone", PATIENCE, || rules.count() == 0);
+        assert!(!line(), "{with}");
+    }
+}

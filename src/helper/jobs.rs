@@ -51,6 +51,8 @@ pub struct Job {
     pub failures: Vec<(Response, Failure)>,
     /// When it began.
     pub begun: Instant,
+    /// What [`Jobs::news`] told of before it was done.
+    pub told: Responses,
     /// What its own steps have brought about, or may have, and nobody else knows of yet.
     did: Responses,
     steps: VecDeque<Step>,
@@ -69,6 +71,7 @@ impl Job {
             undone: Responses::NONE,
             failures: Vec::new(),
             begun: Instant::now(),
+            told: Responses::NONE,
             did: Responses::NONE,
             steps,
             running: None,
@@ -204,6 +207,16 @@ impl Job {
         }
     }
 
+    /// What outlasts this program, and is told for the first time: the line that it has written, the command that runs.
+    fn news(&mut self) -> Option<(Grant, Responses)> {
+        let Purpose::Block(grant) = self.purpose else { return None };
+        let line = self.did.among(Responses::NONE.and(Response::HostsDeny));
+        let command = self.running.as_ref().filter(|(step, _)| *step == Step::Do(Response::Command));
+        let news = command.map_or(line, |_| line.and(Response::Command)).without(self.told);
+        self.told = self.told.union(news);
+        (!news.is_empty()).then_some((grant, news))
+    }
+
     /// What it has yet to take back.
     pub fn to_undo(&self) -> Responses {
         let undoes = |step: &Step| match step {
@@ -294,6 +307,11 @@ impl Jobs {
         self.list.iter().any(|job| job.is_block() && job.target == *target)
     }
 
+    /// What blocks under way have left behind, or may have, and did not when this was asked last.
+    pub fn news(&mut self) -> Vec<(Grant, Responses)> {
+        self.list.iter_mut().filter_map(Job::news).collect()
+    }
+
     /// Whose `response` is being brought about or taken back by a program this moment.
     pub fn changing(&self, response: Response) -> BTreeSet<IpNet> {
         let changes = |step: Step| step == Step::Do(response) || step == Step::Undo(response);
@@ -323,18 +341,4 @@ impl Jobs {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::helper::escalation::{Block, Terms};
-
-    #[test]
-    fn a_line_that_outlasted_its_block_is_ours_and_a_command_that_did_is_run_anew() {
-        let mut record = Escalation::new(Terms { first: 1_000, longest: 1_000, factor: 1 });
-        let target: IpNet = "192.0.2.7/32".parse().unwrap();
-        let with = Responses::NONE.and(Response::HostsDeny).and(Response::Command);
-        record.remember(target, Block { since: 0, until: 5, offence: 1, with }, 5);
-        let job = Job::new(Purpose::Renew, target, VecDeque::new());
-        let in_force = |response: Response| job.before(Step::Do(response), &record, 9).contains(response);
-        assert!(in_force(Response::HostsDeny) && !in_force(Response::Command));
-    }
-}
+mod tests;

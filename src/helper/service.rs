@@ -133,6 +133,7 @@ impl<R: Respond> Service<R> {
         let (mut logged, mut can_look) = (false, true);
         loop {
             let mut done = self.jobs.advance(&mut self.steps, &self.core.escalation, self.now.utc);
+            self.note_news();
             if done.is_empty() {
                 return;
             }
@@ -152,6 +153,9 @@ impl<R: Respond> Service<R> {
                     Purpose::Lift(asked) => self.lifted(asked, &job),
                     Purpose::Renew => self.renewed(&job),
                     Purpose::Abandoned => self.tell_remains(job.target, &job.failures),
+                }
+                if !job.told.is_empty() {
+                    self.note(job.target);
                 }
             }
         }
