@@ -108,19 +108,25 @@ impl EventLoop {
 
     pub(super) fn on_replies(&mut self, now: Now) -> Result<(), LinkError> {
         let (mut turn, mut answers) = (Turn::default(), Answers::new());
-        // A long list must not keep signals and sightings from having their turn. Replies that were read already have
-        // theirs now: the pipe would not wake us for them.
+        let taken = self.take_replies(now, &mut turn, &mut answers);
+        // Also what the helper said right before it ended.
+        self.tell(&turn, now);
+        for (client, reply) in answers {
+            self.control.reply(&self.epoll, client, &reply, now.instant);
+        }
+        taken
+    }
+
+    /// A long list must not keep signals and sightings from having their turn. Replies that were read already have theirs
+    /// now: the pipe would not wake us for them.
+    fn take_replies(&mut self, now: Now, turn: &mut Turn, answers: &mut Answers) -> Result<(), LinkError> {
         for taken in 0.. {
             if taken >= BATCH && !self.link.holds_replies() {
                 break;
             }
             let Some(reply) = self.link.next_reply()? else { break };
             self.notifier.heard_of_helper();
-            self.on_reply(reply, now, &mut turn, &mut answers);
-        }
-        self.tell(&turn, now);
-        for (client, reply) in answers {
-            self.control.reply(&self.epoll, client, &reply, now.instant);
+            self.on_reply(reply, now, turn, answers);
         }
         Ok(())
     }
