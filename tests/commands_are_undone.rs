@@ -5,26 +5,9 @@ mod support;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::Value;
 use support::daemon::{Daemon, PATIENCE, Setup};
+use support::offence::{PORTS, block_of, blocked_in_kernel, scan};
 use support::{Lab, eventually};
-
-const PORTS: &str = "TCP_PORTS=\"111,119\"\nBLOCK_TCP=\"1\"";
-
-fn scan(lab: &Lab, peer: usize) {
-    let host = lab.peer(peer);
-    let target = host.target(false).to_string();
-    host.run(&["nmap", "-n", "-Pn", "--disable-arp-ping", "-sS", "--max-retries", "0", "-p", "111", &target]);
-}
-
-fn block_of(lab: &Lab, daemon: &mut Daemon, peer: usize) -> Value {
-    let source = lab.peer(peer).v4.to_string();
-    daemon.wait_for("the block", |event| event["event_type"] == "block" && event["src_ip"] == source.as_str())
-}
-
-fn blocked_in_kernel(lab: &Lab, peer: usize) -> bool {
-    lab.is_blocked(lab.peer(peer).v4)
-}
 
 /// A list of who is shut out, kept by the commands: one line a block, as a rule of a firewall would be.
 struct Rules {

@@ -8,27 +8,10 @@ use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-use support::daemon::{Daemon, PATIENCE, Setup};
+use support::daemon::{PATIENCE, Setup};
+use support::offence::{PORTS, block_of, blocked_in_kernel, scan};
 use support::silence::{SPACING, time_to_silence};
 use support::{Lab, eventually, ip};
-
-const PORTS: &str = "TCP_PORTS=\"111,119\"\nBLOCK_TCP=\"1\"";
-
-fn scan(lab: &Lab, peer: usize) {
-    let host = lab.peer(peer);
-    let target = host.target(false).to_string();
-    host.run(&["nmap", "-n", "-Pn", "--disable-arp-ping", "-sS", "--max-retries", "0", "-p", "111", &target]);
-}
-
-fn block_of(lab: &Lab, daemon: &mut Daemon, peer: usize) -> Value {
-    let source = lab.peer(peer).v4.to_string();
-    daemon.wait_for("the block", |event| event["event_type"] == "block" && event["src_ip"] == source.as_str())
-}
-
-fn blocked_in_kernel(lab: &Lab, peer: usize) -> bool {
-    lab.is_blocked(lab.peer(peer).v4)
-}
 
 #[test]
 fn a_command_that_hangs_for_one_source_delays_no_block_of_another() {

@@ -10,6 +10,7 @@ pub mod classic;
 pub mod daemon;
 pub mod ledger;
 pub mod machine;
+pub mod offence;
 pub mod plot;
 pub mod readme;
 pub mod roles;
