@@ -78,12 +78,7 @@ fn start(loaded: &Loaded) -> Result<EventLoop, StartError> {
     let identity = Identity::resolve(config.run_as.as_deref())?;
     let cage = confine::cage(config)?;
 
-    // Folders that are made on the way to files of the daemon's user must let that user pass, whoever started us; what the
-    // helper's commands make is none of our business.
-    let mask = umask(Mode::S_IWGRP | Mode::S_IWOTH);
-    let opened = Opened::open(loaded, confine::own_uid(identity), clock);
-    umask(mask);
-    let mut opened = opened?;
+    let mut opened = passable(|| Opened::open(loaded, confine::own_uid(identity), clock))?;
     let helper = Helper::hire(config, &opened.configured_never, identity)?;
 
     let confined = Confined::enter(loaded, identity, helper.link.pid())?;
@@ -104,6 +99,15 @@ fn start(loaded: &Loaded) -> Result<EventLoop, StartError> {
     Ok(events)
 }
 
+/// Folders that are made on the way to files of the daemon's user must let that user pass, whoever started us; what the
+/// helper's commands make is none of our business.
+fn passable<T>(make: impl FnOnce() -> T) -> T {
+    let mask = umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    let made = make();
+    umask(mask);
+    made
+}
+
 /// The helper, started while there still are rights to give it.
 struct Helper {
     settings: Settings,
@@ -114,7 +118,7 @@ struct Helper {
 impl Helper {
     fn hire(config: &Config, never: &[ipnet::IpNet], identity: Identity) -> Result<Helper, StartError> {
         let settings = terms::settings(config, never.to_vec(), identity);
-        state_dir::make(&config.state_dir, terms::helper_user(&settings, identity))?;
+        passable(|| state_dir::make(&config.state_dir, terms::helper_user(&settings, identity)))?;
         let mut link = HelperLink::start(&settings)?;
         let ready = link.wait_ready()?;
         Ok(Helper { settings, link, ready })
