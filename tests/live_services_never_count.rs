@@ -2,10 +2,10 @@
 
 mod support;
 
-use std::net::UdpSocket;
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use support::daemon::{Daemon, PATIENCE, Setup};
+use support::daemon::{Daemon, PATIENCE, Setup, suspend};
 use support::service::{Service, answers};
 use support::{Host, Lab};
 
@@ -110,4 +110,21 @@ fn packets(daemon: &Daemon) -> u64 {
     let stats = daemon.client(&["stats", "--json"]).stdout;
     let stats: serde_json::Value = serde_json::from_slice(&stats).unwrap();
     stats["packets"].as_u64().unwrap_or_else(|| panic!("{stats}"))
+}
+
+#[test]
+fn a_scan_whose_ninth_port_is_that_of_a_new_service_is_one_all_the_same() {
+    let lab = Lab::new(1);
+    let scanner = lab.peer(0);
+    let mut daemon = Setup::new(&lab, "TCP_PORTS=\"1\"\nBLOCK_TCP=\"0\"").start();
+    let _service = support::inside(&lab.target(), || TcpListener::bind("0.0.0.0:4000").unwrap());
+    // All of it is judged before the alarm is.
+    suspend(daemon.pid());
+    support::inside(&scanner.netns, || {
+        for port in (5000..5008).chain([4000]).chain(5008..5020) {
+            let _ = TcpStream::connect_timeout(&(scanner.target_v4, port).into(), PATIENCE);
+        }
+    });
+    daemon.signal(nix::sys::signal::Signal::SIGCONT);
+    daemon.wait_for("the alarm", |event| event["event_type"] == "scan");
 }

@@ -10,7 +10,7 @@ mod deadlines;
 mod exchange;
 mod judgement;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,6 +37,7 @@ use super::traps::{self, Traps};
 use super::watcher::Shared;
 use crate::config::Loaded;
 use crate::control::server::ControlServer;
+use crate::detect::SourceKey;
 use crate::event::Event;
 use crate::protocol::Note;
 
@@ -51,6 +52,8 @@ const DECOYS: u64 = 0x1_0000;
 
 /// Sightings handled in one turn, so that signals and control have theirs during a flood.
 pub const BATCH: usize = 512;
+/// Withdrawn alarms that are remembered.
+const WITHDRAWN: usize = 16;
 
 /// How the loop ended.
 #[derive(Debug)]
@@ -84,6 +87,9 @@ pub struct EventLoop {
     pub(super) protect_established: bool,
     /// Where the tripwire lies.
     pub(super) traps: Traps,
+    /// Whose alarm was withdrawn, as a service that had just come took in the probe that raised it: the next probe of theirs
+    /// that was counted with it raises it again. The latest [`WITHDRAWN`].
+    pub(super) withdrawn: VecDeque<SourceKey>,
     /// Scanners that are followed until they fall quiet.
     pub(super) followed: Followed,
     /// The flood that is on.

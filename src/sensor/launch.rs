@@ -6,7 +6,7 @@ mod background;
 mod error;
 mod opened;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -153,6 +153,7 @@ fn assemble(
         batch: Vec::with_capacity(event_loop::BATCH),
         protect_established: config.protect_established,
         traps: Traps::new(helper.ready.tripwire),
+        withdrawn: VecDeque::new(),
         followed: Followed::default(),
         floods: Floods::default(),
         sweep_every,

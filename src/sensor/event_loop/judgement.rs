@@ -2,7 +2,7 @@
 //! and what counts goes to the responder.
 #![forbid(unsafe_code)]
 
-use super::{BATCH, EventLoop};
+use super::{BATCH, EventLoop, WITHDRAWN};
 use crate::detect::Probe;
 use crate::detect::policy::Verdict;
 use crate::detect::table::Standing;
@@ -144,13 +144,39 @@ impl EventLoop {
             State::Counted(standing) => {
                 if self.is_served(&probe, interface, sockets, now) {
                     // Counted against a service that came since the last look: the source begins anew.
-                    self.shared.table.forgive(self.responder.watch.account(&probe));
+                    self.withdraw(&probe, standing);
                     self.traps.spare(&probe, &mut self.responder.requests);
                     self.tell_served(&probe);
                 } else {
+                    let standing = self.raise_again(&probe, standing);
                     self.on_case(probe, standing, interface, now, turn);
                 }
             }
+        }
+    }
+
+    fn withdraw(&mut self, probe: &Probe, standing: Standing) {
+        let account = self.responder.watch.account(probe);
+        self.shared.table.forgive(account);
+        if standing.crossed {
+            if self.withdrawn.len() >= WITHDRAWN {
+                self.withdrawn.pop_front();
+            }
+            self.withdrawn.push_back(account);
+        }
+    }
+
+    /// A quick scan is over before its alarm is withdrawn: what else it did stands, and one of its probes is the alarm.
+    fn raise_again(&mut self, probe: &Probe, standing: Standing) -> Standing {
+        let account = self.responder.watch.account(probe);
+        let withdrawn =
+            self.withdrawn.iter().position(|&other| other == account).filter(|_| standing.triggered);
+        match withdrawn {
+            Some(at) => {
+                self.withdrawn.remove(at);
+                Standing { crossed: true, ..standing }
+            }
+            None => standing,
         }
     }
 
