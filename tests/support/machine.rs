@@ -1,7 +1,7 @@
 //! A Debian with systemd as its first process, in a container on the target of a lab. Slow: half a minute the first time,
 //! for its root is made of packages; each machine leaves that root as it found it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -14,6 +14,11 @@ const BOOT: Duration = Duration::from_secs(90);
 /// Calls that systemd-nspawn of Debian 12 does not yet know to be harmless.
 const LANDLOCK: &str =
     "--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self seccomp";
+/// Where systemd keeps its control groups, whichever of them this host has: unified, or legacy beside unified.
+const HIERARCHIES: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"];
+/// Runs "$@" in the control group $0 of each hierarchy: two machines in one group would take each other's units for
+/// their own, and remove them.
+const IN_ITS_GROUP: &str = "for procs in $0; do echo $$ > \"$procs\" || exit; done; exec \"$@\"";
 
 /// A machine that has booted.
 pub struct Machine {
@@ -27,7 +32,12 @@ impl Machine {
     /// Boots a machine with `peers` peers around it. It sees this repository as /source and the release as /release.
     pub fn boot(peers: u8) -> Machine {
         let lab = Lab::new(peers);
-        let nspawn = Command::new("systemd-nspawn")
+        let groups = groups(&lab.target());
+        groups.iter().for_each(|group| std::fs::create_dir(group).expect("control groups are to be had"));
+        let procs: Vec<String> =
+            groups.iter().map(|group| format!("{}/cgroup.procs", group.display())).collect();
+        let nspawn = Command::new("sh")
+            .args(["-c", IN_ITS_GROUP, &procs.join(" "), "systemd-nspawn"])
             .args(["--quiet", "--boot", "--register=no", "--keep-unit", "--volatile=overlay", LANDLOCK])
             .args(["--capability=CAP_NET_ADMIN,CAP_NET_RAW", "--machine", &lab.target()])
             .arg(format!("--network-namespace-path=/run/netns/{}", lab.target()))
@@ -92,7 +102,24 @@ impl Drop for Machine {
             let _ = self.nspawn.kill();
         }
         let _ = self.nspawn.wait();
+        groups(&self.lab.target()).iter().for_each(|group| remove(group));
     }
+}
+
+/// The control groups of the machine `name`: one in each hierarchy.
+fn groups(name: &str) -> Vec<PathBuf> {
+    let hierarchies = HIERARCHIES.iter().map(PathBuf::from).filter(|path| path.join("cgroup.procs").exists());
+    hierarchies.map(|path| path.join(name)).collect()
+}
+
+/// Removes a control group and those in it, which no longer hold a process.
+fn remove(group: &Path) {
+    for inner in std::fs::read_dir(group).into_iter().flatten().flatten() {
+        if inner.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove(&inner.path());
+        }
+    }
+    let _ = std::fs::remove_dir(group);
 }
 
 /// The release build, which `make test` names.
