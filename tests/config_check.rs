@@ -116,6 +116,20 @@ fn a_command_that_is_not_there_is_warned_of_with_its_place() {
 }
 
 #[test]
+fn a_command_that_nothing_takes_back_is_warned_of_with_its_place() {
+    let line = "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nKILL_ROUTE=\"/bin/true $TARGET$\"\n";
+    for (more, warned) in
+        [("", true), ("UNBLOCK_CMD=\"/bin/true $TARGET$\"\n", false), ("BLOCK_TCP=\"0\"\n", false)]
+    {
+        let lab = Lab::with(&format!("{line}{more}"));
+        let (code, _, stderr) = lab.check(&[]);
+        assert_eq!(code, Some(0), "{stderr}");
+        let said = stderr.contains(":3:13: KILL_ROUTE: what it does outlasts its block");
+        assert_eq!(said, warned, "{more}: {stderr}");
+    }
+}
+
+#[test]
 fn wrong_usage_leaves_with_2_and_a_missing_file_with_1() {
     let lab = Lab::with("TCP_PORTS=1");
     assert_eq!(lab.check(&["--no-such-flag"]).0, Some(2));

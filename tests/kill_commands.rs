@@ -104,6 +104,20 @@ fn an_end_that_a_command_will_not_bring_about_is_told() {
 }
 
 #[test]
+fn an_operator_is_told_that_nothing_takes_back_what_a_command_did() {
+    let lab = Lab::new(1);
+    let mut daemon = Setup::new(&lab, &format!("{PORTS}\nKILL_ROUTE=\"true $TARGET$\"")).start();
+    for who in ["10.77.0.2", "all"] {
+        scan(&lab, 0);
+        daemon.wait_for("the block", |event| event["event_type"] == "block");
+        let lifted = daemon.client(&["unblock", who]);
+        let told = String::from_utf8_lossy(&lifted.stdout);
+        assert!(lifted.status.success() && told.contains("no longer blocked by portsentry-rs"), "{lifted:?}");
+        assert!(told.contains("What KILL_ROUTE did") && told.contains("UNBLOCK_CMD is not set"), "{told}");
+    }
+}
+
+#[test]
 fn an_operator_lifts_a_block_whose_command_still_hangs() {
     let lab = Lab::new(1);
     let mut daemon = Setup::new(

@@ -60,7 +60,17 @@ pub fn warnings(loaded: &Loaded) -> Vec<ConfigError> {
         let faults = [missing(text), lesser()].into_iter().flatten();
         faults.map(move |fault| ConfigError::new(loaded.origin(key), format!("{key}: {fault}")))
     });
-    told.collect()
+    told.chain(endless(loaded)).collect()
+}
+
+/// A command that shuts out for ever, whatever BLOCK_TIME is.
+fn endless(loaded: &Loaded) -> Option<ConfigError> {
+    let config = &loaded.config;
+    let runs = config.blocks() && config.block_with.contains(&Response::Command);
+    let text =
+        "KILL_ROUTE: what it does outlasts its block and an unblock: set UNBLOCK_CMD to what takes it back";
+    (runs && config.unblock_cmd.is_none())
+        .then(|| ConfigError::new(loaded.origin("KILL_ROUTE"), text.to_owned()))
 }
 
 fn missing(command: &str) -> Option<String> {

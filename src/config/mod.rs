@@ -252,15 +252,19 @@ impl Config {
 
     /// Why there is no tripwire, or can be none as long as this holds; `None` if there is one.
     pub fn why_no_tripwire(&self) -> Option<&'static str> {
-        let blocks = [self.block_tcp, self.block_udp].contains(&BlockMode::Block);
         let reasons = [
             (!self.tripwire, "TRIPWIRE is 0"),
             (self.flags.mode == Mode::Connect, "--connect binds every watched port"),
             (!self.block_with.contains(&Response::Nftables), "nftables is not among the responses"),
             (self.scan_trigger > 1, "SCAN_TRIGGER is above 1, so that one probe is no alarm"),
-            (!blocks, "neither BLOCK_TCP nor BLOCK_UDP is 1"),
+            (!self.blocks(), "neither BLOCK_TCP nor BLOCK_UDP is 1"),
         ];
         reasons.into_iter().find(|(holds, _)| *holds).map(|(_, reason)| reason)
+    }
+
+    /// Whether anybody is blocked by a scan.
+    pub fn blocks(&self) -> bool {
+        [self.block_tcp, self.block_udp].contains(&BlockMode::Block)
     }
 
     /// Whether any port is bound.

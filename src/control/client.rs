@@ -267,10 +267,11 @@ fn outcome(target: &str, done: Done, failed: Failed) -> Result<String, ClientErr
         DoneVerdict::Blocked => Ok(format!("{target} is blocked for {time}\n")),
         DoneVerdict::AlreadyBlocked => Ok(format!("{target} was blocked already\n")),
         DoneVerdict::Lifted if why.is_empty() => Ok(format!("{target} is no longer blocked\n")),
-        DoneVerdict::Lifted | DoneVerdict::NotBlocked if !why.is_empty() => {
+        DoneVerdict::Lifted => Ok(format!("{target} is no longer blocked by portsentry-rs. {why}\n")),
+        DoneVerdict::NotBlocked if !why.is_empty() => {
             Err(ClientError::Refused(format!("{target} is not blocked by itself. {why}")))
         }
-        DoneVerdict::Lifted | DoneVerdict::NotBlocked => {
+        DoneVerdict::NotBlocked => {
             Err(ClientError::Refused(format!("{target} is not blocked; see portsentry-rs list")))
         }
         DoneVerdict::Refused => Err(ClientError::Refused(format!("{target} was not blocked. {why}"))),

@@ -122,7 +122,7 @@ impl Operators {
         answers: &mut Answers,
     ) -> bool {
         let Some(waiting) = self.waiting.remove(&id) else { return false };
-        let mut reason = effect.reason();
+        let (mut outcome, mut reason) = (effect.outcome, effect.reason());
         let client = match waiting {
             Waiting::Block { client, target } => {
                 if matches!(effect.outcome, Outcome::Blocked | Outcome::AlreadyBlocked) {
@@ -136,20 +136,24 @@ impl Operators {
                 } else if matches!(effect.outcome, Outcome::Failed(_)) && effect.seconds == 0 {
                     responder.on_part_lifted(target, effect, now, turn);
                 }
-                reason = reason.or_else(|| responder.blocks.covering(&target).map(|wider| within(&wider)));
+                if let Some(wider) = responder.blocks.covering(&target).filter(|_| reason.is_none()) {
+                    (outcome, reason) = (Outcome::NotBlocked, Some(within(&wider)));
+                }
+                reason = reason.or_else(|| responder.left_by_lifting(outcome));
                 client
             }
             Waiting::Flush { client } => {
                 if effect.outcome == Outcome::Lifted {
                     responder.blocks.lift_all();
                 }
+                reason = reason.or_else(|| responder.left_by_lifting(outcome));
                 client
             }
             // A listing ends with `End`, not here.
             Waiting::Page(Listing { client: Some(client), .. }) => client,
             Waiting::Page(Listing { client: None, .. }) => return true,
         };
-        let mut done = Done::new(effect.outcome, effect.seconds, effect.offence);
+        let mut done = Done::new(outcome, effect.seconds, effect.offence);
         done.error = reason;
         answers.push((client, ControlReply::Done(done)));
         true

@@ -18,6 +18,9 @@ const TRIPWIRE: &str = "tripwire";
 const LIMITED: &str = "more sources than BLOCK_LIMIT allows a minute earned a block on evidence that may be forged; \
      those beyond it are counted and not blocked, and proven ones still are; raise BLOCK_LIMIT if no flood is the cause";
 
+const FOR_EVER: &str =
+    "What KILL_ROUTE did to shut it out stays, as UNBLOCK_CMD is not set: take it back by hand.";
+
 /// Ends of blocks that are told in one turn: a million that were lifted at once must not become a million events in memory.
 const ENDS_A_TURN: usize = 512;
 
@@ -77,6 +80,12 @@ impl Responder {
         if let Some(block) = self.blocks.remove(&target) {
             self.end_block(target, block, Ending::Lifted, now, turn);
         }
+    }
+
+    /// What nobody takes back when an operator lifts a block.
+    pub fn left_by_lifting(&self, outcome: Outcome) -> Option<String> {
+        let runs = self.order.contains(&Response::Command) && self.custom.unblock_cmd.is_none();
+        (runs && outcome == Outcome::Lifted).then(|| FOR_EVER.to_owned())
     }
 
     /// A block is over, and something of it could not be taken back.
