@@ -60,10 +60,10 @@ fn ours(frame: &[u8], checksums: Checksums) {
 }
 
 /// As a ring does it: only fragments are offered.
-fn with_reassembly(frame: &[u8], table: &mut Reassembly) {
+fn with_reassembly(frame: &[u8], table: &mut Reassembly<()>) {
     match &parse(LinkType::Ethernet, black_box(frame), Checksums::Trust) {
         Ok(packet) if packet.transport.is_fragment() => {
-            black_box(&table.offer(*packet, 0));
+            black_box(&table.offer(*packet, (), 0));
         }
         parsed => assert!(black_box(parsed).is_ok()),
     }

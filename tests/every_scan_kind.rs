@@ -62,10 +62,15 @@ fn is_flagged(v6: bool, what: &str, name: &str, scan: impl FnOnce(&Host, &str)) 
 
 /// Whole IPv6 packets, a millisecond apart.
 fn send(host: &Host, packets: impl IntoIterator<Item = Vec<u8>>) {
+    send_over(true, host, packets);
+}
+
+fn send_over(v6: bool, host: &Host, packets: impl IntoIterator<Item = Vec<u8>>) {
+    let domain = if v6 { socket2::Domain::IPV6 } else { socket2::Domain::IPV4 };
     // IPPROTO_RAW: the header is ours to write.
-    let raw = || socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::RAW, Some(255.into())).unwrap();
+    let raw = || socket2::Socket::new(domain, socket2::Type::RAW, Some(255.into())).unwrap();
     let socket = inside(&host.netns, raw);
-    let to = std::net::SocketAddr::new(host.target(true), 0).into();
+    let to = std::net::SocketAddr::new(host.target(v6), 0).into();
     for packet in packets {
         socket.send_to(&packet, &to).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(1));
@@ -195,6 +200,28 @@ fn torn_headers_over_ipv6() {
             });
         }
     }
+}
+
+/// The host that has the first halves takes the others for half a minute: nobody can tell from when on it has them.
+#[test]
+fn torn_headers_whose_other_half_keeps_us_waiting() {
+    is_flagged(true, "first halves over IPv6", "other_flags", |scanner, _| {
+        let (from, to) = (scanner.v6, scanner.target_v6);
+        let first = |port| {
+            let segment = capture::segment6(from, to, port, capture::SYN);
+            let [first, _] = capture::torn6(6, &segment, 8, port as u8);
+            capture::ipv6(from, to, 44, &first)
+        };
+        send(scanner, (2000..2030).map(first));
+    });
+    is_flagged(false, "first halves over IPv4", "other_flags", |scanner, _| {
+        let (from, to) = (scanner.v4.octets(), scanner.target_v4.octets());
+        let first = |port| {
+            let [first, _] = capture::torn4(&capture::tcp(from, 40_000, to, port, capture::SYN), port as u8);
+            first
+        };
+        send_over(false, scanner, (2000..2030).map(first));
+    });
 }
 
 #[test]

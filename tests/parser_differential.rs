@@ -419,7 +419,7 @@ proptest! {
                 let whole = parse(link, &bytes, checksums);
                 prop_assert_ne!(whole, Err(Reject::CutShort), "nothing was cut");
                 if let Ok(packet) = parse_cut(link, &bytes, wire_length, checksums) {
-                    table.offer(packet, 0);
+                    table.offer(packet, (), 0);
                 }
             }
         }

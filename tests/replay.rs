@@ -14,7 +14,7 @@ use portsentry::replay::{Replay, View};
 use proptest::prelude::*;
 use serde_json::Value;
 use support::capture::{
-    Classic, Ng, RAW, RST_ACK, START, SYN, SYN_ACK, ipv6, link_header, scan, segment6, shown, tcp, udp,
+    Classic, Ng, RAW, RST_ACK, START, SYN, SYN_ACK, ipv6, link_header, scan, segment6, shown, tcp, torn4, udp,
 };
 use support::daemon::{PATIENCE, Setup};
 use support::service::{Service, answers};
@@ -344,6 +344,33 @@ fn services_are_known_by_their_answers_though_these_come_later() {
         frames.push(tcp(TARGET, 100 + port, SCANNER, 41_000, RST_ACK));
     }
     assert_eq!(folder.scanners(&[], &RAW.file(&timed(frames))), [shown(SCANNER)]);
+}
+
+#[test]
+fn a_scan_in_torn_headers_is_seen_however_long_their_halves_are_apart_and_in_whatever_order() {
+    let folder = Folder::new();
+    let kind_of = |pause: u64, order: [usize; 2]| {
+        let mut frames: Vec<(u64, Vec<u8>)> = Vec::new();
+        for (time, datagram) in scan(SCANNER, TARGET, 60) {
+            let pieces = torn4(&datagram, frames.len() as u8);
+            frames.extend(
+                order
+                    .map(|piece| pieces[piece].clone())
+                    .into_iter()
+                    .zip([0, pause])
+                    .map(|(piece, later)| (time + later * SECOND, piece)),
+            );
+        }
+        frames.sort_by_key(|&(time, _)| time);
+        let events = folder.events(&[], &RAW.file(&frames));
+        let alarm = events.into_iter().find(|event| event["event_type"] == "scan").expect("an alarm");
+        (alarm["scan"]["type"].as_str().unwrap().to_owned(), alarm["scan"]["distinct_ports"].clone())
+    };
+    for (pause, order, kind) in
+        [(0, [0, 1], "syn"), (0, [1, 0], "syn"), (6, [0, 1], "other_flags"), (6, [1, 0], "other_flags")]
+    {
+        assert_eq!(kind_of(pause, order), (kind.to_owned(), 5.into()), "{pause} s, {order:?}");
+    }
 }
 
 #[test]

@@ -29,8 +29,8 @@ pub enum ScanType {
     Maimon,
     /// ACK alone (also nmap's window scan).
     Ack,
-    /// Any other impossible combination; also a transport header buried under more IPv6 extension headers than honest
-    /// packets have (RFC 9098 §4: to evade whoever looks).
+    /// Any other impossible combination; also a transport header torn into fragments that did not meet, or buried under
+    /// more IPv6 extension headers than honest packets have (RFC 9098 §4: to evade whoever looks).
     OtherFlags,
     /// A UDP datagram.
     Udp,
@@ -117,8 +117,9 @@ impl ScanType {
 impl Probe {
     /// What `packet` is as a probe, or `None` where it is an answer, an error report or a piece of a datagram.
     ///
-    /// Whether it was *asked for* is not decided here: a UDP answer and a UDP probe look the same. Fragments are `None`:
-    /// a datagram is classified once it is whole. Never verified: one packet proves no address.
+    /// Whether it was *asked for* is not decided here: a UDP answer and a UDP probe look the same. Later fragments are
+    /// `None`: a header torn in two is classified once it is whole, or as what no honest stack sends. Never verified: one
+    /// packet proves no address.
     pub fn from_packet(packet: &Packet) -> Option<Probe> {
         let told = match packet.transport {
             Transport::Tcp { source_port, port, flags, sequence, payload: _ } => {
@@ -135,7 +136,11 @@ impl Probe {
                 let told = || Told { sequence, ..Told::new(Protocol::Icmp, ScanType::Icmp) };
                 is_query(packet.source, kind).then(told)?
             }
-            Transport::TinyFragment { .. } | Transport::LaterFragment { .. } => return None,
+            Transport::TinyFragment { protocol, source_port, port, identification: _, sequence } => {
+                let torn = Told::new(torn_protocol(protocol)?, ScanType::OtherFlags);
+                Told { source_port, port, sequence, ..torn }
+            }
+            Transport::LaterFragment { .. } => return None,
             Transport::Buried => Told::new(Protocol::Ip, ScanType::OtherFlags),
             Transport::Other { protocol } => {
                 Told { port: u16::from(protocol), ..Told::new(Protocol::Ip, ScanType::IpProtocol) }
@@ -247,6 +252,11 @@ fn tcp_scan(flags: TcpFlags) -> Option<ScanType> {
     })
 }
 
+/// Of those whose header can be torn before what tells the kind: UDP's first 8 bytes are all of it.
+fn torn_protocol(number: u8) -> Option<Protocol> {
+    [Protocol::Tcp, Protocol::Sctp].into_iter().find(|&protocol| protocol as u8 == number)
+}
+
 /// RFC 9260 §3.2: only INIT and COOKIE ECHO ask for an association; every other chunk belongs to one or answers.
 fn sctp_scan(chunk: u8) -> Option<ScanType> {
     match chunk {
@@ -354,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn udp_and_requests_are_probes_while_replies_errors_and_fragments_are_not() {
+    fn udp_and_requests_are_probes_while_replies_errors_and_later_fragments_are_not() {
         let kind = |transport| Probe::from_packet(&packet(transport)).map(|probe| probe.scan_type);
         assert_eq!(kind(Transport::Udp { source_port: 1, port: 2, payload: 0 }), Some(ScanType::Udp));
         let sctp = |chunk| kind(Transport::Sctp { source_port: 1, port: 2, chunk });
@@ -365,11 +375,21 @@ mod tests {
         let icmp = |kind_| kind(Transport::Icmp { kind: kind_, code: 0 });
         assert!([8, 13, 17].into_iter().all(|query| icmp(query) == Some(ScanType::Icmp)));
         assert!([0, 3, 11, 14, 128, 135].into_iter().all(|other| icmp(other).is_none()));
-        let (protocol, identification) = (6, 1);
-        let tiny = Transport::TinyFragment { protocol, source_port: 1, port: 2, identification, sequence: 3 };
-        let (head, head_length) = ([0; 16], 16);
+        let (protocol, identification, head, head_length) = (6, 1, [0; 16], 16);
         let later = Transport::LaterFragment { protocol, identification, offset: 8, head, head_length };
-        assert_eq!((kind(tiny), kind(later)), (None, None));
+        assert_eq!(kind(later), None);
+    }
+
+    #[test]
+    fn a_header_that_was_torn_and_never_completed_is_an_impossible_probe_of_its_port() {
+        for (number, protocol) in [(6, Protocol::Tcp), (132, Protocol::Sctp)] {
+            let (source_port, port, identification, sequence) = (1, 2, 4, 3);
+            let tiny =
+                Transport::TinyFragment { protocol: number, source_port, port, identification, sequence };
+            let probe = Probe::from_packet(&packet(tiny)).unwrap();
+            assert_eq!((probe.protocol, probe.scan_type), (protocol, ScanType::OtherFlags));
+            assert_eq!((probe.source_port, probe.port, probe.sequence, probe.flags), (1, 2, 3, TcpFlags(0)));
+        }
     }
 
     #[test]

@@ -177,8 +177,8 @@ mod tests {
     #[test]
     fn both_halves_of_a_torn_syn_make_the_syn() {
         let mut table = super::super::Reassembly::new();
-        assert_eq!(table.offer(verified(&padded(&TINY4)).unwrap(), 0), None);
-        assert_eq!(table.offer(verified(&padded(&REST4)).unwrap(), 0), Some(syn4()));
+        assert_eq!(table.offer(verified(&padded(&TINY4)).unwrap(), (), 0), None);
+        assert_eq!(table.offer(verified(&padded(&REST4)).unwrap(), (), 0), Some((syn4(), ())));
     }
 
     #[test]

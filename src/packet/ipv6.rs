@@ -211,8 +211,8 @@ mod tests {
         let later = verified(&ipv6(FRAGMENT, &[&[6, 0, 0, 9, 0, 0, 0, 9], &SYN6[48..56]].concat())).unwrap();
         assert!(matches!(later.transport, Transport::LaterFragment { offset: 8, head_length: 8, .. }));
         let mut table = super::super::Reassembly::new();
-        assert_eq!(table.offer(later, 0), None);
-        assert_eq!(table.offer(tiny.unwrap(), 0), Some(syn6()));
+        assert_eq!(table.offer(later, (), 0), None);
+        assert_eq!(table.offer(tiny.unwrap(), (), 0), Some((syn6(), ())));
     }
 
     #[test]

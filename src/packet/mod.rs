@@ -78,7 +78,9 @@ pub enum Transport {
         /// Code field.
         code: u8,
     },
-    /// A first fragment too short for its transport header (`nmap -f`): only the ports are known.
+    /// A first fragment too short for its transport header (`nmap -f`): only the ports are known. No honest stack tears
+    /// there: over IPv4 a fragment holds 8 bytes only behind 40 bytes of options (RFC 791 §3.2), over IPv6 never
+    /// (RFC 8200 §5).
     TinyFragment {
         /// IANA protocol number.
         protocol: u8,
@@ -114,7 +116,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// Whether this is half a header, for [`Reassembly::offer`] to complete. Asking first spares the hot path a copy.
+    /// Whether this may be half a header, for [`Reassembly::offer`] to complete. Asking first spares the hot path a copy.
     #[inline]
     pub const fn is_fragment(&self) -> bool {
         matches!(self, Self::TinyFragment { .. } | Self::LaterFragment { .. })

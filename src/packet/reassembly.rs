@@ -1,7 +1,8 @@
-//! `nmap -f`: a TCP (or SCTP) header torn after its first 8 bytes is put together again.
+//! `nmap -f`: a TCP (or SCTP) header torn after its first 8 bytes is put together again, or told of as it is.
 //!
 //! Runs in each ring thread, which owns one table. Of fixed size: a flood of fragments overwrites the oldest halves
-//! and never makes it grow. It keeps no payload and no fragment but the one at offset 8.
+//! and never makes it grow. It keeps no payload and no fragment but the one at offset 8, and loses no first half
+//! without a word: its host may still have the other one.
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
@@ -13,26 +14,31 @@ use super::{Packet, TcpFlags, Transport};
 /// Halves that can wait at a time. A scanner sends both within a millisecond.
 pub const REASSEMBLY_ENTRIES: usize = 64;
 
-/// Seconds a half waits for the other: hosts wait 30 to 60, scanners not one.
-pub const REASSEMBLY_SECONDS: u32 = 5;
+/// Whole seconds that a half waits for the other. Hosts wait for 30 (IPv4) or 60 (IPv6); here no more than the kind of
+/// the scan depends on the other half.
+pub const REASSEMBLY_SECONDS: u32 = 1;
 
 /// Where the second half of a header begins, bytes: the least a fragment can hold.
 const TEAR: u16 = 8;
 
-/// The table of waiting halves: a ring of slots in order of arrival.
+/// The table of waiting halves: a ring of slots in order of arrival. What its owner knows of a packet besides (`Origin`)
+/// comes and goes with it.
 #[derive(Debug)]
-pub struct Reassembly {
-    slots: [Option<Waiting>; REASSEMBLY_ENTRIES],
+pub struct Reassembly<Origin> {
+    slots: [Option<Waiting<Origin>>; REASSEMBLY_ENTRIES],
     next: usize,
+    /// How many of them are first halves.
+    firsts: usize,
 }
 
-/// A half that waits, with what both halves have alike.
+/// A half that waits.
 #[derive(Clone, Copy, Debug)]
-struct Waiting {
+struct Waiting<Origin> {
+    packet: Packet,
     key: Key,
     half: Half,
-    ip_options: Option<bool>,
     since: u32,
+    origin: Origin,
 }
 
 /// RFC 791 §3.2: source, destination, protocol and identification tell which fragments belong together.
@@ -52,43 +58,70 @@ enum Half {
     Second([u8; 6]),
 }
 
-impl Default for Reassembly {
+impl<Origin: Copy> Default for Reassembly<Origin> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Reassembly {
+impl<Origin: Copy> Reassembly<Origin> {
     /// An empty table.
     pub const fn new() -> Self {
-        Self { slots: [None; REASSEMBLY_ENTRIES], next: 0 }
+        Self { slots: [const { None }; REASSEMBLY_ENTRIES], next: 0, firsts: 0 }
     }
 
     /// Gives back a packet that is no torn header as it is, a torn one whole with its second half to come (either
-    /// may come first), and `None` while it waits, or if the halves make no header.
+    /// may come first), and `None` while it waits, or if the halves make no header. Where an older first half has to
+    /// make room, it is what comes back: as [`Transport::TinyFragment`].
     ///
     /// `now` is in seconds, of any clock. The `payload` of a packet put together is 0: it was not counted.
     #[inline(always)]
-    pub fn offer(&mut self, packet: Packet, now: u32) -> Option<Packet> {
+    pub fn offer(&mut self, packet: Packet, origin: Origin, now: u32) -> Option<(Packet, Origin)> {
         match half(&packet) {
-            None => Some(packet),
-            Some((key, half)) => self.meet(Waiting { key, half, ip_options: packet.ip_options, since: now }),
+            None => Some((packet, origin)),
+            Some((key, half)) => self.meet(Waiting { packet, key, half, since: now, origin }),
         }
     }
 
-    fn meet(&mut self, new: Waiting) -> Option<Packet> {
+    /// A first half whose other one did not come in time; ask until there is none.
+    pub fn overdue(&mut self, now: u32) -> Option<(Packet, Origin)> {
+        if !self.is_waiting() {
+            return None;
+        }
+        let is_overdue = |old: &Waiting<Origin>| old.half.is_first() && !old.is_in_time(now);
+        let slot = self.slots.iter_mut().find(|slot| slot.as_ref().is_some_and(is_overdue))?;
+        let late = slot.take();
+        self.given_up(late)
+    }
+
+    /// Whether there may be one, sooner or later.
+    #[inline]
+    pub const fn is_waiting(&self) -> bool {
+        self.firsts > 0
+    }
+
+    fn meet(&mut self, new: Waiting<Origin>) -> Option<(Packet, Origin)> {
         for slot in &mut self.slots {
-            if let Some(header) = slot.and_then(|old| old.join(&new)) {
+            if let Some(header) = slot.as_ref().and_then(|old| old.join(&new)) {
+                // One of the two is a first half: if it is not the new one, it waits no longer.
+                self.firsts = self.firsts.saturating_sub(usize::from(!new.half.is_first()));
                 *slot = None;
-                return header.into_packet();
+                return header.into_packet().map(|packet| (packet, new.origin));
             }
         }
-        if let Some(slot) = self.slots.get_mut(self.next) {
-            *slot = Some(new);
-        }
+        self.firsts = self.firsts.saturating_add(usize::from(new.half.is_first()));
+        let slot = self.slots.get_mut(self.next)?;
         // The ring is in order of arrival, so that the slot to overwrite is always the oldest.
         self.next = self.next.wrapping_add(1) % REASSEMBLY_ENTRIES;
-        None
+        let oldest = slot.replace(new);
+        self.given_up(oldest)
+    }
+
+    /// What is to be said of a half that waits no longer: a second one alone means nothing.
+    fn given_up(&mut self, half: Option<Waiting<Origin>>) -> Option<(Packet, Origin)> {
+        let first = half.filter(|half| half.half.is_first())?;
+        self.firsts = self.firsts.saturating_sub(1);
+        Some((first.packet, first.origin))
     }
 }
 
@@ -114,6 +147,12 @@ fn half(packet: &Packet) -> Option<(Key, Half)> {
     matches!(protocol, TCP | SCTP).then_some((Key { identification, protocol, source, destination }, half))
 }
 
+impl Half {
+    const fn is_first(&self) -> bool {
+        matches!(self, Self::First { .. })
+    }
+}
+
 /// Both halves of a header.
 struct Header {
     key: Key,
@@ -124,15 +163,19 @@ struct Header {
     rest: [u8; 6],
 }
 
-impl Waiting {
+impl<Origin> Waiting<Origin> {
+    const fn is_in_time(&self, now: u32) -> bool {
+        self.since.abs_diff(now) <= REASSEMBLY_SECONDS
+    }
+
     /// The header, if the halves are of one packet, are different ones, and arrived close enough together.
     fn join(&self, other: &Self) -> Option<Header> {
-        if self.key != other.key || self.since.abs_diff(other.since) > REASSEMBLY_SECONDS {
+        if self.key != other.key || !self.is_in_time(other.since) {
             return None;
         }
         match (self.half, other.half) {
             (Half::First { source_port, port, sequence }, Half::Second(rest)) => {
-                let Self { key, ip_options, .. } = *self;
+                let Self { key, packet: Packet { ip_options, .. }, .. } = *self;
                 Some(Header { key, ip_options, source_port, port, sequence, rest })
             }
             (Half::Second(_), Half::First { .. }) => other.join(self),
@@ -163,6 +206,23 @@ impl Header {
 mod tests {
     use super::*;
 
+    /// A table whose packets come with nothing.
+    struct Table(Reassembly<()>);
+
+    impl Table {
+        fn new() -> Self {
+            Self(Reassembly::new())
+        }
+
+        fn offer(&mut self, packet: Packet, now: u32) -> Option<Packet> {
+            self.0.offer(packet, (), now).map(|(packet, ())| packet)
+        }
+
+        fn overdue(&mut self, now: u32) -> Option<Packet> {
+            self.0.overdue(now).map(|(packet, ())| packet)
+        }
+    }
+
     fn packet(transport: Transport) -> Packet {
         let (source, destination) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         Packet { source, destination, ip_options: Some(false), transport }
@@ -186,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_torn_tcp_header_is_joined_in_either_order() {
-        let mut table = Reassembly::new();
+        let mut table = Table::new();
         assert_eq!(table.offer(first(TCP, 1), 10), None);
         assert_eq!(table.offer(second(TCP, 1, 8), 10), Some(syn()));
         assert_eq!(table.offer(second(TCP, 2, 8), 10), None);
@@ -195,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_torn_sctp_header_yields_its_first_chunk() {
-        let mut table = Reassembly::new();
+        let mut table = Table::new();
         assert_eq!(table.offer(first(SCTP, 1), 10), None);
         let joined = table.offer(second(SCTP, 1, 8), 10).map(|packet| packet.transport);
         assert_eq!(joined, Some(Transport::Sctp { source_port: 40_000, port: 22, chunk: 0x60 }));
@@ -203,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_joined_header_is_forgotten() {
-        let mut table = Reassembly::new();
+        let mut table = Table::new();
         assert_eq!(table.offer(first(TCP, 1), 10), None);
         assert!(table.offer(second(TCP, 1, 8), 10).is_some());
         assert_eq!(table.offer(second(TCP, 1, 8), 10), None);
@@ -211,7 +271,7 @@ mod tests {
 
     #[test]
     fn halves_of_different_packets_do_not_meet() {
-        let mut table = Reassembly::new();
+        let mut table = Table::new();
         assert_eq!(table.offer(first(TCP, 1), 10), None);
         assert_eq!(table.offer(second(TCP, 2, 8), 10), None);
         assert_eq!(table.offer(second(SCTP, 1, 8), 10), None);
@@ -220,30 +280,62 @@ mod tests {
     }
 
     #[test]
-    fn a_half_expires_and_a_clock_that_steps_back_does_not_revive_it() {
-        let mut table = Reassembly::new();
-        assert_eq!(table.offer(first(TCP, 1), 10), None);
-        assert_eq!(table.offer(second(TCP, 1, 8), 11 + REASSEMBLY_SECONDS), None);
-        assert_eq!(table.offer(first(TCP, 2), 100), None);
-        assert_eq!(table.offer(second(TCP, 2, 8), 1), None);
+    fn halves_that_are_far_apart_do_not_meet_whichever_way_the_clock_steps() {
+        for (since, now) in [(10, 11 + REASSEMBLY_SECONDS), (100, 1)] {
+            let mut table = Table::new();
+            assert_eq!(table.offer(second(TCP, 1, 8), since), None);
+            assert_eq!(table.offer(first(TCP, 1), now), None);
+        }
     }
 
     #[test]
-    fn the_oldest_half_makes_room_and_the_youngest_stay() {
-        let mut table = Reassembly::new();
+    fn a_first_half_is_told_of_once_when_its_time_is_over_and_a_second_half_never() {
+        for protocol in [TCP, SCTP] {
+            let mut table = Table::new();
+            assert_eq!(table.offer(first(protocol, 1), 10), None);
+            assert_eq!(table.offer(second(protocol, 2, 8), 10), None);
+            assert_eq!((table.0.is_waiting(), table.overdue(10 + REASSEMBLY_SECONDS)), (true, None));
+            assert_eq!(table.overdue(11 + REASSEMBLY_SECONDS), Some(first(protocol, 1)));
+            assert_eq!((table.0.is_waiting(), table.overdue(1_000)), (false, None));
+            // What comes after all is half of nothing.
+            assert_eq!(table.offer(second(protocol, 1, 8), 12), None);
+        }
+    }
+
+    #[test]
+    fn the_oldest_half_makes_room_and_is_told_of_if_it_is_a_first_one() {
         let entries = u32::try_from(REASSEMBLY_ENTRIES).unwrap();
-        for identification in 0..=entries {
-            assert_eq!(table.offer(first(TCP, identification), 10), None);
+        let kinds: [fn(u8, u32) -> Packet; 2] =
+            [first, |protocol, identification| second(protocol, identification, 8)];
+        for pieces in kinds {
+            let mut table = Table::new();
+            assert_eq!(table.offer(first(TCP, 0), 10), None);
+            assert_eq!(table.offer(second(TCP, 1, 8), 10), None);
+            for identification in 2..entries {
+                assert_eq!(table.offer(pieces(TCP, identification), 10), None);
+            }
+            assert_eq!(table.offer(pieces(TCP, entries), 10), Some(first(TCP, 0)));
+            assert_eq!(table.offer(pieces(TCP, entries + 1), 10), None);
+            let is_first = |piece: &Packet| matches!(piece.transport, Transport::TinyFragment { .. });
+            assert_eq!(table.offer(first(TCP, 1), 10), Some(pieces(TCP, 2)).filter(is_first));
         }
-        for identification in 1..=entries {
-            assert_eq!(table.offer(second(TCP, identification, 8), 10), Some(syn()));
+    }
+
+    #[test]
+    fn nothing_waits_once_every_half_has_met_its_other() {
+        let mut table = Table::new();
+        for identification in 0..1_000 {
+            let halves = [first(TCP, identification), second(TCP, identification, 8)];
+            let [one, other] = if identification % 2 == 0 { halves } else { [halves[1], halves[0]] };
+            assert_eq!(table.offer(one, 10), None);
+            assert_eq!(table.offer(other, 10), Some(syn()));
         }
-        assert_eq!(table.offer(second(TCP, 0, 8), 10), None);
+        assert_eq!((table.0.is_waiting(), table.overdue(1_000)), (false, None));
     }
 
     #[test]
     fn what_is_no_torn_header_passes_as_it_is() {
-        let mut table = Reassembly::new();
+        let mut table = Table::new();
         assert!(first(TCP, 1).transport.is_fragment() && second(TCP, 1, 8).transport.is_fragment());
         assert!(!syn().transport.is_fragment());
         for passing in [
@@ -259,7 +351,7 @@ mod tests {
 
     #[test]
     fn an_impossible_data_offset_yields_nothing() {
-        let mut table = Reassembly::new();
+        let mut table = Table::new();
         let head = [0; 16];
         let null =
             Transport::LaterFragment { protocol: TCP, identification: 1, offset: 8, head, head_length: 8 };

@@ -59,9 +59,11 @@ pub struct Replay {
     trails: Trails,
     followed: Followed,
     interfaces: Interfaces,
-    reassembly: Reassembly,
+    reassembly: Reassembly<Origin>,
     waiting: VecDeque<Seen>,
     clock: CaptureClock,
+    /// The moment of the frame that was taken in last.
+    heard: Option<Now>,
     /// The moment of the packet that was judged last.
     latest: Option<Now>,
     /// When the score table was swept last, microseconds of the captures' clock.
@@ -77,6 +79,12 @@ pub struct Replay {
 struct Seen {
     packet: Packet,
     now: Now,
+    origin: Origin,
+}
+
+/// What is known of a packet that does not stand in it.
+#[derive(Clone, Copy, Debug)]
+struct Origin {
     /// The link header sends it to one host, not to a group.
     to_one: bool,
     /// Its number in [`Interfaces`].
@@ -129,6 +137,7 @@ impl Replay {
             reassembly: Reassembly::new(),
             waiting: VecDeque::new(),
             clock: CaptureClock::start(),
+            heard: None,
             latest: None,
             swept: 0,
             span: None,
@@ -148,19 +157,31 @@ impl Replay {
         self.packets = self.packets.saturating_add(1);
         let (first, latest) = self.span.unwrap_or((frame.time, frame.time));
         self.span = Some((first.min(frame.time), latest.max(frame.time)));
+        self.heard = Some(now);
+        while let Some((packet, origin)) = self.reassembly.overdue(seconds(now)) {
+            self.waiting.push_back(Seen { packet, now, origin });
+        }
         if let Some(packet) = self.packet_of(frame, now) {
             let interface = self.interfaces.number(frame.interface);
-            let to_one = !is_to_many(frame.link, frame.bytes);
-            self.waiting.push_back(Seen { packet, now, to_one, interface });
+            let origin = Origin { to_one: !is_to_many(frame.link, frame.bytes), interface };
+            let whole = self.reassembly.offer(packet, origin, seconds(now));
+            self.waiting.extend(whole.map(|(packet, origin)| Seen { packet, now, origin }));
         }
         if self.waiting.len() > LOOKAHEAD { self.judge_next().unwrap_or_default() } else { Vec::new() }
     }
 
     /// Judges one of the packets that are held back; `None` when there are no more.
     pub fn judge_next(&mut self) -> Option<Vec<Event>> {
-        let seen = self.waiting.pop_front()?;
+        let seen = self.waiting.pop_front().or_else(|| self.last_half())?;
         self.sweep(micros(seen.now));
         Some(self.judge(&seen))
+    }
+
+    /// Half a header whose other one cannot come any more.
+    fn last_half(&mut self) -> Option<Seen> {
+        let now = self.heard?;
+        let (packet, origin) = self.reassembly.overdue(u32::MAX)?;
+        Some(Seen { packet, now, origin })
     }
 
     /// What is left to tell when no more packets come: of SYNs that wait for a handshake, and of all who were not quiet yet.
@@ -189,14 +210,13 @@ impl Replay {
         event
     }
 
-    /// The packet to be judged. One that its receiver refused for its checksum still tells what its sender serves.
+    /// The packet, whole or not. One that its receiver refused for its checksum still tells what its sender serves.
     fn packet_of(&mut self, frame: &Frame<'_>, now: Now) -> Option<Packet> {
         let parsed = |checksums| parse_cut(frame.link, frame.bytes, frame.wire_length, checksums);
         match parsed(Checksums::Captured) {
             Ok(packet) => {
                 self.services.learn(&packet);
-                let seconds = u32::try_from(now.seconds()).unwrap_or(u32::MAX);
-                self.reassembly.offer(packet, seconds)
+                Some(packet)
             }
             Err(reject) => {
                 if let Some(count) = self.rejects.get_mut(reject as usize) {
@@ -223,8 +243,8 @@ impl Replay {
         self.on_time(seen.now, &mut turn);
         self.note_sent(&seen.packet, seen.now);
         let probe = self.watch.note_received(&seen.packet, &self.table, &self.peers, micros(seen.now));
-        let probe = probe.filter(|probe| seen.to_one && self.is_for_us(probe));
-        let knock = probe.and_then(|probe| self.past_decoys((probe, seen.interface), seen.now));
+        let probe = probe.filter(|probe| seen.origin.to_one && self.is_for_us(probe));
+        let knock = probe.and_then(|probe| self.past_decoys((probe, seen.origin.interface), seen.now));
         knock.into_iter().for_each(|knock| self.count(knock, seen.now, &mut turn));
         self.named(turn)
     }
@@ -316,6 +336,11 @@ impl Replay {
             }
         }
     }
+}
+
+/// Of uptime.
+fn seconds(now: Now) -> u32 {
+    u32::try_from(now.seconds()).unwrap_or(u32::MAX)
 }
 
 /// Whether an address can be one host's: not a group's, not everybody's, not nobody's.

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::net::if_::{if_nameindex, if_nametoindex};
@@ -162,6 +162,11 @@ pub trait Reader {
 
     /// No packet follows for now: once after each round, before the thread waits.
     fn on_rest(&mut self) {}
+
+    /// How long the thread waits for packets before it begins a round without one; `None`: for ever.
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
 }
 
 impl<F: FnMut(&Frame<'_>)> Reader for F {
@@ -182,7 +187,7 @@ impl Ring {
     }
 
     /// Gives each packet to `reader` in order of arrival, until `stop` (an eventfd, say) is readable.
-    /// Sleeps without a timeout while there is nothing to do.
+    /// Sleeps without a timeout while there is nothing to do, unless `reader` asks for one.
     pub fn run(mut self, stop: BorrowedFd<'_>, mut reader: impl Reader) -> io::Result<()> {
         let mut pace = Pace::new(Instant::now());
         loop {
@@ -191,7 +196,7 @@ impl Ring {
             reader.on_rest();
             // Nobody who is behind takes a breath: the wait ends at once where packets are left.
             let gather = pace.is_flood(seen, Instant::now) && seen < self.packets.slots();
-            let stopped = if gather { breathe(stop)? } else { self.wait(stop)? };
+            let stopped = if gather { breathe(stop)? } else { self.wait(stop, reader.patience())? };
             if stopped {
                 return Ok(());
             }
@@ -236,11 +241,11 @@ impl Ring {
         self.asked.load(Ordering::Relaxed) && self.asked.swap(false, Ordering::Relaxed)
     }
 
-    /// Until there is a packet or `stop` is readable; says whether it was `stop`.
-    fn wait(&self, stop: BorrowedFd<'_>) -> io::Result<bool> {
+    /// Until there is a packet, `stop` is readable or `patience` is over; says whether it was `stop`.
+    fn wait(&self, stop: BorrowedFd<'_>, patience: Option<Duration>) -> io::Result<bool> {
         let socket = self.packets.as_fd();
         let mut both = [PollFd::new(stop, PollFlags::POLLIN), PollFd::new(socket, PollFlags::POLLIN)];
-        patient(ppoll(&mut both, None, None))?;
+        patient(ppoll(&mut both, patience.map(Into::into), None))?;
         let [stop, packets] = &both;
         if packets.revents().is_some_and(|events| events.contains(PollFlags::POLLERR)) {
             // Reading the error clears it; left there, it would wake us again at once and for ever.

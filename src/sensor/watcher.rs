@@ -7,6 +7,7 @@ mod judge;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use nix::sys::eventfd::EventFd;
@@ -25,7 +26,10 @@ use crate::config::PortSet;
 use crate::detect::policy::Watch;
 use crate::detect::{Peers, ScoreTable};
 use crate::networks::Networks;
-use crate::packet::{Checksums, LinkType, Packet, Reassembly, Reject, Transport};
+use crate::packet::{Checksums, LinkType, Packet, REASSEMBLY_SECONDS, Reassembly, Reject, Transport};
+
+/// After so long a half that waits is overdue, though only whole seconds are counted.
+const LATE_HALF: Duration = Duration::from_secs(REASSEMBLY_SECONDS as u64 + 1);
 
 /// What all threads of the sensor go by. Replaced whole when the configuration or the host's addresses change.
 #[derive(Clone, Debug)]
@@ -93,7 +97,8 @@ pub struct Shared {
 /// One ring thread's state.
 pub struct Watcher {
     judge: Judge,
-    reassembly: Reassembly,
+    /// Of what came in, with the interface by which it did.
+    reassembly: Reassembly<u32>,
     unjudged: DelayLine<Unjudged>,
 }
 
@@ -103,9 +108,14 @@ impl Watcher {
         Watcher { judge: Judge::new(shared), reassembly: Reassembly::new(), unjudged: DelayLine::default() }
     }
 
-    fn put_together(&mut self, piece: Packet) -> Option<Packet> {
-        let seconds = u32::try_from(self.judge.now.seconds()).unwrap_or(u32::MAX);
-        self.reassembly.offer(piece, seconds)
+    fn put_together(&mut self, piece: Packet, interface: u32) {
+        if let Some((packet, interface)) = self.reassembly.offer(piece, interface, self.seconds()) {
+            self.put_off(&packet, interface);
+        }
+    }
+
+    fn seconds(&self) -> u32 {
+        u32::try_from(self.judge.now.seconds()).unwrap_or(u32::MAX)
     }
 
     fn count(&self, reject: Reject) {
@@ -114,16 +124,13 @@ impl Watcher {
         }
     }
 
-    /// Calls what judging `packet` will need, and has it wait for that.
+    /// Calls what judging `packet`, which came in, will need, and has it wait for that.
     #[inline]
-    fn put_off(&mut self, packet: &Packet, frame: &Frame<'_>) {
-        if frame.packet_type == libc::PACKET_OUTGOING {
-            return self.unjudged.push(|| Unjudged::Sent(*packet), |due| self.judge.judge(due));
-        }
+    fn put_off(&mut self, packet: &Packet, interface: u32) {
         let (view, table) = (&self.judge.view, &self.judge.shared.table);
         let seat = table.seat(view.watch.account_with(&packet.source, &packet.destination));
         table.home(seat).into_iter().for_each(crate::sys::prefetch);
-        let received = || Unjudged::Received { packet: *packet, interface: frame.interface, seat };
+        let received = || Unjudged::Received { packet: *packet, interface, seat };
         self.unjudged.push(received, |due| self.judge.judge(due));
     }
 }
@@ -131,6 +138,9 @@ impl Watcher {
 impl Reader for Watcher {
     fn on_wake(&mut self) {
         self.judge.look_up();
+        while let Some((packet, interface)) = self.reassembly.overdue(self.seconds()) {
+            self.put_off(&packet, interface);
+        }
     }
 
     fn on_loss(&mut self) {
@@ -145,14 +155,17 @@ impl Reader for Watcher {
         };
         let link = LinkType::Cooked { ethertype: frame.ethertype };
         match &crate::packet::parse_cut(link, frame.bytes, frame.wire_length as usize, checksums) {
-            Ok(packet) if !packet.transport.is_fragment() => self.put_off(packet, frame),
-            Ok(piece) => {
-                if let Some(packet) = self.put_together(*piece) {
-                    self.put_off(&packet, frame);
-                }
+            Ok(packet) if frame.packet_type == libc::PACKET_OUTGOING => {
+                self.unjudged.push(|| Unjudged::Sent(*packet), |due| self.judge.judge(due));
             }
+            Ok(packet) if !packet.transport.is_fragment() => self.put_off(packet, frame.interface),
+            Ok(piece) => self.put_together(*piece, frame.interface),
             Err(reject) => self.count(*reject),
         }
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        self.reassembly.is_waiting().then_some(LATE_HALF)
     }
 
     fn on_rest(&mut self) {

@@ -42,6 +42,18 @@ pub fn segment6(source: Ipv6Addr, destination: Ipv6Addr, port: u16, flags: u8) -
     segment
 }
 
+/// An IPv4 datagram without options in two fragments, the first with 8 bytes of its payload.
+pub fn torn4(datagram: &[u8], identification: u8) -> [Vec<u8>; 2] {
+    let (header, payload) = datagram.split_at(20);
+    let (first, second) = payload.split_at(8);
+    [(first, 0x20, 0), (second, 0, 1)].map(|(piece, more, units)| {
+        let mut fragment = [header, piece].concat();
+        fragment[3] = 20 + piece.len() as u8;
+        fragment[5..8].copy_from_slice(&[identification, more, units]);
+        fragment
+    })
+}
+
 /// `payload` of protocol `next` in two fragments, the first of `tear` bytes.
 pub fn torn6(next: u8, payload: &[u8], tear: u16, identification: u8) -> [Vec<u8>; 2] {
     let header = |place: u16| {

@@ -18,6 +18,8 @@ pub(super) fn of(probe: &Probe, mode: Mode) -> String {
 fn kind_name(probe: &Probe) -> String {
     let name = match probe.scan_type {
         ScanType::Connect => "Connect",
+        // Flags that nobody saw: of a header that was torn or buried.
+        ScanType::OtherFlags if probe.flags == TcpFlags(0) => "other_flags",
         ScanType::Syn | ScanType::Null | ScanType::Fin | ScanType::Xmas | ScanType::OtherFlags => {
             return flags_name(probe.flags);
         }
@@ -80,6 +82,7 @@ mod tests {
         assert!(named(ScanType::Null, 0x40).ends_with("SYN: 0 FIN: 0 ACK: 0 PSH: 0 URG: 0 RST: 0"));
         assert!(named(ScanType::Syn, 0x0a).ends_with("SYN: 1 FIN: 0 ACK: 0 PSH: 1 URG: 0 RST: 0"));
         assert_eq!(named(ScanType::OtherFlags, 0x2b), "TCP XMAS scan");
+        assert_eq!(named(ScanType::OtherFlags, 0), "other_flags");
         assert_eq!(
             named(ScanType::OtherFlags, TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST),
             "Unknown Type: TCP Packet Flags: SYN: 1 FIN: 1 ACK: 0 PSH: 0 URG: 0 RST: 1"
