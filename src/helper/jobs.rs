@@ -84,6 +84,11 @@ impl Job {
         self.failures.push((response, refused(refusal)));
     }
 
+    /// What failed.
+    pub fn failed(&self) -> Responses {
+        self.failures.iter().map(|(response, _)| *response).collect()
+    }
+
     fn is_block(&self) -> bool {
         match self.purpose {
             Purpose::Block(_) | Purpose::Renew => true,

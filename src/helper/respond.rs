@@ -61,6 +61,15 @@ pub struct Effects {
     pub refused: Vec<(Response, Refusal)>,
 }
 
+/// What became of the end of one block where the kernel itself was asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lifting {
+    /// Whether there was one.
+    pub was_blocked: bool,
+    /// What still shuts the source out, or may, and why.
+    pub refused: Vec<(Response, Refusal)>,
+}
+
 /// The effects of the helper that the kernel brings about at once, and what it learns itself about the host.
 pub trait Respond {
     /// Puts everything in place: a new table, the never-block set, these blocks. Returns which of them a response could
@@ -73,8 +82,8 @@ pub trait Respond {
     fn remove_others(&mut self) -> Vec<Refusal>;
     /// Blocks, in one go; one result for each element, in their order.
     fn block(&mut self, batch: &[Timed]) -> Vec<Effects>;
-    /// Lifts one block. Returns whether there was one.
-    fn unblock(&mut self, target: &IpNet) -> Result<bool, Refusal>;
+    /// Lifts one block. What one response refuses keeps no other from its part.
+    fn unblock(&mut self, target: &IpNet) -> Lifting;
     /// Takes back what does not end by itself with a block's time.
     fn expire(&mut self, target: &IpNet) -> Result<(), Refusal>;
     /// Lifts all blocks.
@@ -175,15 +184,18 @@ impl Respond for System {
         effects
     }
 
-    fn unblock(&mut self, target: &IpNet) -> Result<bool, Refusal> {
-        let route = self.routes.as_mut().map_or(Ok(false), |routes| routes.unblock(target));
-        let set = self.nftables.as_mut().map_or(Ok(Outcome::NotBlocked), |nftables| nftables.unblock(target));
-        let lifted = match set {
+    fn unblock(&mut self, target: &IpNet) -> Lifting {
+        let set = self.nftables.as_mut().map_or(Ok(false), |nftables| match nftables.unblock(target) {
+            Ok(outcome) => Ok(outcome == Outcome::Lifted),
             // Deleted by somebody: what is to be lifted is lifted.
-            Err(NftablesError::TableGone { .. }) => true,
-            set => set? == Outcome::Lifted,
-        };
-        Ok(lifted || route?)
+            Err(NftablesError::TableGone { .. }) => Ok(true),
+            Err(error) => Err(Refusal::from(error)),
+        });
+        let route = self.routes.as_mut().map_or(Ok(false), |routes| routes.unblock(target));
+        let mut lifting = Lifting::default();
+        lifting.note(Response::Nftables, set);
+        lifting.note(Response::Route, route);
+        lifting
     }
 
     fn expire(&mut self, target: &IpNet) -> Result<(), Refusal> {
@@ -247,6 +259,15 @@ impl Effects {
     /// Whether our table was found missing.
     pub fn table_gone(&self) -> bool {
         self.refused.iter().any(|(_, refusal)| refusal.table_gone)
+    }
+}
+
+impl Lifting {
+    fn note(&mut self, response: Response, result: Result<bool, Refusal>) {
+        match result {
+            Ok(was_blocked) => self.was_blocked |= was_blocked,
+            Err(refusal) => self.refused.push((response, refusal)),
+        }
     }
 }
 

@@ -74,6 +74,8 @@ pub struct Service<R> {
     protecting: Vec<u64>,
     listing: Option<Listing>,
     stopped: bool,
+    /// Responses that may hold what is over, for they would not let go of it: the next look takes it from them.
+    overdue: Responses,
     /// When the firewall was last looked at, milliseconds of uptime.
     looked: u64,
     /// Where replies wait to be written.

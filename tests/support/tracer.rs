@@ -23,6 +23,10 @@ pub type Call = (String, i64, [u64; 6]);
 const AT_SYSINFO_EHDR: u64 = 33;
 const AT_IGNORE: u64 = 1;
 
+/// Of messages to the routing tables.
+const UNKNOWN_KIND: u16 = 0x3ff;
+
+const REFUSING: &str = "refusing";
 const GATE: &str = "TRACER_GATE";
 const NO_VDSO: &str = "TRACER_NO_VDSO";
 
@@ -68,6 +72,14 @@ impl Tracer {
             .expect("the folder is ours");
     }
 
+    /// Has the kernel refuse to delete routes from now on, or no longer: what asks for it is made a message of a kind that
+    /// it does not know.
+    pub fn refuse_route_deletions(&self, refuse: bool) {
+        let refusing = self.gate.path().join(REFUSING);
+        let done = if refuse { std::fs::write(refusing, "") } else { std::fs::remove_file(refusing) };
+        done.expect("the folder is ours");
+    }
+
     /// Waits until all that was followed has ended; every call made within a filter.
     pub fn finish(mut self) -> BTreeSet<Call> {
         let process = &mut self.process;
@@ -97,6 +109,7 @@ pub fn follow() {
     let tracees = Tracees {
         vdso: std::env::var_os(NO_VDSO).is_none(),
         shift: gate.join("shift"),
+        refusing: gate.join(REFUSING),
         roles: HashMap::new(),
         pending: HashMap::new(),
         calls: BTreeSet::new(),
@@ -114,6 +127,8 @@ struct Tracees {
     vdso: bool,
     /// Holds by how many seconds the wall clock is set, once it is.
     shift: PathBuf,
+    /// Is there while no route is to be deleted.
+    refusing: PathBuf,
     /// Whose filter each process has entered.
     roles: HashMap<Pid, String>,
     /// The call that each thread is in.
@@ -179,6 +194,9 @@ impl Tracees {
         // Of one that was killed on its way in there is no account; it stops no more.
         let Some((number, arguments, _)) = account(pid) else { return };
         self.pending.insert(pid, (number, arguments));
+        if number == libc::SYS_sendto && self.refusing.exists() {
+            let _ = spoil_route_deletion(pid, arguments[1]);
+        }
         let leader = leader(pid).unwrap_or(pid);
         if let Some(role) = self.roles.get(&leader) {
             self.calls.insert((role.clone(), number, arguments));
@@ -250,6 +268,17 @@ fn hide_vdso(pid: Pid) -> std::io::Result<()> {
         at += 16;
     }
     memory.write_all_at(&AT_IGNORE.to_ne_bytes(), at)
+}
+
+/// The kind of a message stands after its length (struct nlmsghdr, linux/netlink.h).
+fn spoil_route_deletion(pid: Pid, message: u64) -> std::io::Result<()> {
+    let memory = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
+    let mut kind = [0; 2];
+    memory.read_exact_at(&mut kind, message + 4)?;
+    match u16::from_ne_bytes(kind) == libc::RTM_DELROUTE {
+        true => memory.write_all_at(&UNKNOWN_KIND.to_ne_bytes(), message + 4),
+        false => Ok(()),
+    }
 }
 
 fn add_to_word(pid: Pid, at: u64, value: i64) -> std::io::Result<()> {

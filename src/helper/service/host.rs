@@ -19,6 +19,8 @@ const LOOK: u64 = 10_000;
 /// What is said where the kernel does not have what we told of.
 pub(super) const CHANGED: &str =
     "somebody changed the firewall or the blocks in it: they are installed again";
+/// What is said where the kernel, or a program, would not let go of a block that is over.
+pub(super) const OVERDUE: &str = "something of a block that is over could not be taken back: those in force are installed again, without it";
 
 impl<R: Respond> Service<R> {
     /// Gives the kernel the never-block set, grown by all that was asked for since.
@@ -81,10 +83,12 @@ impl<R: Respond> Service<R> {
         applied
     }
 
-    /// Milliseconds until the firewall is looked at again; `None` while nobody is blocked and nothing can be tripped.
+    /// Milliseconds until the firewall is looked at again; `None` while nobody is blocked, by what is over neither, and
+    /// nothing can be tripped.
     pub(super) fn next_look(&self) -> Option<u64> {
         let due = self.looked.saturating_add(LOOK).saturating_sub(self.now.uptime);
-        (!self.core.escalation.is_empty() || self.responses.has_tripwire()).then_some(due)
+        let is_needed = !self.core.escalation.is_empty() || !self.overdue.is_empty();
+        (is_needed || self.responses.has_tripwire()).then_some(due)
     }
 
     /// A reload of somebody else's ruleset may flush ours with it, or put an old one in its place: blocks that are told
@@ -96,10 +100,11 @@ impl<R: Respond> Service<R> {
             let (target, block) = record.after(last, now)?;
             Some((target, InForce { with: block.with, left: Duration::from_millis(block.left(now)) }))
         };
+        let is_overdue = !self.overdue.among(self.at_once).is_empty();
         let done = match self.responses.is_in_place(&walk) {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                log(CHANGED);
+            Ok(true) if !is_overdue => Ok(()),
+            Ok(_) => {
+                log(if is_overdue { OVERDUE } else { CHANGED });
                 self.install_again()
             }
             Err(refusal) => Err(refusal),

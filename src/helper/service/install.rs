@@ -21,6 +21,7 @@ impl<R: Respond> Service<R> {
         let in_force = self.in_force();
         let blocks = timed_all(&in_force, self.now.utc);
         let refused = self.responses.install(self.core.authority.never(), &blocks)?;
+        self.overdue = self.overdue.without(self.at_once);
         let without: BTreeSet<(IpNet, Response)> =
             refused.iter().map(|(target, response, _)| (*target, *response)).collect();
         let kernels: Responses = Response::ALL.into_iter().filter(|response| response.is_at_once()).collect();

@@ -19,23 +19,17 @@ use crate::protocol::{Fault, Outcome, Response, Responses};
 impl<R: Respond> Service<R> {
     pub(super) fn do_unblock(&mut self, id: u64, target: IpNet) {
         self.overtake(Some(&target));
-        let begun = Instant::now();
-        match self.responses.unblock(&target) {
-            Ok(was_blocked) => {
-                let with = self.core.escalation.remains(&target);
-                let is_known = self.core.escalation.get(&target).is_some() || !with.is_empty();
-                let mut job = self.lift_job(target, with, Some((id, was_blocked || is_known)));
-                let mut left = job.to_undo();
-                if let Err(refusal) = self.take_lines(&[(target, with)]) {
-                    job.refuse(Response::HostsDeny, refusal);
-                    left = left.and(Response::HostsDeny);
-                }
-                self.taken_back(target, with.without(left));
-                self.jobs.push(job);
-                self.advance();
-            }
-            Err(refusal) => self.answer_unblock(id, target, Outcome::Failed(refusal.errno), begun),
+        let kernel = self.responses.unblock(&target);
+        let with = self.core.escalation.remains(&target);
+        let is_known = self.core.escalation.get(&target).is_some() || !with.is_empty();
+        let mut job = self.lift_job(target, with, Some((id, kernel.was_blocked || is_known)));
+        kernel.refused.into_iter().for_each(|(response, refusal)| job.refuse(response, refusal));
+        if let Err(refusal) = self.take_lines(&[(target, with)]) {
+            job.refuse(Response::HostsDeny, refusal);
         }
+        self.taken_back(target, with.without(job.to_undo().union(job.failed())));
+        self.jobs.push(job);
+        self.advance();
     }
 
     /// What an operator's unblock could not take back is remembered, so that it can be asked for again. Whether a
@@ -46,8 +40,7 @@ impl<R: Respond> Service<R> {
             return self.tell_remains(job.target, &job.failures);
         };
         self.tell_failures(id, &job.failures);
-        let failed: Responses = job.failures.iter().map(|(response, _)| *response).collect();
-        let unknown = failed.among(Responses::NONE.and(Response::Command));
+        let unknown = job.failed().among(Responses::NONE.and(Response::Command));
         // Blocked anew meanwhile, or what blocks would not end.
         match self.core.escalation.remains(&job.target).without(unknown).block() {
             true => self.taken_back(job.target, unknown),
@@ -130,8 +123,8 @@ impl<R: Respond> Service<R> {
         let mut lifted = Vec::new();
         for target in targets {
             self.overtake(Some(target));
-            if let Err(refusal) = self.responses.unblock(target) {
-                log(&refusal.text);
+            for (response, refusal) in self.responses.unblock(target).refused {
+                self.keeps_hold(*target, response, refusal);
             }
             let block = self.core.escalation.lift(target, self.now.utc);
             lifted.extend(block.map(|block| (*target, block)));
@@ -144,7 +137,7 @@ impl<R: Respond> Service<R> {
         let ended = self.core.escalation.expire(self.now.utc);
         for (target, block) in &ended {
             if let Err(refusal) = self.responses.expire(target) {
-                self.tell_refusal(*target, Response::Route, refusal);
+                self.keeps_hold(*target, Response::Route, refusal);
             }
             // What the kernel ends by itself needs no word in the ledger.
             if block.with.iter().any(|response| response != Response::Nftables) {
@@ -152,6 +145,12 @@ impl<R: Respond> Service<R> {
             }
         }
         self.take_back(&ended);
+    }
+
+    /// A response would not let go of a block that is over. That is told, and tried again at each look.
+    fn keeps_hold(&mut self, target: IpNet, response: Response, refusal: Refusal) {
+        self.overdue = self.overdue.and(response);
+        self.tell_refusal(target, response, refusal);
     }
 
     /// Files and programs' part of blocks that are over; what fails is told.

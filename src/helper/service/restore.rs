@@ -43,6 +43,7 @@ impl<R: Respond> Service<R> {
             protecting: Vec::new(),
             listing: None,
             stopped: false,
+            overdue: Responses::NONE,
             looked: now.uptime,
             replies: FrameWriter::new(REPLIES),
         };
