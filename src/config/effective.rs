@@ -42,6 +42,7 @@ fn intentions(loaded: &Loaded) -> Vec<(&'static str, String)> {
         ("decoys TCP", ports(&config.decoy_tcp_ports)),
         ("decoys UDP", ports(&config.decoy_udp_ports)),
         ("alarm", alarm(config.scan_trigger)),
+        ("other ports", other_ports(config)),
         ("tripwire", config.why_no_tripwire().map_or_else(|| "on".into(), |why| format!("off: {why}"))),
         ("TCP alarm", response(config.block_tcp, config)),
         ("UDP alarm", response(config.block_udp, config)),
@@ -76,6 +77,18 @@ fn alarm(trigger: u32) -> String {
     match trigger {
         0 | 1 => "at the first probe of a watched port".into(),
         count => format!("after {count} probes of watched ports by one source"),
+    }
+}
+
+/// Without packets nobody is seen to ask for a port that is not bound.
+fn other_ports(config: &Config) -> String {
+    let level = config.sensitivity;
+    match (config.flags.mode, level.failures()) {
+        (Mode::Connect, _) => "not watched (--connect)".into(),
+        (Mode::Stealth, None) => format!("not watched (SENSITIVITY {})", level.name()),
+        (Mode::Stealth, Some(count)) => {
+            format!("alarm after {count} failed contacts with different ports (SENSITIVITY {})", level.name())
+        }
     }
 }
 
@@ -128,7 +141,7 @@ fn protected(loaded: &Loaded) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Origin, Override, Overrides, keys::KEYS, parse};
+    use crate::config::{Flags, Origin, Override, Overrides, keys::KEYS, parse};
 
     fn shown(text: &str, overrides: &Overrides) -> String {
         render_effective(&parse("conf", text.as_bytes(), overrides).unwrap())
@@ -168,6 +181,22 @@ mod tests {
             "1 of NEVER_BLOCK and 0 of IGNORE_FILE (192.0.2.0/24); and this host's own",
         ] {
             assert!(report.contains(words), "{words}\n{report}");
+        }
+    }
+
+    #[test]
+    fn that_ports_which_nobody_named_are_watched_too_is_said_with_the_number_in_force() {
+        for (line, mode, words) in [
+            ("", Mode::Stealth, "alarm after 9 failed contacts with different ports (SENSITIVITY medium)"),
+            ("SENSITIVITY=low", Mode::Stealth, "after 14 failed contacts"),
+            ("SENSITIVITY=high", Mode::Stealth, "after 4 failed contacts"),
+            ("SENSITIVITY=off", Mode::Stealth, "not watched (SENSITIVITY off)"),
+            ("SENSITIVITY=high", Mode::Connect, "not watched (--connect)"),
+        ] {
+            let flags = Flags { mode, ..Flags::default() };
+            let report = shown(&format!("TCP_PORTS=1\n{line}"), &Overrides { flags, ..Overrides::default() });
+            let row = report.lines().find(|row| row.starts_with("  other ports ")).unwrap_or_default();
+            assert!(row.contains(words), "{line}: {row}\n{report}");
         }
     }
 

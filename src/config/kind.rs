@@ -150,13 +150,9 @@ fn target(text: &str, required: bool) -> Result<String, Fault> {
 }
 
 fn sensitivity(text: &str) -> Result<Sensitivity, Fault> {
-    match text {
-        "off" => Ok(Sensitivity::Off),
-        "low" => Ok(Sensitivity::Low),
-        "medium" => Ok(Sensitivity::Medium),
-        "high" => Ok(Sensitivity::High),
-        other => Err(wrong(other, "low, medium, high or off")),
-    }
+    use Sensitivity::{High, Low, Medium, Off};
+    let level = [Off, Low, Medium, High].into_iter().find(|level| level.name() == text);
+    level.ok_or_else(|| wrong(text, "low, medium, high or off"))
 }
 
 fn format_of(text: &str) -> Result<LogFormat, Fault> {

@@ -121,6 +121,21 @@ impl Sensitivity {
         let failures = (BETA / self.alpha()?).ln() / ((1.0 - THETA_SCANNER) / (1.0 - THETA_HONEST)).ln();
         Some(Points((failures * f64::from(Points::ONE.0)).round() as i32))
     }
+
+    /// How many failures in a row that takes. `None`: no number is enough.
+    pub fn failures(self) -> Option<u32> {
+        self.threshold().map(|threshold| threshold.as_f32().ceil() as u32)
+    }
+
+    /// As SENSITIVITY names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Sensitivity::Off => "off",
+            Sensitivity::Low => "low",
+            Sensitivity::Medium => "medium",
+            Sensitivity::High => "high",
+        }
+    }
 }
 
 /// Probability that the walk flags a scanner.
@@ -143,11 +158,9 @@ mod tests {
 
     #[test]
     fn each_sensitivity_takes_the_straight_failures_that_its_error_rates_say() {
-        let failures = |sensitivity: Sensitivity| {
-            sensitivity.threshold().map(|threshold| threshold.as_f32().ceil() as u32)
-        };
         assert_eq!(
-            [Sensitivity::Off, Sensitivity::Low, Sensitivity::Medium, Sensitivity::High].map(failures),
+            [Sensitivity::Off, Sensitivity::Low, Sensitivity::Medium, Sensitivity::High]
+                .map(Sensitivity::failures),
             [None, Some(14), Some(9), Some(4)]
         );
     }
