@@ -284,6 +284,25 @@ fn a_list_may_take_as_long_as_its_reader_reads_on() {
     assert_eq!(server.reader(client), Reader::Gone);
 }
 
+/// Where a daemon runs by the usual file, it would be that one's blocks that are lifted.
+#[test]
+fn nobody_is_asked_where_the_named_configuration_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mistyped = folder.path().join("dmz.cnf");
+    for command in [&["status"][..], &["stats"], &["list"], &["block", "10.0.0.1"], &["unblock", "all"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_portsentry-rs"))
+            .args(command)
+            .arg("-c")
+            .arg(&mistyped)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
+        assert!(said.contains(&format!("cannot read {}: No such file", mistyped.display())), "{said}");
+        assert!(!said.contains("control.sock"), "{said}");
+    }
+}
+
 #[test]
 fn a_stranger_is_told_that_he_may_not() {
     if !geteuid().is_root() {

@@ -11,16 +11,17 @@ pub mod status;
 pub mod unit;
 pub mod writable;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use arguments::{Arguments, Command, Control, Lifted};
-use run_flags::{RunFlags, rewritten};
+use run_flags::{DEFAULT_CONFIG, RunFlags, rewritten};
 
-use crate::config::control_socket;
+use crate::config::{Config, control_socket};
 use crate::control::client;
+use crate::event::stderr;
 use crate::sandbox::proof;
 use crate::sensor::launch;
 
@@ -34,17 +35,17 @@ pub fn main() -> ExitCode {
     match arguments.command {
         None => run(&arguments.run),
         Some(Command::Check { quiet, run }) => check::check(&run, quiet),
-        Some(Command::Status(control)) => client::status(&socket(&control), false),
-        Some(Command::Stats { json, control }) => client::stats(&socket(&control), json),
+        Some(Command::Status(control)) => asked(&control, |socket| client::status(socket, false)),
+        Some(Command::Stats { json, control }) => asked(&control, |socket| client::stats(socket, json)),
         Some(Command::Replay(replay)) => replay::replay(&replay),
-        Some(Command::List { json, control }) => client::list(&socket(&control), json),
+        Some(Command::List { json, control }) => asked(&control, |socket| client::list(socket, json)),
         Some(Command::Block { target, seconds, control }) => {
-            client::block(&socket(&control), target, seconds)
+            asked(&control, |socket| client::block(socket, target, seconds))
         }
         Some(Command::Unblock { target: Lifted::One(target), control }) => {
-            client::unblock(&socket(&control), target)
+            asked(&control, |socket| client::unblock(socket, target))
         }
-        Some(Command::Unblock { target: Lifted::All, control }) => client::unblock_all(&socket(&control)),
+        Some(Command::Unblock { target: Lifted::All, control }) => asked(&control, client::unblock_all),
     }
 }
 
@@ -55,6 +56,21 @@ fn run(flags: &RunFlags) -> ExitCode {
     }
 }
 
-fn socket(control: &Control) -> PathBuf {
-    control_socket(&control.configfile)
+/// Asks the daemon whose file was named, or nobody: with a name that is mistyped another daemon would be asked. Where
+/// none was named it is the usual one, which may have no file that can be read here.
+fn asked(control: &Control, ask: impl FnOnce(&Path) -> ExitCode) -> ExitCode {
+    let Some(path) = &control.configfile else {
+        let usual = control_socket(Path::new(DEFAULT_CONFIG));
+        return ask(&usual.unwrap_or_else(|_| Config::default().control_socket));
+    };
+    match control_socket(path) {
+        Ok(socket) => ask(&socket),
+        Err(error) => {
+            let path = path.display();
+            stderr::tell(format_args!(
+                "cannot read {path}: {error}; name the configuration file of the daemon that is meant, or leave -c out"
+            ));
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -41,10 +41,13 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, Vec<ConfigErro
 }
 
 /// CONTROL_SOCKET of the file at `path`, whatever else is wrong with it: an operator who must lift a block now is not
-/// told to mend the file first. The default where the file or the key cannot be read.
-pub fn control_socket(path: &Path) -> PathBuf {
-    let bytes = read(path).unwrap_or_default();
-    build(&path.display().to_string(), &bytes, &Overrides::default()).0.config.control_socket
+/// told to mend the file first. The default where the key is not set, or cannot be read.
+///
+/// # Errors
+/// The file cannot be read: which daemon was meant nobody knows.
+pub fn control_socket(path: &Path) -> io::Result<PathBuf> {
+    let bytes = read(path)?;
+    Ok(build(&path.display().to_string(), &bytes, &Overrides::default()).0.config.control_socket)
 }
 
 /// What to do where the file is there but not for us.
@@ -116,7 +119,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let conf = folder.path().join("conf");
         std::fs::write(&conf, "TCP_PORTS=0\nCONTROL_SOCKET=/run/x\nK").unwrap();
-        assert_eq!(control_socket(&conf), Path::new("/run/x"));
-        assert_eq!(control_socket(&folder.path().join("none")), Config::default().control_socket);
+        assert_eq!(control_socket(&conf).unwrap(), Path::new("/run/x"));
+        std::fs::write(&conf, "TCP_PORTS=0\nCONTROL_SOCKET=x").unwrap();
+        assert_eq!(control_socket(&conf).unwrap(), Config::default().control_socket);
+        assert!(control_socket(&folder.path().join("none")).is_err());
     }
 }
