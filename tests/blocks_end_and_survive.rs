@@ -138,6 +138,10 @@ fn an_operator_can_block_and_unblock_everything() {
     assert_eq!(entries.len(), 3, "{entries:#?}");
     assert!(daemon.client(&["unblock", "all"]).status.success());
     assert!(!lab.nft_table().contains("192.0.2.7"));
+    let again = daemon.client(&["unblock", "all"]);
+    assert!(again.status.success(), "as wanted: {again:?}");
+    assert_eq!(String::from_utf8_lossy(&again.stdout), "nobody is blocked\n");
+    assert!(!daemon.client(&["unblock", "192.0.2.7"]).status.success(), "a name that may be mistyped");
     let refused = daemon.client(&["block", "192.0.2.0/8"]);
     assert!(!refused.status.success());
 }

@@ -97,7 +97,7 @@ pub fn unblock(socket: &Path, address: IpNet) -> ExitCode {
 
 /// `unblock all`.
 pub fn unblock_all(socket: &Path) -> ExitCode {
-    ended(done(socket, &ControlRequest::UnblockAll, "Every source", not_flushed))
+    ended(asked(socket, &ControlRequest::UnblockAll).and_then(|done| print(&emptied(done)?)))
 }
 
 /// Line by line as they come: nothing is kept.
@@ -254,9 +254,21 @@ fn not_flushed(_: Option<String>) -> String {
 }
 
 fn done(socket: &Path, request: &ControlRequest, target: &str, failed: Failed) -> Result<(), ClientError> {
+    print(&outcome(target, asked(socket, request)?, failed)?)
+}
+
+fn asked(socket: &Path, request: &ControlRequest) -> Result<Done, ClientError> {
     match ask(socket, request)?.pop() {
-        Some(ControlReply::Done(done)) => print(&outcome(target, done, failed)?),
+        Some(ControlReply::Done(done)) => Ok(done),
         Some(_) | None => Err(ClientError::BrokenOff(socket.to_owned())),
+    }
+}
+
+/// That nobody was blocked is what was wanted; of one address it may be a mistyped name.
+fn emptied(done: Done) -> Result<String, ClientError> {
+    match done.verdict == DoneVerdict::NotBlocked {
+        true => Ok("nobody is blocked\n".to_owned()),
+        false => outcome("Every source", done, not_flushed),
     }
 }
 
