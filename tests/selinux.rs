@@ -146,6 +146,20 @@ fn a_module_that_reads_passwords_does_not_link() {
     assert!(error.contains("neverallow check failed"), "{error}");
 }
 
+/// Fedora's headers: a fork of long ago, which `make` would fail on with a syntax error in a line that nobody wrote.
+#[test]
+fn headers_of_another_policy_are_refused_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let headers = folder.path().join("include/kernel");
+    fs::create_dir_all(&headers).unwrap();
+    fs::write(headers.join("files.if"), "interface(`files_pid_file',`\n')\n").unwrap();
+    fs::write(folder.path().join("Makefile"), "").unwrap();
+    let devel = format!("DEVEL={}", folder.path().join("Makefile").display());
+    let output = run("make", &["-B", "-C", &format!("{ROOT}/selinux"), &devel]);
+    let said = text(&output.stderr);
+    assert!(!output.status.success() && said.contains("is not of the reference policy"), "{said}");
+}
+
 /// What the guest found: `FACT name=value`.
 fn facts(said: &str) -> BTreeMap<&str, &str> {
     let facts = said.lines().filter_map(|line| line.trim_end().strip_prefix("FACT ")?.split_once('='));
