@@ -157,6 +157,30 @@ fn thousands_that_are_added_to_the_ignore_file_keep_no_block_waiting() {
     assert!(daemon.seen.iter().all(|event| event["event_type"] != "error"), "{:#?}", daemon.seen);
 }
 
+/// The modes are right: it is Landlock that refuses, and no chmod helps.
+#[test]
+fn an_ignore_file_in_a_folder_that_the_running_daemon_may_not_open_takes_a_restart_and_is_told_so() {
+    let lab = Lab::new(0);
+    let mut running = Running::start(&lab, BLOCKS);
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(elsewhere.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let beside = running.config.with_file_name("ignore");
+    for (path, kind) in [(elsewhere.path().join("ignore"), "error"), (beside, "reload")] {
+        std::fs::write(&path, "192.0.2.10\n").unwrap();
+        running.reload(MINE, &format!("IGNORE_FILE=\"{}\"\n{MINE}", path.display()));
+        let told = running.daemon.wait_for_new("the outcome", |event| {
+            ["error", "reload"].contains(&event["event_type"].as_str().unwrap_or_default())
+        });
+        assert_eq!(told["event_type"], kind, "{told}");
+        let error = told["error"].as_str().unwrap_or_default();
+        assert_eq!(
+            error.contains("restart: while it runs it may open nothing outside"),
+            kind == "error",
+            "{told}"
+        );
+    }
+}
+
 #[test]
 fn each_reload_tells_its_outcome_and_status_shows_what_is_watched_since() {
     let lab = Lab::new(1);

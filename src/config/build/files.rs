@@ -50,9 +50,10 @@ pub fn control_socket(path: &Path) -> io::Result<PathBuf> {
     Ok(build(&path.display().to_string(), &bytes, &Overrides::default()).0.config.control_socket)
 }
 
-/// What to do where the file is there but not for us.
+/// What to do where the file is there but not for us: by its mode, or in a reload by Landlock, which says the same.
 fn allowed(error: &io::Error) -> Option<&'static str> {
-    let mend = "let the user that the daemon runs as read it (chgrp, chmod g+r) and pass every folder above (chmod o+x), and restart";
+    let mend = "let the user that the daemon runs as read it (chgrp, chmod g+r) and pass every folder above (chmod o+x), and restart: \
+                while it runs it may open nothing outside the folders in which it found its configuration and ignore file";
     (error.kind() == ErrorKind::PermissionDenied).then_some(mend)
 }
 
