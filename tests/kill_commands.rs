@@ -191,6 +191,17 @@ fn a_command_that_floods_or_leaves_a_child_behind_has_still_done_its_work() {
     }
 }
 
+/// PortSentry gives every command to a shell: `exec` is nothing that could be found on a PATH.
+#[test]
+fn a_command_that_begins_with_a_word_of_the_shells_is_run_by_one() {
+    let lab = Lab::new(1);
+    let mut daemon = Setup::new(&lab, &format!("{PORTS}\nKILL_ROUTE=\"exec /bin/true $TARGET$\"")).start();
+    scan(&lab, 0);
+    let block = block_of(&lab, &mut daemon, 0);
+    assert_eq!(block["action"]["verdict"], "blocked", "{block}");
+    assert_eq!(block["action"]["with"], serde_json::json!(["command"]), "{block}");
+}
+
 #[test]
 fn block_2_runs_the_command_and_shuts_nobody_out() {
     let lab = Lab::new(1);

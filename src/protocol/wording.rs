@@ -62,12 +62,20 @@ pub enum Words {
 /// Splits a filled text at blanks. A shell is asked only where the text uses what only a shell knows.
 pub fn words(text: &str) -> Words {
     let plain: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
-    let assignment = plain.first().is_some_and(|first| first.contains('='));
-    match assignment || text.contains(needs_shell) {
+    let is_shells = |first: &String| first.contains('=') || BUILT_IN.contains(&first.as_str());
+    match plain.first().is_some_and(is_shells) || text.contains(needs_shell) {
         true => Words::Shell(text.to_owned()),
         false => Words::Plain(plain),
     }
 }
+
+/// POSIX.1-2017, Shell Command Language §2.14 and §2.9.1.1: what a shell is told to do itself, and no program of that name
+/// need be there for.
+const BUILT_IN: [&str; 29] = [
+    ".", ":", "alias", "bg", "break", "cd", "command", "continue", "eval", "exec", "exit", "export", "fc",
+    "fg", "hash", "jobs", "read", "readonly", "return", "set", "shift", "times", "trap", "type", "ulimit",
+    "umask", "unalias", "unset", "wait",
+];
 
 /// POSIX.1-2017, Shell Command Language §2.2: characters that mean something to a shell. `:`, `/`, `.` and `-`, which
 /// addresses and options are made of, do not.
@@ -148,5 +156,9 @@ mod tests {
         }
         assert_eq!(program("/sbin/route add -host $TARGET$ reject").as_deref(), Some("/sbin/route"));
         assert_eq!(program("a $TARGET$ | b"), None);
+        for text in ["exec /sbin/alarm 192.0.2.7", " . /etc/alarm", "cd /tmp", "eval x", "ulimit -n 9"] {
+            assert_eq!(words(text), Words::Shell(text.to_owned()));
+        }
+        assert_eq!(program("/usr/bin/exec $TARGET$").as_deref(), Some("/usr/bin/exec"));
     }
 }
