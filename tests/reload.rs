@@ -204,6 +204,9 @@ fn each_reload_tells_its_outcome_and_status_shows_what_is_watched_since() {
     let status = running.daemon.client(&["status"]);
     let status = String::from_utf8(status.stdout).unwrap();
     assert!(status.contains("111,120") && !status.contains("111,119"), "{status}");
+    let status: Value = serde_json::from_slice(&running.daemon.client(&["status", "--json"]).stdout).unwrap();
+    assert_eq!(status["start"]["tcp_ports"], "111,120", "{status}");
+    assert!(status["since"].is_u64() && status["stats"]["packets"].is_u64(), "{status}");
 
     running.reload(MINE, "NEVER_BLOCK=\"192.0.2.8");
     let told = running.daemon.wait_for_new("what stays", is("error"));

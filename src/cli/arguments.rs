@@ -71,7 +71,14 @@ pub enum Command {
         run: Box<RunFlags>,
     },
     /// Show how the running daemon fares
-    Status(Control),
+    Status {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+        /// Which daemon.
+        #[command(flatten)]
+        control: Control,
+    },
     /// Show what the running daemon has counted
     Stats {
         /// One JSON object
@@ -223,7 +230,7 @@ mod tests {
         let one = Lifted::One("192.0.2.1/32".parse().unwrap());
         assert!(matches!(command("unblock 192.0.2.1"), Command::Unblock { target, .. } if target == one));
         assert!(
-            matches!(command("status -c /x"), Command::Status(control) if control.configfile == Some("/x".into()))
+            matches!(command("status -c /x --json"), Command::Status { json: true, control } if control.configfile == Some("/x".into()))
         );
     }
 

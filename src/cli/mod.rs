@@ -35,7 +35,7 @@ pub fn main() -> ExitCode {
     match arguments.command {
         None => run(&arguments.run),
         Some(Command::Check { quiet, run }) => check::check(&run, quiet),
-        Some(Command::Status(control)) => asked(&control, |socket| client::status(socket, false)),
+        Some(Command::Status { json, control }) => asked(&control, |socket| client::status(socket, json)),
         Some(Command::Stats { json, control }) => asked(&control, |socket| client::stats(socket, json)),
         Some(Command::Replay(replay)) => replay::replay(&replay),
         Some(Command::List { json, control }) => asked(&control, |socket| client::list(socket, json)),
