@@ -24,12 +24,26 @@ let
   };
 
   set = lib.filterAttrs (_: value: value != null && value != [ ]) cfg.settings;
-  ways = cfg.settings.BLOCK_WITH;
+  ways = set.BLOCK_WITH or [ ];
   blocksWith = way: builtins.elem way ways;
   allAsserted = lib.mapAttrsToList (name: reason: {
     assertion = !(set ? ${name});
     message = "${here}.settings.${name}: ${reason}";
   });
+
+  # Where the unit may write, as it stands in the end.
+  unit = config.systemd.services.portsentry-rs.serviceConfig;
+  wordsOf = directive: builtins.filter (word: word != "") (lib.concatMap (lib.splitString " ") (lib.toList (unit.${directive} or [ ])));
+  below = root: map (folder: "${root}/${folder}");
+  writable = below "/var/lib" (wordsOf "StateDirectory")
+    ++ below "/var/log" (wordsOf "LogsDirectory")
+    ++ below "/run" (wordsOf "RuntimeDirectory")
+    ++ map (folder: lib.head (builtins.match "[-+]*(.*)" folder)) (wordsOf "ReadWritePaths");
+  isWritable = path: lib.any (folder: lib.hasPrefix "${lib.removeSuffix "/" folder}/" (toString path)) writable;
+  mustBeWritable = name: {
+    assertion = !(set ? ${name}) || isWritable set.${name};
+    message = "${here}.settings.${name}: nothing that the unit may write; name a file in /var/log/portsentry-rs, or its folder, which the user portsentry must own, in systemd.services.portsentry-rs.serviceConfig.ReadWritePaths";
+  };
 
   isOpen = numbers: ranges: port:
     builtins.elem port numbers || lib.any (range: range.from <= port && port <= range.to) ranges;
@@ -152,6 +166,7 @@ in
       }
     ]
     ++ allAsserted taken
+    ++ map mustBeWritable [ "HISTORY_FILE" "BLOCKED_FILE" ]
     ++ lib.mapAttrsToList (way: reason: { assertion = !(blocksWith way); message = "${here}.blockWith: ${way}: ${reason}"; }) impossible;
 
     warnings =

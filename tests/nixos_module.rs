@@ -258,6 +258,23 @@ fn a_wrong_setting_fails_evaluation_with_the_name_of_its_option() {
             "set blockWith alone",
         ),
         (
+            &format!("{one} services.portsentry-rs.settings.BLOCK_WITH = null;"),
+            "settings.BLOCK_WITH",
+            "set blockWith alone",
+        ),
+        (
+            &format!(
+                "{one} services.portsentry-rs.settings.HISTORY_FILE = \"/var/log/portsentry-rs.history\";"
+            ),
+            "settings.HISTORY_FILE",
+            "nothing that the unit may write",
+        ),
+        (
+            &format!("{one} services.portsentry-rs.settings.BLOCKED_FILE = \"/srv/blocked\";"),
+            "settings.BLOCKED_FILE",
+            "ReadWritePaths",
+        ),
+        (
             &format!("{one} services.portsentry-rs.settings.IGNORE_FILE = \"/etc/x\";"),
             "settings.IGNORE_FILE",
             "services.portsentry-rs.ignore",
@@ -334,6 +351,25 @@ fn values_reach_the_configuration_as_the_daemon_writes_them() {
         (firewall["allowedTCPPorts"].to_string(), firewall["allowedUDPPorts"].to_string()),
         ("[21]".into(), "[161]".into())
     );
+}
+
+#[test]
+fn files_lie_wherever_the_unit_may_write() {
+    let Some(lib) = nixpkgs_lib() else { return };
+    let settings = "services.portsentry-rs = {
+        blockWith = [ ];
+        settings = {
+          TCP_PORTS = 1; BLOCK_WITH = null;
+          HISTORY_FILE = \"/var/log/portsentry-rs/history\"; BLOCKED_FILE = \"/srv/blocks/now\";
+        };
+      };
+      systemd.services.portsentry-rs.serviceConfig.ReadWritePaths = \"/opt -/srv\";";
+    let result = evaluate(&lib, "/nix/store/x", &with(settings)).unwrap_or_else(|error| panic!("{error}"));
+    let configuration = result["configuration"]["configuration"].as_str().unwrap();
+    for line in ["HISTORY_FILE=\"/var/log/portsentry-rs/history\"", "BLOCKED_FILE=\"/srv/blocks/now\""] {
+        assert!(configuration.lines().any(|it| it == line), "{line} is missing in:\n{configuration}");
+    }
+    assert!(!configuration.contains("BLOCK_WITH"), "{configuration}");
 }
 
 #[test]
