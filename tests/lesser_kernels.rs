@@ -1,5 +1,6 @@
 //! Promise: on a kernel that lacks a layer of the cage the daemon does not start, and says which one; with
-//! SANDBOX="best-effort" it starts, and its `start` event says what is missing. Needs root.
+//! SANDBOX="best-effort" it starts, and its `start` event says what is missing. On one without nfnetlink it does not start
+//! either, and `check` says so as an error to who could start it and as a warning to who could not. Needs root.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
@@ -8,7 +9,10 @@ use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch,
+};
 use support::Lab;
 use support::daemon::Setup;
 
@@ -25,13 +29,24 @@ const LAYERS: [(&str, i64, &str); 2] = [
 #[ignore = "run by the other tests, as a process of its own"]
 fn the_launcher() {
     let call: i64 = std::env::var(WITHOUT).unwrap().parse().unwrap();
+    // What a kernel has not at all, and what it has not of netlink.
+    let (errno, rules) = match call {
+        libc::SYS_socket => (libc::EPROTONOSUPPORT, vec![netfilter_socket()]),
+        _ => (libc::ENOSYS, Vec::new()),
+    };
     let machine = TargetArch::try_from(std::env::consts::ARCH).unwrap();
-    let missing = SeccompAction::Errno(libc::ENOSYS as u32);
-    let rules = BTreeMap::from([(call, Vec::new())]);
+    let (rules, missing) = (BTreeMap::from([(call, rules)]), SeccompAction::Errno(errno as u32));
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, missing, machine).unwrap();
     seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
     let mut words = std::env::args().skip_while(|word| word != "--").skip(1);
     panic!("{}", Command::new(words.next().unwrap()).args(words).exec());
+}
+
+fn netfilter_socket() -> SeccompRule {
+    let is = |argument, value: i32| {
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value as u64).unwrap()
+    };
+    SeccompRule::new(vec![is(0, libc::AF_NETLINK), is(2, libc::NETLINK_NETFILTER)]).unwrap()
 }
 
 /// Program and flags for [`Setup::start_through`]: becomes the daemon on a kernel without `call`.
@@ -72,5 +87,27 @@ fn best_effort_starts_with_what_there_is_and_says_what_is_missing() {
         let in_force = start["start"]["confinement"]["in_force"].to_string();
         let other = if layer == "Landlock" { ", seccomp" } else { ", Landlock ABI" };
         assert_eq!(in_force.matches(other).count(), 2, "{start}");
+    }
+}
+
+#[test]
+fn without_nfnetlink_the_daemon_does_not_start_and_check_leaves_it_to_who_could_start_it() {
+    let lab = Lab::new(0);
+    let setup = Setup::new(&lab, "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"");
+    let (program, flags) = without(libc::SYS_socket);
+    let told = "the kernel needs CONFIG_NETFILTER_NETLINK";
+    let output = setup.fail_through(program, &flags);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains(told), "{output:?}");
+
+    let builder = ["setpriv", "--inh-caps=-net_admin", "--bounding-set=-net_admin"];
+    for (through, code, is_warning) in [(&[][..], 1, false), (&builder[..], 0, true)] {
+        let mut command = Command::new(program);
+        command.args(&flags).args(through).arg(env!("CARGO_BIN_EXE_portsentry-rs"));
+        let output = command.args(["check", "-c"]).arg(setup.path("portsentry.conf")).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{through:?}: {output:?}");
+        let line = said.lines().find(|line| line.contains(told)).unwrap_or_default();
+        assert!(!line.is_empty() && line.starts_with("warning: ") == is_warning, "{through:?}: {said}");
     }
 }

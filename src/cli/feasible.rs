@@ -11,6 +11,7 @@ use crate::helper::nftables::Nftables;
 use crate::helper::ruleset::SET_CAPACITY;
 use crate::protocol::Response;
 use crate::protocol::wording::program;
+use crate::sandbox::{Capability, capabilities};
 
 /// Responses that cannot work.
 pub fn errors(loaded: &Loaded) -> Vec<ConfigError> {
@@ -21,17 +22,24 @@ pub fn errors(loaded: &Loaded) -> Vec<ConfigError> {
 
 fn refusal(response: Response, loaded: &Loaded) -> Option<String> {
     match response {
-        // Without the right to ask, as under SELinux anywhere but in the helper, only the start can tell.
-        Response::Nftables => Nftables::open(None, SET_CAPACITY)
-            .err()
-            .filter(|error| !matches!(error.errno(), libc::EPERM | libc::EACCES))
-            .map(|error| error.to_string()),
+        Response::Nftables => against_nftables(true),
         Response::Iptables => Iptables::open().err().map(|refusal| refusal.text),
         Response::HostsDeny => {
             HostsDeny::inspect(&loaded.config.hosts_deny_file).err().map(|refusal| refusal.text)
         }
         Response::Route | Response::Command | Response::RunCommand => None,
     }
+}
+
+/// What speaks against nftables here, if it does so for a start by the very process that asks, or if it does not, as
+/// `starts` has it. Who has not what it takes to start the daemon may ask for another machine, as who builds a system
+/// image does: the kernel of this one decides nothing.
+fn against_nftables(starts: bool) -> Option<String> {
+    let error = Nftables::open(None, SET_CAPACITY).err()?;
+    // Without the right to ask, as under SELinux anywhere but in the helper, only the start can tell.
+    let is_told = !matches!(error.errno(), libc::EPERM | libc::EACCES);
+    let may_start = capabilities::held().is_ok_and(|held| held.contains(&Capability::CAP_NET_ADMIN));
+    (is_told && may_start == starts).then(|| error.to_string())
 }
 
 /// The key that asks for it.
@@ -46,8 +54,9 @@ fn key(response: Response, loaded: &Loaded) -> &'static str {
     }
 }
 
-/// Commands whose program is not there, or that need what they do not get. No error: PortSentry starts without it too, it
-/// may be installed later, and each block that fails for it says so.
+/// A kernel without nftables under who could not start the daemon anyway. And commands whose program is not there, or that
+/// need what they do not get: no error, for PortSentry starts without it too, it may be installed later, and each block that
+/// fails for it says so.
 pub fn warnings(loaded: &Loaded) -> Vec<ConfigError> {
     let config = &loaded.config;
     let commands = [
@@ -60,7 +69,14 @@ pub fn warnings(loaded: &Loaded) -> Vec<ConfigError> {
         let faults = [missing(text), lesser()].into_iter().flatten();
         faults.map(move |fault| ConfigError::new(loaded.origin(key), format!("{key}: {fault}")))
     });
-    told.chain(endless(loaded)).collect()
+    told.chain(endless(loaded)).chain(elsewhere(loaded)).collect()
+}
+
+fn elsewhere(loaded: &Loaded) -> Option<ConfigError> {
+    let asked = loaded.config.block_with.contains(&Response::Nftables);
+    let why = asked.then(|| against_nftables(false)).flatten()?;
+    let text = format!("{why}; the daemon would not start on this machine");
+    Some(ConfigError::new(loaded.origin(key(Response::Nftables, loaded)), text))
 }
 
 /// A command that shuts out for ever, whatever BLOCK_TIME is.
