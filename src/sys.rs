@@ -1,6 +1,6 @@
 //! The only unsafe code of the crate: system calls that no safe crate wraps. Everything here has a safe face.
 //!
-//! Packet rings, random numbers, pidfds, prefetching, and the naming of refused system calls live on it. It decides
+//! Packet rings, random numbers, forks, pidfds, prefetching, and the naming of refused system calls live on it. It decides
 //! nothing and parses nothing: which packets, how many rings and what a slot means are the caller's.
 #![allow(unsafe_code)]
 
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::unistd::ForkResult;
 
 /// Bytes of one ring slot: header, link address and packet. A divisor of every page size, so no slot straddles two blocks.
 pub const SLOT_BYTES: usize = 256;
@@ -84,6 +85,14 @@ pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
         i32::try_from(result).ok().filter(|&number| number >= 0).ok_or_else(io::Error::last_os_error)?;
     // SAFETY: the kernel has just made this descriptor for us, close-on-exec, and nobody else knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Goes on as two processes, each told which it is. For a process of one thread: what another one holds locked would stay
+/// so in the child for good.
+pub fn fork() -> io::Result<ForkResult> {
+    // SAFETY: the child of a process of one thread has all that its parent had, and may go on with any of it. Nobody
+    // safe knows how many threads there are: nix's own `daemon` asks the same of its caller, but lets nobody wait.
+    Ok(unsafe { nix::unistd::fork() }?)
 }
 
 /// Bytes that nobody can guess; waits until the kernel has some, early after boot. 256 at most come whole

@@ -46,13 +46,26 @@ const NEVER_SWEPT: Duration = Duration::from_secs(86_400);
 
 /// Runs the daemon until it is told to end or its helper dies.
 pub fn run(loaded: &Loaded) -> ExitCode {
-    let mut events = match start(loaded) {
-        Ok(events) => events,
-        Err(error) => {
-            stderr::tell(error);
-            return ExitCode::FAILURE;
-        }
+    let background = match Background::enter(loaded.config.flags.daemonize) {
+        Ok(background) => background,
+        Err(error) => return failed(&error),
     };
+    match start(loaded, &background) {
+        Ok(events) => {
+            drop(background);
+            watch(events)
+        }
+        // Told before `background` is dropped, and with it whoever waits for the start is let go.
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &StartError) -> ExitCode {
+    stderr::tell(error);
+    ExitCode::FAILURE
+}
+
+fn watch(mut events: EventLoop) -> ExitCode {
     match events.run() {
         End::Asked => {
             let well = events.stop();
@@ -70,9 +83,8 @@ pub fn run(loaded: &Loaded) -> ExitCode {
 }
 
 /// A daemon that watches. Ring threads end with the process.
-fn start(loaded: &Loaded) -> Result<EventLoop, StartError> {
+fn start(loaded: &Loaded, background: &Background) -> Result<EventLoop, StartError> {
     let config = &loaded.config;
-    let background = Background::enter(config.flags.daemonize)?;
     let clock = Clock::start();
     capabilities::require(&terms::needs(config))?;
     let identity = Identity::resolve(config.run_as.as_deref())?;
