@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::Read;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -83,24 +83,26 @@ fn a_service_whose_every_transfer_has_a_port_of_its_own() {
 
 /// The target asks `server_port` of peer 0 from each of `ports`, closes, and only then all answers come.
 fn answers_come_late(lab: &Lab, server_port: u16, ports: std::ops::Range<u16>) {
-    let server = server(lab, server_port);
+    let server = server(lab, false, server_port);
     let clients = ask(lab, &server, ports);
     clients.into_iter().for_each(|client| _ = server.send_to(b"answer", client).unwrap());
 }
 
-fn server(lab: &Lab, port: u16) -> UdpSocket {
-    let server = inside(&lab.peer(0).netns, || UdpSocket::bind(("0.0.0.0", port)).unwrap());
+fn server(lab: &Lab, v6: bool, port: u16) -> UdpSocket {
+    let peer = lab.peer(0);
+    let server = inside(&peer.netns, || UdpSocket::bind((peer.address(v6), port)).unwrap());
     server.set_read_timeout(Some(PATIENCE)).unwrap();
     server
 }
 
 /// Whom the server has to answer.
 fn ask(lab: &Lab, server: &UdpSocket, ports: std::ops::Range<u16>) -> Vec<SocketAddr> {
-    let to = SocketAddr::new(IpAddr::V4(lab.peer(0).v4), server.local_addr().unwrap().port());
+    let to = server.local_addr().unwrap();
+    let from = lab.peer(0).target(to.is_ipv6());
     let mut heard = [0; 16];
     let one = |port| {
         inside(&lab.target(), || {
-            let asks = UdpSocket::bind(("0.0.0.0", port)).unwrap();
+            let asks = UdpSocket::bind((from, port)).unwrap();
             asks.send_to(b"question", to).unwrap();
         });
         server.recv_from(&mut heard).unwrap().1
@@ -129,7 +131,7 @@ fn whom_this_host_asks_whatever_the_sensitivity_and_after_it_was_changed() {
 #[test]
 fn answers_to_questions_for_which_the_rings_had_no_room() {
     nobody_is_flagged_by("a resolver of a host that is out of breath", CONFIG, |lab, daemon| {
-        let server = server(lab, 53);
+        let server = server(lab, false, 53);
         let crowd = inside(&lab.peer(1).netns, || UdpSocket::bind("0.0.0.0:0").unwrap());
         suspend(daemon.pid());
         // All to one port, of which nobody thinks any harm: more than the ring holds.
@@ -175,6 +177,15 @@ fn servers_of_hosts_behind_this_one_whose_connections_are_older_than_the_daemon(
 #[test]
 fn a_resolver_that_answers_ten_thousand_questions_late() {
     nobody_is_flagged("a resolver", |lab| answers_come_late(lab, 53, 10_000..20_000));
+}
+
+#[test]
+fn a_resolver_over_ipv6_whose_answers_come_in_pieces() {
+    nobody_is_flagged("a resolver of long answers", |lab| {
+        let server = server(lab, true, 53);
+        let clients = ask(lab, &server, 40_000..40_100);
+        clients.into_iter().for_each(|client| _ = server.send_to(&[0; 3_000], client).unwrap());
+    });
 }
 
 #[test]

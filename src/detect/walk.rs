@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use super::peers::{Course, Heard};
-use super::probe::{Probe, ScanType};
+use super::probe::{Probe, Protocol, ScanType};
 use super::table::{Evidence, Vantage};
 use super::weights::{self, Points, Sensitivity};
 
@@ -76,6 +76,7 @@ impl Walk {
 /// What a first contact with a port that nobody uses is worth.
 fn failure(probe: &Probe, place: Place) -> Points {
     match probe.scan_type {
+        _ if answers_what_is_not_listened_for(probe) => Points::NONE,
         ScanType::Syn | ScanType::Connect | ScanType::SctpInit | ScanType::SctpCookieEcho => weights::FAILURE,
         ScanType::Maimon | ScanType::Ack => unless_an_answer(probe, place),
         ScanType::Udp if weights::TRACEROUTE_UDP.contains(&probe.port) => Points::NONE,
@@ -89,6 +90,17 @@ fn failure(probe: &Probe, place: Place) -> Points {
         ScanType::Icmp => weights::FAILURE,
         ScanType::Null | ScanType::Fin | ScanType::Xmas | ScanType::OtherFlags => weights::IMPOSSIBLE,
     }
+}
+
+/// Whether `probe` is of the kind that the rings' filter keeps below (`sensor::attention`), and with it the question:
+/// fragments, and what stands behind extension headers, go up whatever they hold.
+fn answers_what_is_not_listened_for(probe: &Probe) -> bool {
+    let of_that_kind = match probe.protocol {
+        Protocol::Tcp => probe.scan_type.may_be_stray(),
+        Protocol::Udp => probe.source_port < weights::FIRST_CLIENT_PORT,
+        Protocol::Sctp | Protocol::Icmp | Protocol::Ip => false,
+    };
+    of_that_kind && probe.port >= weights::FIRST_EPHEMERAL_PORT
 }
 
 /// Where the question may have been missed, what comes to a client's port proves nothing; where none is ever seen, what

@@ -78,6 +78,9 @@ pub const ANSWER_OF_UNHEARD: Points = Points::NONE;
 /// Ports below are servers' (RFC 6335 §6: the system ports).
 pub const FIRST_CLIENT_PORT: u16 = 1024;
 
+/// Ports from here on are those that a host asks from, unless it is told otherwise (net.ipv4.ip_local_port_range).
+pub const FIRST_EPHEMERAL_PORT: u16 = 32_768;
+
 /// UDP ports at which a neighbour knocks without being asked, every day, on every network: DHCP (RFC 2131, RFC 8415),
 /// NetBIOS (RFC 1001), SSDP (UPnP 1.1), WS-Discovery, mDNS (RFC 6762), LLMNR (RFC 4795).
 pub const NEIGHBOURLY_UDP: [u16; 10] = [67, 68, 137, 138, 546, 547, 1900, 3702, 5353, 5355];

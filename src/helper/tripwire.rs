@@ -10,12 +10,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::ruleset::{PROBE, source, unless_never};
+use crate::detect::weights::FIRST_EPHEMERAL_PORT;
 use crate::netlink::nftables::element::ELEMENTS_PER_MESSAGE;
 use crate::netlink::nftables::expression::{META_INPUT_NAME, META_TRANSPORT};
 use crate::netlink::nftables::{
     Command, Comparison, Element, Elements, Expression, Family, Key, Set, Verdict,
 };
-use crate::protocol::traps::FIRST_EPHEMERAL;
 use crate::protocol::{Datagrams, Page, Terms};
 
 /// How long the kernel waits for the sensor's word. Forged packets cost whom they name no more than this, once a
@@ -75,7 +75,7 @@ impl Tripwire {
     /// Takes a page of traps in. Returns what makes the kernel's sets say the same. Of UDP ports those that this host
     /// asks from are left out, whoever wants them: their packets are answers.
     pub fn set(&mut self, datagrams: Datagrams, page: Page) -> Vec<Command> {
-        let allowed = |port: u16| datagrams == Datagrams::No || port < FIRST_EPHEMERAL;
+        let allowed = |port: u16| datagrams == Datagrams::No || port < FIRST_EPHEMERAL_PORT;
         let page = Page::of(page.number, |port| page.contains(port) && allowed(port));
         let traps = match datagrams {
             Datagrams::No => &mut self.tcp,

@@ -3,9 +3,6 @@
 
 use serde::{Deserialize, Serialize};
 
-/// From here on are the ports that a host asks from, unless it is told otherwise (net.ipv4.ip_local_port_range).
-pub const FIRST_EPHEMERAL: u16 = 32_768;
-
 /// Ports of one page.
 pub const PAGE: u16 = 256;
 

@@ -8,13 +8,11 @@ use super::ports_in_use::PortsInUse;
 use crate::config::PortSet;
 use crate::detect::policy::Watch;
 use crate::detect::probe::Protocol;
-
-/// Ports from here on are those that a host connects from (net.ipv4.ip_local_port_range's default).
-const FIRST_EPHEMERAL: u16 = 32768;
+use crate::detect::weights::FIRST_EPHEMERAL_PORT;
 
 /// `before`, turned to what `watch` asks for while the ports of `in_use` are in use.
 pub fn turned(before: &Interest, watch: &Watch, in_use: &PortsInUse) -> Interest {
-    let below = |ports: &PortSet| ports.iter().filter(|&port| port < FIRST_EPHEMERAL).collect();
+    let below = |ports: &PortSet| ports.iter().filter(|&port| port < FIRST_EPHEMERAL_PORT).collect();
     if !watch.walk.is_on() {
         return Interest {
             tcp: watch.tcp_ports.clone(),
@@ -28,7 +26,7 @@ pub fn turned(before: &Interest, watch: &Watch, in_use: &PortsInUse) -> Interest
     let tcp = watch.tcp_ports.union(&free(Protocol::Tcp).collect());
     let (clients, udp): (PortSet, PortSet) = {
         let (clients, servers): (Vec<u16>, Vec<u16>) =
-            free(Protocol::Udp).partition(|&port| port >= FIRST_EPHEMERAL);
+            free(Protocol::Udp).partition(|&port| port >= FIRST_EPHEMERAL_PORT);
         (clients.into_iter().collect(), servers.into_iter().collect())
     };
     Interest {

@@ -7,10 +7,9 @@ use super::ports_in_use::PortsInUse;
 use crate::config::{BlockMode, Config, Interfaces, Mode, PortSet};
 use crate::detect::policy::Watch;
 use crate::detect::probe::Protocol;
-use crate::detect::weights::NEIGHBOURLY_UDP;
+use crate::detect::weights::{FIRST_EPHEMERAL_PORT, NEIGHBOURLY_UDP};
 use crate::detect::{Peers, Probe};
 use crate::protocol::channel::RequestWriter;
-use crate::protocol::traps::FIRST_EPHEMERAL;
 use crate::protocol::{Datagrams, Page, Request, Response, Terms};
 
 /// The kernel has no tripwire for us.
@@ -55,7 +54,7 @@ pub fn wanted(
     let tcp = is_alarm(watch.block_tcp).then(|| traps(Protocol::Tcp, &watch.tcp_ports, &decoys.0));
     let udp = is_alarm(watch.block_udp).then(|| traps(Protocol::Udp, &watch.udp_ports, &decoys.1));
     // Neighbours knock there of their own accord, and what they are answered may come back to a closed socket.
-    let asks_nothing = |port: &u16| *port < FIRST_EPHEMERAL && !peers.asks_from(Protocol::Udp, *port);
+    let asks_nothing = |port: &u16| *port < FIRST_EPHEMERAL_PORT && !peers.asks_from(Protocol::Udp, *port);
     let udp = udp.unwrap_or_default().without(&NEIGHBOURLY_UDP.into_iter().collect());
     (tcp.unwrap_or_default(), udp.iter().filter(asks_nothing).collect())
 }

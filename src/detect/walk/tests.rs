@@ -223,6 +223,20 @@ fn answers_never_count_and_source_port_53_hides_nothing() {
 }
 
 #[test]
+fn what_the_filter_lets_up_for_its_wrapping_alone_is_no_failure() {
+    let from_server =
+        |scan_type, first| scan(scan_type, first).map(|probe| Probe { source_port: 53, ..probe });
+    for scan_type in [ScanType::Udp, ScanType::Ack, ScanType::Maimon] {
+        let mut site = Site::new(Sensitivity::Medium);
+        assert_eq!(site.flags_at(1_000, from_server(scan_type, 32_768)), None, "{scan_type:?}");
+        assert_eq!(site.flags_at(1_000, from_server(scan_type, 32_000)), Some(9), "{scan_type:?}");
+    }
+    assert_eq!(Site::new(Sensitivity::Medium).flags_at(1_000, scan(ScanType::Udp, 32_768)), Some(9));
+    let mut site = Site::new(Sensitivity::Medium);
+    assert_eq!(site.flags_at(1_000, from_server(ScanType::Syn, 32_768)), Some(9));
+}
+
+#[test]
 fn answers_in_half_a_capture_prove_nothing_but_requests_do() {
     let mut half =
         Site { peers: Peers::new(&[2; 16], Hearing::of_senders()), ..Site::new(Sensitivity::Medium) };
