@@ -161,17 +161,21 @@ fn devices_that_answer_a_question_to_everybody() {
 }
 
 #[test]
-fn servers_of_hosts_behind_this_one_whose_connections_are_older_than_the_daemon() {
-    let lab = Lab::new(2);
-    lab.on_target(&["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]);
-    let mut daemon = Setup::new(&lab, CONFIG).start();
-    let name = lab.peer(0).v4.to_string();
-    forge(&lab, &name, &["-A", "-s", "5432", "-k", "-p", "++2000"], "50");
-    daemon.catch_up();
-    assert!(daemon.seen.iter().all(|event| event["event_type"] != "scan"), "{:#?}", daemon.seen);
-    // Ports that no client has are another matter.
-    forge(&lab, &name, &["-A", "-s", "5432", "-k", "-p", "++200"], "50");
-    daemon.wait_for("the scan", |event| event["event_type"] == "scan");
+fn servers_of_hosts_behind_this_one_who_were_asked_before_the_daemon_was_there() {
+    // A database, and a SIP provider that asks whether its phones are there.
+    for (kind, server) in [(&["-A"][..], "5432"), (&["--udp"], "5060")] {
+        let lab = Lab::new(2);
+        lab.on_target(&["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]);
+        let mut daemon = Setup::new(&lab, CONFIG).start();
+        let name = lab.peer(0).v4.to_string();
+        let speaks = |first| forge(&lab, &name, &[kind, &["-s", server, "-k", "-p", first]].concat(), "50");
+        speaks("++2000");
+        daemon.catch_up();
+        assert!(daemon.seen.iter().all(|event| event["event_type"] != "scan"), "{:#?}", daemon.seen);
+        // Ports that no client has are another matter.
+        speaks("++200");
+        daemon.wait_for("the scan", |event| event["event_type"] == "scan");
+    }
 }
 
 #[test]

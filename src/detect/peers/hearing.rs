@@ -16,6 +16,11 @@ use crate::detect::probe::Protocol;
 const SENDERS: usize = 4096;
 /// How late the answer to a question may come that was missed, microseconds: resolvers give up after 5 to 30 seconds.
 const LATE: u64 = 30_000_000;
+/// How long a router remembers two that exchange datagrams after the last of them, microseconds: nf_conntrack's
+/// udp_timeout_stream (120 s; in older kernels 180). Until then the one that was asked may speak first, as SIP servers do.
+const STREAM: u64 = 180_000_000;
+/// The same of a connection.
+const CONNECTION: u64 = CONNECTION_SECONDS * 1_000_000;
 
 /// What a question that nobody saw means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,23 +46,30 @@ pub enum Hearing {
 /// Until when answers may come to what was missed, microseconds.
 #[derive(Debug)]
 pub struct Gaps {
-    datagrams: AtomicU64,
-    connections: AtomicU64,
-    /// How long a connection that was missed may still be there.
-    connection: u64,
+    datagrams: Gap,
+    connections: Gap,
+}
+
+/// Of one kind.
+#[derive(Debug)]
+struct Gap {
+    until: AtomicU64,
+    /// How long answers may come to what was missed.
+    lasts: u64,
 }
 
 impl Hearing {
-    /// Of this very host, from `now` microseconds on. One that forwards (`is_router`) has connections of others under its
-    /// own address, and what they were before now nobody knows; its own are the kernel's to tell.
+    /// Of this very host, from `now` microseconds on. One that forwards (`is_router`) speaks for others under its own
+    /// address, and what they said before now nobody knows; its own sockets are the kernel's to tell.
     pub fn of_this_host(is_router: bool, now: u64) -> Hearing {
-        let connection = if is_router { CONNECTION_SECONDS * 1_000_000 } else { LATE };
-        let until = if is_router { now.saturating_add(connection) } else { 0 };
-        Hearing::OfThisHost(Gaps {
-            datagrams: AtomicU64::new(0),
-            connections: AtomicU64::new(until),
-            connection,
-        })
+        let (datagrams, connections) = if is_router { (STREAM, CONNECTION) } else { (LATE, LATE) };
+        let gap = |lasts| Gap { until: AtomicU64::new(0), lasts };
+        let gaps = Gaps { datagrams: gap(datagrams), connections: gap(connections) };
+        let hearing = Hearing::OfThisHost(gaps);
+        if is_router {
+            hearing.lost(now);
+        }
+        hearing
     }
 
     /// Of whoever sends something in a capture.
@@ -80,8 +92,9 @@ impl Hearing {
 
     pub(super) fn lost(&self, now: u64) {
         if let Hearing::OfThisHost(gaps) = self {
-            gaps.datagrams.fetch_max(now.saturating_add(LATE), Relaxed);
-            gaps.connections.fetch_max(now.saturating_add(gaps.connection), Relaxed);
+            for gap in [&gaps.datagrams, &gaps.connections] {
+                gap.until.fetch_max(now.saturating_add(gap.lasts), Relaxed);
+            }
         }
     }
 
@@ -102,11 +115,11 @@ impl Hearing {
 
 impl Gaps {
     fn at(&self, protocol: Protocol, now: u64) -> Heard {
-        let until = match protocol {
+        let gap = match protocol {
             Protocol::Tcp | Protocol::Sctp => &self.connections,
             Protocol::Udp | Protocol::Icmp | Protocol::Ip => &self.datagrams,
         };
-        if now < until.load(Relaxed) { Heard::NotAllOfLate } else { Heard::All }
+        if now < gap.until.load(Relaxed) { Heard::NotAllOfLate } else { Heard::All }
     }
 }
 

@@ -134,10 +134,12 @@ fn after_packets_were_lost_answers_may_come_to_questions_that_nobody_saw() {
         assert_eq!([29, 31].map(|at| heard(&host, protocol, at)), [Heard::NotAllOfLate, Heard::All]);
     }
     let router = Peers::new(&[2; 16], Hearing::of_this_host(true, NOW));
-    let first_and_last = [0, CONNECTION_SECONDS - 1, CONNECTION_SECONDS];
-    let before = first_and_last.map(|at| heard(&router, Protocol::Tcp, at));
-    assert_eq!(before, [Heard::NotAllOfLate, Heard::NotAllOfLate, Heard::All]);
-    assert_eq!(heard(&router, Protocol::Udp, 0), Heard::All);
+    for (protocol, lasts) in [(Protocol::Tcp, CONNECTION_SECONDS), (Protocol::Udp, 180)] {
+        let before = [0, lasts - 1, lasts].map(|at| heard(&router, protocol, at));
+        assert_eq!(before, [Heard::NotAllOfLate, Heard::NotAllOfLate, Heard::All], "{protocol:?}");
+    }
+    router.lost(NOW + CONNECTION_SECONDS * SECOND);
+    assert_eq!(heard(&router, Protocol::Udp, CONNECTION_SECONDS + 179), Heard::NotAllOfLate);
 }
 
 #[test]
