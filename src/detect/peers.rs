@@ -208,16 +208,11 @@ impl Peers {
             }
         }
         let Some((line, mark)) = self.line(flow, part) else { return };
-        let second = seconds(now);
         let words = || line.iter().map(|word| (word, word.load(Relaxed)));
         let same = words().find(|(_, held)| held >> 24 == mark);
-        let age = |held: u64| match held {
-            0 => u64::MAX,
-            held => second.wrapping_sub(held) & SECONDS,
-        };
-        let victim = same.or_else(|| words().max_by_key(|&(_, held)| age(held)));
-        if let Some((word, _)) = victim {
-            word.store(mark << 24 | second, Relaxed);
+        let oldest = || words().max_by_key(|&(_, held)| if held == 0 { u64::MAX } else { age(held, now) });
+        if let Some((word, _)) = same.or_else(oldest) {
+            word.store(mark << 24 | seconds(now), Relaxed);
         }
     }
 
@@ -225,11 +220,9 @@ impl Peers {
     /// datagram's flow nobody but us adds time.
     fn goes_on(&self, flow: Flow, now: u64) -> bool {
         let Some((word, held)) = self.find(flow, Part::Asked, now) else { return false };
-        let second = seconds(now);
-        let age = second.wrapping_sub(held) & SECONDS;
-        if flow.protocol != Protocol::Udp && (RENEWED_AFTER..=CONNECTION_SECONDS).contains(&age) {
+        if flow.protocol != Protocol::Udp && age(held, now) >= RENEWED_AFTER {
             // Where another flow took the place meanwhile, it keeps it.
-            let _ = word.compare_exchange(held, held & !SECONDS | second, Relaxed, Relaxed);
+            let _ = word.compare_exchange(held, held & !SECONDS | seconds(now), Relaxed, Relaxed);
         }
         true
     }
@@ -247,13 +240,11 @@ impl Peers {
         let (line, mark) = self.line(flow, part)?;
         let (word, held) =
             line.iter().map(|word| (word, word.load(Relaxed))).find(|(_, held)| held >> 24 == mark)?;
-        // A clock that runs a little behind on this thread makes an age just below the wrap: no age at all.
-        let age = seconds(now).wrapping_sub(held) & SECONDS;
         let lasts = match flow.protocol {
             Protocol::Udp => DATAGRAM_SECONDS,
             Protocol::Tcp | Protocol::Sctp | Protocol::Icmp | Protocol::Ip => CONNECTION_SECONDS,
         };
-        (age <= lasts || age > SECONDS - 60).then_some((word, held))
+        (age(held, now) <= lasts).then_some((word, held))
     }
 
     fn line(&self, flow: Flow, part: Part) -> Option<(&[AtomicU64; WAYS], u64)> {
@@ -265,6 +256,13 @@ impl Peers {
 
 fn seconds(now: u64) -> u64 {
     (now / 1_000_000) & SECONDS
+}
+
+/// Of a flow that is held, seconds. A clock that runs a little behind on this thread makes an age just below the wrap: no
+/// age at all.
+fn age(held: u64, now: u64) -> u64 {
+    let age = seconds(now).wrapping_sub(held) & SECONDS;
+    if age > SECONDS - 60 { 0 } else { age }
 }
 
 #[cfg(test)]

@@ -114,6 +114,18 @@ fn ten_thousand_open_questions_are_remembered_in_memory_that_never_grows() {
 }
 
 #[test]
+fn a_thread_whose_clock_runs_behind_throws_out_what_is_old_and_not_what_is_newest() {
+    let peers = peers();
+    let ask = |peer_port, now| (20_000..21_000).for_each(|at| _ = peers.note_sent(&udp(at, peer_port), now));
+    // Enough to take every place.
+    (200..400).for_each(|peer_port| ask(peer_port, NOW - 100 * SECOND));
+    ask(53, NOW + SECOND);
+    (500..510).for_each(|peer_port| ask(peer_port, NOW));
+    let known = (20_000..21_000).filter(|&at| peers.expect(&back(Protocol::Udp, 53, at), NOW)).count();
+    assert_eq!(known, 1_000);
+}
+
+#[test]
 fn a_host_of_a_capture_is_heard_once_it_sent_something() {
     let peers = Peers::new(&[3; 16], Hearing::of_senders());
     let heard = |host: &str| peers.heard(host.parse().unwrap(), Protocol::Udp, NOW);
