@@ -441,6 +441,23 @@ fn a_rule_that_cannot_be_looked_at_is_a_block_on_record_until_it_is_lifted() {
 }
 
 #[test]
+fn a_rule_whose_deletion_fails_when_its_block_is_over_goes_with_a_look() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\""));
+    let (mut daemon, lock) = start_with_iptables_going_through("*' -D '*) exit 4;;", setup);
+    for v6 in [false, true] {
+        let address = lab.peer(0).address(v6).to_string();
+        lock(true);
+        assert!(daemon.client(&["block", &address, "2"]).status.success());
+        let told = daemon.wait_for_new("what stays", |event| event["action"]["verdict"] == "failed");
+        assert_eq!(told["action"]["error"], "iptables: exit status 4", "{told}");
+        assert!(plain_rules(&lab, v6) == 1 && !text(&daemon.client(&["list"])).contains(&address));
+        lock(false);
+        eventually("nothing is left of it", PATIENCE, || plain_rules(&lab, v6) == 0);
+    }
+}
+
+#[test]
 fn many_blocks_that_iptables_refuses_wait_for_its_lock_no_longer_than_a_few() {
     let lab = Lab::new(1);
     let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\""));

@@ -47,6 +47,8 @@ pub struct Job {
     pub with: Responses,
     /// What it took back.
     pub undone: Responses,
+    /// What it could not take back.
+    pub kept: Responses,
     /// What failed.
     pub failures: Vec<(Response, Failure)>,
     /// When it began.
@@ -69,6 +71,7 @@ impl Job {
             target,
             with: Responses::NONE,
             undone: Responses::NONE,
+            kept: Responses::NONE,
             failures: Vec::new(),
             begun: Instant::now(),
             told: Responses::NONE,
@@ -133,6 +136,7 @@ impl Job {
                 steps.took(response, self.target, false);
             }
             (Step::Undo(response), Err(failure)) => {
+                self.kept = self.kept.and(response);
                 let text = match self.is_block() {
                     true => format!("when taken back: {}", failure.text),
                     false => failure.text,

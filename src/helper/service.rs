@@ -156,6 +156,7 @@ impl<R: Respond> Service<R> {
                     Purpose::Renew => self.renewed(&job),
                     Purpose::Abandoned => self.tell_remains(job.target, &job.failures),
                 }
+                self.keep_in_mind(&job);
                 if !job.told.is_empty() {
                     self.note(job.target);
                 }

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use super::Service;
-use super::host::CHANGED;
+use super::host::{CHANGED, OVERDUE};
 use super::restore::timed_all;
 use crate::helper::command::Failure;
 use crate::helper::error::log;
@@ -23,11 +23,29 @@ use crate::protocol::{Fault, Response, Responses};
 const OURS: Response = Response::Iptables;
 
 impl<R: Respond> Service<R> {
-    /// Looks at one block of each family.
+    /// Looks at one block of each family; where a program could not take back what is over, everything is put in place
+    /// anew, without it.
     pub(super) fn look_at_programs(&mut self) {
         if !self.steps.installed().contains(OURS) {
             return;
         }
+        let looked = match self.overdue.contains(OURS) {
+            true => self.put_programs_back(OVERDUE),
+            false => self.have_programs_hold(&self.sample()),
+        };
+        if let Err(refusal) = looked {
+            log(&refusal.text);
+        }
+    }
+
+    /// A program could not take back its part of a block, and the record claims it no more: the next look does. What a
+    /// command did no look can take back.
+    pub(super) fn keep_in_mind(&mut self, job: &Job) {
+        let claimed = self.core.escalation.remains(&job.target);
+        self.overdue = self.overdue.union(job.kept.among(Responses::NONE.and(OURS)).without(claimed));
+    }
+
+    fn sample(&self) -> Vec<IpNet> {
         let (record, now) = (&self.core.escalation, self.now.utc);
         let first_after = |last: Option<IpNet>| {
             let mut blocks = successors(record.after(last, now), |(last, _)| record.after(Some(*last), now));
@@ -35,10 +53,7 @@ impl<R: Respond> Service<R> {
         };
         // In the order of targets IPv6 comes after the last of IPv4.
         let last_v4 = IpNet::from(IpAddr::from(Ipv4Addr::BROADCAST));
-        let sample: Vec<IpNet> = [None, Some(last_v4)].into_iter().filter_map(first_after).collect();
-        if let Err(refusal) = self.have_programs_hold(&sample) {
-            log(&refusal.text);
-        }
+        [None, Some(last_v4)].into_iter().filter_map(first_after).collect()
     }
 
     /// Before these blocks are told of. What does not hold and cannot be made to is a failure of theirs; what failed for
@@ -74,7 +89,7 @@ impl<R: Respond> Service<R> {
         if gone.is_empty() && self.steps.stand(&targets, true)? {
             return Ok(());
         }
-        let Err(refusal) = self.put_programs_back() else { return Ok(()) };
+        let Err(refusal) = self.put_programs_back(CHANGED) else { return Ok(()) };
         for job in &mut claimed {
             let failure = Failure { fault: Fault::Errno(refusal.errno), text: refusal.text.clone() };
             job.failures.push((OURS, failure));
@@ -105,14 +120,15 @@ impl<R: Respond> Service<R> {
     /// Makes sure that these are shut out; where they are not, everything is put in place anew, but for what a program is
     /// at work on: it would be there twice, or stay after its end, and is looked at when that program has ended.
     fn have_programs_hold(&mut self, targets: &[IpNet]) -> Result<(), Refusal> {
-        if self.steps.stand(targets, true)? { Ok(()) } else { self.put_programs_back() }
+        if self.steps.stand(targets, true)? { Ok(()) } else { self.put_programs_back(CHANGED) }
     }
 
-    fn put_programs_back(&mut self) -> Result<(), Refusal> {
-        log(CHANGED);
+    fn put_programs_back(&mut self, why: &str) -> Result<(), Refusal> {
+        log(why);
         let (mut in_force, changing) = (self.in_force(), self.jobs.changing(OURS));
         in_force.retain(|(target, _)| !changing.contains(target));
         self.steps.install_again(&timed_all(&in_force, self.now.utc))?;
+        self.overdue = self.overdue.without(Responses::NONE.and(OURS));
         for (target, block) in in_force.into_iter().filter(|(_, block)| !block.with.contains(OURS)) {
             self.record(target, Block { with: Responses::NONE.and(OURS), ..block });
         }
