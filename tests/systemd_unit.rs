@@ -4,10 +4,13 @@
 
 mod support;
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::machine::Machine;
+use support::daemon::kill;
+use support::machine::{Machine, first_process_below};
 use support::slow::SlowLab;
 use support::{eventually, readme};
 
@@ -80,6 +83,31 @@ fn the_readmes_lines_install_run_reload_and_remove_the_service() {
             "sudo make uninstall" => leaves_nothing(&machine, &command),
             unknown => panic!("README has a command that no test follows: {unknown}"),
         }
+    }
+}
+
+/// As systemd-nspawn has, before it has made the machine, and once it has: `make install` beside the former would change
+/// the machine that the tests run on.
+#[test]
+fn a_child_that_still_lives_in_this_machine_is_no_machine_to_install_on() {
+    for (program, arguments, begins_a_machine) in
+        [("timeout", &["60"][..], false), ("unshare", &["--pid", "--fork"], true)]
+    {
+        let mut parent = Command::new(program)
+            .args(arguments)
+            .args(["sleep", "60"])
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it is installed");
+        let children = || {
+            let children = format!("/proc/{0}/task/{0}/children", parent.id());
+            std::fs::read_to_string(children).unwrap().trim().to_owned()
+        };
+        eventually("there is a child", SOON, || !children().is_empty());
+        let (child, found) = (children(), first_process_below(parent.id()));
+        kill(child.parse().unwrap(), Signal::SIGKILL);
+        parent.wait().unwrap();
+        assert_eq!(found, begins_a_machine.then_some(child), "{program}");
     }
 }
 

@@ -52,21 +52,17 @@ impl Machine {
         let mut machine = Machine { lab, nspawn, leader: String::new() };
         eventually("the machine has booted", BOOT, || {
             // Looked up each time: on the way there systemd-nspawn has other children.
-            machine.leader = machine.first_process();
-            ["running", "degraded"].contains(&machine.says("systemctl is-system-running").trim())
+            machine.leader = first_process_below(machine.nspawn.id()).unwrap_or_default();
+            !machine.leader.is_empty()
+                && ["running", "degraded"].contains(&machine.says("systemctl is-system-running").trim())
         });
         machine
-    }
-
-    fn first_process(&self) -> String {
-        let children = format!("/proc/{0}/task/{0}/children", self.nspawn.id());
-        let children = std::fs::read_to_string(children).expect("systemd-nspawn lives");
-        children.split_whitespace().next().unwrap_or_default().to_owned()
     }
 
     /// Runs a shell's script on the machine, as root at its console would: `sudo` is there, `sudoedit` leaves a file as
     /// it is, and `make` finds everything built.
     pub fn shell(&self, script: &str) -> Output {
+        assert!(!self.leader.is_empty(), "no machine to run on: {script}");
         let prelude = "sudo() { \"$@\"; }; sudoedit() { test -e \"$1\"; }; cd /source; \
                        make() { command make --no-print-directory --old-file=build RELEASE=/release \"$@\"; };";
         Command::new("nsenter")
@@ -104,6 +100,21 @@ impl Drop for Machine {
         let _ = self.nspawn.wait();
         groups(&self.lab.target()).iter().for_each(|group| remove(group));
     }
+}
+
+/// The first process of a machine: the child of `parent` that is number 1 in a process namespace of its own. Any other,
+/// as systemd-nspawn has on the way there, still lives in this machine, and a script run beside it would change this one.
+pub fn first_process_below(parent: u32) -> Option<String> {
+    let children = format!("/proc/{parent}/task/{parent}/children");
+    let children = std::fs::read_to_string(children).expect("the parent lives");
+    children.split_whitespace().find(|pid| begins_a_machine(pid)).map(str::to_owned)
+}
+
+/// NSpid of proc_pid_status(5): its number in each process namespace, from ours to its own.
+fn begins_a_machine(pid: &str) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    matches!(numbers.split_whitespace().collect::<Vec<_>>()[..], [_, .., "1"])
 }
 
 /// The control groups of the machine `name`: one in each hierarchy.
