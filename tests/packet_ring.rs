@@ -14,12 +14,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::eventfd::EventFd;
 use portsentry::config::{Interfaces, PortSet};
 use portsentry::sensor::filter::{Interest, Watched, compile};
 use portsentry::sensor::frame::Frame;
 use portsentry::sensor::ring::{self, Reader, Ring, RingControl, RingError};
+use socket2::{Domain, Socket, Type};
 
 /// Longer than anything here takes: a wait that reaches it has failed.
 const LONG: Duration = Duration::from_secs(10);
@@ -114,12 +116,15 @@ struct Seen {
 
 impl Seen {
     fn udp_port(&self) -> u16 {
-        let at = if self.ethertype == 0x0800 { 22 } else { 42 };
+        self.half(if self.ethertype == 0x0800 { 22 } else { 42 })
+    }
+
+    fn half(&self, at: usize) -> u16 {
         u16::from_be_bytes([self.bytes[at], self.bytes[at + 1]])
     }
 }
 
-/// Ring threads that send what they see coming in to the test, stopped on drop.
+/// Ring threads that send what they see coming in (or, instead, going out) to the test, stopped on drop.
 struct Readers {
     seen: Receiver<Seen>,
     stop: std::sync::Arc<EventFd>,
@@ -128,10 +133,14 @@ struct Readers {
 
 impl Readers {
     fn start(rings: Vec<Ring>) -> Readers {
+        Readers::hearing(false, rings)
+    }
+
+    fn hearing(sent: bool, rings: Vec<Ring>) -> Readers {
         let (sender, seen) = channel();
         let stop = std::sync::Arc::new(EventFd::new().unwrap());
         let threads =
-            rings.into_iter().enumerate().map(|(at, ring)| read(at, ring, &stop, &sender)).collect();
+            rings.into_iter().enumerate().map(|(at, ring)| read(at, ring, sent, &stop, &sender)).collect();
         Readers { seen, stop, threads }
     }
 
@@ -149,11 +158,17 @@ impl Readers {
     }
 }
 
-fn read(at: usize, ring: Ring, stop: &std::sync::Arc<EventFd>, sender: &Sender<Seen>) -> JoinHandle<()> {
+fn read(
+    at: usize,
+    ring: Ring,
+    sent: bool,
+    stop: &std::sync::Arc<EventFd>,
+    sender: &Sender<Seen>,
+) -> JoinHandle<()> {
     let (stop, sender) = (stop.clone(), sender.clone());
     std::thread::spawn(move || {
         ring.run(stop.as_fd(), |frame: &Frame<'_>| {
-            if frame.packet_type == libc::PACKET_OUTGOING {
+            if (frame.packet_type == libc::PACKET_OUTGOING) != sent {
                 return;
             }
             let (ethertype, interface) = (frame.ethertype, frame.interface);
@@ -441,6 +456,27 @@ fn an_interface_that_comes_later_is_seen_and_a_named_one_alone_if_named() {
     lab.they_knock("10.78.0.1:9", 1);
     lab.they_knock("10.77.0.1:10", 1);
     assert_eq!(readers.next().udp_port(), 10);
+}
+
+/// What a network card gets to send where it cannot put in a VLAN's tag itself. On the VLAN's own device the same packet
+/// was heard without it.
+#[test]
+fn what_goes_out_with_its_tag_in_it_is_not_heard_once_more() {
+    let lab = Lab::new();
+    lab.on_us();
+    let (rings, _control) = ring::open(1, &interest()).unwrap();
+    let readers = Readers::hearing(true, rings);
+    let card = Socket::new(Domain::PACKET, Type::RAW, None).unwrap();
+    portsentry::sys::bind_packet_socket(card.as_fd(), if_nametoindex("wire").unwrap()).unwrap();
+    for tag in [0x8100_u16, 0x88a8, 0x9100] {
+        let tagged = [&[0xff; 12][..], &tag.to_be_bytes(), &[0, 42, 8, 0], &[0x45; 40]].concat();
+        assert_eq!(card.send(&tagged).unwrap(), tagged.len());
+    }
+    // And a question, which is wanted.
+    let asks = UdpSocket::bind("10.77.0.1:9").unwrap();
+    asks.send_to(b"question", "10.77.0.2:5000").unwrap();
+    let heard = readers.next();
+    assert_eq!((heard.ethertype, heard.half(20)), (0x0800, 9), "{heard:?}");
 }
 
 #[test]

@@ -19,7 +19,9 @@ pub(super) const SEGMENT: u32 = 0;
 
 impl Writer {
     pub(super) fn network(&mut self, ipv4: Mark, ipv6: Mark) -> Mark {
-        let vlan = self.assembler.any_of(&VLANS, self.accept, self.reject);
+        // What this host sends by a VLAN was heard there already, without the tag that its card did not put in.
+        let tagged = self.if_it_came();
+        let vlan = self.assembler.any_of(&VLANS, tagged, self.reject);
         let six = self.assembler.test(code::IF_EQUAL, libc::ETH_P_IPV6 as u32, ipv6, vlan);
         let four = self.assembler.test(code::IF_EQUAL, libc::ETH_P_IP as u32, ipv4, six);
         self.about(libc::SKF_AD_PROTOCOL, four)
@@ -57,7 +59,8 @@ impl Writer {
         let fragment = self.ipv6_fragment();
         let plain = self.assembler.operation(code::X_IS, 40, transport);
         let extension = self.assembler.any_of(&EXTENSIONS, self.accept, plain);
-        let hop_by_hop = self.hop_by_hop();
+        // A host itself sends it with reports of the groups that it listens to (RFC 3810 §5), each time its router asks.
+        let hop_by_hop = self.if_it_came();
         let extension = self.assembler.test(code::IF_EQUAL, HOP_BY_HOP, hop_by_hop, extension);
         let next_header = self.assembler.test(code::IF_EQUAL, FRAGMENT, fragment, extension);
         let next_header = self.assembler.operation(code::LOAD_BYTE, 6, next_header);
@@ -65,9 +68,8 @@ impl Writer {
         self.assembler.operation(code::LOAD_HALF, 4, segment)
     }
 
-    /// A host itself sends it with reports of the groups that it listens to (RFC 3810 §5), each time its router asks: no
-    /// reason to wake.
-    fn hop_by_hop(&mut self) -> Mark {
+    /// What this host sends is no reason to wake.
+    fn if_it_came(&mut self) -> Mark {
         let way =
             self.assembler.test(code::IF_EQUAL, u32::from(libc::PACKET_OUTGOING), self.reject, self.accept);
         self.about(libc::SKF_AD_PKTTYPE, way)

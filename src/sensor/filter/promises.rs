@@ -23,7 +23,7 @@ fn wanted(interest: &Interest, sight: &Sight) -> Option<bool> {
             && match sight.ethertype {
                 0x0800 => ipv4(interest, sight.packet_type == 4, &sight.bytes)?,
                 0x86dd => ipv6(interest, sight.packet_type == 4, &sight.bytes)?,
-                ethertype => [0x8100, 0x88a8, 0x9100].contains(&ethertype),
+                ethertype => !is_sent && [0x8100, 0x88a8, 0x9100].contains(&ethertype),
             },
     )
 }
