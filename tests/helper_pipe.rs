@@ -287,6 +287,47 @@ fn what_becomes_protected_is_let_go_and_refused_from_then_on() {
     assert_eq!((kernel(), lab.list()), (vec![], vec![]));
 }
 
+/// Whom KILL_ROUTE has shut out and UNBLOCK_CMD has not let in again.
+fn shut_out(folder: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_block_under_way_is_given_up_when_its_target_becomes_protected() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lab = Lab::with(|settings| {
+        settings.block_with = vec![Response::Command];
+        let path = folder.path().display();
+        settings.custom.kill_route = Some(format!("touch {path}/$TARGET$; sleep 60"));
+        settings.custom.unblock_cmd = Some(format!("rm -f {path}/$TARGET$"));
+        settings.custom.command_timeout = 60;
+    });
+    let is_refused = |lab: &mut Lab, id: u64| {
+        let reply = lab.reply();
+        let refused = Outcome::RefusedNeverBlock;
+        assert!(
+            matches!(reply, Reply::Done { id: of, outcome, .. } if of == id && outcome == refused),
+            "{reply:?}"
+        );
+    };
+    let protect = |id| Request::Protect { id, network: net("203.0.113.0/29") };
+    // Before its command has done anything, both being read at once.
+    lab.last_id += 2;
+    let both = [block(1, net("203.0.113.5/32"), 60).encode(), protect(2).encode()].concat();
+    lab.raw(&both);
+    is_refused(&mut lab, 1);
+    assert!(matches!(lab.reply(), Reply::Done { id: 2, outcome: Outcome::Lifted, .. }));
+    // In the midst of it.
+    lab.send(|id| block(id, net("203.0.113.9/32"), 60));
+    let id = lab.last_id;
+    until(SOON, || (shut_out(folder.path()) == ["203.0.113.9"]).then_some(())).expect("the command runs");
+    ip("address add 203.0.113.9/32 dev port0");
+    is_refused(&mut lab, id);
+    until(SOON, || shut_out(folder.path()).is_empty().then_some(())).expect("what it did is undone");
+    assert_eq!(lab.list(), []);
+}
+
 #[test]
 fn a_bad_frame_ends_the_helper_with_65_and_what_stood_before_it_is_done() {
     let ping = |id| Request::Ping { id }.encode().to_vec();

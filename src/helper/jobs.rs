@@ -32,7 +32,7 @@ pub enum Purpose {
     Lift(Option<(u64, bool)>),
     /// A restored block whose command is run again.
     Renew,
-    /// Overtaken by an unblock: what it has done so far is undone, nobody waits for it.
+    /// Overtaken by an unblock or the never-block set: what it has done so far is undone, nobody waits for it.
     Abandoned,
 }
 
@@ -292,11 +292,10 @@ impl Jobs {
         done
     }
 
-    /// Ends the jobs that would block `target`, or every one. Returns the requests they were for.
-    pub fn abandon(&mut self, target: Option<&IpNet>) -> Vec<Grant> {
+    /// Ends the jobs that would block one of those who are `meant`. Returns the requests they were for.
+    pub fn abandon(&mut self, meant: impl Fn(&IpNet) -> bool) -> Vec<Grant> {
         let mut grants = Vec::new();
-        let meant = |job: &&mut Job| job.is_block() && target.is_none_or(|target| job.target == *target);
-        for job in self.list.iter_mut().filter(meant) {
+        for job in self.list.iter_mut().filter(|job| job.is_block() && meant(&job.target)) {
             if let Purpose::Block(grant) = job.purpose {
                 grants.push(grant);
             }

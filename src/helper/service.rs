@@ -213,7 +213,7 @@ fn joins(request: &Request, pending: &[Grant]) -> bool {
         Request::Block { target, .. } => {
             !pending.iter().any(|it| it.target.contains(target) || target.contains(&it.target))
         }
-        // The set that is judged by has it already, and blocks come first: what they cover is lifted again.
+        // The set that is judged by has it already, and blocks come first: those that it covers are given up or lifted.
         Request::Protect { .. } | Request::Ping { .. } => true,
         Request::Unblock { .. }
         | Request::List { .. }

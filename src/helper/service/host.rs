@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::Service;
 use super::tell::timed_reply;
+use crate::helper::decide::done;
 use crate::helper::error::{HelperError, log};
 use crate::helper::respond::{InForce, Refusal, Respond};
 use crate::protocol::{Datagrams, Outcome, Page, Responses};
@@ -66,12 +67,17 @@ impl<R: Respond> Service<R> {
         }
     }
 
-    /// Whether or not the kernel takes the set: whoever is in it is let in.
+    /// Whether or not the kernel takes the set: whoever is in it is let in, and what would yet block them is given up. That
+    /// first: what it has left on record by now is lifted with the rest.
     pub(super) fn apply_never(&mut self) -> Result<(), Refusal> {
         let applied = match self.responses.set_never(self.core.authority.never()) {
             Err(refusal) if refusal.table_gone => self.install_again(),
             applied => applied,
         };
+        let never = self.core.authority.never();
+        for grant in self.jobs.abandon(|target| never.overlaps(target)) {
+            self.answer(done(grant.id, Outcome::RefusedNeverBlock));
+        }
         let covered = self.core.escalation.covered_by(self.core.authority.never());
         if let Some(first) = covered.first() {
             log(&format!(

@@ -18,7 +18,7 @@ use crate::protocol::{Fault, Outcome, Response, Responses};
 
 impl<R: Respond> Service<R> {
     pub(super) fn do_unblock(&mut self, id: u64, target: IpNet) {
-        self.overtake(Some(&target));
+        self.overtake(|it| *it == target);
         let kernel = self.responses.unblock(&target);
         let with = self.core.escalation.remains(&target);
         let is_known = self.core.escalation.get(&target).is_some() || !with.is_empty();
@@ -90,7 +90,7 @@ impl<R: Respond> Service<R> {
         let begun = Instant::now();
         let outcome = match self.responses.flush() {
             Ok(()) => {
-                self.overtake(None);
+                self.overtake(|_| true);
                 let lifted: Vec<(IpNet, Block)> =
                     self.core.escalation.lift_all(self.now.utc).into_iter().collect();
                 self.take_back(&lifted);
@@ -109,7 +109,7 @@ impl<R: Respond> Service<R> {
             Some(Err(refusal)) => Outcome::Failed(refusal.errno),
             Some(Ok(())) => {
                 self.ledger.renew();
-                self.overtake(None);
+                self.overtake(|_| true);
                 let ended = self.core.escalation.end_all(self.now.utc);
                 self.take_back(&ended);
                 if ended.is_empty() { Outcome::NotBlocked } else { Outcome::Lifted }
@@ -122,7 +122,6 @@ impl<R: Respond> Service<R> {
     pub(super) fn lift(&mut self, targets: &[IpNet]) {
         let mut lifted = Vec::new();
         for target in targets {
-            self.overtake(Some(target));
             for (response, refusal) in self.responses.unblock(target).refused {
                 self.keeps_hold(*target, response, refusal);
             }
@@ -194,8 +193,8 @@ impl<R: Respond> Service<R> {
     }
 
     /// Blocks on their way are given up: whoever asked for them is told.
-    pub(super) fn overtake(&mut self, target: Option<&IpNet>) {
-        for grant in self.jobs.abandon(target) {
+    pub(super) fn overtake(&mut self, meant: impl Fn(&IpNet) -> bool) {
+        for grant in self.jobs.abandon(meant) {
             self.answer(done(grant.id, Outcome::Failed(Fault::Lifted.errno())));
         }
     }
