@@ -218,6 +218,50 @@ fn what_an_earlier_configuration_left_in_the_kernel_goes_with_it() {
     drop(daemon);
 }
 
+/// KILL_RUN_CMD is no response that shuts anybody out: where the one that did is gone, the next must come in its place.
+#[test]
+fn a_block_that_a_command_was_told_of_too_is_put_in_place_by_whatever_blocks_from_now_on() {
+    let lab = Lab::new(1);
+    for before in ["nftables", "hosts_deny"] {
+        for (after, told) in
+            [("iptables", true), ("hosts_deny", false), ("command", true), ("nftables", false)]
+        {
+            let setup = Setup::new(&lab, "");
+            let [deny, rules] = ["hosts.deny", "rules"].map(|name| setup.path(name));
+            let lines = |with: &str, told: bool| {
+                let tell = if told { "KILL_RUN_CMD=\"true\"\n" } else { "" };
+                let way = match with {
+                    "command" => format!("KILL_ROUTE=\"echo $TARGET$ >> {}\"", rules.display()),
+                    _ => format!("BLOCK_WITH=\"{with}\"\nHOSTS_DENY_FILE=\"{}\"", deny.display()),
+                };
+                format!("{PORTS}\n{tell}{way}")
+            };
+            setup.rewrite(&lines(before, true));
+            let daemon = setup.start();
+            assert!(daemon.client(&["block", "198.51.100.9"]).status.success());
+            let (_, setup) = daemon.stop();
+            setup.rewrite(&lines(after, told));
+            let mut daemon = setup.start();
+            let has = |path: &std::path::Path| {
+                std::fs::read_to_string(path).unwrap_or_default().contains("198.51.100.9")
+            };
+            eventually(&format!("{after} blocks what {before} did"), PATIENCE, || match after {
+                "iptables" => {
+                    let sets = text(&lab.on_target(&["ipset", "list", "portsentry4"]));
+                    (sets + &text(&lab.on_target(&["iptables", "-S"]))).contains("198.51.100.9")
+                }
+                "hosts_deny" => has(&deny),
+                "command" => has(&rules),
+                _ => lab.is_blocked("198.51.100.9".parse::<std::net::IpAddr>().unwrap()),
+            });
+            let start = daemon.wait_for("the start", |event| event["event_type"] == "start");
+            assert_eq!(start["start"]["restored"], 1, "{start}");
+            assert!(text(&daemon.client(&["list"])).contains("198.51.100.9"));
+            assert!(daemon.client(&["unblock", "198.51.100.9"]).status.success());
+        }
+    }
+}
+
 #[test]
 fn what_an_earlier_configuration_left_where_no_right_reaches_is_told_and_not_claimed() {
     let lab = Lab::new(1);

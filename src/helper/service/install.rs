@@ -16,16 +16,15 @@ use crate::helper::respond::{Refusal, Refused, Respond};
 use crate::protocol::{Fault, Response, Responses};
 
 impl<R: Respond> Service<R> {
-    /// Puts table, routes and blocks in place. Returns what a response could not take.
-    pub(super) fn install(&mut self) -> Result<Vec<Refused>, Refusal> {
-        let in_force = self.in_force();
-        let blocks = timed_all(&in_force, self.now.utc);
+    /// Puts table, routes and what is [`in_force`](Self::in_force) in place. Returns what a response could not take.
+    pub(super) fn install(&mut self, in_force: &[(IpNet, Block)]) -> Result<Vec<Refused>, Refusal> {
+        let blocks = timed_all(in_force, self.now.utc);
         let refused = self.responses.install(self.core.authority.never(), &blocks)?;
         self.overdue = self.overdue.without(self.at_once);
         let without: BTreeSet<(IpNet, Response)> =
             refused.iter().map(|(target, response, _)| (*target, *response)).collect();
         let kernels: Responses = Response::ALL.into_iter().filter(|response| response.is_at_once()).collect();
-        for (target, block) in in_force {
+        for &(target, block) in in_force {
             // Of what the kernel does this is all: another response of an earlier configuration is not looked after.
             let took: Responses =
                 self.at_once.iter().filter(|response| !without.contains(&(target, *response))).collect();
@@ -39,7 +38,7 @@ impl<R: Respond> Service<R> {
 
     /// Likewise, while the sensor listens.
     pub(super) fn install_again(&mut self) -> Result<(), Refusal> {
-        let refused = self.install()?;
+        let refused = self.install(&self.in_force())?;
         let over = self.let_go(&refused);
         self.tell_let_go(over);
         Ok(())

@@ -69,13 +69,17 @@ impl<R: Respond> Service<R> {
             self.ledger.renew();
         }
         self.adopt(&blocked);
-        let refused = self.install()?;
+        // Before any response of an earlier configuration is struck off: who was shut out by that alone is shut out still.
+        let in_force = self.in_force();
+        let told_only = self.core.escalation.len().saturating_sub(in_force.len());
+        let refused = self.install(&in_force)?;
         let others = self.leave_others(&left.ended);
-        self.install_steps(&left)?;
+        self.install_steps(in_force, &left)?;
         self.remove_others();
         let over = self.let_go(&refused);
         self.commit();
-        let restored = u32::try_from(self.core.escalation.len()).unwrap_or(u32::MAX);
+        let restored = self.core.escalation.len().saturating_sub(told_only);
+        let restored = u32::try_from(restored).unwrap_or(u32::MAX);
         let tripwire = self.responses.has_tripwire();
         self.answer(Reply::Ready { restored, landlock, tripwire });
         self.tell_let_go(over);
@@ -103,8 +107,11 @@ impl<R: Respond> Service<R> {
     /// The files and programs' part of the start: what ended while nobody was there is taken back, what is in force put
     /// in place, commands run again where the machine was started since. None of them runs before `Ready` is queued: what
     /// they have to say comes after it.
-    pub(super) fn install_steps(&mut self, left: &Leftovers) -> Result<(), HelperError> {
-        let in_force = self.in_force();
+    pub(super) fn install_steps(
+        &mut self,
+        in_force: Vec<(IpNet, Block)>,
+        left: &Leftovers,
+    ) -> Result<(), HelperError> {
         let had_a_line = |(_, block): &&(IpNet, Block)| block.with.contains(Response::HostsDeny);
         let gone: Vec<IpNet> = left.ended.iter().filter(had_a_line).map(|(target, _)| *target).collect();
         let stood = self.steps.install(&timed_all(&in_force, self.now.utc), &gone)?;
