@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::daemon::{Daemon, PATIENCE, Setup, alive, kill, suspend};
+use support::daemon::{Daemon, PATIENCE, Setup, alive, client, kill, suspend};
 use support::service::{Service, answers};
 use support::tracer::{self, Tracer};
 use support::{Lab, eventually, ip};
@@ -171,7 +171,7 @@ fn blocks_keep_their_length_when_the_wall_clock_is_set_by_hours() {
         daemon.wait_for("the block", |event| is_about(event, "block", &source));
         tracer.set_wall_clock(ahead);
         // An operator's view of it, in the daemon's time; what has passed since is the test's own.
-        let left = long_left(&daemon, ahead);
+        let left = long_left(&daemon, "203.0.113.9", ahead);
         assert!((LONG - 60..=LONG + 1).contains(&left), "{left} s left, the clock set by {ahead}");
         daemon.wait_for("the end", |event| is_about(event, "unblock", &source));
         let lasted = begun.elapsed();
@@ -184,17 +184,52 @@ fn blocks_keep_their_length_when_the_wall_clock_is_set_by_hours() {
     assert_eq!(daemon.stop().0.code(), Some(0));
 }
 
+/// Neither is it over before it is told of, nor does it outlast its time by the hours. Commands cost the helper its cage.
+#[test]
+fn a_block_whose_command_runs_while_the_wall_clock_is_set_keeps_its_length() {
+    for ahead in [3 * HOUR, -5 * HOUR] {
+        let lab = Lab::new(1);
+        let tracer = Tracer::new(false);
+        let setup = Setup::new(&lab, "");
+        let [runs, goes_on] = ["runs", "goes-on"].map(|name| setup.path(name));
+        let wait =
+            format!("touch {}; until [ -e {} ]; do sleep 0.05; done", runs.display(), goes_on.display());
+        setup.rewrite(&format!(
+            "TCP_PORTS=\"1\"\nKILL_ROUTE=\"[ $TARGET$ = 203.0.113.9 ] || {{ {wait}; }}\"\nCOMMAND_TIMEOUT=\"60s\""
+        ));
+        let program = Path::new(env!("CARGO_BIN_EXE_portsentry-rs"));
+        let daemon = setup.start_program_through(tracer.through(), program, &[]);
+        let (config, netns) = (daemon.path("portsentry.conf"), lab.target());
+        let block = |target: &str| {
+            let output = client(&config, &netns, &["block", target, &LONG.to_string()]);
+            assert!(output.status.success(), "{output:?}");
+        };
+        block("203.0.113.9");
+        std::thread::scope(|threads| {
+            let slow = threads.spawn(|| block("203.0.113.10"));
+            eventually("its command runs", PATIENCE, || runs.exists());
+            tracer.set_wall_clock(ahead);
+            long_left(&daemon, "203.0.113.9", ahead);
+            std::fs::write(&goes_on, "").unwrap();
+            slow.join().unwrap();
+        });
+        let left = long_left(&daemon, "203.0.113.10", ahead);
+        assert!((LONG - 60..=LONG + 1).contains(&left), "{left} s left, the clock set by {ahead}");
+        assert_eq!(daemon.stop().0.code(), Some(0));
+    }
+}
+
 fn is_about(event: &Value, kind: &str, source: &str) -> bool {
     event["event_type"] == kind && event["src_ip"] == source
 }
 
-/// Seconds left of the operator's block, once the helper has seen the clock as it is now.
-fn long_left(daemon: &Daemon, ahead: i64) -> i64 {
+/// Seconds left of an operator's block, once the helper has seen the clock as it is now.
+fn long_left(daemon: &Daemon, target: &str, ahead: i64) -> i64 {
     let mut left = 0;
     eventually("the list is in the daemon's time", PATIENCE, || {
         let listed = String::from_utf8(daemon.client(&["list", "--json"]).stdout).unwrap();
         let entries = listed.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let Some(entry) = entries.into_iter().find(|it| it["target"] == "203.0.113.9") else { return false };
+        let Some(entry) = entries.into_iter().find(|it| it["target"] == target) else { return false };
         left = entry["until"].as_i64().unwrap() - wall_clock() - ahead;
         (0..=2 * LONG).contains(&left)
     });

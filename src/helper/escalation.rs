@@ -61,6 +61,12 @@ impl Block {
         self.until.saturating_sub(now)
     }
 
+    /// Moves its times by `step` milliseconds.
+    pub fn shift(&mut self, step: i64) {
+        self.since = self.since.saturating_add_signed(step);
+        self.until = self.until.saturating_add_signed(step);
+    }
+
     /// Whether nothing but KILL_RUN_CMD answered (BLOCK_*=2): it is told as blocked, and shut out of nothing.
     pub fn is_run_only(&self) -> bool {
         self.with.is_run_only()
@@ -271,12 +277,8 @@ impl Escalation {
 
     /// Moves every time by `step` milliseconds: the wall clock was set, the time that is left was not.
     pub fn shift(&mut self, step: i64) {
-        let shift = |block: &mut Block| {
-            block.since = block.since.saturating_add_signed(step);
-            block.until = block.until.saturating_add_signed(step);
-        };
-        self.blocks.change_all(shift);
-        self.offenders.change_all(shift);
+        self.blocks.change_all(|block| block.shift(step));
+        self.offenders.change_all(|block| block.shift(step));
     }
 
     /// How many [`entries`](Self::entries) there are.

@@ -304,6 +304,15 @@ impl Jobs {
         grants
     }
 
+    /// Moves the times of blocks on their way by `step` milliseconds, as those on record are.
+    pub fn shift(&mut self, step: i64) {
+        for job in &mut self.list {
+            if let Purpose::Block(grant) = &mut job.purpose {
+                grant.block.shift(step);
+            }
+        }
+    }
+
     /// Whose blocks are on their way out.
     pub fn ending(&self) -> BTreeSet<IpNet> {
         let ends = self.list.iter().filter(|job| matches!(job.purpose, Purpose::Lift(_)));

@@ -171,6 +171,7 @@ impl<R: Respond> Service<R> {
         if step != 0 {
             log(&format!("the clock was set by {} seconds; blocks keep the time they had left", step / 1000));
             self.core.escalation.shift(step);
+            self.jobs.shift(step);
             self.ledger.renew();
         }
         if self.core.escalation.next_end().is_some_and(|end| end <= now.utc) {
