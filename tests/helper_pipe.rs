@@ -329,6 +329,41 @@ fn a_block_under_way_is_given_up_when_its_target_becomes_protected() {
 }
 
 #[test]
+fn a_block_that_is_asked_for_while_the_last_one_is_being_lifted_comes_after_it() {
+    for with in [vec![Response::Command], vec![Response::Nftables, Response::Command]] {
+        let folder = tempfile::tempdir().unwrap();
+        let at_once = with.contains(&Response::Nftables);
+        let mut lab = Lab::with(|settings| {
+            settings.block_with = with;
+            let path = folder.path().display();
+            settings.custom.kill_route = Some(format!("touch {path}/$TARGET$"));
+            settings.custom.unblock_cmd = Some(format!(
+                "mv {path}/$TARGET$ {path}/lifting; until rm {path}/goes-on; do sleep 0.05; done"
+            ));
+            settings.custom.command_timeout = 60;
+        });
+        let target = net("203.0.113.7/32");
+        assert_eq!(lab.block("203.0.113.7/32", 0), Outcome::Blocked);
+        lab.send(|id| Request::Unblock { id, target });
+        until(SOON, || (shut_out(folder.path()) == ["lifting"]).then_some(())).expect("it is being lifted");
+        lab.send(|id| block(id, target, 0));
+        lab.send(|id| Request::Ping { id });
+        assert_eq!(lab.reply(), Reply::Pong { id: 4 }, "the block waits");
+        assert_eq!(kernel().is_empty(), !at_once, "what the kernel does needs not wait");
+        std::fs::write(folder.path().join("goes-on"), "").unwrap();
+        for (id, expected) in [(2, Outcome::Lifted), (3, Outcome::Blocked)] {
+            let reply = lab.reply();
+            assert!(
+                matches!(reply, Reply::Done { id: of, outcome, .. } if of == id && outcome == expected),
+                "{reply:?}"
+            );
+        }
+        assert!(shut_out(folder.path()).contains(&"203.0.113.7".to_owned()));
+        assert_eq!(lab.list(), [target]);
+    }
+}
+
+#[test]
 fn a_bad_frame_ends_the_helper_with_65_and_what_stood_before_it_is_done() {
     let ping = |id| Request::Ping { id }.encode().to_vec();
     let mut version = ping(2);

@@ -240,12 +240,14 @@ impl Escalation {
         self.blocks.is_empty()
     }
 
-    /// The block in force at `now` that holds all of `target`, the narrowest if there are several.
-    pub fn covering(&self, target: &IpNet, now: u64) -> Option<Block> {
-        let widest = if target.addr().is_ipv4() { WIDEST_V4 } else { WIDEST_V6 };
-        (widest..=target.prefix_len()).rev().find_map(|prefix| {
-            let network = IpNet::new(target.addr(), prefix).ok()?.trunc();
-            self.blocks.get(&network).filter(|block| block.until > now).copied()
+    /// The blocks in force at `now` that hold all of `target`, the narrowest first.
+    pub fn covering(&self, target: &IpNet, now: u64) -> impl Iterator<Item = (IpNet, Block)> + '_ {
+        let (address, longest) = (target.addr(), target.prefix_len());
+        let widest = if address.is_ipv4() { WIDEST_V4 } else { WIDEST_V6 };
+        (widest..=longest).rev().filter_map(move |prefix| {
+            let network = IpNet::new(address, prefix).ok()?.trunc();
+            let block = self.blocks.get(&network).filter(|block| block.until > now)?;
+            Some((network, *block))
         })
     }
 

@@ -319,6 +319,11 @@ impl Jobs {
         ends.map(|job| job.target).collect()
     }
 
+    /// Whether the block of exactly `target` is on its way out.
+    pub fn is_ending(&self, target: &IpNet) -> bool {
+        self.list.iter().any(|job| matches!(job.purpose, Purpose::Lift(_)) && job.target == *target)
+    }
+
     /// Whether something is on its way that will block `target`.
     pub fn will_block(&self, target: &IpNet) -> bool {
         self.list.iter().any(|job| job.is_block() && job.target == *target)

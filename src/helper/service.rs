@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use super::blocked_file::{self, BlockedFile};
 use super::clock::{Clock, Now};
 use super::command::Failure;
-use super::decide::{Action, Core, Grant};
+use super::decide::{Action, Core, Grant, Underway};
 use super::error::log;
 use super::escalation::Block;
 use super::jobs::{Jobs, Purpose, WAITING};
@@ -116,7 +116,11 @@ impl<R: Respond> Service<R> {
         if !joins(request, &self.pending) {
             self.finish();
         }
-        match self.core.decide(request, self.pending.len(), self.now) {
+        let (jobs, at_once) = (&self.jobs, self.at_once);
+        let is_ending =
+            |target: &IpNet, block: &Block| block.with.among(at_once).is_empty() && jobs.is_ending(target);
+        let underway = Underway { granted: self.pending.len(), is_ending: &is_ending };
+        match self.core.decide(request, &underway, self.now) {
             Action::Answer(reply) => self.answer(reply),
             Action::Block(grant) => self.pending.push(grant),
             Action::Unblock { id, target } => self.do_unblock(id, target),
