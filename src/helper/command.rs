@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -40,7 +40,7 @@ pub struct Failure {
 /// A running program.
 #[derive(Debug)]
 pub struct Running {
-    child: std::process::Child,
+    child: Child,
     ended: OwnedFd,
     /// Until it is closed: a pipe that nobody holds open any more is readable for ever.
     stderr: Option<ChildStderr>,
@@ -54,14 +54,32 @@ impl Running {
     /// Starts `words`; it has `limit` to end.
     pub fn start(words: &Words, limit: Duration) -> Result<Running, Failure> {
         let (mut command, name) = prepared(words)?;
-        let failed =
-            |error: io::Error| Failure { fault: fault_of(&error), text: format!("{name} cannot be run") };
-        let mut child = command.stdin(Stdio::null()).spawn().map_err(failed)?;
-        let stderr = child.stderr.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
-        set_nonblocking(&stderr).map_err(failed)?;
-        let ended = sys::pidfd_open(child.id()).map_err(failed)?;
-        let deadline = Instant::now() + limit;
-        Ok(Running { child, ended, stderr: Some(stderr), said: Vec::new(), limit, deadline, hung: false })
+        let child = command.stdin(Stdio::null()).spawn().map_err(|error| unable(&name, &error))?;
+        Running::watched(child, &name, limit, sys::pidfd_open)
+    }
+
+    /// Takes a started program over. One that cannot be watched is ended at once, for nobody would hold it to its time:
+    /// what it had done by then nobody knows, as with every other that is killed.
+    fn watched(
+        mut child: Child,
+        name: &str,
+        limit: Duration,
+        end_of: impl FnOnce(u32) -> io::Result<OwnedFd>,
+    ) -> Result<Running, Failure> {
+        let stderr = child.stderr.take();
+        let nonblocking = stderr.as_ref().map_or(Ok(()), set_nonblocking);
+        match nonblocking.and_then(|()| end_of(child.id())) {
+            Ok(ended) => {
+                let deadline = Instant::now() + limit;
+                Ok(Running { child, ended, stderr, said: Vec::new(), limit, deadline, hung: false })
+            }
+            Err(error) => {
+                kill_group(&child);
+                let _ = child.wait();
+                let text = format!("{name} cannot be watched: {error}");
+                Err(Failure { fault: Fault::Signal(libc::SIGKILL), text })
+            }
+        }
     }
 
     /// Readable when it has ended, and when it has said something.
@@ -88,9 +106,7 @@ impl Running {
 
     /// Ends it and all of its group.
     pub fn kill(&self) {
-        if let Ok(pid) = i32::try_from(self.child.id()) {
-            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
-        }
+        kill_group(&self.child);
     }
 
     /// A program that floods must not fill memory: all but the beginning is read and dropped.
@@ -132,24 +148,18 @@ impl Drop for Running {
 pub fn run_to_end(words: &[&str], input: &str, limit: Duration) -> Result<(), Failure> {
     let words = Words::Plain(words.iter().map(ToString::to_string).collect());
     let (mut command, name) = prepared(&words)?;
-    let failed =
-        |error: io::Error| Failure { fault: fault_of(&error), text: format!("{name} cannot be run") };
+    let failed = |error: io::Error| unable(&name, &error);
     // A file, not a pipe: a program that reads nothing cannot hold us up.
     let mut stdin = File::from(memfd_create(c"input", MFdFlags::MFD_CLOEXEC).map_err(|e| failed(e.into()))?);
     stdin.write_all(input.as_bytes()).and_then(|()| stdin.rewind()).map_err(failed)?;
-    let mut child = command.stdin(stdin).spawn().map_err(failed)?;
-    let stderr = child.stderr.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
-    set_nonblocking(&stderr).map_err(failed)?;
-    let ended = sys::pidfd_open(child.id()).map_err(failed)?;
-    let deadline = Instant::now() + limit;
-    let stderr = Some(stderr);
-    let mut running = Running { child, ended, stderr, said: Vec::new(), limit, deadline, hung: false };
+    let child = command.stdin(stdin).spawn().map_err(failed)?;
+    let mut running = Running::watched(child, &name, limit, sys::pidfd_open)?;
     loop {
         if let Some(end) = running.look(Instant::now()) {
             return end;
         }
         let mut fds: Vec<PollFd<'_>> = running.watch().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        let left = running.deadline().saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
     }
 }
@@ -180,8 +190,15 @@ fn prepared(words: &Words) -> Result<(Command, String), Failure> {
     Ok((command, name.to_owned()))
 }
 
-fn fault_of(error: &io::Error) -> Fault {
-    Fault::Errno(error.raw_os_error().unwrap_or(libc::EIO))
+fn unable(name: &str, error: &io::Error) -> Failure {
+    let fault = Fault::Errno(error.raw_os_error().unwrap_or(libc::EIO));
+    Failure { fault, text: format!("{name} cannot be run") }
+}
+
+fn kill_group(child: &Child) {
+    if let Ok(pid) = i32::try_from(child.id()) {
+        let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+    }
 }
 
 #[cfg(test)]
@@ -237,6 +254,21 @@ mod tests {
         }
         let mut fds: Vec<PollFd<'_>> = running.watch().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         assert_eq!(poll(&mut fds, PollTimeout::from(300u16)).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_watched_is_ended_and_taken_for_one_that_was_cut_short() {
+        let (mut command, name) = prepared(&words("sleep 60")).unwrap();
+        let child = command.stdin(Stdio::null()).spawn().unwrap();
+        let process = PathBuf::from(format!("/proc/{}", child.id()));
+        assert!(process.exists());
+        let none_left = |_| Err(io::Error::from_raw_os_error(libc::EMFILE));
+        let failure = Running::watched(child, &name, LONG, none_left).unwrap_err();
+        assert!(
+            failure.fault.is_cut_short() && failure.text.starts_with("sleep cannot be watched"),
+            "{failure:?}"
+        );
+        assert!(!process.exists());
     }
 
     #[test]
