@@ -225,6 +225,22 @@ fn torn_headers_whose_other_half_keeps_us_waiting() {
 }
 
 #[test]
+fn torn_sctp_headers_over_ipv4() {
+    // nmap tears TCP headers alone.
+    for (chunk, name) in [(1, "sctp_init"), (10, "sctp_cookie_echo")] {
+        is_flagged(false, &format!("{name} torn"), name, |scanner, _| {
+            let (from, to) = (scanner.v4.octets(), scanner.target_v4.octets());
+            let torn = |port: u16| {
+                let ports = [40_000, port].map(u16::to_be_bytes).concat();
+                let packet = [&ports[..], &[0; 8], &[chunk, 0, 0, 20], &[0; 16]].concat();
+                capture::torn4(&capture::ipv4(from, to, 132, &packet), port as u8)
+            };
+            send_over(false, scanner, (2000..2030).flat_map(torn));
+        });
+    }
+}
+
+#[test]
 fn a_header_that_is_buried_under_extension_headers() {
     is_flagged(true, "a long chain", "other_flags", |scanner, _| {
         let (from, to) = (scanner.v6, scanner.target_v6);

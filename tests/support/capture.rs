@@ -64,7 +64,8 @@ pub fn torn6(next: u8, payload: &[u8], tear: u16, identification: u8) -> [Vec<u8
     [[&header(1), first].concat(), [&header(tear), second].concat()]
 }
 
-fn ipv4(source: [u8; 4], destination: [u8; 4], protocol: u8, payload: &[u8]) -> Vec<u8> {
+/// An IPv4 datagram without options.
+pub fn ipv4(source: [u8; 4], destination: [u8; 4], protocol: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
     let head = [0x45, 0, length[0], length[1], 0, 1, 0, 0, 64, protocol, 0, 0];
     [&head, &source[..], &destination[..], payload].concat()

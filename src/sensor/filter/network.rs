@@ -5,7 +5,7 @@
 
 use super::Writer;
 use super::assembler::{Mark, code};
-use super::transport::TCP;
+use super::transport::{SCTP, TCP};
 
 /// IPv6 extension headers that a loop would have to walk: routing, AH, destination options, and
 const EXTENSIONS: [u32; 3] = [43, 51, 60];
@@ -40,12 +40,13 @@ impl Writer {
         self.assembler.operation(code::X_HEADER_LENGTH, 0, segment)
     }
 
-    /// A TCP segment's flags stand in its 14th byte. The shortest first fragment has 8, so besides that one only the
-    /// fragment at 8 bytes (1 unit) can bring them: the rest of a fragmented stream stays below.
+    /// A TCP segment's flags stand in its 14th byte, the type of SCTP's first chunk in its 13th. The shortest first fragment
+    /// has 8, so besides that one only the fragment at 8 bytes (1 unit) can bring them: the rest of a fragmented stream
+    /// stays below.
     fn ipv4_later_fragment(&mut self) -> Mark {
-        let tcp = self.assembler.test(code::IF_EQUAL, TCP, self.accept, self.reject);
-        let tcp = self.assembler.operation(code::LOAD_BYTE, 9, tcp);
-        let second = self.assembler.test(code::IF_EQUAL, 1, tcp, self.reject);
+        let torn = self.assembler.any_of(&[TCP, SCTP], self.accept, self.reject);
+        let torn = self.assembler.operation(code::LOAD_BYTE, 9, torn);
+        let second = self.assembler.test(code::IF_EQUAL, 1, torn, self.reject);
         self.assembler.operation(code::AND, 0x1fff, second)
     }
 

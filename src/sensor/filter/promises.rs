@@ -38,7 +38,7 @@ fn ipv4(interest: &Interest, outgoing: bool, packet: &[u8]) -> Option<bool> {
     let fragment = half(packet, 6)?;
     let (offset, more) = (fragment & 0x1fff, fragment & 0x2000 != 0);
     if offset > 0 {
-        return Some(offset == 1 && *packet.get(9)? == 6);
+        return Some(offset == 1 && [6, 132].contains(packet.get(9)?));
     }
     if more && (0..20).contains(&segment) {
         return Some(true);

@@ -10,7 +10,7 @@ use super::ports::Port;
 
 pub(super) const TCP: u32 = 6;
 const UDP: u32 = 17;
-const SCTP: u32 = 132;
+pub(super) const SCTP: u32 = 132;
 /// ICMP and ICMPv6.
 const ICMP: [u32; 2] = [1, 58];
 /// ICMP timestamp and address mask requests (RFC 792, RFC 950); ICMPv6 has neither.
