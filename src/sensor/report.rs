@@ -3,11 +3,14 @@
 //! Main thread. Owns the outputs; counts are read where they are kept.
 #![forbid(unsafe_code)]
 
+mod repeats;
+
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use self::repeats::Repeats;
 use super::clock::Now;
 use super::host::Host;
 use super::names::Names;
@@ -17,9 +20,6 @@ use crate::config::Config;
 use crate::control::protocol::Status;
 use crate::event::{Emitter, Event, EventType, Start, Stats};
 use crate::packet::Reject;
-
-/// The same error is told again only after this long, milliseconds.
-const SAME_ERROR: u64 = 60_000;
 
 /// Longer than anything waits for a name.
 const END: Duration = Duration::from_secs(60);
@@ -35,7 +35,7 @@ pub struct Reporter {
     since: u64,
     /// Milliseconds of uptime: the wall clock may be set at any time.
     started: u64,
-    last_error: Option<(String, u64)>,
+    errors: Repeats,
     /// RESOLVE_HOST: where events wait for the names of their sources.
     names: Option<Names>,
 }
@@ -43,7 +43,14 @@ pub struct Reporter {
 impl Reporter {
     /// Nothing said yet.
     pub fn new(emitter: Emitter, names: Option<Names>, start: Start, now: Now) -> Reporter {
-        Reporter { emitter, start, since: now.wall / 1_000_000, started: now.uptime, last_error: None, names }
+        Reporter {
+            emitter,
+            start,
+            since: now.wall / 1_000_000,
+            started: now.uptime,
+            errors: Repeats::default(),
+            names,
+        }
     }
 
     /// The socket that names come in by.
@@ -99,13 +106,9 @@ impl Reporter {
 
     /// Says what went wrong; the same thing at most once a minute.
     pub fn error(&mut self, now: Now, error: &str) {
-        let told =
-            |(last, when): &(String, u64)| last == error && now.uptime.saturating_sub(*when) < SAME_ERROR;
-        if self.last_error.as_ref().is_some_and(told) {
-            return;
+        if self.errors.are_over(error, now.uptime) {
+            self.answer(now, error);
         }
-        self.last_error = Some((error.to_owned(), now.uptime));
-        self.answer(now, error);
     }
 
     /// Says what went wrong to whoever asked for it just now, and waits to hear: each time.
