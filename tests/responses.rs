@@ -502,6 +502,27 @@ fn a_rule_whose_deletion_fails_when_its_block_is_over_goes_with_a_look() {
 }
 
 #[test]
+fn a_rule_that_never_came_to_be_is_no_failure_when_it_is_taken_back() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\""));
+    let (conf, target) = (setup.path("portsentry.conf"), lab.target());
+    let waits = "*' -A '*) while [ -e /usr/local/sbin/locked ]; do sleep 0.05; done;;";
+    let (mut daemon, lock) = start_with_iptables_going_through(waits, setup);
+    lock(true);
+    let address = lab.peer(0).v4.to_string();
+    std::thread::scope(|threads| {
+        let block = threads.spawn(|| client(&conf, &target, &["block", &address]));
+        eventually("its rule is being added", PATIENCE, || runs(&lab, "-A PORTSENTRY"));
+        daemon.client(&["unblock", &address]);
+        assert!(!block.join().unwrap().status.success(), "it was lifted before it stood");
+    });
+    lock(false);
+    daemon.catch_up();
+    let failed = daemon.seen.iter().find(|event| event["action"]["verdict"] == "failed");
+    assert!(failed.is_none() && plain_rules(&lab, false) == 0, "{failed:?}");
+}
+
+#[test]
 fn many_blocks_that_iptables_refuses_wait_for_its_lock_no_longer_than_a_few() {
     let lab = Lab::new(1);
     let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\""));

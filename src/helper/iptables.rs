@@ -133,7 +133,7 @@ impl Iptables {
             return Some(plain(&["ipset", "-exist", "add", family.set, &address, "timeout", &seconds]));
         }
         let missing = !self.present.contains(target);
-        missing.then(|| rule(family, "-A", &address))
+        missing.then(|| plain(&rule(family, "-A", &address)))
     }
 
     /// The command that lifts the block of `target`.
@@ -143,7 +143,7 @@ impl Iptables {
             return Some(plain(&["ipset", "-exist", "del", family.set, &address]));
         }
         let there = self.present.contains(target);
-        there.then(|| rule(family, "-D", &address))
+        there.then(|| deletion(family, &address))
     }
 
     /// A command of [`block`](Self::block) (or of [`lift`](Self::lift)) did its work.
@@ -182,9 +182,15 @@ fn seconds(left: Option<Duration>) -> u64 {
     seconds.and_then(|it| it.try_into().ok()).filter(|&it| it <= LONGEST).unwrap_or(NO_END)
 }
 
-fn rule(family: Family, change: &str, address: &str) -> Words {
+fn rule<'a>(family: Family, change: &'a str, address: &'a str) -> [&'a str; 9] {
     let [wait, seconds] = WAIT;
-    plain(&[family.program, wait, seconds, change, "PORTSENTRY", "-s", address, "-j", "DROP"])
+    [family.program, wait, seconds, change, "PORTSENTRY", "-s", address, "-j", "DROP"]
+}
+
+/// A rule that is gone already, or never came to be, is no failure: 1 is what deleting it ends with, and looking for it.
+fn deletion(family: Family, address: &str) -> Words {
+    let [delete, look] = ["-D", "-C"].map(|change| rule(family, change, address).join(" "));
+    Words::Shell(format!("{delete}; ended=$?; [ $ended -eq 1 ] || exit $ended; {look}; [ $? -eq 1 ]"))
 }
 
 fn check<'a>(family: Family, rule: &[&'a str]) -> Vec<&'a str> {
