@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use portsentry::protocol::settings::BLOCKS_A_MINUTE;
 use tempfile::TempDir;
 
 struct Lab {
@@ -42,6 +43,15 @@ impl Lab {
         let name = format!("{}:", self.conf().display());
         stderr.lines().map(|line| line.strip_prefix(&name).unwrap_or(line).to_string()).collect()
     }
+}
+
+/// What is more the helper would refuse, and the sensor not know.
+#[test]
+fn a_block_limit_beyond_what_the_helper_grants_a_minute_is_refused() {
+    let conf = |limit: u32| format!("TCP_PORTS=\"1\"\nBLOCK_LIMIT=\"{limit}\"\n");
+    assert_eq!(Lab::with(&conf(BLOCKS_A_MINUTE)).check(&[]).0, Some(0));
+    let (code, _, stderr) = Lab::with(&conf(BLOCKS_A_MINUTE + 1)).check(&[]);
+    assert!(code == Some(1) && stderr.contains("1 to 2400"), "{stderr}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::path::{Path as FilePath, PathBuf};
 
 use super::Config;
 use super::kind::Kind;
+use crate::protocol::settings::BLOCKS_A_MINUTE;
 
 /// One key of `portsentry.conf`.
 #[derive(Clone, Debug)]
@@ -109,8 +110,8 @@ pub static KEYS: &[Key] = &[
         "longest block of a repeat offender"),
     key("BLOCK_TIME_FACTOR", Ours, Number(1..=1000, |c, v| c.block_time_factor = v), "2",
         "each further offence makes the block this many times longer; 1 keeps it the same"),
-    key("BLOCK_LIMIT", Ours, Number(1..=3000, |c, v| c.block_limit = v), "240",
-        "blocks a minute of sources that may be forged; proven ones are not limited"),
+    key("BLOCK_LIMIT", Ours, Number(1..=BLOCKS_A_MINUTE, |c, v| c.block_limit = v), "240",
+        "blocks a minute of sources that may be forged; proven ones do not count"),
     key("MAX_BLOCKS", Ours, Number(256..=1_048_576, |c, v| c.max_blocks = v), "32768",
         "blocks in force at once; the last eighth is kept for proven sources and operators"),
     key("PROTECT_ESTABLISHED", Ours, Switch(|c, v| c.protect_established = v), "1",

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::budget::Budget;
 use crate::networks::Networks;
 use crate::protocol::Outcome;
+use crate::protocol::settings::BLOCKS_A_MINUTE;
 
 /// Widest IPv4 prefix that may be blocked.
 pub const WIDEST_V4: u8 = 24;
@@ -19,8 +20,7 @@ pub const WIDEST_V6: u8 = 48;
 /// Networks that `Protect` may add: as many as the settings have room for at the start.
 pub const MAX_PROTECTED: usize = 65_536;
 
-/// New blocks a minute, and at once. The sensor's own budget is tighter; this one is for a captured sensor.
-const BLOCKS_A_MINUTE: u32 = 2_400;
+/// New blocks at once, beside [`BLOCKS_A_MINUTE`]. BLOCK_LIMIT is no higher than that; this budget is for a captured sensor.
 const BLOCKS_AT_ONCE: u32 = 800;
 /// As many more, and this part of MAX_BLOCKS, are for those that no flood of forged sources can ask for.
 const RESERVED_A_MINUTE: u32 = 600;
@@ -231,6 +231,13 @@ mod tests {
         assert_eq!(granted(Standing::Claimed), (BLOCKS_AT_ONCE + BLOCKS_A_MINUTE) as usize - 1);
         let all = BLOCKS_AT_ONCE + BLOCKS_A_MINUTE + RESERVED_AT_ONCE + RESERVED_A_MINUTE;
         assert_eq!(granted(Standing::Proved), all as usize - 2);
+    }
+
+    #[test]
+    fn who_keeps_to_the_highest_block_limit_is_refused_nothing_however_long() {
+        let (mut authority, limit) = (authority(), u64::from(BLOCKS_A_MINUTE));
+        let mut asked = (0..30 * limit).map(|at| authority.grant(0, Standing::Claimed, at * 60_000 / limit));
+        assert!(asked.all(|granted| granted.is_ok()));
     }
 
     #[test]

@@ -96,6 +96,9 @@ pub enum Rights {
 /// The longest block, whatever the configuration or an operator asks for: 365 days, in seconds.
 pub const LONGEST_BLOCK: u32 = 365 * 24 * 3600;
 
+/// The highest BLOCK_LIMIT, and what the helper grants a minute to sources that may be forged, whatever the sensor asks.
+pub const BLOCKS_A_MINUTE: u32 = 2_400;
+
 /// The highest MAX_BLOCKS.
 pub const MOST_BLOCKS: u32 = 1 << 20;
 
