@@ -185,6 +185,9 @@ fn in_an_enforcing_guest_the_daemon_works_unrefused_and_a_shell_in_its_domain_ca
             "system_u:system_r:portsentry_rs_sensor_t:s0 portsentry-rs system_u:system_r:portsentry_rs_helper_t:s0 portsentry-rs-h",
         ),
         ("blocked", "10.77.0.2"),
+        // Written by a block, and cut by its end.
+        ("filed", "02 00 0a 4d 00 02"),
+        ("emptied", "0"),
         ("listed", "10.77.0.2"),
         ("decoy", "4"),
         ("reloaded", "active"),

@@ -29,12 +29,13 @@ clean_up
 mkdir "$root"
 tar xf "$base" -C "$root"
 
-# The daemon as an administrator installs it, with a decoy and a history besides.
+# The daemon as an administrator installs it, with a decoy, a history and a file of the blocked besides.
 make --no-print-directory -C "$project" --old-file=build install DESTDIR="$root" RELEASE="$release" >/dev/null
 chroot "$root" systemd-sysusers
 cat >>"$root/etc/portsentry/portsentry.conf" <<'END'
 DECOY_TCP_PORTS="2323"
 HISTORY_FILE="/var/log/portsentry-rs/history"
+BLOCKED_FILE="/var/log/portsentry-rs/blocked"
 END
 
 # The policy is not loaded in here, and nothing is labelled: the guest does the one as it boots, setfiles the other.
