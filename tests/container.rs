@@ -18,6 +18,8 @@ const SOON: Duration = Duration::from_secs(60);
 const BASE: &str = "docker.io/library/rust:1-bookworm";
 const BASE_PACKAGES: &str = "gcc,libc6-dev,ca-certificates,make,libcap2-bin";
 
+const NO_CONTAINERS: &str = "podman rm --all --force --volumes";
+
 /// podman with a store of its own below target/ (which is kept: what it built is not built again), on the target of a lab: its `--network=host` is the target's network.
 struct Podman {
     lab: Lab,
@@ -35,7 +37,18 @@ impl Podman {
             format!("[containers]\n{limits}\n[engine]\n{engine}\n"),
         )
         .unwrap();
-        Podman { lab: Lab::new(2), folder }
+        let podman = Podman { lab: Lab::new(2), folder };
+        podman.forget_the_last_run();
+        podman
+    }
+
+    /// What a run left that was killed would be in the way of this one's containers, which have the same names.
+    fn forget_the_last_run(&self) {
+        if !self.shell(NO_CONTAINERS).status.success() {
+            // podman 5 refuses what stems from before the machine's last start, and says to delete it.
+            let _ = std::fs::remove_dir_all(self.folder.join("run"));
+            self.says(NO_CONTAINERS);
+        }
     }
 
     /// Runs a line as a reader of README would; `build` finds what the network would bring on this machine.
@@ -108,7 +121,7 @@ impl Podman {
 
 impl Drop for Podman {
     fn drop(&mut self) {
-        let _ = self.shell("podman rm --all --force --volumes");
+        let _ = self.shell(NO_CONTAINERS);
     }
 }
 
