@@ -33,12 +33,12 @@ fn a_block_ends_by_itself_and_the_second_offence_lasts_longer() {
     let lab = Lab::new(1);
     let scanner = lab.peer(0);
     let _service = Service::start(&lab.target(), 80);
-    let mut daemon = Setup::new(&lab, &config("2s")).start();
+    let mut daemon = Setup::new(&lab, &config("5s")).start();
 
     let first = offend(&lab, &mut daemon);
     assert_eq!(
         (first["action"]["seconds"].as_u64(), first["action"]["offence"].as_u64()),
-        (Some(2), Some(1)),
+        (Some(5), Some(1)),
         "{first}"
     );
     assert!(!answers(&scanner.netns, scanner.target(false), 80, SHORT));
@@ -51,7 +51,7 @@ fn a_block_ends_by_itself_and_the_second_offence_lasts_longer() {
     let second = offend(&lab, &mut daemon);
     assert_eq!(
         (second["action"]["seconds"].as_u64(), second["action"]["offence"].as_u64()),
-        (Some(6), Some(2)),
+        (Some(15), Some(2)),
         "{second}"
     );
 }

@@ -33,7 +33,7 @@ impl Rules {
 
 #[test]
 fn what_a_command_did_before_it_was_given_up_or_killed_is_undone() {
-    for (limit, lifts) in [("60s", true), ("1s", false)] {
+    for (limit, lifts) in [("60s", true), ("5s", false)] {
         let lab = Lab::new(1);
         let setup = Setup::new(&lab, "");
         let (rules, lines) = Rules::kept_by(&setup, "sleep 30");

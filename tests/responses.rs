@@ -66,7 +66,7 @@ fn life_started_by(
         let view = Setup2 { folder: setup.path("") };
         let config = |seconds: &str| format!("{PORTS}\nBLOCK_TIME=\"{seconds}\"\n{}", lines(&setup));
         let first = config("10m");
-        let short = config("2s");
+        let short = config("5s");
         setup.rewrite(&first);
         let mut daemon = start(setup);
 
@@ -93,10 +93,10 @@ fn life_started_by(
         setup.rewrite(&short);
         let mut daemon = start(setup);
         let block = offend(&lab, &mut daemon, v6);
-        assert_eq!(block["action"]["seconds"], 2, "{block}");
+        assert_eq!(block["action"]["seconds"], 5, "{block}");
         assert_eq!(shown(&lab, &view, v6), 1);
         daemon.wait_for_new("the end", |event| event["action"]["verdict"] == "expired");
-        eventually("nothing is left after its time", Duration::from_secs(5), || shown(&lab, &view, v6) == 0);
+        eventually("nothing is left after its time", PATIENCE, || shown(&lab, &view, v6) == 0);
     }
 }
 
