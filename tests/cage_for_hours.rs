@@ -66,7 +66,8 @@ fn a_service_comes_and_goes(lab: &Lab, daemon: &mut Daemon) {
     let source = client.v4.to_string();
     assert_eq!(daemon.events_of("scan", &source).count(), 0, "{:#?}", daemon.seen);
     drop(service);
-    eventually("its port is watched again", PATIENCE, || {
+    // For a minute it may only be starting again.
+    eventually("its port is watched again", PATIENCE + Duration::from_secs(60), || {
         client.nmap(&["-sS", "-p7", &client.target_v4.to_string()]);
         daemon.catch_up();
         daemon.events_of("scan", &source).count() > 0

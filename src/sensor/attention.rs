@@ -70,7 +70,7 @@ mod tests {
         let ports = PortsInUse::new(false);
         let sockets = ["0.0.0.0:80", "[::]:443"].map(|local| socket(Transport::Tcp, local));
         let datagrams = ["0.0.0.0:53", "0.0.0.0:45000"].map(|local| socket(Transport::Udp, local));
-        ports.replace(&[sockets, datagrams].concat(), |_, _| false, 1);
+        ports.replace(&[sockets, datagrams].concat(), |_, _| false, |_, _| false, 1);
         ports
     }
 

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 
 pub(crate) use self::neighbours::one_by_one;
 use super::connected::Connected;
+use super::departed::Departed;
 use super::filter::Interest;
 use super::never_block;
 use super::responder::Responder;
@@ -32,6 +33,7 @@ pub struct Host {
     surroundings: Surroundings,
     sockets: SocketTables,
     connected: Connected,
+    departed: Departed,
     /// NEVER_BLOCK, the ignore file and the resolvers.
     configured_never: Vec<IpNet>,
     interfaces: Interfaces,
@@ -78,6 +80,7 @@ impl Host {
             surroundings: Surroundings::open()?,
             sockets: SocketTables::open()?,
             connected: Connected::open(),
+            departed: Departed::default(),
             configured_never: known.configured_never,
             interfaces: known.interfaces,
             decoy_tcp: PortSet::new(),

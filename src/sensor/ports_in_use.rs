@@ -11,8 +11,7 @@ use crate::config::PortSet;
 use crate::detect::probe::Protocol;
 use crate::netlink::sock_diag::{LocalSocket, Transport};
 
-/// How old an answer may be before a probe of a port in use is worth a new look, milliseconds. Half of the two
-/// seconds within which a port is watched again after its service stopped.
+/// How old an answer may be before a probe of a port in use is worth a new look, milliseconds.
 pub const FRESH_FOR: u64 = 1000;
 
 /// The ports in use, by protocol.
@@ -43,7 +42,7 @@ impl PortsInUse {
         }
     }
 
-    /// Whether a service was bound to the port at the last look.
+    /// Whether a service was bound to the port at the last look, or was awaited back.
     pub fn holds(&self, protocol: Protocol, port: u16) -> bool {
         self.bitmap(protocol)
             .and_then(|words| words.get(usize::from(port) / 64))
@@ -65,25 +64,31 @@ impl PortsInUse {
         self.doubted.load(Ordering::Relaxed)
     }
 
-    /// Takes in what sock_diag said at `uptime`; `ours` are the decoys' own sockets, which are no service. Gives whether
-    /// anything changed.
+    /// Takes in what sock_diag said at `uptime`; `ours` are the decoys' own sockets, which are no service. `awaited` is
+    /// asked of each port that is in use no more whether it is to pass for one that is. Gives whether anything changed.
     pub fn replace(
         &self,
         sockets: &[LocalSocket],
         ours: impl Fn(Protocol, u16) -> bool,
+        mut awaited: impl FnMut(Protocol, u16) -> bool,
         uptime: u64,
     ) -> bool {
         let mut changed = false;
         self.doubted.store(false, Ordering::Relaxed);
         for transport in Transport::ALL {
             let protocol = protocol_of(transport);
-            let ports: PortSet = sockets
+            let mut ports: PortSet = sockets
                 .iter()
                 .filter(|socket| socket.transport == transport && self.can_be_reached(socket.local.ip()))
                 .map(|socket| socket.local.port())
                 .filter(|&port| !ours(protocol, port))
                 .collect();
             let Some(bitmap) = self.bitmap(protocol) else { continue };
+            for port in gone(bitmap, &ports) {
+                if awaited(protocol, port) {
+                    ports.insert(port);
+                }
+            }
             for (word, &new) in bitmap.iter().zip(ports.words()) {
                 changed |= word.swap(new, Ordering::Relaxed) != new;
             }
@@ -106,6 +111,15 @@ impl PortsInUse {
     }
 }
 
+/// The ports of `before` that are not in `now`.
+fn gone(before: &[AtomicU64], now: &PortSet) -> Vec<u16> {
+    let left = before.iter().zip(now.words()).map(|(word, now)| word.load(Ordering::Relaxed) & !now);
+    let ports = (0..=u16::MAX).step_by(64).zip(left).filter(|&(_, left)| left != 0);
+    ports
+        .flat_map(|(first, left)| (0..64).filter(move |bit| left >> bit & 1 == 1).map(move |bit| first + bit))
+        .collect()
+}
+
 fn protocol_of(transport: Transport) -> Protocol {
     match transport {
         Transport::Tcp => Protocol::Tcp,
@@ -118,6 +132,8 @@ fn protocol_of(transport: Transport) -> Protocol {
 mod tests {
     use super::*;
 
+    const NONE_AWAITED: fn(Protocol, u16) -> bool = |_, _| false;
+
     fn listener(transport: Transport, local: &str) -> LocalSocket {
         let local = local.parse().unwrap();
         LocalSocket { transport, local, remote: None, only_v6: false, interface: 0, inode: 0, uid: 0 }
@@ -129,12 +145,29 @@ mod tests {
         ports.replace(
             &[listener(Transport::Tcp, "[::]:443"), listener(Transport::Udp, "10.0.0.1:65535")],
             |_, _| false,
+            NONE_AWAITED,
             5000,
         );
         assert!(ports.holds(Protocol::Tcp, 443) && ports.holds(Protocol::Udp, 65535));
         assert!(!ports.holds(Protocol::Udp, 443) && !ports.holds(Protocol::Icmp, 443));
-        ports.replace(&[], |_, _| false, 6000);
+        ports.replace(&[], |_, _| false, NONE_AWAITED, 6000);
         assert!(!ports.holds(Protocol::Tcp, 443));
+    }
+
+    #[test]
+    fn of_ports_without_their_service_those_that_are_awaited_pass_for_ports_in_use() {
+        let ports = PortsInUse::new(false);
+        let listeners =
+            ["0.0.0.0:63", "0.0.0.0:64", "0.0.0.0:80"].map(|local| listener(Transport::Tcp, local));
+        ports.replace(&listeners, |_, _| false, NONE_AWAITED, 5000);
+        let mut asked = Vec::new();
+        let await_64 = |protocol, port| {
+            asked.push((protocol, port));
+            port == 64
+        };
+        assert!(ports.replace(&listeners[2..], |_, _| false, await_64, 6000));
+        assert_eq!(asked, [(Protocol::Tcp, 63), (Protocol::Tcp, 64)]);
+        assert_eq!([63, 64, 80].map(|port| ports.holds(Protocol::Tcp, port)), [false, true, true]);
     }
 
     #[test]
@@ -145,10 +178,10 @@ mod tests {
             listener(Transport::Tcp, "[::]:21"),
             listener(Transport::Tcp, "[::1]:25"),
         ];
-        ports.replace(&listeners, |_, port| port == 21, 5000);
+        ports.replace(&listeners, |_, port| port == 21, NONE_AWAITED, 5000);
         assert!([631, 21, 25].iter().all(|&port| !ports.holds(Protocol::Tcp, port)));
         let with_loopback = PortsInUse::new(true);
-        with_loopback.replace(&listeners, |_, _| false, 5000);
+        with_loopback.replace(&listeners, |_, _| false, NONE_AWAITED, 5000);
         assert!([631, 21, 25].iter().all(|&port| with_loopback.holds(Protocol::Tcp, port)));
     }
 
@@ -156,7 +189,7 @@ mod tests {
     fn knowledge_ages() {
         let ports = PortsInUse::new(false);
         assert!(!ports.is_fresh(FRESH_FOR));
-        ports.replace(&[], |_, _| false, 5000);
+        ports.replace(&[], |_, _| false, NONE_AWAITED, 5000);
         assert!(ports.is_fresh(5999) && !ports.is_fresh(6000));
     }
 }

@@ -148,7 +148,7 @@ mod tests {
         let web =
             LocalSocket { transport, local, remote: None, only_v6: false, interface: 0, inode: 0, uid: 0 };
         let ports = PortsInUse::new(false);
-        ports.replace(&[web], |_, _| false, 1);
+        ports.replace(&[web], |_, _| false, |_, _| false, 1);
         ports
     }
 

@@ -96,9 +96,10 @@ impl EventLoop {
 
     /// A fresh look at all sockets, for the ring threads too.
     fn look_at_sockets(&mut self, now: Now) -> bool {
-        match self.host.look_at_sockets(&self.shared.in_use, now.uptime) {
+        let watch = &self.responder.watch;
+        match self.host.look_at_sockets(watch, &self.shared.in_use, now.uptime) {
             Ok(()) => {
-                let turned = self.host.turn_attention(&self.responder.watch, &self.shared.in_use, now.uptime);
+                let turned = self.host.turn_attention(watch, &self.shared.in_use, now.uptime);
                 match turned {
                     Ok(true) => self.set_traps(),
                     Ok(false) => {}

@@ -10,8 +10,8 @@ use ipnet::IpNet;
 
 use super::Host;
 use crate::config::PortSet;
-use crate::detect::Probe;
 use crate::detect::probe::Protocol;
+use crate::detect::{Probe, Watch};
 use crate::netlink::sock_diag::Transport;
 use crate::sensor::ports_in_use::PortsInUse;
 use crate::sensor::sightings::{Sighting, State};
@@ -20,18 +20,20 @@ use crate::sensor::sightings::{Sighting, State};
 const QUESTIONS: usize = 24;
 
 impl Host {
-    /// Looks at the host's sockets again.
+    /// Looks at the host's sockets again. The services on ports of `watch` that are gone since the last look are awaited.
     ///
     /// # Errors
     /// The kernel did not list them.
-    pub fn look_at_sockets(&mut self, in_use: &PortsInUse, uptime: u64) -> io::Result<()> {
+    pub fn look_at_sockets(&mut self, watch: &Watch, in_use: &PortsInUse, uptime: u64) -> io::Result<()> {
         if self.ignore_services {
             return Ok(());
         }
         let sockets = self.sockets.read()?;
+        let mut is_awaited = self.departed.look(uptime);
         self.filter_is_stale |= in_use.replace(
             &sockets,
             |protocol, port| is_decoy(&self.decoy_tcp, &self.decoy_udp, protocol, port),
+            |protocol, port| watch.is_watched(protocol, port) && is_awaited(protocol, port),
             uptime,
         );
         Ok(())

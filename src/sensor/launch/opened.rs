@@ -86,7 +86,7 @@ impl Opened {
         host.set_decoys(decoys.ports(Protocol::Tcp), decoys.ports(Protocol::Udp));
         let watch = Arc::new(host.watch(&terms::watch(config, decoys.ports_of_both())));
         let in_use = PortsInUse::new(config.interfaces == Interfaces::All);
-        host.look_at_sockets(&in_use, clock.now().uptime)
+        host.look_at_sockets(&watch, &in_use, clock.now().uptime)
             .map_err(|error| StartError::System("sockets cannot be listed", error))?;
         let (readers, rings) = open_rings(config, &watch, &in_use)?;
         let control = ControlServer::bind(&config.control_socket, own_uid)?;
