@@ -5,7 +5,7 @@ mod support;
 
 use std::process::Output;
 
-use support::daemon::{Daemon, PATIENCE, Setup};
+use support::daemon::{Daemon, PATIENCE, Setup, client};
 use support::tracer::{self, Tracer};
 use support::{Lab, eventually};
 
@@ -78,4 +78,86 @@ fn a_route_that_stays_is_a_block_and_one_that_outstays_its_block_goes_by_itself(
         tracer.refuse_route_deletions(false);
         eventually("a look takes it away", PATIENCE, || !has_route(&lab));
     }
+}
+
+/// Two sources are blocked with this configuration: what `unblock all` says while something `fails`. Once nothing does it
+/// takes back what is left.
+fn all_are_let_go(lines: &str, fail: impl Fn(&Daemon, bool), is_left: impl Fn(&Daemon) -> bool) -> String {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    let folder = setup.path("").display().to_string();
+    setup.rewrite(&format!("{PORTS}\n{}", lines.replace("FOLDER", &folder)));
+    let daemon = setup.start();
+    for address in [SOURCE, "2001:db8::9"] {
+        assert!(daemon.client(&["block", address]).status.success());
+    }
+    fail(&daemon, true);
+    let output = daemon.client(&["unblock", "all"]);
+    assert!(!output.status.success() && is_left(&daemon) && !lists(&daemon), "{output:?}");
+    let told = said(&output);
+    assert!(told.contains("could not be taken back"), "{told}");
+    fail(&daemon, false);
+    let output = daemon.client(&["unblock", "all"]);
+    assert!(output.status.success() && !is_left(&daemon), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "Every source is no longer blocked\n");
+    assert_eq!(String::from_utf8_lossy(&daemon.client(&["unblock", "all"]).stdout), "nobody is blocked\n");
+    told
+}
+
+#[test]
+fn unblock_all_is_answered_by_the_worst_of_its_commands_and_takes_back_what_is_left() {
+    let told = all_are_let_go(
+        "BLOCK_WITH=\"nftables,command\"\nKILL_ROUTE=\"echo $TARGET$ >> FOLDER/rules\"\n\
+         UNBLOCK_CMD=\"sleep 1; test ! -e FOLDER/fails && sed -i /$TARGET$/d FOLDER/rules\"",
+        |daemon, fails| match fails {
+            true => std::fs::write(daemon.path("fails"), "").unwrap(),
+            false => std::fs::remove_file(daemon.path("fails")).unwrap(),
+        },
+        |daemon| !std::fs::read_to_string(daemon.path("rules")).unwrap().is_empty(),
+    );
+    assert!(told.contains("command: exit status 1"), "{told}");
+}
+
+#[test]
+fn unblock_all_says_so_where_lines_of_hosts_deny_stay_and_takes_them_out_later() {
+    let mode = |daemon: &Daemon, mode| {
+        let file = daemon.path("hosts.deny");
+        std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    let told = all_are_let_go(
+        "BLOCK_WITH=\"nftables,hosts_deny\"\nHOSTS_DENY_FILE=\"FOLDER/hosts.deny\"",
+        |daemon, fails| mode(daemon, if fails { 0o666 } else { 0o644 }),
+        |daemon| !std::fs::read_to_string(daemon.path("hosts.deny")).unwrap().is_empty(),
+    );
+    assert!(told.contains("hosts_deny: "), "{told}");
+}
+
+#[test]
+fn who_is_blocked_while_unblock_all_is_at_work_stays_blocked_and_is_not_told_as_lifted() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    let gate = setup.path("gate");
+    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    setup.rewrite(&format!(
+        "{PORTS}\nBLOCK_WITH=\"nftables,command\"\nKILL_ROUTE=\"true $TARGET$\"\n\
+         UNBLOCK_CMD=\"cat {} # $TARGET$\"\nCOMMAND_TIMEOUT=\"60s\"",
+        gate.display()
+    ));
+    let mut daemon = setup.start();
+    let (config, target) = (daemon.path("portsentry.conf"), lab.target());
+    assert!(daemon.client(&["block", "198.51.100.1"]).status.success());
+    std::thread::scope(|threads| {
+        let all = threads.spawn(|| client(&config, &target, &["unblock", "all"]));
+        // Opens when the command has.
+        let gate = std::fs::OpenOptions::new().write(true).open(&gate).unwrap();
+        let output = client(&config, &target, &["block", SOURCE]);
+        assert!(output.status.success() && !all.is_finished(), "{}", said(&output));
+        drop(gate);
+        let output = all.join().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    });
+    daemon.wait_for("the end of the first", |event| event["action"]["verdict"] == "lifted");
+    daemon.catch_up();
+    assert_eq!(daemon.events_of("unblock", SOURCE).count(), 0, "{:#?}", daemon.seen);
+    assert!(lists(&daemon) && in_the_set(&lab));
 }

@@ -523,6 +523,29 @@ fn a_rule_that_never_came_to_be_is_no_failure_when_it_is_taken_back() {
 }
 
 #[test]
+fn unblock_all_empties_iptables_as_a_whole_and_says_so_where_it_cannot() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\""));
+    let fails = "*' -D '*) exit 4;; *' -C INPUT '*|*' -I '*) [ -e /usr/local/sbin/held ] && exit 4;;";
+    let (daemon, lock) = start_with_iptables_going_through(fails, setup);
+    let addresses = [false, true].map(|v6| lab.peer(0).address(v6).to_string());
+    let block = || addresses.iter().all(|address| daemon.client(&["block", address]).status.success());
+    let rules = || [false, true].map(|v6| plain_rules(&lab, v6));
+    assert!(block() && rules() == [1, 1]);
+    lock(true);
+    let held = daemon.path("programs/held");
+    std::fs::write(&held, "").unwrap();
+    let output = daemon.client(&["unblock", "all"]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("iptables: ") && told.contains("could not be taken back"), "{output:?}");
+    std::fs::remove_file(held).unwrap();
+    eventually("a look takes away what stayed", PATIENCE, || rules() == [0, 0]);
+    assert!(block() && rules() == [1, 1]);
+    let output = daemon.client(&["unblock", "all"]);
+    assert!(output.status.success() && rules() == [0, 0], "{output:?}");
+}
+
+#[test]
 fn many_blocks_that_iptables_refuses_wait_for_its_lock_no_longer_than_a_few() {
     let lab = Lab::new(1);
     let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\""));

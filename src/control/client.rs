@@ -249,8 +249,15 @@ fn not_undone(left: Option<String>) -> String {
     }
 }
 
-fn not_flushed(_: Option<String>) -> String {
-    "that was blocked is still taken for blocked: the kernel would not lift them all".to_owned()
+fn not_flushed(left: Option<String>) -> String {
+    match left {
+        Some(_) => "that was blocked is still taken for blocked: the kernel would not lift them all",
+        None => {
+            "is listed as blocked no more, but something of a block could not be taken back and may still shut its source \
+             out; unblock all can be asked again"
+        }
+    }
+    .to_owned()
 }
 
 fn done(socket: &Path, request: &ControlRequest, target: &str, failed: Failed) -> Result<(), ClientError> {

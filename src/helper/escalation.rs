@@ -4,8 +4,6 @@
 //! Times are milliseconds since 1970 UTC.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
-
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -153,13 +151,14 @@ impl Escalation {
         block
     }
 
-    /// Lifts and forgives everything. Returns the blocks there were.
-    pub fn lift_all(&mut self, now: u64) -> BTreeMap<IpNet, Block> {
-        let past = std::mem::take(&mut self.offenders);
-        let blocks = std::mem::take(&mut self.blocks).into_blocks();
-        past.after(None).for_each(|(target, block)| self.forgive(target, Some(block), now));
-        blocks.iter().for_each(|(target, block)| self.forgive(*target, Some(*block), now));
-        blocks
+    /// Lifts and forgives everything. Returns the blocks there were, and those of which something is still to be taken
+    /// back.
+    pub fn lift_all(&mut self, now: u64) -> Vec<(IpNet, Block)> {
+        let (blocks, past) = (std::mem::take(&mut self.blocks), std::mem::take(&mut self.offenders));
+        let left = past.after(None).filter(|(_, block)| !block.remains().is_empty());
+        let all: Vec<(IpNet, Block)> = blocks.after(None).chain(left).collect();
+        all.iter().for_each(|(target, block)| self.forgive(*target, Some(*block), now));
+        all
     }
 
     /// Offence 0: nothing is held against it, but that something is still to be taken back.

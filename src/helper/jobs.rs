@@ -5,12 +5,15 @@
 //! looked at when the loop says that they have something to tell. Bounded: at most [`AT_ONCE`] programs run.
 #![forbid(unsafe_code)]
 
+mod last;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use self::last::Failures;
 use super::command::{Failure, Running};
 use super::decide::Grant;
 use super::escalation::Escalation;
@@ -30,6 +33,13 @@ pub enum Purpose {
     Block(Grant),
     /// The end of one; `Some` where a request asked for it and whether the kernel had it.
     Lift(Option<(u64, bool)>),
+    /// The answer to a request to lift every block, of which some were `found`: done when all before it are.
+    Flush {
+        /// The request's number.
+        id: u64,
+        /// Whether there was one.
+        found: bool,
+    },
     /// A restored block whose command is run again.
     Renew,
     /// Overtaken by an unblock or the never-block set: what it has done so far is undone, nobody waits for it.
@@ -95,14 +105,14 @@ impl Job {
     fn is_block(&self) -> bool {
         match self.purpose {
             Purpose::Block(_) | Purpose::Renew => true,
-            Purpose::Lift(_) | Purpose::Abandoned => false,
+            Purpose::Lift(_) | Purpose::Flush { .. } | Purpose::Abandoned => false,
         }
     }
 
     fn about(&self, now: u64) -> About {
         let (port, left) = match self.purpose {
             Purpose::Block(grant) => (grant.port, grant.block.left(now)),
-            Purpose::Lift(_) | Purpose::Renew | Purpose::Abandoned => (0, 0),
+            Purpose::Lift(_) | Purpose::Flush { .. } | Purpose::Renew | Purpose::Abandoned => (0, 0),
         };
         About { target: self.target, port, left: Duration::from_millis(left) }
     }
@@ -242,7 +252,7 @@ impl Job {
 
     /// Whether a request waits for it.
     pub fn is_due(&self) -> bool {
-        matches!(self.purpose, Purpose::Block(_) | Purpose::Lift(Some(_)))
+        matches!(self.purpose, Purpose::Block(_) | Purpose::Lift(Some(_)) | Purpose::Flush { .. })
     }
 }
 
@@ -273,6 +283,7 @@ impl Jobs {
         let now = Instant::now();
         let mut running = self.list.iter().filter(|job| job.running.is_some()).count();
         let (mut busy, mut done, mut rest) = (BTreeSet::new(), Vec::new(), VecDeque::new());
+        let mut failed = Failures::default();
         for mut job in std::mem::take(&mut self.list) {
             let ran = job.running.is_some();
             job.look(steps, now);
@@ -283,8 +294,12 @@ impl Jobs {
                 running += usize::from(job.running.is_some() && !runs);
             }
             busy.insert(job.target);
-            match job.is_done() {
-                true => done.push(job),
+            job.answer_for(&failed);
+            match job.is_done() && job.may_end(rest.is_empty()) {
+                true => {
+                    failed.note(&job);
+                    done.push(job);
+                }
                 false => rest.push_back(job),
             }
         }

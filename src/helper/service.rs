@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod block;
+mod flush;
 mod host;
 mod install;
 mod lift;
@@ -148,15 +149,15 @@ impl<R: Respond> Service<R> {
             done.sort_by_key(|job| !job.is_due());
             for job in done {
                 // One line a batch: a sensor must not be able to fill the log.
-                if let Some((response, failure)) =
-                    job.failures.first().filter(|_| !std::mem::replace(&mut logged, true))
-                {
+                let failure = job.failures.first().filter(|_| job.has_a_target());
+                if let Some((response, failure)) = failure.filter(|_| !std::mem::replace(&mut logged, true)) {
                     let (response, Failure { fault, text }) = (response.name(), failure);
                     log(&format!("{}: {response}: {fault}: {text}", job.target));
                 }
                 match job.purpose {
                     Purpose::Block(grant) => self.blocked(&grant, &job),
                     Purpose::Lift(asked) => self.lifted(asked, &job),
+                    Purpose::Flush { id, found } => self.flushed(id, found, &job),
                     Purpose::Renew => self.renewed(&job),
                     Purpose::Abandoned => self.tell_remains(job.target, &job.failures),
                 }

@@ -25,6 +25,14 @@ pub enum Step {
     Undo(Response),
 }
 
+impl Step {
+    /// Of which response.
+    pub fn response(self) -> Response {
+        let (Step::Do(response) | Step::Undo(response)) = self;
+        response
+    }
+}
+
 /// What a step takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
@@ -114,6 +122,11 @@ impl Steps {
     /// Puts the programs' part of [`install`](Self::install) in place again.
     pub fn install_again(&mut self, blocks: &[Timed]) -> Result<(), Refusal> {
         self.iptables.as_mut().map_or(Ok(()), |iptables| iptables.install(blocks))
+    }
+
+    /// Takes back the programs' part of every block at once.
+    pub fn empty(&mut self) -> Result<(), Refusal> {
+        self.install_again(&[])
     }
 
     /// The steps that make a block.

@@ -29,6 +29,8 @@ enum Waiting {
     },
     Flush {
         client: ClientId,
+        /// Whether the mirror knows that they are lifted.
+        mirrored: bool,
     },
     /// A page of a listing.
     Page(Listing),
@@ -98,9 +100,10 @@ impl Operators {
                 responder.requests.send(|id| Request::Unblock { id, target }),
                 Waiting::Unblock { client, target },
             ),
-            ControlRequest::UnblockAll => {
-                (responder.requests.send(|id| Request::Flush { id }), Waiting::Flush { client })
-            }
+            ControlRequest::UnblockAll => (
+                responder.requests.send(|id| Request::Flush { id }),
+                Waiting::Flush { client, mirrored: false },
+            ),
         };
         match sent {
             Ok(id) => {
@@ -108,6 +111,18 @@ impl Operators {
                 None
             }
             Err(full) => Some(ControlReply::Error { message: full.to_string() }),
+        }
+    }
+
+    /// The helper answers request `id`. Requests are carried out in their order: where an earlier one to lift every block
+    /// is not answered yet, the kernel has lifted them, and programs are still at work. Blocks from now on are none of those.
+    pub fn on_answer_to(&mut self, id: u64, responder: &mut Responder) {
+        for (_, waiting) in self.waiting.iter_mut().filter(|(flush, _)| **flush < id) {
+            if let Waiting::Flush { mirrored, .. } = waiting
+                && !std::mem::replace(mirrored, true)
+            {
+                responder.blocks.lift_all();
+            }
         }
     }
 
@@ -142,8 +157,8 @@ impl Operators {
                 reason = reason.or_else(|| responder.left_by_lifting(outcome));
                 client
             }
-            Waiting::Flush { client } => {
-                if effect.outcome == Outcome::Lifted {
+            Waiting::Flush { client, mirrored } => {
+                if !mirrored && has_lifted(effect) {
                     responder.blocks.lift_all();
                 }
                 reason = reason.or_else(|| responder.left_by_lifting(outcome));
@@ -198,6 +213,11 @@ impl Listing {
     fn of(client: Option<ClientId>) -> Listing {
         Listing { client, count: 0, last: None, in_page: 0 }
     }
+}
+
+/// Whether the record of blocks is empty: also where files or programs could not take back all of their part.
+fn has_lifted(effect: &Effect) -> bool {
+    effect.outcome == Outcome::Lifted || matches!(effect.outcome, Outcome::Failed(_)) && effect.seconds == 0
 }
 
 /// An address is not let in while the network round it is shut out.

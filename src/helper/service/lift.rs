@@ -1,4 +1,4 @@
-//! The end of blocks, whoever brings it about: an operator, their time, the never-block set, the last goodbye. Helper.
+//! The end of blocks one by one, whoever brings it about: an operator, their time, the never-block set. Helper.
 //!
 //! What a block has left behind is taken back, and told where that fails.
 #![forbid(unsafe_code)]
@@ -24,7 +24,8 @@ impl<R: Respond> Service<R> {
         let is_known = self.core.escalation.get(&target).is_some() || !with.is_empty();
         let mut job = self.lift_job(target, with, Some((id, kernel.was_blocked || is_known)));
         kernel.refused.into_iter().for_each(|(response, refusal)| job.refuse(response, refusal));
-        if let Err(refusal) = self.take_lines(&[(target, with)]) {
+        let line = with.contains(Response::HostsDeny).then_some(target);
+        if let Err(refusal) = self.steps.take_lines(line.into_iter()) {
             job.refuse(Response::HostsDeny, refusal);
         }
         self.taken_back(target, with.without(job.to_undo().union(job.failed())));
@@ -51,13 +52,12 @@ impl<R: Respond> Service<R> {
             None if was_blocked => Outcome::Lifted,
             None => Outcome::NotBlocked,
         };
-        self.answer_unblock(id, job.target, outcome, job.begun);
+        self.answer_end(id, self.core.escalation.get(&job.target), outcome, job.begun);
     }
 
-    /// Where it failed the answer says what is still in force.
-    fn answer_unblock(&mut self, id: u64, target: IpNet, outcome: Outcome, begun: Instant) {
-        let still = self.core.escalation.get(&target).filter(|_| matches!(outcome, Outcome::Failed(_)));
-        self.answer(match still {
+    /// Where it failed the answer says what is `still` in force.
+    pub(super) fn answer_end(&mut self, id: u64, still: Option<Block>, outcome: Outcome, begun: Instant) {
+        self.answer(match still.filter(|_| matches!(outcome, Outcome::Failed(_))) {
             Some(block) => in_force(id, outcome, block, self.now.utc, micros(begun.elapsed()), block.with),
             None => timed_reply(id, outcome, begun, Responses::NONE),
         });
@@ -84,39 +84,6 @@ impl<R: Respond> Service<R> {
         if was.is_some() {
             self.rewrite_blocked_file();
         }
-    }
-
-    pub(super) fn do_flush(&mut self, id: u64) {
-        let begun = Instant::now();
-        let outcome = match self.responses.flush() {
-            Ok(()) => {
-                self.overtake(|_| true);
-                let lifted: Vec<(IpNet, Block)> =
-                    self.core.escalation.lift_all(self.now.utc).into_iter().collect();
-                self.take_back(&lifted);
-                if lifted.is_empty() { Outcome::NotBlocked } else { Outcome::Lifted }
-            }
-            Err(refusal) => Outcome::Failed(refusal.errno),
-        };
-        self.ledger.renew();
-        self.answer(timed_reply(id, outcome, begun, Responses::NONE));
-    }
-
-    /// Unlike an operator's flush this forgives nobody.
-    pub(super) fn do_stop(&mut self, id: u64) {
-        let outcome = match self.flush_on_stop.then(|| self.responses.flush()) {
-            None => Outcome::NotBlocked,
-            Some(Err(refusal)) => Outcome::Failed(refusal.errno),
-            Some(Ok(())) => {
-                self.ledger.renew();
-                self.overtake(|_| true);
-                let ended = self.core.escalation.end_all(self.now.utc);
-                self.take_back(&ended);
-                if ended.is_empty() { Outcome::NotBlocked } else { Outcome::Lifted }
-            }
-        };
-        self.stopped = true;
-        self.answer(done(id, outcome));
     }
 
     pub(super) fn lift(&mut self, targets: &[IpNet]) {
@@ -154,13 +121,10 @@ impl<R: Respond> Service<R> {
 
     /// Files and programs' part of blocks that are over; what fails is told.
     pub(super) fn take_back(&mut self, ended: &[(IpNet, Block)]) {
-        let with: Vec<(IpNet, Responses)> =
-            ended.iter().map(|(target, block)| (*target, block.with)).collect();
         // All lines go at once, or none does: one report is enough.
-        let lines = self.take_lines(&with);
-        let kept =
-            lines.as_ref().map_or_else(|_| Responses::NONE.and(Response::HostsDeny), |()| Responses::NONE);
-        if let (Err(refusal), Some((first, _))) = (lines, with.first()) {
+        let refused = self.take_lines(ended).err();
+        let kept = refused.iter().map(|_| Response::HostsDeny).collect();
+        if let (Some(refusal), Some((first, _))) = (refused, ended.first()) {
             self.tell_refusal(*first, Response::HostsDeny, refusal);
         }
         self.undo(ended, kept);
@@ -170,11 +134,12 @@ impl<R: Respond> Service<R> {
         self.advance();
     }
 
-    /// Programs' part of it; what else there was is over, but for what was `kept`. What the kernel alone did costs
+    /// Programs' part of it; what else there was is over, but for what was `kept` and has no step here. What the kernel alone did costs
     /// nothing here, be it a million of them.
-    pub(super) fn undo(&mut self, ended: &[(IpNet, Block)], kept: Responses) {
+    pub(super) fn undo<'a>(&mut self, ended: impl IntoIterator<Item = &'a (IpNet, Block)>, kept: Responses) {
         for (target, block) in ended {
-            let job = self.lift_job(*target, block.with, None);
+            let mut job = self.lift_job(*target, block.with, None);
+            job.leave(kept);
             self.taken_back(*target, block.remains().without(job.to_undo().union(kept)));
             if !job.is_done() {
                 self.jobs.push(job);
@@ -182,10 +147,9 @@ impl<R: Respond> Service<R> {
         }
     }
 
-    pub(super) fn take_lines(&mut self, ended: &[(IpNet, Responses)]) -> Result<(), Refusal> {
-        let lines =
-            ended.iter().filter(|(_, with)| with.contains(Response::HostsDeny)).map(|(target, _)| *target);
-        self.steps.take_lines(lines)
+    pub(super) fn take_lines(&mut self, ended: &[(IpNet, Block)]) -> Result<(), Refusal> {
+        let has_line = |(_, block): &&(IpNet, Block)| block.with.contains(Response::HostsDeny);
+        self.steps.take_lines(ended.iter().filter(has_line).map(|(target, _)| *target))
     }
 
     pub(super) fn lift_job(&self, target: IpNet, with: Responses, asked: Option<(u64, bool)>) -> Job {

@@ -45,6 +45,13 @@ impl<R: Respond> Service<R> {
         self.overdue = self.overdue.union(job.kept.among(Responses::NONE.and(OURS)).without(claimed));
     }
 
+    /// Takes every block out of what programs put in place. Where that fails the next look does it.
+    pub(super) fn empty_programs(&mut self) -> Option<(Response, Refusal)> {
+        let refusal = self.steps.empty().err()?;
+        self.overdue = self.overdue.and(OURS);
+        Some((OURS, refusal))
+    }
+
     fn sample(&self) -> Vec<IpNet> {
         let (record, now) = (&self.core.escalation, self.now.utc);
         let first_after = |last: Option<IpNet>| {

@@ -138,6 +138,7 @@ impl EventLoop {
                 self.on_goodbye(outcome, now);
             }
             Reply::Done { id, outcome, seconds, offence, micros, with, tripped } => {
+                self.operators.on_answer_to(id, &mut self.responder);
                 let notes = self.notes.remove(&id).unwrap_or_default();
                 let effect = Effect { outcome, seconds, offence, micros, with, tripped, notes };
                 let is_theirs = self.operators.on_done(id, &effect, now, &mut self.responder, turn, answers)
@@ -147,6 +148,7 @@ impl EventLoop {
                 }
             }
             Reply::Entry { id, target, since, until, offence, with } => {
+                self.operators.on_answer_to(id, &mut self.responder);
                 let entry = Entry { target, since, until, offence };
                 self.operators.on_entry(id, entry, with, now, &mut self.responder, answers);
             }

@@ -1,0 +1,89 @@
+//! The end of every block at once: an operator's `unblock all`, and the goodbye where FLUSH_ON_STOP says so. Helper.
+//!
+//! The kernel lets go first. `unblock all` is answered when the last file and program has, by the worst that came of it.
+#![forbid(unsafe_code)]
+
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+use super::Service;
+use super::tell::timed_reply;
+use crate::helper::decide::done;
+use crate::helper::error::log;
+use crate::helper::escalation::Block;
+use crate::helper::jobs::Job;
+use crate::helper::respond::{Refusal, Respond};
+use crate::protocol::{Outcome, Response, Responses};
+
+impl<R: Respond> Service<R> {
+    /// Where the kernel refuses everything stays as it is.
+    pub(super) fn do_flush(&mut self, id: u64) {
+        let begun = Instant::now();
+        if let Err(refusal) = self.responses.flush() {
+            log(&refusal.text);
+            let still = self.core.escalation.after(None, self.now.utc).map(|(_, block)| block);
+            return self.answer_end(id, still, Outcome::Failed(refusal.errno), begun);
+        }
+        self.overtake(|_| true);
+        let lifted = self.core.escalation.lift_all(self.now.utc);
+        let mut answer = Job::last(id, !lifted.is_empty());
+        for (response, refusal) in self.take_back_all(&lifted) {
+            log(&refusal.text);
+            answer.refuse(response, refusal);
+        }
+        self.jobs.push(answer);
+        self.ledger.renew();
+        self.advance();
+    }
+
+    /// All that was before the answer is done.
+    pub(super) fn flushed(&mut self, id: u64, found: bool, job: &Job) {
+        self.tell_failures(id, &job.failures);
+        let outcome = match job.failures.first() {
+            Some((_, failure)) => Outcome::Failed(failure.fault.errno()),
+            None if found => Outcome::Lifted,
+            None => Outcome::NotBlocked,
+        };
+        self.answer(timed_reply(id, outcome, job.begun, Responses::NONE));
+    }
+
+    /// Unlike an operator's flush this forgives nobody.
+    pub(super) fn do_stop(&mut self, id: u64) {
+        let outcome = match self.flush_on_stop.then(|| self.responses.flush()) {
+            None => Outcome::NotBlocked,
+            Some(Err(refusal)) => Outcome::Failed(refusal.errno),
+            Some(Ok(())) => {
+                self.ledger.renew();
+                self.overtake(|_| true);
+                let ended = self.core.escalation.end_all(self.now.utc);
+                for (response, refusal) in self.take_back_all(&ended) {
+                    if let Some((first, _)) = ended.first() {
+                        self.tell_refusal(*first, response, refusal);
+                    }
+                }
+                self.advance();
+                if ended.is_empty() { Outcome::NotBlocked } else { Outcome::Lifted }
+            }
+        };
+        self.stopped = true;
+        self.answer(done(id, outcome));
+    }
+
+    /// Files and programs' part of every block, and of what earlier ones left behind: all lines go at once, and so does
+    /// what programs of ours put in place. Returns what failed.
+    fn take_back_all(&mut self, ended: &[(IpNet, Block)]) -> Vec<(Response, Refusal)> {
+        let lines = self.take_lines(ended).err().map(|refusal| (Response::HostsDeny, refusal));
+        let refused: Vec<(Response, Refusal)> = lines.into_iter().chain(self.empty_programs()).collect();
+        let failed: Responses = refused.iter().map(|(response, _)| *response).collect();
+        // One by one it would be a program for each of them.
+        let kept = failed.and(Response::Iptables);
+        // What a command undoes already it does not undo twice.
+        let under_way = self.jobs.ending();
+        let is_under_way = |ended: &&(IpNet, Block)| under_way.contains(&ended.0);
+        self.undo(ended.iter().filter(is_under_way), kept.and(Response::Command));
+        self.undo(ended.iter().filter(|it| !is_under_way(it)), kept);
+        self.rewrite_blocked_file();
+        refused
+    }
+}
