@@ -344,12 +344,12 @@ fn iptables_with_an_ipset_that_fails_lives_its_life() {
 }
 
 /// After each of `changes`, old blocks are put back, and new ones are told of only where they hold.
-fn iptables_holds_after(start: fn(Setup) -> Daemon, changes: &[&str]) {
+fn holds_after(with: &str, start: fn(Setup) -> Daemon, changes: &[&str]) {
     let lab = Lab::new(1);
     let _service = Service::start(&lab.target(), 80);
     let scanner = lab.peer(0);
     let answered = |v6| answers(&scanner.netns, scanner.target(v6), 80, Duration::from_millis(300));
-    let daemon = start(Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\"")));
+    let daemon = start(Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"{with}\"")));
     let client = |arguments: &[&str]| {
         let output = daemon.client(arguments);
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -378,8 +378,23 @@ fn iptables_holds_after(start: fn(Setup) -> Daemon, changes: &[&str]) {
 }
 
 #[test]
+fn nftables_blocks_nobody_in_word_alone_whatever_somebody_flushes() {
+    holds_after(
+        "nftables",
+        Setup::start,
+        &[
+            "nft flush chain inet portsentry probe",
+            "nft flush table inet portsentry",
+            "nft delete table inet portsentry",
+            "nft flush ruleset",
+        ],
+    );
+}
+
+#[test]
 fn iptables_blocks_nobody_in_word_alone_whatever_somebody_flushes() {
-    iptables_holds_after(
+    holds_after(
+        "iptables",
         Setup::start,
         &[
             "IPTABLES -F",
@@ -393,7 +408,8 @@ fn iptables_blocks_nobody_in_word_alone_whatever_somebody_flushes() {
 
 #[test]
 fn iptables_without_ipset_blocks_nobody_in_word_alone_whatever_somebody_flushes() {
-    iptables_holds_after(
+    holds_after(
+        "iptables",
         start_without_ipset,
         &["IPTABLES -F", "IPTABLES -D INPUT -j PORTSENTRY", "IPTABLES -F && IPTABLES -X"],
     );

@@ -104,11 +104,15 @@ impl Nftables {
         }
     }
 
-    /// Blocks each target for its time, counted from now, also if it is blocked already. One result a block, in order:
+    /// Blocks each target for its time, counted from now, also if it is blocked already, by rules that are still as we made
+    /// them. One result a block, in order:
     /// one that is refused does not keep out the others.
     pub fn block(&mut self, blocks: &[Block]) -> Vec<Result<()>> {
         match self.block_together(blocks) {
             Ok(()) => blocks.iter().map(|_| Ok(())).collect(),
+            Err(NftablesError::TableGone { step }) => {
+                blocks.iter().map(|_| Err(NftablesError::TableGone { step })).collect()
+            }
             Err(error) if blocks.len() <= 1 => vec![Err(error)],
             Err(_) => blocks.chunks(1).map(|block| self.block_together(block)).collect(),
         }
@@ -129,7 +133,11 @@ impl Nftables {
             self.sets.extend(missing);
             self.extended()?;
         }
-        Ok(())
+        match self.are_asked() {
+            Ok(false) => Err(NftablesError::TableGone { step: "have a block hold" }),
+            // Where the kernel cannot be asked, what it said of the batch stands.
+            Ok(true) | Err(_) => Ok(()),
+        }
     }
 
     /// Lifts exactly this block: [`Outcome::Lifted`] or [`Outcome::NotBlocked`].

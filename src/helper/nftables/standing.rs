@@ -35,6 +35,8 @@ const LATE: Duration = Duration::from_secs(60);
 pub(super) struct Standing {
     /// The number of the last change that is ours or that we have looked into. `None`: the blocks are in doubt.
     generation: Option<u32>,
+    /// Likewise the number of the last change with which the rules were as we made them. `None`: not looked at since.
+    rules_at: Option<u32>,
     /// The numbers of the table and of its rules, as we made them. Empty before the first install.
     made: Vec<u64>,
     /// Which blocks are still to be looked at.
@@ -46,7 +48,8 @@ impl Standing {
     /// change, somebody else's.
     pub(super) fn committed(&mut self, commands: &[Command]) {
         let counted = commands.iter().any(Command::is_a_change);
-        self.generation = self.generation.filter(|_| counted).map(nftables::next_generation);
+        let count = |last: Option<u32>| last.filter(|_| counted).map(nftables::next_generation);
+        (self.generation, self.rules_at) = (count(self.generation), count(self.rules_at));
     }
 
     /// The next look goes round the blocks.
@@ -60,6 +63,17 @@ impl Nftables {
     pub fn is_installed(&mut self) -> Result<bool> {
         let found = self.identity()?;
         Ok(!found.is_empty() && (self.standing.made.is_empty() || found == self.standing.made))
+    }
+
+    /// Likewise, where somebody else may have changed the ruleset since this was asked last: a number, mostly.
+    pub(super) fn are_asked(&mut self) -> Result<bool> {
+        // Asked for first: a change that comes in between is noticed next time.
+        let generation = Some(self.ask_generation()?);
+        if self.standing.rules_at != generation {
+            let stands = self.is_installed()?;
+            self.standing.rules_at = generation.filter(|_| stands);
+        }
+        Ok(self.standing.rules_at.is_some())
     }
 
     /// Likewise, and whether the blocks are there: all that could be looked at since somebody else changed the ruleset.
