@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::daemon::{PATIENCE, Setup};
+use support::daemon::{Daemon, PATIENCE, Setup};
 use support::offence::{PORTS, block_of, blocked_in_kernel, scan};
 use support::silence::{SPACING, time_to_silence};
 use support::{Lab, eventually, ip};
@@ -208,7 +208,9 @@ fn block_2_runs_the_command_and_shuts_nobody_out() {
     let setup = Setup::new(&lab, "");
     let ran = setup.path("ran").display().to_string();
     setup.rewrite(&format!(
-        "TCP_PORTS=\"111,119\"\nBLOCK_TCP=\"2\"\nKILL_RUN_CMD=\"echo $TARGET$ $PORT$ $MODE$ >> {ran}\""
+        "TCP_PORTS=\"111,119\"\nBLOCK_TCP=\"2\"\nKILL_RUN_CMD=\"echo $TARGET$ $PORT$ $MODE$ >> {ran}\"\n\
+         BLOCKED_FILE=\"{}\"",
+        setup.path("blocked").display()
     ));
     let mut daemon = setup.start();
     scan(&lab, 0);
@@ -222,6 +224,14 @@ fn block_2_runs_the_command_and_shuts_nobody_out() {
         "10.77.0.2 111 stealth\n",
         "a told source is not told again"
     );
+    // Nor does BLOCKED_FILE say that it is blocked, neither when it grows nor when it is written anew.
+    let records = |daemon: &Daemon| std::fs::read(daemon.path("blocked")).unwrap();
+    assert_eq!(records(&daemon), b"");
+    for address in ["198.51.100.1", "198.51.100.2"] {
+        assert!(daemon.client(&["block", address]).status.success());
+    }
+    assert!(daemon.client(&["unblock", "198.51.100.2"]).status.success());
+    assert_eq!(records(&daemon)[2..], [198, 51, 100, 1]);
 }
 
 /// The operator is not told of a failure while what he asked for is done.

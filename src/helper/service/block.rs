@@ -85,14 +85,16 @@ impl<R: Respond> Service<R> {
         self.answer(reply.after_a_trip(grant.tripped));
     }
 
-    /// Kernel, file or command has it: now it is a block.
+    /// Kernel, file or command has it: now it is a block. Whom a command has told of alone is not shut out, and is none of
+    /// BLOCKED_FILE's: whoever reads that, a later start too, would block him.
     pub(super) fn record(&mut self, target: IpNet, block: Block) {
         let before = self.core.escalation.get(&target);
         let block = self.core.escalation.enter(target, block);
         if before != Some(block) {
             self.ledger.note(target, block);
         }
-        if let Some(file) = self.blocked_file.as_mut().filter(|_| before.is_none())
+        let is_out = before.is_some_and(|before| !before.is_run_only());
+        if let Some(file) = self.blocked_file.as_mut().filter(|_| !is_out && !block.is_run_only())
             && let Err(refusal) = file.add(target.addr())
         {
             log(&refusal.text);

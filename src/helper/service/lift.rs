@@ -165,7 +165,8 @@ impl<R: Respond> Service<R> {
 
     pub(super) fn rewrite_blocked_file(&mut self) {
         let (entries, now) = (self.core.escalation.entries(), self.now.utc);
-        let addresses = entries.filter(|(_, block)| block.until > now).map(|(target, _)| target.addr());
+        let shut_out = entries.filter(|(_, block)| block.until > now && !block.is_run_only());
+        let addresses = shut_out.map(|(target, _)| target.addr());
         if let Some(Err(refusal)) = self.blocked_file.as_mut().map(|file| file.rewrite(addresses)) {
             log(&refusal.text);
         }
