@@ -200,10 +200,13 @@ fn a_block_that_somebody_takes_out_of_its_set_is_put_back() {
     for target in ["198.51.100.9", "198.51.100.10", "2001:db8:1:2::/64"] {
         assert!(daemon.client(&["block", target]).status.success());
     }
-    let there = || {
+    let is_whole = || {
         let table = lab.nft_table();
-        blocked.map(|it| table.contains(&format!("{it} timeout")))
+        blocked.iter().all(|it| table.contains(&format!("{it} timeout")))
+            && !table.contains("timeout 9s")
+            && !table.contains("dormant")
     };
+    assert!(is_whole());
     for what in [
         "delete element inet portsentry blocked4 { 198.51.100.9 }",
         "flush set inet portsentry blocked4",
@@ -212,13 +215,9 @@ fn a_block_that_somebody_takes_out_of_its_set_is_put_back() {
          add element inet portsentry blocked4 { 198.51.100.10 timeout 9s }",
         "add table inet portsentry { flags dormant; }",
     ] {
-        let before = lab.nft_table();
         assert!(lab.on_target(&["nft", what]).status.success(), "{what}");
-        assert_ne!(lab.nft_table(), before, "{what}");
-        eventually("the next look puts it back", PATIENCE, || {
-            let table = lab.nft_table();
-            there() == [true; 3] && !table.contains("timeout 9s") && !table.contains("dormant")
-        });
+        assert!(!is_whole(), "{what}");
+        eventually("the next look puts it back", PATIENCE, is_whole);
     }
 }
 

@@ -240,10 +240,16 @@ fn daily_life() {
 
 #[test]
 fn what_the_host_itself_refuses_is_no_evidence() {
-    nobody_is_flagged("--badsum", |lab| {
+    nobody_is_flagged_by("--badsum", CONFIG, |lab, daemon| {
         let (peer, target) = (lab.peer(0), lab.peer(0).target_v4.to_string());
         for kind in ["-sS", "-sU", "-sN", "-sY"] {
             peer.nmap(&[kind, "--badsum", "--max-rtt-timeout", "50ms", "-p", "2000-2030", &target]);
+        }
+        daemon.catch_up();
+        let counters = &daemon.stats()["counters"];
+        for (protocol, scans) in [("tcp", 2), ("udp", 1), ("sctp", 1)] {
+            let refused = counters[format!("rejected_{protocol}_checksum")].as_u64();
+            assert!(refused.is_some_and(|refused| refused >= 31 * scans), "{counters}");
         }
     });
 }

@@ -132,8 +132,7 @@ fn what_goes_to_a_udp_service_that_came_later_soon_wakes_nobody() {
 
 /// How many the rings brought so far.
 fn packets(daemon: &Daemon) -> u64 {
-    let stats = daemon.client(&["stats", "--json"]).stdout;
-    let stats: serde_json::Value = serde_json::from_slice(&stats).unwrap();
+    let stats = daemon.stats();
     stats["packets"].as_u64().unwrap_or_else(|| panic!("{stats}"))
 }
 

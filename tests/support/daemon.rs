@@ -236,6 +236,11 @@ impl Daemon {
         client(&self.folder.path().join("portsentry.conf"), &self.netns, arguments)
     }
 
+    /// What it has counted so far.
+    pub fn stats(&self) -> Value {
+        serde_json::from_slice(&self.client(&["stats", "--json"]).stdout).expect("counters")
+    }
+
     /// Asks it to end and waits.
     pub fn stop(mut self) -> (ExitStatus, Setup) {
         self.signal(nix::sys::signal::Signal::SIGTERM);
