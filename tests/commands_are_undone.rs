@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use support::daemon::{Daemon, PATIENCE, Setup};
 use support::offence::{PORTS, block_of, blocked_in_kernel, scan};
-use support::{Lab, eventually};
+use support::{Lab, eventually, processes};
 
 /// A list of who is shut out, kept by the commands: one line a block, as a rule of a firewall would be.
 struct Rules {
@@ -220,8 +220,7 @@ fn a_stop_waits_for_a_command_under_way_and_tells_of_its_block() {
 
 /// Kills every process in the lab's target.
 fn kill_all(lab: &Lab) {
-    let listed = lab.on_target(&["ip", "netns", "pids", &lab.target()]).stdout;
-    for pid in String::from_utf8(listed).unwrap().lines().filter_map(|line| line.parse().ok()) {
+    for pid in processes(&lab.target()) {
         support::daemon::kill(pid, nix::sys::signal::Signal::SIGKILL);
     }
 }

@@ -30,11 +30,12 @@ impl Fail2ban {
             .stdout(Stdio::null())
             .spawn()
             .expect("fail2ban is installed");
+        let server = Fail2ban(server);
         let log = || said(folder);
         eventually("the jail is up", Duration::from_secs(30), || {
             log().contains("Jail 'portsentry-rs' started")
         });
-        Fail2ban(server)
+        server
     }
 }
 

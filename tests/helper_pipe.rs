@@ -22,6 +22,8 @@ use tempfile::TempDir;
 const HELPER: &str = env!("CARGO_BIN_EXE_portsentry-rs-helper");
 /// docs/threat-model.md: either process gone, the other ends within a second. The rest is for a busy machine.
 const SOON: Duration = Duration::from_secs(3);
+/// Where no promise says how soon: far beyond what anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A namespace, a state folder, and the sensor's side of a running helper.
 struct Lab {
@@ -188,7 +190,7 @@ fn spawn(settings: &Settings) -> (Child, ChildStdin, ChildStdout) {
 
 fn is_readable(pipe: &impl AsFd) -> bool {
     let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::from(5_000u16)).unwrap() == 1
+    poll(&mut fds, PollTimeout::try_from(PATIENCE).unwrap()).unwrap() == 1
 }
 
 fn ended(child: &mut Child, within: Duration) -> Option<ExitStatus> {
@@ -556,6 +558,7 @@ fn a_flood_of_requests_gets_no_more_than_its_budget_and_costs_no_memory() {
 
 impl Lab {
     fn reply_in_bulk(&mut self) -> Reply {
+        assert!(is_readable(&self.replies), "no reply in time");
         let mut frame: Frame = [0; FRAME_LENGTH];
         self.replies.read_exact(&mut frame).unwrap();
         Reply::decode(&frame).unwrap()

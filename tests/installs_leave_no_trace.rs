@@ -1,10 +1,14 @@
 //! What `make test` and `make demo` install is all they leave: never a policy-rc.d, which keeps every service of the machine
-//! from starting. In a mount namespace, with an apt-get that only pretends.
+//! from starting; in a mount namespace, with an apt-get that only pretends. Nor a process.
+
+mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
+use support::daemon::PATIENCE;
+use support::{Lab, eventually, processes};
 use tempfile::TempDir;
 
 /// /usr/sbin as need.sh sees it, and an apt-get that keeps what stands there and then does as it is told.
@@ -76,4 +80,20 @@ fn what_a_crash_left_goes_with_the_next_run_and_anybody_elses_stays() {
     fs::write(machine.at("sbin/policy-rc.d"), theirs).unwrap();
     let _ = machine.needs("/no/such/file:some-package");
     assert_eq!(machine.read("sbin/policy-rc.d").as_deref(), Some(theirs));
+}
+
+#[test]
+fn what_still_runs_in_a_lab_ends_with_it() {
+    let lab = Lab::new(1);
+    let hosts = [lab.target(), lab.peer(0).netns.clone()];
+    let mut left = hosts.map(|host| {
+        let sleep = ["netns", "exec", &host, "sleep", "600"];
+        let child = Command::new("ip").args(sleep).spawn().unwrap();
+        eventually("it runs there", PATIENCE, || processes(&host) == [child.id()]);
+        child
+    });
+    drop(lab);
+    for child in &mut left {
+        eventually("it has ended", PATIENCE, || child.try_wait().unwrap().is_some());
+    }
 }

@@ -3,7 +3,6 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use std::time::{Duration, Instant};
 use support::daemon::{Daemon, PATIENCE, Setup};
 use support::offence::{PORTS, block_of, blocked_in_kernel, scan};
 use support::silence::{SPACING, time_to_silence};
-use support::{Lab, eventually, ip};
+use support::{Lab, eventually, ip, processes};
 
 #[test]
 fn a_command_that_hangs_for_one_source_delays_no_block_of_another() {
@@ -134,24 +133,18 @@ fn an_operator_lifts_a_block_whose_command_still_hangs() {
     assert_eq!(block["action"]["verdict"], "failed", "{block}");
 }
 
-/// Every process in the lab's target.
-fn processes(lab: &Lab) -> usize {
-    let listed = lab.on_target(&["ip", "netns", "pids", &lab.target()]).stdout;
-    // The question's own process is one.
-    String::from_utf8(listed).unwrap().lines().count() - 1
-}
-
 #[test]
 fn no_command_outlives_the_helper_that_holds_it_to_its_time() {
     let lab = Lab::new(1);
     let forks =
         "KILL_RUN_CMD=\"for i in 1 2 3; do sleep 600 & done; wait # $TARGET$\"\nCOMMAND_TIMEOUT=\"600s\"";
     let daemon = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"nftables\"\n{forks}")).start();
+    let running = || processes(&lab.target()).len();
     scan(&lab, 0);
     // Sensor, helper, the shell and what it forked.
-    eventually("the command runs", PATIENCE, || processes(&lab) == 6);
+    eventually("the command runs", PATIENCE, || running() == 6);
     drop(daemon);
-    eventually("nothing is left", PATIENCE, || processes(&lab) == 0);
+    eventually("nothing is left", PATIENCE, || running() == 0);
     assert!(blocked_in_kernel(&lab, 0));
 }
 
@@ -244,7 +237,7 @@ fn who_blocks_by_hand_waits_for_a_slow_command_and_hears_what_became_of_it() {
     setup.rewrite(&format!("{PORTS}\nCOMMAND_TIMEOUT=\"60s\"\nKILL_ROUTE=\"{wait} # $TARGET$\""));
     let conf = setup.path("portsentry.conf");
     let mut daemon = setup.start();
-    let mut client = Command::new("ip")
+    let client = Command::new("ip")
         .args([
             "netns",
             "exec",
@@ -256,13 +249,12 @@ fn who_blocks_by_hand_waits_for_a_slow_command_and_hears_what_became_of_it() {
         ])
         .arg(conf)
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stderr(std::fs::File::create(daemon.path("said")).unwrap())
         .spawn()
         .unwrap();
     // Longer than anybody waits for an answer that is not the helper's.
-    let mut said = String::new();
-    BufReader::new(client.stderr.take().unwrap()).read_line(&mut said).unwrap();
-    assert!(said.contains("still at work"), "{said}");
+    let said = || std::fs::read_to_string(daemon.path("said")).unwrap();
+    eventually("the client is told to wait", 2 * PATIENCE, || said().contains("still at work"));
     std::fs::write(&go, "").unwrap();
     let output = client.wait_with_output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout).into_owned();

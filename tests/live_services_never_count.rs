@@ -116,6 +116,7 @@ fn what_goes_to_a_udp_service_that_came_later_soon_wakes_nobody() {
     let daemon = Setup::new(&lab, CONFIG).start();
     let service = support::inside(&lab.target(), || UdpSocket::bind("0.0.0.0:4353").unwrap());
     let client = support::inside(&lab.peer(0).netns, || UdpSocket::bind("0.0.0.0:0").unwrap());
+    [&service, &client].iter().for_each(|socket| socket.set_read_timeout(Some(PATIENCE)).unwrap());
     let mut heard = [0; 16];
     let mut exchange = || {
         client.send_to(b"question", (lab.peer(0).target_v4, 4353)).unwrap();

@@ -34,10 +34,11 @@ impl Rsyslog {
             .stdout(Stdio::null())
             .spawn()
             .expect("rsyslog is installed");
+        let server = Rsyslog(server);
         eventually("rsyslog listens", SOON, || socket.exists());
         // Every user may log.
         std::fs::set_permissions(socket, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
-        Rsyslog(server)
+        server
     }
 }
 

@@ -1,7 +1,7 @@
 //! The namespace lab: real hosts on this machine, and a real daemon on one of them.
 //!
 //! Every host is a network namespace with a veth pair to the target, IPv4 and IPv6, named with the process id and
-//! removed on drop, also after a panic. Needs root. Waits for conditions, not for time to pass; that a daemon rests has no
+//! removed on drop with all that runs in it, also after a panic. Needs root. Waits for conditions, not for time to pass; that a daemon rests has no
 //! other sign than that nothing happens for a while (see `catch_up`).
 #![allow(dead_code, reason = "each test file uses its own part of the lab")]
 
@@ -24,6 +24,8 @@ use std::os::fd::AsFd;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 static NEXT_LAB: AtomicU32 = AtomicU32::new(0);
 
@@ -186,6 +188,8 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         for netns in self.peers.iter().map(|peer| peer.netns.clone()).chain([self.target()]) {
+            // Whatever a panic left running there: nobody else would end it.
+            processes(&netns).into_iter().for_each(|pid| daemon::kill(pid, Signal::SIGKILL));
             let _ = Command::new("ip").args(["netns", "delete", &netns]).output();
         }
     }
@@ -218,6 +222,12 @@ pub fn netns_run(netns: &str, command: &[&str]) -> Output {
         .args(command)
         .output()
         .unwrap_or_else(|error| panic!("{}: {error}", command.join(" ")))
+}
+
+/// Every process in a namespace.
+pub fn processes(netns: &str) -> Vec<u32> {
+    let listed = Command::new("ip").args(["netns", "pids", netns]).output().expect("iproute2 is installed");
+    String::from_utf8_lossy(&listed.stdout).lines().filter_map(|line| line.trim().parse().ok()).collect()
 }
 
 /// Runs `action` on a thread of its own inside a namespace; sockets it returns stay there.
