@@ -207,8 +207,8 @@ fn programs() -> Vec<PathBuf> {
 #[cfg(target_env = "musl")]
 const RECORDS: &str = "musl: the allocator's own records, never code";
 
-/// Rules that no test can bring about, and why they must stay: role, system call, reason of the rule, why. What the tests see
-/// themselves may not stand here.
+/// Rules that no test can be counted on to bring about, and why they must stay: role, system call, reason of the rule, why.
+/// On a busy machine one of them is seen now and then.
 const UNPROVOKED: &[(&str, &str, &str, &str)] = &[
     #[cfg(target_env = "musl")]
     (SENSOR, "mprotect", RECORDS, "musl: only where brk gives no more, for something lies behind it"),
@@ -265,14 +265,14 @@ fn every_rule_is_needed_by_what_a_daemon_does() {
             .iter()
             .find(|(who, call, reason, _)| (*who, *call, *reason) == (*role, rule.syscall, rule.reason));
         let usage = match (is_needed, excused) {
-            (true, None) => "needed",
+            (true, _) => "needed",
             (false, Some(_)) => "excused",
-            (true, Some(_)) | (false, None) => "WRONG",
+            (false, None) => "WRONG",
         };
         println!("{role:21} {:14} {usage:8} {}", rule.syscall, rule.reason);
         if usage == "WRONG" {
             wrong.push(format!("{role} {} ({})", rule.syscall, rule.reason));
         }
     }
-    assert!(wrong.is_empty(), "not needed, or excused without need:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "not needed:\n{}", wrong.join("\n"));
 }

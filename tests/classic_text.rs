@@ -326,6 +326,6 @@ KILL_ROUTE="/sbin/iptables -A INPUT -s $TARGET$ -j DROP"
     for port in [80, 443] {
         assert!(answers(&lab.peer(1).netns, lab.peer(1).target(false), port, SOON));
     }
-    let rules = String::from_utf8(lab.on_target(&["iptables", "-S"]).stdout).unwrap();
+    let rules = String::from_utf8(lab.on_target(&["iptables", "-w", "-S"]).stdout).unwrap();
     assert_eq!(rules.matches("-s 10.77.0.2/32 -j DROP").count(), 1, "{rules}");
 }

@@ -89,9 +89,15 @@ struct Running {
 }
 
 impl Running {
+    /// Ends it, and takes in whatever has come by now.
     fn finish(mut self) -> Stage {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap()
+        let mut stage = self.thread.take().unwrap().join().unwrap();
+        let give_up = Instant::now() + PATIENCE;
+        while stage.turn(Instant::now(), 0) > 0 {
+            assert!(Instant::now() < give_up, "it never comes to rest");
+        }
+        stage
     }
 }
 

@@ -487,14 +487,14 @@ fn signals_for_the_whole_group_do_not_end_the_helper() {
 fn unexpired_blocks_and_offences_come_back_after_a_kill() {
     let mut lab = Lab::new();
     assert_eq!(lab.block("203.0.113.7/32", 0), Outcome::Blocked);
-    assert_eq!(lab.block("203.0.113.8/32", 1), Outcome::Blocked);
+    assert_eq!(lab.block("203.0.113.8/32", 3), Outcome::Blocked);
     lab.ping();
     lab.child.kill().unwrap();
     lab.child.wait().unwrap();
     assert_eq!(kernel().len(), 2);
     let ledger = std::fs::read_to_string(lab.state.path().join("ledger")).unwrap();
     assert_eq!(ledger.lines().count(), 2, "{ledger}");
-    until(SOON, || (kernel().len() == 1).then_some(())).expect("the kernel lets the short one go");
+    until(PATIENCE, || (kernel().len() == 1).then_some(())).expect("the kernel lets the short one go");
     assert_eq!(lab.restart(), 1);
     assert_eq!((kernel(), lab.list()), (vec![net("203.0.113.7/32")], vec![net("203.0.113.7/32")]));
     lab.send(|id| block(id, net("203.0.113.8/32"), 0));
@@ -505,10 +505,10 @@ fn unexpired_blocks_and_offences_come_back_after_a_kill() {
 #[test]
 fn a_block_leaves_kernel_and_list_when_its_time_is_over() {
     let mut lab = Lab::new();
-    assert_eq!(lab.block("203.0.113.7/32", 1), Outcome::Blocked);
+    assert_eq!(lab.block("203.0.113.7/32", 3), Outcome::Blocked);
     assert_eq!(lab.list().len(), 1);
-    until(SOON, || lab.list().is_empty().then_some(())).expect("the list lets it go");
-    until(SOON, || kernel().is_empty().then_some(())).expect("the kernel lets it go");
+    until(PATIENCE, || lab.list().is_empty().then_some(())).expect("the list lets it go");
+    until(PATIENCE, || kernel().is_empty().then_some(())).expect("the kernel lets it go");
 }
 
 #[test]
@@ -606,11 +606,12 @@ fn a_block_is_answered_that_ends_while_a_long_list_waits_to_be_read() {
     let gate = std::fs::OpenOptions::new().write(true).open(gate).unwrap();
     lab.send(|id| Request::List { id, after: None });
     assert!(is_readable(&lab.replies));
-    until(SOON, || (said_of(&lab.child, "State:") == "S").then_some(())).expect("pipe and queue are full");
+    until(PATIENCE, || (said_of(&lab.child, "State:") == "S").then_some(()))
+        .expect("pipe and queue are full");
     drop(gate);
     let noted =
         || std::fs::read_to_string(lab.state.path().join("ledger")).unwrap().matches("203.0.113.7").count();
-    until(SOON, || (noted() == 2).then_some(())).expect("the helper takes in that the program has ended");
+    until(PATIENCE, || (noted() == 2).then_some(())).expect("the helper takes in that the program has ended");
     let replies: Vec<Reply> = (0..LIST_PAGE + 2).map(|_| lab.reply_in_bulk()).collect();
     assert!(
         replies.iter().any(|reply| matches!(reply, Reply::Done { id: 1, outcome: Outcome::Blocked, .. }))
@@ -685,7 +686,7 @@ fn a_sensor_that_reads_no_reply_is_given_up_after_a_while() {
     let writer = std::thread::spawn(move || {
         (1..).take_while(|&id| requests.write_all(&Request::Ping { id }.encode()).is_ok()).count()
     });
-    let status = ended(&mut lab.child, Duration::from_secs(20)).expect("the helper gives up");
+    let status = ended(&mut lab.child, PATIENCE).expect("the helper gives up");
     assert_eq!(status.code(), Some(70));
     let taken = writer.join().unwrap();
     assert!(taken < 10_000, "the helper took {taken} requests without an answer being read");

@@ -16,22 +16,21 @@ use support::{Lab, eventually, ip, processes};
 fn a_command_that_hangs_for_one_source_delays_no_block_of_another() {
     let lab = Lab::new(2);
     let hang = "KILL_RUN_CMD=\"case $TARGET$ in 10.77.0.*) sleep 60;; esac\"";
-    let conf = format!("{PORTS}\nBLOCK_WITH=\"nftables\"\nTRIPWIRE=\"0\"\n{hang}\nCOMMAND_TIMEOUT=\"3s\"");
+    let conf = format!("{PORTS}\nBLOCK_WITH=\"nftables\"\nTRIPWIRE=\"0\"\n{hang}\nCOMMAND_TIMEOUT=\"10s\"");
     let mut daemon = Setup::new(&lab, &conf).start();
     scan(&lab, 0);
-    eventually("the kernel has the block while the command hangs", Duration::from_secs(2), || {
+    eventually("the kernel has the block while the command hangs", Duration::from_secs(6), || {
         blocked_in_kernel(&lab, 0)
     });
-    let begun = Instant::now();
     scan(&lab, 1);
     let other = block_of(&lab, &mut daemon, 1);
-    assert!(begun.elapsed() < Duration::from_secs(2), "{other}");
+    assert_eq!(daemon.events_of("block", "10.77.0.2").count(), 0, "the first one's command still hangs");
     assert_eq!(other["action"]["with"], serde_json::json!(["nftables", "run_command"]), "{other}");
     let hung = block_of(&lab, &mut daemon, 0);
     assert_eq!(hung["action"]["verdict"], "blocked", "{hung}");
     assert_eq!(hung["action"]["with"], serde_json::json!(["nftables"]), "{hung}");
     let error = hung["action"]["error"].as_str().unwrap();
-    assert!(error.starts_with("run_command: not done within 3 s"), "{error}");
+    assert!(error.starts_with("run_command: not done within 10 s"), "{error}");
 }
 
 /// Sources that are timed, and that keep commands busy: more than run at a time.
@@ -139,8 +138,8 @@ fn no_command_outlives_the_helper_that_holds_it_to_its_time() {
     let forks =
         "KILL_RUN_CMD=\"for i in 1 2 3; do sleep 600 & done; wait # $TARGET$\"\nCOMMAND_TIMEOUT=\"600s\"";
     let daemon = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"nftables\"\n{forks}")).start();
-    let running = || processes(&lab.target()).len();
     scan(&lab, 0);
+    let running = || processes(&lab.target()).len();
     // Sensor, helper, the shell and what it forked.
     eventually("the command runs", PATIENCE, || running() == 6);
     drop(daemon);

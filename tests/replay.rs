@@ -437,7 +437,8 @@ fn live_and_replayed(tcpdump: &[&str], v6: bool) {
     let lab = Lab::new(2);
     let (scanner, client) = (lab.peer(0), lab.peer(1));
     let _service = Service::start(&lab.target(), 80);
-    let config = "TCP_PORTS=\"1-1024\"\nUDP_PORTS=\"7,9,69,161\"\nSCAN_TRIGGER=\"4\"\nBLOCK_TCP=\"0\"\nBLOCK_UDP=\"0\"";
+    // One ring: of two each is read by a thread of its own, in whatever order these have their turns.
+    let config = "WORKERS=\"1\"\nTCP_PORTS=\"1-1024\"\nUDP_PORTS=\"7,9,69,161\"\nSCAN_TRIGGER=\"4\"\nBLOCK_TCP=\"0\"\nBLOCK_UDP=\"0\"";
     let mut daemon = Setup::new(&lab, config).start();
     let capture = Tcpdump::start(&lab, daemon.path("live.pcap"), tcpdump);
 
@@ -451,13 +452,13 @@ fn live_and_replayed(tcpdump: &[&str], v6: bool) {
         &["-sX", "-p", "25"],
         &["-sS", "--badsum", "-p", "26,27"],
     ] {
-        // Packets a millisecond apart may change places between two rings.
+        // Packets a moment apart may change places between two processors.
         scanner.nmap(&[family, arguments, &["--scan-delay", "50ms", &target]].concat());
     }
     let path = capture.stop(scanner);
     daemon.catch_up();
     let live: Vec<String> = daemon.seen.iter().filter_map(gist).collect();
-    let counted: Value = serde_json::from_slice(&daemon.client(&["stats", "--json"]).stdout).unwrap();
+    let counted = daemon.stats();
 
     let host = if v6 { scanner.target_v6.to_string() } else { scanner.target_v4.to_string() };
     let output = Command::new(env!("CARGO_BIN_EXE_portsentry-rs"))

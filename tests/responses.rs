@@ -291,7 +291,7 @@ fn iptables_lives_its_life() {
         |_| "BLOCK_WITH=\"iptables\"".into(),
         |lab, _, v6| {
             let (program, set) = if v6 { ("ip6tables", "portsentry6") } else { ("iptables", "portsentry4") };
-            let rules = text(&lab.on_target(&[program, "-S"]));
+            let rules = text(&lab.on_target(&[program, "-w", "-S"]));
             assert_eq!(rules.matches("-A INPUT -j PORTSENTRY").count(), 1, "{rules}");
             let address = lab.peer(0).address(v6).to_string();
             match rules.contains(set) {
@@ -324,7 +324,7 @@ fn start_with_failing_ipset(setup: Setup) -> Daemon {
 /// How often a rule of its own drops the source.
 fn plain_rules(lab: &Lab, v6: bool) -> usize {
     let (program, bits) = if v6 { ("ip6tables", 128) } else { ("iptables", 32) };
-    let rules = text(&lab.on_target(&[program, "-S"]));
+    let rules = text(&lab.on_target(&[program, "-w", "-S"]));
     assert_eq!(rules.matches("-A INPUT -j PORTSENTRY").count(), 1, "{rules}");
     assert!(!rules.contains("match-set"), "{rules}");
     let address = lab.peer(0).address(v6);
