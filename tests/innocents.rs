@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use support::daemon::{Daemon, PATIENCE, Setup, suspend};
 use support::service::{Service, answers};
-use support::{Lab, inside, ip};
+use support::{Lab, eventually, inside, ip};
 
 /// A blocking daemon on which nothing but the walk can tell.
 const CONFIG: &str = "TCP_PORTS=\"1\"\nUDP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nBLOCK_UDP=\"1\"";
@@ -92,6 +92,9 @@ fn server(lab: &Lab, v6: bool, port: u16) -> UdpSocket {
     let peer = lab.peer(0);
     let server = inside(&peer.netns, || UdpSocket::bind((peer.address(v6), port)).unwrap());
     server.set_read_timeout(Some(PATIENCE)).unwrap();
+    // A link that is up is ready for IPv6 a while later, and a first question would be lost.
+    let ping = ["ping", "-q", "-c", "1", "-W", "1", &peer.address(v6).to_string()];
+    eventually("the target hears the server", PATIENCE, || lab.on_target(&ping).status.success());
     server
 }
 
