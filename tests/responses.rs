@@ -559,6 +559,9 @@ fn unblock_all_empties_iptables_as_a_whole_and_says_so_where_it_cannot() {
     assert!(block() && rules() == [1, 1]);
     let output = daemon.client(&["unblock", "all"]);
     assert!(output.status.success() && rules() == [0, 0], "{output:?}");
+    // Where there is nothing to take back nothing is run.
+    std::fs::write(daemon.path("programs/held"), "").unwrap();
+    assert!(daemon.client(&["unblock", "all"]).status.success());
 }
 
 #[test]

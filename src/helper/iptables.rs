@@ -146,6 +146,11 @@ impl Iptables {
         there.then(|| deletion(family, &address))
     }
 
+    /// Whether nobody is blocked here, as far as these commands went.
+    pub fn is_empty(&self) -> bool {
+        self.present.is_empty()
+    }
+
     /// A command of [`block`](Self::block) (or of [`lift`](Self::lift)) did its work.
     pub fn took(&mut self, target: IpNet, blocked: bool) {
         match blocked {
