@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::Output;
 
 use support::daemon::{Daemon, PATIENCE, Setup, client};
@@ -62,7 +63,7 @@ fn a_route_that_stays_is_a_block_and_one_that_outstays_its_block_goes_by_itself(
 
     // Nobody asks: its time is over, or the source is protected from now on.
     for ends_by_time in [true, false] {
-        block(&daemon, if ends_by_time { "2" } else { "600" });
+        block(&daemon, if ends_by_time { "6" } else { "600" });
         tracer.refuse_route_deletions(true);
         if !ends_by_time {
             let config = daemon.path("portsentry.conf");
@@ -148,11 +149,17 @@ fn who_is_blocked_while_unblock_all_is_at_work_stays_blocked_and_is_not_told_as_
     assert!(daemon.client(&["block", "198.51.100.1"]).status.success());
     std::thread::scope(|threads| {
         let all = threads.spawn(|| client(&config, &target, &["unblock", "all"]));
-        // Opens when the command has.
-        let gate = std::fs::OpenOptions::new().write(true).open(&gate).unwrap();
+        let mut open = std::fs::OpenOptions::new();
+        open.write(true).custom_flags(nix::libc::O_NONBLOCK);
+        // Nobody can write to a pipe that nobody reads.
+        let mut held = None;
+        eventually("the command reads", PATIENCE, || {
+            held = open.open(&gate).ok();
+            held.is_some()
+        });
         let output = client(&config, &target, &["block", SOURCE]);
         assert!(output.status.success() && !all.is_finished(), "{}", said(&output));
-        drop(gate);
+        drop(held);
         let output = all.join().unwrap();
         assert!(output.status.success(), "{}", said(&output));
     });
