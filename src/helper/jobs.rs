@@ -1,19 +1,19 @@
 //! Blocks and ends of blocks that take several steps, some of them programs that run on their own. Helper.
 //!
-//! Jobs about one target go one after the other, each from what the one before it has left on record; jobs about others
+//! A job is here, all of them are in `list`, the answer to `unblock all` is `last`. Jobs about one target go one after the other, each from what the one before it has left on record; jobs about others
 //! do not wait for them. A program that is ended in the midst of its work may have done it: that is undone. Never blocks: programs are
 //! looked at when the loop says that they have something to tell. Bounded: at most [`AT_ONCE`] programs run.
 #![forbid(unsafe_code)]
 
 mod last;
+mod list;
 
-use std::collections::{BTreeSet, VecDeque};
-use std::os::fd::BorrowedFd;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use self::last::Failures;
+pub use self::list::Jobs;
 use super::command::{Failure, Running};
 use super::decide::Grant;
 use super::escalation::Escalation;
@@ -258,123 +258,6 @@ impl Job {
 
 fn refused(refusal: Refusal) -> Failure {
     Failure { fault: Fault::Errno(refusal.errno), text: refusal.text }
-}
-
-/// All of them, in the order in which they came.
-#[derive(Debug, Default)]
-pub struct Jobs {
-    list: VecDeque<Job>,
-}
-
-impl Jobs {
-    /// Adds one. Ends of blocks are never turned away: there are no more of them than blocks.
-    pub fn push(&mut self, mut job: Job) {
-        let is_block = |job: &Job| matches!(job.purpose, Purpose::Block(_));
-        // Ends are not counted against the list: a great many may come at once.
-        if is_block(&job) && self.list.iter().filter(|other| is_block(other)).count() >= WAITING {
-            job.without_programs = true;
-        }
-        self.list.push_back(job);
-    }
-
-    /// Goes on with every job that can at `utc`, and returns those that are done, in order. Who waits for one of these
-    /// goes on once the record says what it did.
-    pub fn advance(&mut self, steps: &mut Steps, record: &Escalation, utc: u64) -> Vec<Job> {
-        let now = Instant::now();
-        let mut running = self.list.iter().filter(|job| job.running.is_some()).count();
-        let (mut busy, mut done, mut rest) = (BTreeSet::new(), Vec::new(), VecDeque::new());
-        let mut failed = Failures::default();
-        for mut job in std::mem::take(&mut self.list) {
-            let ran = job.running.is_some();
-            job.look(steps, now);
-            let runs = job.running.is_some();
-            running -= usize::from(ran && !runs);
-            if !busy.contains(&job.target) {
-                job.go_on(steps, record, utc, running < AT_ONCE);
-                running += usize::from(job.running.is_some() && !runs);
-            }
-            busy.insert(job.target);
-            job.answer_for(&failed);
-            match job.is_done() && job.may_end(rest.is_empty()) {
-                true => {
-                    failed.note(&job);
-                    done.push(job);
-                }
-                false => rest.push_back(job),
-            }
-        }
-        self.list = rest;
-        done
-    }
-
-    /// Ends the jobs that would block one of those who are `meant`. Returns the requests they were for.
-    pub fn abandon(&mut self, meant: impl Fn(&IpNet) -> bool) -> Vec<Grant> {
-        let mut grants = Vec::new();
-        for job in self.list.iter_mut().filter(|job| job.is_block() && meant(&job.target)) {
-            if let Purpose::Block(grant) = job.purpose {
-                grants.push(grant);
-            }
-            job.give_up();
-        }
-        grants
-    }
-
-    /// Moves the times of blocks on their way by `step` milliseconds, as those on record are.
-    pub fn shift(&mut self, step: i64) {
-        for job in &mut self.list {
-            if let Purpose::Block(grant) = &mut job.purpose {
-                grant.block.shift(step);
-            }
-        }
-    }
-
-    /// Whose blocks are on their way out.
-    pub fn ending(&self) -> BTreeSet<IpNet> {
-        let ends = self.list.iter().filter(|job| matches!(job.purpose, Purpose::Lift(_)));
-        ends.map(|job| job.target).collect()
-    }
-
-    /// Whether the block of exactly `target` is on its way out.
-    pub fn is_ending(&self, target: &IpNet) -> bool {
-        self.list.iter().any(|job| matches!(job.purpose, Purpose::Lift(_)) && job.target == *target)
-    }
-
-    /// Whether something is on its way that will block `target`.
-    pub fn will_block(&self, target: &IpNet) -> bool {
-        self.list.iter().any(|job| job.is_block() && job.target == *target)
-    }
-
-    /// What blocks under way have left behind, or may have, and did not when this was asked last.
-    pub fn news(&mut self) -> Vec<(Grant, Responses)> {
-        self.list.iter_mut().filter_map(Job::news).collect()
-    }
-
-    /// Whose `response` is being brought about or taken back by a program this moment.
-    pub fn changing(&self, response: Response) -> BTreeSet<IpNet> {
-        let changes = |step: Step| step == Step::Do(response) || step == Step::Undo(response);
-        let changing = |job: &&Job| job.running.as_ref().is_some_and(|(step, _)| changes(*step));
-        self.list.iter().filter(changing).map(|job| job.target).collect()
-    }
-
-    /// Requests that wait for their jobs.
-    pub fn answers_due(&self) -> usize {
-        self.list.iter().filter(|job| job.is_due()).count()
-    }
-
-    /// What to poll: programs that end, and what they say.
-    pub fn watch(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.list.iter().filter_map(|job| job.running.as_ref()).flat_map(|(_, running)| running.watch())
-    }
-
-    /// When a program's time is up.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        self.list.iter().filter_map(|job| job.running.as_ref()).map(|(_, running)| running.deadline()).min()
-    }
-
-    /// Whether nothing is on its way.
-    pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
 }
 
 #[cfg(test)]
