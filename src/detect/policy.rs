@@ -101,7 +101,7 @@ impl Watch {
         let in_use = in_use(probe.protocol, probe.port);
         let heard = peers.heard(probe.destination, probe.protocol, now);
         if is_watched && !in_use {
-            if walk::may_be_a_late_answer(probe, heard) {
+            if walk::may_be_an_answer(probe, heard) {
                 return Verdict::Answer;
             }
             return enter(seat.in_ledger(Ledger::Watched), probe, self.evidence(probe), table, now);

@@ -95,12 +95,13 @@ fn failure(probe: &Probe, place: Place) -> Points {
 /// Whether `probe` is of the kind that the rings' filter keeps below (`sensor::attention`), and with it the question:
 /// fragments, and what stands behind extension headers, go up whatever they hold.
 fn answers_what_is_not_listened_for(probe: &Probe) -> bool {
-    let of_that_kind = match probe.protocol {
-        Protocol::Tcp => probe.scan_type.may_be_stray(),
-        Protocol::Udp => probe.source_port < weights::FIRST_CLIENT_PORT,
-        Protocol::Sctp | Protocol::Icmp | Protocol::Ip => false,
-    };
-    of_that_kind && probe.port >= weights::FIRST_EPHEMERAL_PORT
+    let from_server = probe.protocol == Protocol::Udp && probe.source_port < weights::FIRST_CLIENT_PORT;
+    answers_an_unheard_call(probe) || from_server && probe.port >= weights::FIRST_EPHEMERAL_PORT
+}
+
+/// Of these, what is kept below at watched ports too: TCP alone. All of what comes to a watched UDP port goes up.
+fn answers_an_unheard_call(probe: &Probe) -> bool {
+    probe.scan_type.may_be_stray() && probe.port >= weights::FIRST_EPHEMERAL_PORT
 }
 
 /// Where the question may have been missed, what comes to a client's port proves nothing; where none is ever seen, what
@@ -114,10 +115,11 @@ fn unless_an_answer(probe: &Probe, place: Place) -> Points {
     if may_be_one { weights::ANSWER_OF_UNHEARD } else { weights::FAILURE }
 }
 
-/// Whether `probe` of a watched port may be the answer to a question that was missed a moment ago.
-pub fn may_be_a_late_answer(probe: &Probe, heard: Heard) -> bool {
+/// Whether `probe` of a watched port may be the answer to a question that never goes up, or was missed a moment ago.
+pub fn may_be_an_answer(probe: &Probe, heard: Heard) -> bool {
     let is_of_that_kind = matches!(probe.scan_type, ScanType::Udp | ScanType::Maimon | ScanType::Ack);
-    heard == Heard::NotAllOfLate && is_of_that_kind && is_from_server_to_client(probe)
+    let is_late = heard == Heard::NotAllOfLate && is_of_that_kind && is_from_server_to_client(probe);
+    is_late || answers_an_unheard_call(probe)
 }
 
 fn is_from_server_to_client(probe: &Probe) -> bool {

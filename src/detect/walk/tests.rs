@@ -237,6 +237,29 @@ fn what_the_filter_lets_up_for_its_wrapping_alone_is_no_failure() {
 }
 
 #[test]
+fn nor_does_it_count_at_a_watched_port() {
+    // Of the classic list of ports, those that a host asks from.
+    const CLASSIC: [u16; 7] = [32_771, 32_772, 32_773, 32_774, 40_421, 49_724, 54_320];
+    let site = || {
+        let mut site = Site::new(Sensitivity::Medium);
+        site.watch.tcp_ports = CLASSIC.into_iter().chain([32_767]).collect();
+        site.watch.udp_ports = CLASSIC.into_iter().collect();
+        site
+    };
+    let downloads = |scan_type| CLASSIC.map(|port| Probe { source_port: 443, ..of(scan_type, port) });
+    for scan_type in [ScanType::Ack, ScanType::Maimon] {
+        for probe in downloads(scan_type) {
+            assert_eq!(site().see(probe), Verdict::Answer, "{scan_type:?} to {}", probe.port);
+        }
+        assert!(matches!(site().see(of(scan_type, 32_767)), Verdict::Probe(_)), "{scan_type:?}");
+    }
+    // What goes up by itself counts there as anywhere.
+    for scan_type in [ScanType::Syn, ScanType::Fin, ScanType::Connect, ScanType::Udp] {
+        assert_eq!(site().flags_at(1_000, downloads(scan_type)), Some(3), "{scan_type:?}");
+    }
+}
+
+#[test]
 fn answers_in_half_a_capture_prove_nothing_but_requests_do() {
     let mut half =
         Site { peers: Peers::new(&[2; 16], Hearing::of_senders()), ..Site::new(Sensitivity::Medium) };
