@@ -18,6 +18,7 @@ use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::eventfd::EventFd;
 use portsentry::config::{Interfaces, PortSet};
+use portsentry::packet::{Checksums, LinkType, Reject, Transport};
 use portsentry::sensor::filter::{Interest, Watched, compile};
 use portsentry::sensor::frame::Frame;
 use portsentry::sensor::ring::{self, Reader, Ring, RingControl, RingError};
@@ -79,6 +80,17 @@ impl Lab {
         };
         std::thread::spawn(knock).join().unwrap();
     }
+
+    /// A frame from the other host, as it is, to whoever has the card 02:00:00:00:00:01.
+    fn they_frame(&self, rest: &[u8]) {
+        let (them, frame) =
+            (self.them.clone(), [&[2, 0, 0, 0, 0, 1][..], &[2, 0, 0, 0, 0, 2], rest].concat());
+        let send = move || {
+            enter(&them);
+            assert_eq!(card().send(&frame).unwrap(), frame.len());
+        };
+        std::thread::spawn(send).join().unwrap();
+    }
 }
 
 impl Drop for Lab {
@@ -87,6 +99,13 @@ impl Drop for Lab {
             let _ = Command::new("ip").args(["netns", "del", namespace]).status();
         }
     }
+}
+
+/// What puts whole frames on this host's `wire`.
+fn card() -> Socket {
+    let card = Socket::new(Domain::PACKET, Type::RAW, None).unwrap();
+    portsentry::sys::bind_packet_socket(card.as_fd(), if_nametoindex("wire").unwrap()).unwrap();
+    card
 }
 
 fn enter(namespace: &str) {
@@ -117,6 +136,12 @@ struct Seen {
 impl Seen {
     fn udp_port(&self) -> u16 {
         self.half(if self.ethertype == 0x0800 { 22 } else { 42 })
+    }
+
+    /// What the packet path makes of it.
+    fn transport(&self) -> Result<Transport, Reject> {
+        let link = LinkType::Cooked { ethertype: self.ethertype };
+        portsentry::packet::parse(link, &self.bytes, Checksums::Trust).map(|packet| packet.transport)
     }
 
     fn half(&self, at: usize) -> u16 {
@@ -466,8 +491,7 @@ fn what_goes_out_with_its_tag_in_it_is_not_heard_once_more() {
     lab.on_us();
     let (rings, _control) = ring::open(1, &interest()).unwrap();
     let readers = Readers::hearing(true, rings);
-    let card = Socket::new(Domain::PACKET, Type::RAW, None).unwrap();
-    portsentry::sys::bind_packet_socket(card.as_fd(), if_nametoindex("wire").unwrap()).unwrap();
+    let card = card();
     for tag in [0x8100_u16, 0x88a8, 0x9100] {
         let tagged = [&[0xff; 12][..], &tag.to_be_bytes(), &[0, 42, 8, 0], &[0x45; 40]].concat();
         assert_eq!(card.send(&tagged).unwrap(), tagged.len());
@@ -477,6 +501,30 @@ fn what_goes_out_with_its_tag_in_it_is_not_heard_once_more() {
     asks.send_to(b"question", "10.77.0.2:5000").unwrap();
     let heard = readers.next();
     assert_eq!((heard.ethertype, heard.half(20)), (0x0800, 9), "{heard:?}");
+}
+
+/// With a tag left in the packet the kernel may name what is behind all tags.
+#[test]
+fn what_comes_in_a_vlan_or_in_one_within_another_is_read_without_a_device_of_theirs() {
+    let lab = Lab::new();
+    ip(&format!("-n {} link set wire address 02:00:00:00:00:01", lab.us));
+    lab.on_us();
+    let (readers, _control) = open(1, &interest());
+    let syn = [&[0x9c, 0x40, 0, 23][..], &[0; 8], &[0x50, 0x02, 4, 0, 0, 0, 0, 0]].concat();
+    let four = [&[0x45, 0, 0, 40, 0, 1, 0, 0, 64, 6, 0, 0, 10, 77, 0, 2, 10, 77, 0, 1][..], &syn].concat();
+    let six = [&[0x60, 0, 0, 0, 0, 20, 6, 64][..], &[0xfd; 32], &syn].concat();
+    // Identifiers 1 to 3; in the second the priority makes the tag begin as IP does.
+    let (outer, tag) = ([0x88, 0xa8, 0, 1], [0x81, 0]);
+    for (ethertype, datagram) in [([0x08, 0], &four), ([0x86, 0xdd], &six)] {
+        let second = [&tag[..], &[datagram[0], 2]].concat();
+        let third = [&tag[..], &[0, 3]].concat();
+        for tags in [outer.to_vec(), [&outer[..], &second].concat(), [&outer[..], &second, &third].concat()] {
+            lab.they_frame(&[&tags[..], &ethertype, datagram].concat());
+            let seen = readers.next();
+            let is_it = matches!(seen.transport(), Ok(Transport::Tcp { port: 23, .. }));
+            assert!(is_it && seen.bytes.ends_with(&syn), "{tags:02x?}: {seen:02x?}");
+        }
+    }
 }
 
 #[test]

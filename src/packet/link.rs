@@ -8,13 +8,14 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::span::Span;
+use super::vlan::is_vlan;
 use super::{Checksums, Packet, Reject, ipv4, ipv6};
 
 /// How many VLAN tags are followed: QinQ has two, and one more each for a provider that wraps it.
 pub const MAX_VLAN_TAGS: usize = 4;
 
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
+pub(super) const IPV4: u16 = 0x0800;
+pub(super) const IPV6: u16 = 0x86dd;
 /// `ARPHRD_NETLINK` of `linux/if_arp.h`: a cooked header's protocol is then no ethertype.
 const ARPHRD_NETLINK: u16 = 824;
 
@@ -34,7 +35,7 @@ pub enum LinkType {
     /// Nothing, but the ethertype is known: what an `AF_PACKET` `SOCK_DGRAM` ring delivers. Where it is a VLAN
     /// ethertype, the rest of that tag (and perhaps inner ones) still stands before IP.
     Cooked {
-        /// `sll_protocol`, host order.
+        /// `sll_protocol`, host order; see [`super::first_ethertype`].
         ethertype: u16,
     },
 }
@@ -170,11 +171,6 @@ fn tagged(ethertype: u16, payload: Span<'_>, checksums: Checksums) -> Result<Pac
         _ if is_vlan(ethertype) => Err(Reject::VlanDepth),
         _ => Err(Reject::NotIp),
     }
-}
-
-/// 802.1Q, 802.1ad, and the QinQ ethertype that was in use before 802.1ad.
-const fn is_vlan(ethertype: u16) -> bool {
-    matches!(ethertype, 0x8100 | 0x88a8 | 0x9100)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod reject;
 mod samples;
 mod span;
 mod transport;
+mod vlan;
 
 use std::net::IpAddr;
 
@@ -23,6 +24,7 @@ pub use ipv6::{MAX_EXTENSION_BYTES, MAX_EXTENSIONS};
 pub use link::{LinkType, MAX_VLAN_TAGS, is_to_many, parse, parse_cut};
 pub use reassembly::{REASSEMBLY_ENTRIES, REASSEMBLY_SECONDS, Reassembly};
 pub use reject::Reject;
+pub use vlan::first_ethertype;
 
 /// One parsed packet: addresses and the transport header's facts, in host byte order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,8 @@
 //! followed. Layout: `struct tpacket2_hdr` and `struct sockaddr_ll` of linux/if_packet.h, in host byte order.
 #![forbid(unsafe_code)]
 
+use crate::packet::first_ethertype;
+
 /// `tp_net` in a cooked V2 slot: 32 bytes of header and 20 of link address, aligned to 16, and 16 more.
 const PACKET_OFFSET: usize = 80;
 /// How many bytes of a packet the filter lets into a slot: all headers that IPv4 or TCP can have, and of IPv6 some.
@@ -16,7 +18,8 @@ pub struct Frame<'slot> {
     pub bytes: &'slot [u8],
     /// How long it was on the wire from there, bytes.
     pub wire_length: u32,
-    /// What `bytes` begins with (IEEE 802 number, host order). An inner VLAN tag may remain (0x8100, 0x88a8).
+    /// What `bytes` begins with (IEEE 802 number, host order), also where the kernel names what is behind it. An inner VLAN
+    /// tag may remain (0x8100, 0x88a8).
     pub ethertype: u16,
     /// The interface it came in on.
     pub interface: u32,
@@ -60,14 +63,18 @@ impl<'slot> Frame<'slot> {
         let status = u32_at(slot, 0)?;
         let start = usize::from(u16_at(slot, 14)?);
         let captured = usize::try_from(u32_at(slot, 8)?).ok()?;
+        let bytes = slot.get(start..start.checked_add(captured)?)?;
+        let wire_length = u32_at(slot, 4)?;
+        let vlan = Vlan::of(status, u16_at(slot, 24)?, u16_at(slot, 26)?);
+        let named = u16::from_be(u16_at(slot, 34)?);
         Some(Frame {
-            bytes: slot.get(start..start.checked_add(captured)?)?,
-            wire_length: u32_at(slot, 4)?,
-            ethertype: u16::from_be(u16_at(slot, 34)?),
+            bytes,
+            wire_length,
+            ethertype: vlan.map_or(named, |_| first_ethertype(named, bytes, wire_length as usize)),
             interface: u32_at(slot, 36)?,
             packet_type: *slot.get(42)?,
             checksum: Checksum::of(status),
-            vlan: Vlan::of(status, u16_at(slot, 24)?, u16_at(slot, 26)?),
+            vlan,
             after_loss: status & libc::TP_STATUS_LOSING != 0,
             seconds: u32_at(slot, 16)?,
             nanoseconds: u32_at(slot, 20)?,
@@ -149,6 +156,16 @@ mod tests {
         assert_eq!((frame.packet_type, frame.seconds, frame.nanoseconds), (4, 7, 8));
         assert_eq!(frame.vlan, Some(Vlan { control: 5, protocol: 0x8100 }));
         assert_eq!(frame.checksum, Checksum::Unknown);
+    }
+
+    #[test]
+    fn only_where_a_tag_was_taken_out_may_more_be_left() {
+        let mut slot = slot();
+        slot[34..36].copy_from_slice(&0x0800_u16.to_be_bytes());
+        slot[80..88].copy_from_slice(&[0, 42, 8, 0, 0x45, 0, 0, 36]);
+        assert_eq!(Frame::read(&slot).unwrap().ethertype, 0x8100);
+        slot[..4].copy_from_slice(&libc::TP_STATUS_USER.to_ne_bytes());
+        assert_eq!(Frame::read(&slot).unwrap().ethertype, 0x0800);
     }
 
     #[test]
