@@ -417,21 +417,29 @@ fn iptables_without_ipset_blocks_nobody_in_word_alone_whatever_somebody_flushes(
 
 /// Starts a daemon without ipset whose iptables, of both families, goes through `script` first while it is locked.
 fn start_with_iptables_going_through(script: &str, setup: Setup) -> (Daemon, impl Fn(bool)) {
+    let no_ipset = "for ipset in $(which -a ipset); do mount --bind /dev/null $ipset || exit; done;";
+    start_with_programs_going_through(&["iptables", "ip6tables"], script, no_ipset, setup)
+}
+
+/// Likewise, of these programs, after `mounts`. The script goes by name and arguments.
+fn start_with_programs_going_through(
+    programs: &[&str],
+    script: &str,
+    mounts: &str,
+    setup: Setup,
+) -> (Daemon, impl Fn(bool)) {
     let folder = setup.path("programs");
     std::fs::create_dir(&folder).unwrap();
-    for program in ["iptables", "ip6tables"] {
+    for program in programs {
         let text = format!(
-            "#!/bin/sh\n[ -e /usr/local/sbin/locked ] && case \"$*\" in {script} esac\nexec /usr/sbin/{program} \"$@\"\n"
+            "#!/bin/sh\n[ -e /usr/local/sbin/locked ] && case \"$0 $*\" in {script} esac\nexec /usr/sbin/{program} \"$@\"\n"
         );
         let file = folder.join(program);
         std::fs::write(&file, text).unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
-    let mounts = format!(
-        "PATH={PATH}; for ipset in $(which -a ipset); do mount --bind /dev/null $ipset || exit; done; \
-         mount --bind {} /usr/local/sbin && exec \"$@\"",
-        folder.display()
-    );
+    let mounts =
+        format!("PATH={PATH}; {mounts} mount --bind {} /usr/local/sbin && exec \"$@\"", folder.display());
     let daemon = setup.start_through("unshare", &["--mount", "sh", "-c", &mounts, "sh"].map(str::to_owned));
     let lock = move |locked| match locked {
         true => std::fs::write(folder.join("locked"), "").unwrap(),
@@ -562,6 +570,53 @@ fn unblock_all_empties_iptables_as_a_whole_and_says_so_where_it_cannot() {
     // Where there is nothing to take back nothing is run.
     std::fs::write(daemon.path("programs/held"), "").unwrap();
     assert!(daemon.client(&["unblock", "all"]).status.success());
+}
+
+/// Starts a daemon whose iptables has ipset, where these restore nothing while they are locked.
+fn start_with_sets_and_no_restoring_by(programs: &[&str], setup: Setup) -> (Daemon, impl Fn(bool)) {
+    start_with_programs_going_through(programs, "*restore*) exit 4;;", "", setup)
+}
+
+#[test]
+fn who_is_let_in_leaves_the_set_though_nothing_can_be_put_in_place_anew() {
+    let lab = Lab::new(1);
+    let _service = Service::start(&lab.target(), 80);
+    let scanner = lab.peer(0);
+    let answered = |limit| answers(&scanner.netns, scanner.target(false), 80, limit);
+    let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\""));
+    let programs = ["ipset", "iptables-restore", "ip6tables-restore"];
+    let (daemon, lock) = start_with_sets_and_no_restoring_by(&programs, setup);
+    let address = scanner.v4.to_string();
+    assert!(daemon.client(&["block", &address]).status.success());
+    lock(true);
+    assert!(lab.on_target(&["ip6tables", "-D", "INPUT", "-j", "PORTSENTRY"]).status.success());
+    let refused = daemon.client(&["block", "2001:db8::9"]);
+    assert!(!refused.status.success(), "{refused:?}");
+    assert!(!answered(Duration::from_millis(300)), "the other family's block holds");
+    let lifted = daemon.client(&["unblock", &address]);
+    assert!(lifted.status.success(), "{lifted:?}");
+    assert!(answered(PATIENCE), "who is told to be let in is");
+}
+
+#[test]
+fn an_ipset_that_fails_for_a_while_is_used_again_after_it() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\""));
+    let (daemon, lock) = start_with_sets_and_no_restoring_by(&["ipset"], setup);
+    assert!(daemon.client(&["block", "198.51.100.1"]).status.success());
+    lock(true);
+    let flush = ["sh", "-c", "iptables -F && iptables -X"];
+    assert!(lab.on_target(&flush).status.success());
+    let refused = daemon.client(&["block", "198.51.100.9"]);
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && told.contains("iptables"), "{refused:?}");
+    lock(false);
+    let rules = || text(&lab.on_target(&["iptables", "-w", "-S"]));
+    eventually("the next look puts it back", PATIENCE, || rules().contains("--match-set portsentry4 src"));
+    assert!(daemon.client(&["block", "198.51.100.9"]).status.success());
+    let held = text(&lab.on_target(&["ipset", "list", "portsentry4"]));
+    assert!(["198.51.100.1 ", "198.51.100.9 "].iter().all(|it| held.contains(it)), "{held}");
+    assert!(!rules().contains("198.51.100."), "{}", rules());
 }
 
 #[test]

@@ -42,6 +42,8 @@ const V6: Family =
 #[derive(Debug)]
 pub struct Iptables {
     ipset: bool,
+    /// Everything was in place once. Whether the chain asks a set is settled from then on: what blocks and lifts goes by it.
+    settled: bool,
     present: BTreeSet<IpNet>,
 }
 
@@ -50,7 +52,9 @@ impl Iptables {
     pub fn open() -> Result<Iptables, Refusal> {
         let programs = [V4.program, V4.restore, V6.program, V6.restore];
         match programs.into_iter().find(|name| found(name).is_none()) {
-            None => Ok(Iptables { ipset: found("ipset").is_some(), present: BTreeSet::new() }),
+            None => {
+                Ok(Iptables { ipset: found("ipset").is_some(), settled: false, present: BTreeSet::new() })
+            }
             Some(name) => Err(Refusal {
                 errno: libc::ENOENT,
                 table_gone: false,
@@ -59,11 +63,15 @@ impl Iptables {
         }
     }
 
-    /// Makes the chain, empty but for these blocks, and the jump to it.
+    /// Makes the chain, empty but for these blocks, and the jump to it. An ipset that fails the first time is done without;
+    /// later that is a refusal: the kernel's chain asks the sets still, and the next look tries again.
     pub fn install(&mut self, blocks: &[Timed]) -> Result<(), Refusal> {
         if self.ipset
             && let Err(failure) = fill_sets(blocks)
         {
+            if self.settled {
+                return Err(refusal("set up", failure));
+            }
             log(&format!(
                 "ipset cannot be used: {}: {}; iptables gets a rule a block",
                 failure.fault, failure.text
@@ -74,6 +82,7 @@ impl Iptables {
             .iter()
             .try_for_each(|family| self.make_chain(*family, blocks))
             .map_err(|failure| refusal("set up", failure))?;
+        self.settled = true;
         self.present = blocks.iter().map(|(target, _)| *target).collect();
         Ok(())
     }
@@ -222,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_rule_is_added_once_and_removed_once() {
-        let mut iptables = Iptables { ipset: false, present: BTreeSet::new() };
+        let mut iptables = Iptables { ipset: false, settled: true, present: BTreeSet::new() };
         let block = (net("2001:db8::7/128"), Some(Duration::from_secs(60)));
         let Some(Words::Plain(words)) = iptables.block(&block) else { panic!("a command is due") };
         assert_eq!(words.join(" "), "ip6tables -w 5 -A PORTSENTRY -s 2001:db8::7/128 -j DROP");
@@ -234,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_set_entry_has_its_time_and_is_never_for_ever_by_mistake() {
-        let iptables = Iptables { ipset: true, present: BTreeSet::new() };
+        let iptables = Iptables { ipset: true, settled: true, present: BTreeSet::new() };
         let Some(Words::Plain(words)) = iptables.block(&(net("192.0.2.7/32"), Some(Duration::ZERO))) else {
             panic!("a command is due")
         };
