@@ -1,13 +1,20 @@
 //! `-D`: the way into the background, in two steps, so that whoever started us hears what goes wrong at the start, and is
 //! let go with an exit code that says how it went.
+//!
+//! Who stays behind and waits passes on what is said until then: no process of the daemon has the starter's standard error
+//! beyond that, which might be a pipe that is read to its end.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::io::{self, PipeReader, PipeWriter, Read, Write, pipe};
+use std::os::fd::AsFd;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{ForkResult, chdir, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
 use super::error::{StartError, system};
+use crate::protocol::channel::set_nonblocking;
 use crate::sys;
 
 /// A process that may still have its terminal.
@@ -34,11 +41,17 @@ impl Background {
         let null = null.map_err(|error| StartError::System("-D: /dev/null cannot be opened", error))?;
         let no_way = |error| StartError::System("-D: no way into the background", error);
         let (outcome, done) = pipe().map_err(no_way)?;
+        let (said, words) = pipe().map_err(no_way)?;
+        set_nonblocking(&said).map_err(no_way)?;
         if let ForkResult::Parent { .. } = sys::fork().map_err(no_way)? {
-            drop(done);
-            std::process::exit(exit_code(outcome));
+            drop((done, words));
+            std::process::exit(exit_code(said, outcome));
         }
-        setsid().and_then(|_| chdir("/")).map_err(system("-D: no way into the background"))?;
+        // The helper inherits it, and once nobody reads there says what it says to nobody.
+        dup2_stderr(words)
+            .and_then(|()| setsid())
+            .and_then(|_| chdir("/"))
+            .map_err(system("-D: no way into the background"))?;
         Ok(Background(Some(Awaited { null, done })))
     }
 
@@ -55,9 +68,34 @@ impl Background {
     }
 }
 
-/// Waits for the end of the start; of a start that failed the reason has been told.
-fn exit_code(mut outcome: PipeReader) -> i32 {
+/// Waits for the end of the start and passes on what is said until then: of a start that failed, the reason.
+fn exit_code(mut said: PipeReader, mut outcome: PipeReader) -> i32 {
+    while !has_come(&outcome, &said) {
+        pass_on(&mut said);
+    }
+    // What was said just before.
+    pass_on(&mut said);
     i32::from(outcome.read_exact(&mut [0]).is_err())
+}
+
+/// Waits for either: whether `outcome` is there, or at least nothing more will be said.
+fn has_come(outcome: &PipeReader, said: &PipeReader) -> bool {
+    let mut fds = [outcome.as_fd(), said.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    match poll(&mut fds, PollTimeout::NONE) {
+        Ok(_) => {
+            let [outcome, said] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+            !outcome.is_empty() || !said.contains(PollFlags::POLLIN)
+        }
+        Err(errno) => errno != Errno::EINTR,
+    }
+}
+
+/// What is there by now. Whoever does not want to hear it stops nothing.
+fn pass_on(said: &mut PipeReader) {
+    let mut gulp = [0; 4096];
+    while let Ok(length @ 1..) = said.read(&mut gulp) {
+        let _ = io::stderr().write_all(gulp.get(..length).unwrap_or_default());
+    }
 }
 
 fn silence(null: &File) -> nix::Result<()> {
