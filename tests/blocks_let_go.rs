@@ -119,15 +119,41 @@ fn unblock_all_is_answered_by_the_worst_of_its_commands_and_takes_back_what_is_l
     assert!(told.contains("command: exit status 1"), "{told}");
 }
 
+/// Nobody edits a file that everybody may write.
+fn let_everybody_write(daemon: &Daemon, everybody: bool) {
+    let mode = if everybody { 0o666 } else { 0o644 };
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(daemon.path("hosts.deny"), mode).unwrap();
+}
+
+#[test]
+fn a_line_of_hosts_deny_that_outstays_its_block_goes_by_itself() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    let file = setup.path("hosts.deny");
+    setup.rewrite(&format!(
+        "{PORTS}\nBLOCK_WITH=\"nftables,hosts_deny\"\nHOSTS_DENY_FILE=\"{}\"",
+        file.display()
+    ));
+    let mut daemon = setup.start();
+    let has_line = || std::fs::read_to_string(&file).unwrap().contains(SOURCE);
+    assert!(daemon.client(&["block", SOURCE, "3"]).status.success() && has_line());
+    let_everybody_write(&daemon, true);
+    let told = daemon.wait_for("what stays", |event| {
+        event["event_type"] == "unblock" && event["action"]["verdict"] == "failed"
+    });
+    assert!(told["action"]["error"].as_str().unwrap().starts_with("hosts_deny: "), "{told}");
+    assert!(has_line() && !lists(&daemon));
+    let_everybody_write(&daemon, false);
+    eventually("a look takes it out", PATIENCE, || !has_line());
+    assert_eq!(String::from_utf8_lossy(&daemon.client(&["unblock", "all"]).stdout), "nobody is blocked\n");
+}
+
 #[test]
 fn unblock_all_says_so_where_lines_of_hosts_deny_stay_and_takes_them_out_later() {
-    let mode = |daemon: &Daemon, mode| {
-        let file = daemon.path("hosts.deny");
-        std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
-    };
     let told = all_are_let_go(
         "BLOCK_WITH=\"nftables,hosts_deny\"\nHOSTS_DENY_FILE=\"FOLDER/hosts.deny\"",
-        |daemon, fails| mode(daemon, if fails { 0o666 } else { 0o644 }),
+        let_everybody_write,
         |daemon| !std::fs::read_to_string(daemon.path("hosts.deny")).unwrap().is_empty(),
     );
     assert!(told.contains("hosts_deny: "), "{told}");

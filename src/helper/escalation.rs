@@ -185,12 +185,29 @@ impl Escalation {
     /// were.
     pub fn expire(&mut self, now: u64) -> Vec<(IpNet, Block)> {
         let ended: Vec<(IpNet, Block)> = std::iter::from_fn(|| self.blocks.take_ended(now)).collect();
-        let forgotten = now.checked_sub(MEMORY);
-        while forgotten.and_then(|long_ago| self.offenders.take_ended(long_ago)).is_some() {}
+        self.forget_what_is_long_ago(now);
         for (target, block) in &ended {
             self.remember(*target, *block, now);
         }
         ended
+    }
+
+    /// A line of hosts.deny that could not be taken out outlives the offence: else nobody would ever take it out.
+    fn forget_what_is_long_ago(&mut self, now: u64) {
+        let Some(long_ago) = now.checked_sub(MEMORY) else { return };
+        let long_over: Vec<(IpNet, Block)> =
+            std::iter::from_fn(|| self.offenders.take_ended(long_ago)).collect();
+        let line = Responses::NONE.and(Response::HostsDeny);
+        for (target, block) in long_over.into_iter().filter(|(_, block)| !block.with.among(line).is_empty()) {
+            let left = Block { since: now, until: now, offence: 0, with: block.with.among(line) };
+            self.offenders.insert(target, left);
+        }
+    }
+
+    /// Whose block is over and not this response to it.
+    pub fn over_with(&self, response: Response) -> impl Iterator<Item = IpNet> + '_ {
+        let over = self.offenders.after(None).filter(move |(_, block)| block.with.contains(response));
+        over.map(|(target, _)| target)
     }
 
     /// These responses are not in force any more. Returns whether the record said that one of them was.

@@ -155,3 +155,23 @@ fn a_line_that_could_not_be_taken_out_is_the_next_blocks_and_a_command_is_not() 
     let again = Block { with: kernel, ..record.sentence(&target, 0, 2_000) };
     assert_eq!(record.enter(target, again), Block { with: kernel.union(line), ..again });
 }
+
+#[test]
+fn after_a_week_an_offence_is_forgotten_and_a_line_that_could_not_be_taken_out_is_not() {
+    let mut record = Escalation::new(TERMS);
+    let line = Responses::NONE.and(Response::HostsDeny);
+    for (target, with) in [
+        ("192.0.2.1/32", line.and(Response::Command)),
+        ("192.0.2.2/32", Responses::NONE.and(Response::Command)),
+    ] {
+        let block = record.sentence(&net(target), 0, 0);
+        record.enter(net(target), Block { with, ..block });
+    }
+    for weeks in 1..=3 {
+        record.expire(1_000 + weeks * MEMORY);
+    }
+    assert_eq!(record.over_with(Response::HostsDeny).collect::<Vec<_>>(), [net("192.0.2.1/32")]);
+    assert_eq!((record.known(), record.remains(&net("192.0.2.1/32"))), (1, line));
+    assert_eq!(record.sentence(&net("192.0.2.1/32"), 0, 4 * MEMORY).offence, 1);
+    assert!(record.take_back(&net("192.0.2.1/32"), line) && record.known() == 0);
+}

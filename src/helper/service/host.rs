@@ -119,6 +119,7 @@ impl<R: Respond> Service<R> {
             log(&refusal.text);
         }
         self.look_at_programs();
+        self.look_at_lines();
     }
 
     /// The sensor is gone, and with it whoever confirms or clears those whom the tripwire trips. Blocks stay.

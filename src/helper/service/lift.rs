@@ -147,9 +147,28 @@ impl<R: Respond> Service<R> {
         }
     }
 
+    /// Where it fails each look tries again.
     pub(super) fn take_lines(&mut self, ended: &[(IpNet, Block)]) -> Result<(), Refusal> {
         let has_line = |(_, block): &&(IpNet, Block)| block.with.contains(Response::HostsDeny);
-        self.steps.take_lines(ended.iter().filter(has_line).map(|(target, _)| *target))
+        let taken = self.steps.take_lines(ended.iter().filter(has_line).map(|(target, _)| *target));
+        if taken.is_err() {
+            self.overdue = self.overdue.and(Response::HostsDeny);
+        }
+        taken
+    }
+
+    /// Takes out the lines of blocks that are over, where that failed when they ended.
+    pub(super) fn look_at_lines(&mut self) {
+        let line = Responses::NONE.and(Response::HostsDeny);
+        if self.overdue.among(line).is_empty() {
+            return;
+        }
+        let left: Vec<IpNet> = self.core.escalation.over_with(Response::HostsDeny).collect();
+        if let Err(refusal) = self.steps.take_lines(left.iter().copied()) {
+            return log(&refusal.text);
+        }
+        self.overdue = self.overdue.without(line);
+        left.into_iter().for_each(|target| self.taken_back(target, line));
     }
 
     pub(super) fn lift_job(&self, target: IpNet, with: Responses, asked: Option<(u64, bool)>) -> Job {
