@@ -61,6 +61,15 @@ fn a_route_that_stays_is_a_block_and_one_that_outstays_its_block_goes_by_itself(
     assert!(daemon.client(&["unblock", SOURCE]).status.success());
     assert!(!has_route(&lab) && !lists(&daemon));
 
+    // Of everybody's blocks none is lifted where one cannot be: the list is true.
+    block(&daemon, "600");
+    tracer.refuse_route_deletions(true);
+    assert!(!daemon.client(&["unblock", "all"]).status.success());
+    assert!(has_route(&lab) && in_the_set(&lab) && lists(&daemon));
+    tracer.refuse_route_deletions(false);
+    assert!(daemon.client(&["unblock", "all"]).status.success());
+    assert!(!has_route(&lab) && !in_the_set(&lab) && !lists(&daemon));
+
     // Nobody asks: its time is over, or the source is protected from now on.
     for ends_by_time in [true, false] {
         block(&daemon, if ends_by_time { "6" } else { "600" });

@@ -86,7 +86,7 @@ pub trait Respond {
     fn unblock(&mut self, target: &IpNet) -> Lifting;
     /// Takes back what does not end by itself with a block's time.
     fn expire(&mut self, target: &IpNet) -> Result<(), Refusal>;
-    /// Lifts all blocks.
+    /// Lifts all blocks. Where it is refused the sets are as they were, and what is gone of routes a look puts back.
     fn flush(&mut self) -> Result<(), Refusal>;
     /// Replaces the never-block set.
     fn set_never(&mut self, never: &Networks) -> Result<(), Refusal>;
@@ -203,9 +203,10 @@ impl Respond for System {
     }
 
     fn flush(&mut self) -> Result<(), Refusal> {
-        let routes = self.routes.as_mut().map_or(Ok(()), Routes::flush);
+        // First: a look sees routes that are missing at once, and the sets only if it was somebody else who emptied them.
+        self.routes.as_mut().map_or(Ok(()), Routes::flush)?;
         match self.nftables.as_mut().map_or(Ok(()), Nftables::flush) {
-            Ok(()) | Err(NftablesError::TableGone { .. }) => routes,
+            Ok(()) | Err(NftablesError::TableGone { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
