@@ -118,7 +118,7 @@ fn all_are_let_go(lines: &str, fail: impl Fn(&Daemon, bool), is_left: impl Fn(&D
 fn unblock_all_is_answered_by_the_worst_of_its_commands_and_takes_back_what_is_left() {
     let told = all_are_let_go(
         "BLOCK_WITH=\"nftables,command\"\nKILL_ROUTE=\"echo $TARGET$ >> FOLDER/rules\"\n\
-         UNBLOCK_CMD=\"sleep 1; test ! -e FOLDER/fails && sed -i /$TARGET$/d FOLDER/rules\"",
+         UNBLOCK_CMD=\"sleep 1; test ! -e FOLDER/fails && flock FOLDER/lock sed -i /$TARGET$/d FOLDER/rules\"",
         |daemon, fails| match fails {
             true => std::fs::write(daemon.path("fails"), "").unwrap(),
             false => std::fs::remove_file(daemon.path("fails")).unwrap(),
@@ -126,6 +126,7 @@ fn unblock_all_is_answered_by_the_worst_of_its_commands_and_takes_back_what_is_l
         |daemon| !std::fs::read_to_string(daemon.path("rules")).unwrap().is_empty(),
     );
     assert!(told.contains("command: exit status 1"), "{told}");
+    assert!(told.contains(SOURCE) && told.contains("2001:db8::9"), "whose it is: {told}");
 }
 
 /// Nobody edits a file that everybody may write.

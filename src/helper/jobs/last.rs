@@ -19,10 +19,14 @@ const TOLD: usize = 3;
 pub(super) struct Failures(Vec<(Response, Failure)>);
 
 impl Failures {
-    /// Of a job that is done.
+    /// Of a job that is done, with the name of whom it was about: whoever asked about all has to know where to look.
     pub(super) fn note(&mut self, job: &Job) {
         let room = TOLD.saturating_sub(self.0.len());
-        self.0.extend(job.failures.iter().take(room).cloned());
+        let named = job.failures.iter().map(|(response, failure)| match job.has_a_target() {
+            true => (*response, named(failure, job.target)),
+            false => (*response, failure.clone()),
+        });
+        self.0.extend(named.take(room));
     }
 }
 
@@ -55,4 +59,12 @@ impl Job {
             self.failures.extend(others.0.iter().take(room).cloned());
         }
     }
+}
+
+fn named(failure: &Failure, target: IpNet) -> Failure {
+    let text = match failure.text.is_empty() {
+        true => target.to_string(),
+        false => format!("{target}: {}", failure.text),
+    };
+    Failure { text, ..failure.clone() }
 }
