@@ -620,6 +620,24 @@ fn an_ipset_that_fails_for_a_while_is_used_again_after_it() {
 }
 
 #[test]
+fn what_cannot_be_installed_again_is_not_said_to_be_and_is_once_it_is() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\""));
+    let log = setup.path("log");
+    let to_log = format!("exec 2> {};", log.display());
+    let said = || std::fs::read_to_string(&log).unwrap();
+    let (daemon, lock) =
+        start_with_programs_going_through(&["iptables"], "*' -I '*) exit 4;;", &to_log, setup);
+    assert!(daemon.client(&["block", "198.51.100.9"]).status.success());
+    lock(true);
+    assert!(lab.on_target(&["iptables", "-D", "INPUT", "-j", "PORTSENTRY"]).status.success());
+    eventually("the look is refused", PATIENCE, || said().contains("iptables cannot be set up"));
+    assert!(!said().contains("installed again"), "{}", said());
+    lock(false);
+    eventually("the next look puts it back", PATIENCE, || said().contains("they are installed again"));
+}
+
+#[test]
 fn many_blocks_that_iptables_refuses_wait_for_its_lock_no_longer_than_a_few() {
     let lab = Lab::new(1);
     let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\""));

@@ -79,6 +79,8 @@ pub struct Service<R> {
     overdue: Responses,
     /// When the firewall was last looked at, milliseconds of uptime.
     looked: u64,
+    /// What it was refused then or before, as far as that was said.
+    said: host::Said,
     /// Where replies wait to be written.
     pub replies: FrameWriter,
 }

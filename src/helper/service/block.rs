@@ -124,9 +124,11 @@ impl<R: Respond> Service<R> {
 
     /// Somebody's `nft flush ruleset` must not end the protection: everything is installed again.
     pub(super) fn block_in_a_new_table(&mut self, batch: &[Timed], results: Vec<Effects>) -> Vec<Effects> {
-        log(CHANGED);
         match self.install_again() {
-            Ok(()) => self.responses.block(batch),
+            Ok(()) => {
+                log(CHANGED);
+                self.responses.block(batch)
+            }
             Err(refusal) => {
                 log(&refusal.text);
                 results

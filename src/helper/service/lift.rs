@@ -158,17 +158,16 @@ impl<R: Respond> Service<R> {
     }
 
     /// Takes out the lines of blocks that are over, where that failed when they ended.
-    pub(super) fn look_at_lines(&mut self) {
+    pub(super) fn look_at_lines(&mut self) -> Result<(), Refusal> {
         let line = Responses::NONE.and(Response::HostsDeny);
         if self.overdue.among(line).is_empty() {
-            return;
+            return Ok(());
         }
         let left: Vec<IpNet> = self.core.escalation.over_with(Response::HostsDeny).collect();
-        if let Err(refusal) = self.steps.take_lines(left.iter().copied()) {
-            return log(&refusal.text);
-        }
+        self.steps.take_lines(left.iter().copied())?;
         self.overdue = self.overdue.without(line);
         left.into_iter().for_each(|target| self.taken_back(target, line));
+        Ok(())
     }
 
     pub(super) fn lift_job(&self, target: IpNet, with: Responses, asked: Option<(u64, bool)>) -> Job {

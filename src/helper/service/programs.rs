@@ -25,16 +25,13 @@ const OURS: Response = Response::Iptables;
 impl<R: Respond> Service<R> {
     /// Looks at one block of each family; where a program could not take back what is over, everything is put in place
     /// anew, without it.
-    pub(super) fn look_at_programs(&mut self) {
+    pub(super) fn look_at_programs(&mut self) -> Result<(), Refusal> {
         if !self.steps.installed().contains(OURS) {
-            return;
+            return Ok(());
         }
-        let looked = match self.overdue.contains(OURS) {
+        match self.overdue.contains(OURS) {
             true => self.put_programs_back(OVERDUE),
             false => self.have_programs_hold(&self.sample()),
-        };
-        if let Err(refusal) = looked {
-            log(&refusal.text);
         }
     }
 
@@ -131,10 +128,10 @@ impl<R: Respond> Service<R> {
     }
 
     fn put_programs_back(&mut self, why: &str) -> Result<(), Refusal> {
-        log(why);
         let (mut in_force, changing) = (self.in_force(), self.jobs.changing(OURS));
         in_force.retain(|(target, _)| !changing.contains(target));
         self.steps.install_again(&timed_all(&in_force, self.now.utc))?;
+        log(why);
         self.overdue = self.overdue.without(Responses::NONE.and(OURS));
         for (target, block) in in_force.into_iter().filter(|(_, block)| !block.with.contains(OURS)) {
             self.record(target, Block { with: Responses::NONE.and(OURS), ..block });

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
+use super::host::Said;
 use super::{Opened, REPLIES, Service, timed};
 use crate::helper::authorise::{Authority, Standing};
 use crate::helper::blocked_file;
@@ -45,6 +46,7 @@ impl<R: Respond> Service<R> {
             stopped: false,
             overdue: Responses::NONE,
             looked: now.uptime,
+            said: Said::default(),
             replies: FrameWriter::new(REPLIES),
         };
         service.core.authority.surround(service.responses.surroundings());
