@@ -134,8 +134,8 @@ impl<R: Respond> Service<R> {
         self.advance();
     }
 
-    /// Programs' part of it; what else there was is over, but for what was `kept` and has no step here. What the kernel alone did costs
-    /// nothing here, be it a million of them.
+    /// Programs' part of it; what else there was is over, but for what was `kept` and has no step here. What the kernel
+    /// alone did costs nothing here, be it a million of them.
     pub(super) fn undo<'a>(&mut self, ended: impl IntoIterator<Item = &'a (IpNet, Block)>, kept: Responses) {
         for (target, block) in ended {
             let mut job = self.lift_job(*target, block.with, None);
