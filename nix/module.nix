@@ -31,18 +31,18 @@ let
     message = "${here}.settings.${name}: ${reason}";
   });
 
-  # Where the unit may write, as it stands in the end.
+  # Where the unit may write, as it stands in the end; STATE_DIR holds the ledger alone.
   unit = config.systemd.services.portsentry-rs.serviceConfig;
   wordsOf = directive: builtins.filter (word: word != "") (lib.concatMap (lib.splitString " ") (lib.toList (unit.${directive} or [ ])));
   below = root: map (folder: "${root}/${folder}");
-  writable = below "/var/lib" (wordsOf "StateDirectory")
+  writable = below "/var/lib" (lib.remove "portsentry-rs" (wordsOf "StateDirectory"))
     ++ below "/var/log" (wordsOf "LogsDirectory")
     ++ below "/run" (wordsOf "RuntimeDirectory")
     ++ map (folder: lib.head (builtins.match "[-+]*(.*)" folder)) (wordsOf "ReadWritePaths");
   isWritable = path: lib.any (folder: lib.hasPrefix "${lib.removeSuffix "/" folder}/" (toString path)) writable;
   mustBeWritable = name: {
     assertion = !(set ? ${name}) || isWritable set.${name};
-    message = "${here}.settings.${name}: nothing that the unit may write; name a file in /var/log/portsentry-rs, or its folder, which the user portsentry must own, in systemd.services.portsentry-rs.serviceConfig.ReadWritePaths";
+    message = "${here}.settings.${name}: nothing that the unit may write beside its ledger; name a file in /var/log/portsentry-rs, or its folder, which the user portsentry must own, in systemd.services.portsentry-rs.serviceConfig.ReadWritePaths";
   };
 
   isOpen = numbers: ranges: port:

@@ -275,6 +275,13 @@ fn a_wrong_setting_fails_evaluation_with_the_name_of_its_option() {
             "ReadWritePaths",
         ),
         (
+            &format!(
+                "{one} services.portsentry-rs.settings.BLOCKED_FILE = \"/var/lib/portsentry-rs/blocked\";"
+            ),
+            "settings.BLOCKED_FILE",
+            "beside its ledger",
+        ),
+        (
             &format!("{one} services.portsentry-rs.settings.IGNORE_FILE = \"/etc/x\";"),
             "settings.IGNORE_FILE",
             "services.portsentry-rs.ignore",

@@ -15,6 +15,7 @@ pub(super) fn finish(loaded: &mut Loaded, faults: &[ConfigError]) -> Vec<ConfigE
     errors.extend(route_missing(loaded));
     complete_responses(&mut loaded.config);
     errors.extend(longest_block(loaded));
+    errors.extend(among_the_ledger(loaded));
     // With a fault among the values "nothing is set" may be untrue.
     if faults.is_empty() {
         errors.extend(nothing_to_watch(loaded));
@@ -84,6 +85,29 @@ fn longest_block(loaded: &mut Loaded) -> Option<ConfigError> {
     }
     let what = format!("BLOCK_TIME_MAX is less than BLOCK_TIME ({})", show_duration(shortest));
     Some(ConfigError::new(origin, format!("{what}; raise it or lower BLOCK_TIME")))
+}
+
+/// The start gives STATE_DIR away, and so takes none with anything in it but the ledger: with a file of ours it would go
+/// well once, and then never again.
+fn among_the_ledger(loaded: &Loaded) -> Vec<ConfigError> {
+    let config = &loaded.config;
+    let files = [
+        ("HISTORY_FILE", config.history_file.as_deref()),
+        ("BLOCKED_FILE", config.blocked_file.as_deref()),
+        ("CONTROL_SOCKET", Some(&*config.control_socket)),
+    ];
+    let inside =
+        files.into_iter().filter(|(_, path)| path.is_some_and(|path| path.starts_with(&config.state_dir)));
+    let told = inside.map(|(key, _)| {
+        let folder = config.state_dir.display();
+        let message = format!(
+            "{key}: it lies in STATE_DIR ({folder}), which holds the ledger alone; name another folder"
+        );
+        let origins = [loaded.origin(key), loaded.origin("STATE_DIR")];
+        let written = origins.into_iter().find(|origin| *origin != Origin::Default);
+        ConfigError::new(written.unwrap_or(Origin::Default), message)
+    });
+    told.collect()
 }
 
 fn nothing_to_watch(loaded: &Loaded) -> Option<ConfigError> {
@@ -170,6 +194,23 @@ mod tests {
         );
         assert!(bad("TCP_PORTS=1\nBLOCK_WITH=run_command")[0].contains("not allowed here"));
         assert!(bad("TCP_PORTS=1\nBLOCK_UDP=2")[0].starts_with("conf:2:11: BLOCK_UDP=2 needs KILL_RUN_CMD"));
+    }
+
+    #[test]
+    fn nothing_else_lies_in_the_folder_of_the_ledger() {
+        let ours = "TCP_PORTS=1\nHISTORY_FILE=/var/lib/portsentry-rs/history\nBLOCKED_FILE=/var/lib/portsentry-rs/a/b\n";
+        let errors = bad(&format!("{ours}CONTROL_SOCKET=/var/lib/portsentry-rs/sock"));
+        for (error, start) in errors.iter().zip([
+            "conf:2:14: HISTORY_FILE: it lies in STATE_DIR (/var/lib/portsentry-rs), which holds the ledger alone",
+            "conf:3:14: BLOCKED_FILE: it lies in",
+            "conf:4:16: CONTROL_SOCKET: it lies in",
+        ]) {
+            assert!(error.starts_with(start), "{error} should begin with {start}");
+        }
+        assert_eq!(errors.len(), 3, "{errors:#?}");
+        good(&format!("{ours}STATE_DIR=/var/lib/other"));
+        let around_the_default = bad("TCP_PORTS=1\nSTATE_DIR=/run");
+        assert!(around_the_default[0].starts_with("conf:2:11: CONTROL_SOCKET: it lies in STATE_DIR (/run)"));
     }
 
     #[test]
