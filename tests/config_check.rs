@@ -139,6 +139,36 @@ fn a_command_that_nothing_takes_back_is_warned_of_with_its_place() {
     }
 }
 
+/// Each of these a start refuses, whoever starts it; that a daemon which runs may read its file again is none of that.
+#[test]
+fn what_lies_in_the_way_of_a_start_is_warned_of_with_its_place() {
+    let lab = Lab::with("");
+    let at = |name: &str| lab.folder.path().join(name);
+    std::fs::create_dir_all(at("folder/lost+found")).unwrap();
+    std::os::unix::fs::symlink(at("elsewhere"), at("link")).unwrap();
+    std::fs::write(at("open"), "").unwrap();
+    std::fs::set_permissions(at("open"), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    for (line, words) in [
+        ("HISTORY_FILE=\"FOLDER/link\"", "give a writable path, not a link"),
+        ("HISTORY_FILE=\"FOLDER/folder\"", "is not a regular file"),
+        ("BLOCKED_FILE=\"FOLDER/link\"", "it is a symbolic link"),
+        ("BLOCKED_FILE=\"FOLDER/folder\"", "it is no regular file"),
+        ("BLOCKED_FILE=\"FOLDER/open\"", "others may write it"),
+        ("CONTROL_SOCKET=\"FOLDER/open\"", "exists and is not a socket"),
+        ("STATE_DIR=\"FOLDER/folder\"", "holds lost+found, which is not ours"),
+        ("INTERFACES=\"all\"", "there is no interface \"all\" here"),
+    ] {
+        let line = line.replace("FOLDER", &lab.folder.path().display().to_string());
+        std::fs::write(lab.conf(), format!("TCP_PORTS=\"1\"\n{line}\n")).unwrap();
+        let (code, _, stderr) = lab.check(&[]);
+        assert_eq!(code, Some(0), "{line}: {stderr}");
+        let place = format!("warning: {}:2:", lab.conf().display());
+        let told = stderr.lines().any(|told| told.starts_with(&place) && told.contains(words));
+        assert!(told, "{line}: {words:?} in {stderr}");
+    }
+    assert_eq!(lab.check(&["--connect"]).2, "", "who watches no packets needs no interface");
+}
+
 #[test]
 fn wrong_usage_leaves_with_2_and_a_missing_file_with_1() {
     let lab = Lab::with("TCP_PORTS=1");

@@ -4,6 +4,7 @@
 pub mod arguments;
 pub mod check;
 pub mod feasible;
+pub mod obstacles;
 pub mod progress;
 pub mod replay;
 pub mod run_flags;

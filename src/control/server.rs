@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
-pub use bind::BindError;
+pub use bind::{BindError, obstacle};
 pub use connection::{ASKING_TIME, CLIENT_TIME, REPLY_LIMIT};
 
 use self::connection::{Connection, Fate, Received};

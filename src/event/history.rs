@@ -94,6 +94,20 @@ impl History {
     }
 }
 
+/// What lies at `path` that [`History::open`] would refuse. Looks at it, and opens nothing.
+pub fn obstacle(path: &Path) -> Option<HistoryError> {
+    let (facts, path) = (path.symlink_metadata().ok()?, path.to_owned());
+    match facts.nlink() {
+        _ if facts.is_symlink() => {
+            let source = io::Error::from_raw_os_error(libc::ELOOP);
+            Some(HistoryError::Open { path, source })
+        }
+        _ if !facts.is_file() => Some(HistoryError::NotAFile { path }),
+        names if names > 1 && nix::unistd::geteuid().is_root() => Some(HistoryError::Planted { path }),
+        _ => None,
+    }
+}
+
 /// What was opened is what is given away: a name that is planted later is not.
 fn has_one_name(path: &Path, file: &File) -> Result<(), HistoryError> {
     let facts = file.metadata().map_err(|source| HistoryError::Open { path: path.to_owned(), source })?;

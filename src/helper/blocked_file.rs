@@ -4,7 +4,7 @@
 //! Appended on a block, rewritten on an end. A link or somebody else's file is refused: it may have been planted.
 #![forbid(unsafe_code)]
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -15,6 +15,8 @@ use super::respond::Refusal;
 
 /// Longest file that is read, bytes: far beyond what can be blocked at once.
 const LONGEST: u64 = 4 << 20;
+
+const LINK: &str = "it is a symbolic link; remove it, it may have been planted";
 
 /// The open file.
 #[derive(Debug)]
@@ -44,9 +46,7 @@ impl BlockedFile {
         // O_NONBLOCK: a planted FIFO must not hold us before it is seen for what it is.
         options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let mut file = options.open(path).map_err(|error| match error.raw_os_error() {
-            Some(libc::ELOOP) => {
-                refusal(path, "it is a symbolic link; remove it, it may have been planted", &error)
-            }
+            Some(libc::ELOOP) => refusal(path, LINK, &error),
             _ => failed(error),
         })?;
         check(path, &file, owner)?;
@@ -74,17 +74,28 @@ impl BlockedFile {
     }
 }
 
+/// What lies at `path` that [`BlockedFile::open`] would refuse. Looks at it, and opens nothing.
+pub fn obstacle(path: &Path, owner: Option<u32>) -> Option<Refusal> {
+    let what = fault(&path.symlink_metadata().ok()?, owner)?;
+    Some(refusal(path, what, &io::Error::from_raw_os_error(libc::EPERM)))
+}
+
 fn check(path: &Path, file: &File, owner: Option<u32>) -> Result<(), Refusal> {
-    let foreign = |what: &str| Err(refusal(path, what, &io::Error::from_raw_os_error(libc::EPERM)));
     let facts = file.metadata().map_err(|error| refusal(path, &error.to_string(), &error))?;
+    let foreign = |what| refusal(path, what, &io::Error::from_raw_os_error(libc::EPERM));
+    fault(&facts, owner).map_or(Ok(()), |what| Err(foreign(what)))
+}
+
+fn fault(facts: &Metadata, owner: Option<u32>) -> Option<&'static str> {
     let ours = [Some(0), Some(nix::unistd::geteuid().as_raw()), owner];
     match facts.mode() & 0o022 {
-        _ if !facts.is_file() => foreign("it is no regular file; give the path of one"),
+        _ if facts.is_symlink() => Some(LINK),
+        _ if !facts.is_file() => Some("it is no regular file; give the path of one"),
         _ if !ours.contains(&Some(facts.uid())) => {
-            foreign("it belongs to somebody else; remove it, it may have been planted")
+            Some("it belongs to somebody else; remove it, it may have been planted")
         }
-        0 => Ok(()),
-        _ => foreign("others may write it; take that right away or remove it"),
+        0 => None,
+        _ => Some("others may write it; take that right away or remove it"),
     }
 }
 

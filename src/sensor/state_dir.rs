@@ -56,6 +56,20 @@ pub fn make(path: &Path, identity: Identity) -> Result<(), StateDirError> {
     [LEDGER, LEDGER_LOCK].iter().try_for_each(|name| give(&path.join(name), identity))
 }
 
+/// What stands against `path`, as far as the calling process may see. Makes nothing and gives nothing away.
+pub fn obstacle(path: &Path) -> Option<StateDirError> {
+    let is_link = path.symlink_metadata().ok()?.is_symlink();
+    if is_link && nix::unistd::geteuid().is_root() {
+        return Some(StateDirError::Planted(path.to_owned()));
+    }
+    ours_alone(path).err().filter(|error| !is_private(error))
+}
+
+/// Nobody but the daemon's user may look.
+fn is_private(error: &StateDirError) -> bool {
+    matches!(error, StateDirError::System { error, .. } if error.kind() == io::ErrorKind::PermissionDenied)
+}
+
 fn ours_alone(path: &Path) -> Result<(), StateDirError> {
     let entries =
         fs::read_dir(path).map_err(|error| StateDirError::System { path: path.to_owned(), error })?;

@@ -52,8 +52,7 @@ fn clear(path: &Path) -> Result<(), BindError> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(error)),
-        Ok(found) if !found.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
-        Ok(_) => {}
+        Ok(_) => obstacle(path).map_or(Ok(()), Err)?,
     }
     let process = match connected(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
@@ -65,6 +64,12 @@ fn clear(path: &Path) -> Result<(), BindError> {
         Ok(asking) => getsockopt(&asking, sockopt::PeerCredentials).ok().map(|daemon| daemon.pid()),
     };
     Err(BindError::Occupied(path.to_owned(), process.map_or_else(|| "unknown".into(), |pid| pid.to_string())))
+}
+
+/// What lies at `path` that a socket never takes the place of. Looks at it, and asks nobody who may listen there.
+pub fn obstacle(path: &Path) -> Option<BindError> {
+    let is_socket = fs::symlink_metadata(path).ok()?.file_type().is_socket();
+    (!is_socket).then(|| BindError::NotASocket(path.to_owned()))
 }
 
 fn connected(path: &Path) -> io::Result<Socket> {
