@@ -126,14 +126,20 @@ fn an_unblock_that_fails_in_part_says_so_claims_nothing_and_can_be_asked_for_aga
 
 /// A ledger with one block by a command, from and until so many seconds from now.
 fn ledger(setup: &Setup, since: i64, until: i64) {
+    ledger_of(setup, &["10.77.0.2"], since, until);
+}
+
+fn ledger_of(setup: &Setup, sources: &[&str], since: i64, until: i64) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let at = |seconds: i64| now.saturating_add_signed(seconds) * 1000;
     let (since, until) = (at(since), at(until));
-    let line = format!(
-        "{{\"target\":\"10.77.0.2/32\",\"since\":{since},\"until\":{until},\"offence\":1,\"with\":16}}\n"
-    );
+    let line = |source: &&str| {
+        format!(
+            "{{\"target\":\"{source}/32\",\"since\":{since},\"until\":{until},\"offence\":1,\"with\":16}}\n"
+        )
+    };
     std::fs::create_dir(setup.path("state")).unwrap();
-    std::fs::write(setup.path("state").join("ledger"), line).unwrap();
+    std::fs::write(setup.path("state").join("ledger"), sources.iter().map(line).collect::<String>()).unwrap();
 }
 
 /// Seconds since long before the machine was started.
@@ -175,6 +181,29 @@ fn commands_are_run_again_after_a_reboot_also_where_the_clock_came_up_behind() {
         assert!(daemon.client(&["unblock", "10.77.0.2"]).status.success());
         assert_eq!(rules.count(), 0);
     }
+}
+
+/// More than run at a time: some of the blocks end while their command runs, the others while it waits for its turn.
+#[test]
+fn a_block_that_ends_before_its_command_was_run_again_leaves_nothing_behind() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    let [rules, ran] = ["rules", "ran"].map(|name| setup.path(name));
+    std::fs::create_dir(&rules).unwrap();
+    let (folder, log) = (rules.display(), ran.display());
+    setup.rewrite(&format!(
+        "{PORTS}\nBLOCK_WITH=\"nftables,command\"\nCOMMAND_TIMEOUT=\"60s\"\n\
+         KILL_ROUTE=\"touch {folder}/$TARGET$; echo $TARGET$ >> {log}; sleep 60\"\nUNBLOCK_CMD=\"rm {folder}/$TARGET$\""
+    ));
+    let sources: Vec<String> = (1..=12).map(|host| format!("198.51.100.{host}")).collect();
+    let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
+    ledger_of(&setup, &sources, long_ago(), 8);
+    let daemon = setup.start();
+    let stand = || std::fs::read_dir(&rules).unwrap().count();
+    eventually("as many rules stand as commands run", PATIENCE, || stand() == 8);
+    eventually("no rule is left", 2 * PATIENCE, || stand() == 0);
+    assert_eq!(String::from_utf8_lossy(&daemon.client(&["unblock", "all"]).stdout), "nobody is blocked\n");
+    assert_eq!(std::fs::read_to_string(&ran).unwrap().lines().count(), 8, "the others were never run");
 }
 
 /// A daemon that lifts its blocks when it stops, and takes `pause` seconds for each; one source is blocked.

@@ -43,7 +43,8 @@ pub enum Purpose {
     },
     /// A restored block whose command is run again.
     Renew,
-    /// Overtaken by an unblock or the never-block set: what it has done so far is undone, nobody waits for it.
+    /// Overtaken by an unblock, the never-block set or the end of the block that it renews: what it has done so far is
+    /// undone, nobody waits for it.
     Abandoned,
 }
 
@@ -215,6 +216,12 @@ impl Job {
                 }
             }
         }
+    }
+
+    /// Whether the block that it renews is over: what it would put in force now nobody would ever end.
+    fn is_outlived(&self, record: &Escalation, now: u64) -> bool {
+        let is_over = || record.get(&self.target).is_none_or(|block| block.until <= now);
+        self.purpose == Purpose::Renew && is_over()
     }
 
     /// Its program is ended, and what it has done is undone.

@@ -39,6 +39,9 @@ impl Jobs {
         let (mut busy, mut done, mut rest) = (BTreeSet::new(), Vec::new(), VecDeque::new());
         let mut failed = Failures::default();
         for mut job in std::mem::take(&mut self.list) {
+            if job.is_outlived(record, utc) {
+                job.give_up();
+            }
             let ran = job.running.is_some();
             job.look(steps, now);
             let runs = job.running.is_some();

@@ -101,7 +101,8 @@ impl<R: Respond> Service<R> {
         }
     }
 
-    /// A restored block that its command alone would have put in force again is none where the command failed.
+    /// A restored block that its command alone would have put in force again is none where the command failed. One that is
+    /// over does not come here: its renewal is given up.
     pub(super) fn renewed(&mut self, job: &Job) {
         let Some(block) = self.core.escalation.get(&job.target) else { return };
         if job.with.is_empty() && !block.with.block() {
