@@ -77,15 +77,39 @@ fn send_over(v6: bool, host: &Host, packets: impl IntoIterator<Item = Vec<u8>>) 
     }
 }
 
-/// Whole IPv6 packets that the sender's own kernel would not let out.
-fn send_past_the_kernel(host: &Host, packets: impl Iterator<Item = Vec<u8>>) {
+/// IP packets that the sender's own kernel would not let out, in frames to the target or `to` many.
+fn send_past_the_kernel(host: &Host, to: Option<&str>, packets: impl Iterator<Item = Vec<u8>>) {
     let script = "import socket, sys\nwire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\nwire.bind(('eth0', 0))\n\
                   for frame in sys.argv[1:]: wire.send(bytes.fromhex(frame))";
-    let to = host.target_mac().replace(':', "");
-    let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let frames: Vec<String> = packets.map(|packet| format!("{to}02000000000186dd{}", hex(packet))).collect();
+    let to = to.map_or_else(|| host.target_mac(), str::to_owned).replace(':', "");
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let ethertype = |packet: &[u8]| if packet[0] >> 4 == 6 { "86dd" } else { "0800" };
+    let frames: Vec<String> =
+        packets.map(|packet| format!("{to}020000000001{}{}", ethertype(&packet), hex(&packet))).collect();
     let words = ["python3", "-c", script].into_iter().chain(frames.iter().map(String::as_str));
     host.run(&words.collect::<Vec<_>>());
+}
+
+/// What hears the segments that come to this host.
+fn ear(v6: bool, host: &Host) -> socket2::Socket {
+    let domain = if v6 { socket2::Domain::IPV6 } else { socket2::Domain::IPV4 };
+    let raw = || socket2::Socket::new(domain, socket2::Type::RAW, Some(socket2::Protocol::TCP)).unwrap();
+    let ear = inside(&host.netns, raw);
+    ear.set_read_timeout(Some(support::daemon::PATIENCE)).unwrap();
+    ear
+}
+
+/// Waits until the target has said that `port` is closed: then it took the probe in.
+fn is_answered(v6: bool, mut ear: socket2::Socket, port: u16) {
+    let header = if v6 { 0 } else { 20 };
+    let mut segment = [0; 100];
+    loop {
+        let length = std::io::Read::read(&mut ear, &mut segment).expect("the target answers");
+        let Some([high, low, .., flags]) = segment[..length].get(header..header + 14) else { continue };
+        if u16::from_be_bytes([*high, *low]) == port {
+            return assert_eq!(*flags, capture::RST_ACK);
+        }
+    }
 }
 
 fn nmap(v6: bool, kind: &[&str], ports: &str, name: &str) {
@@ -267,6 +291,25 @@ fn a_header_that_is_buried_under_extension_headers() {
     });
 }
 
+/// RFC 2675 leaves a jumbogram's length to an option. Linux takes a packet without the option too, as long as it came.
+#[test]
+fn a_length_that_is_left_out_before_hop_by_hop_options() {
+    is_flagged(true, "no payload length", "syn", |scanner, _| {
+        let (from, to) = (scanner.v6, scanner.target_v6);
+        let ear = ear(true, scanner);
+        let without_length = |port| {
+            let pad = [6, 0, 1, 4, 0, 0, 0, 0];
+            let segment = capture::segment6(from, to, port, capture::SYN);
+            let mut packet = capture::ipv6(from, to, 0, &[&pad[..], &segment].concat());
+            packet[4..6].fill(0);
+            packet
+        };
+        send_past_the_kernel(scanner, None, std::iter::once(without_length(2000)));
+        is_answered(true, ear, 2000);
+        send_past_the_kernel(scanner, None, (2001..2030).map(without_length));
+    });
+}
+
 #[test]
 fn an_ipv4_mapped_source_is_nobodys() {
     let lab = Lab::new(1);
@@ -274,7 +317,7 @@ fn an_ipv4_mapped_source_is_nobodys() {
     let mut daemon = Setup::new(&lab, CONFIG).start();
     let (from, to) = (scanner.v4.to_ipv6_mapped(), scanner.target_v6);
     let segment = |port| capture::segment6(from, to, port, capture::SYN);
-    send_past_the_kernel(scanner, (2000..2040).map(|port| capture::ipv6(from, to, 6, &segment(port))));
+    send_past_the_kernel(scanner, None, (2000..2040).map(|port| capture::ipv6(from, to, 6, &segment(port))));
     daemon.catch_up();
     assert_eq!(daemon.stats()["counters"]["rejected_mapped_address"], 40, "all of them came");
     assert!(daemon.seen.iter().all(|event| event["event_type"] == "start"), "{:#?}", daemon.seen);

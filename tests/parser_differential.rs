@@ -31,8 +31,8 @@ enum Class {
     MessageBody,
     /// etherparse reads ICMP over IPv6 and ICMPv6 over IPv4; to a host each is an unknown protocol.
     IcmpOfOtherVersion,
-    /// etherparse takes an IPv6 payload length of 0 to mean "up to the frame's end"; by RFC 8200 it is an empty
-    /// payload, or a jumbogram.
+    /// etherparse takes any IPv6 payload length of 0 to mean "up to the frame's end"; to a host only one before hop-by-hop
+    /// options does, any other means an empty payload.
     ZeroPayloadLength,
     /// etherparse takes a UDP length of 0 to mean "up to the end" over IPv4 too; a host drops it there.
     ZeroUdpLength,
@@ -51,7 +51,7 @@ struct Facts {
     destination: IpAddr,
     ip_options: Option<bool>,
     fragmented: bool,
-    /// IPv6 payload length field is zero.
+    /// The IPv6 payload length is zero, and no hop-by-hop options follow.
     zero_length: bool,
     transport: Transport,
 }
@@ -112,7 +112,8 @@ fn theirs(frame: &[u8]) -> Theirs {
             destination: ip.header().destination_addr().to_canonical(),
             ip_options: None,
             fragmented: ip.is_payload_fragmented(),
-            zero_length: ip.header().payload_length() == 0,
+            zero_length: ip.header().payload_length() == 0
+                && ip.header().next_header() != ip_number::IPV6_HEADER_HOP_BY_HOP,
             transport: their_transport(sliced.transport.as_ref(), ip.payload().ip_number),
         }),
         Some(NetSlice::Arp(_)) | None => Theirs::NotIp,
@@ -351,6 +352,21 @@ proptest! {
         let ours = parse(LinkType::Ethernet, &frame, Checksums::Verify);
         prop_assert!(ours.is_ok(), "{ours:?}");
         prop_assert_eq!(compare(ours, &theirs(&frame)), Ok(None));
+    }
+
+    #[test]
+    fn a_length_that_is_left_out_before_hop_by_hop_options_is_read_alike(recipe in recipes(), units in 0_u8..3) {
+        let mut recipe = Recipe { tags: 0, padding: 0, ..recipe };
+        if let Network::V6 { chain, .. } = &mut recipe.network {
+            (chain.hop_by_hop, chain.atomic) = (Some(units), false);
+            let stated = frame(&recipe);
+            let mut unstated = stated.clone();
+            unstated[18..20].fill(0);
+            let ours = |frame: &[u8]| parse(LinkType::Ethernet, frame, Checksums::Verify);
+            prop_assert!(ours(&unstated).is_ok());
+            prop_assert_eq!(ours(&unstated), ours(&stated));
+            prop_assert_eq!(compare(ours(&unstated), &theirs(&unstated)), Ok(None));
+        }
     }
 
     #[test]

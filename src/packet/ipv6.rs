@@ -33,17 +33,15 @@ pub(super) fn parse(datagram: Span<'_>, checksums: Checksums) -> Result<Packet, 
     if first >> 4 != 6 {
         return Err(Reject::IpVersion);
     }
-    let length = u16::from_be_bytes([*l0, *l1]);
-    if length == 0 && *next == HOP_BY_HOP {
-        return Err(Reject::Jumbogram);
-    }
-    let payload = datagram.skip(40, Reject::IpHeader)?.trim(length.into(), Reject::IpLength)?;
+    let (length, rest) = (u16::from_be_bytes([*l0, *l1]), datagram.skip(40, Reject::IpHeader)?);
+    let is_unstated = length == 0 && *next == HOP_BY_HOP;
+    let payload = if is_unstated { unstated(rest)? } else { rest.trim(length.into(), Reject::IpLength)? };
     let (source, destination) = split(addresses);
     if source.is_ipv4() || destination.is_ipv4() {
         return Err(Reject::MappedAddress);
     }
     let envelope = Envelope { version: Version::V6, addresses, checksums, first_fragment: None };
-    let transport = extensions(*next, payload, envelope)?;
+    let transport = extensions(*next, payload, envelope, is_unstated)?;
     Ok(Packet { source, destination, ip_options: None, transport })
 }
 
@@ -56,10 +54,23 @@ fn split(addresses: &[u8; 32]) -> (IpAddr, IpAddr) {
     (Ipv6Addr::from(*source).to_canonical(), Ipv6Addr::from(*destination).to_canonical())
 }
 
-/// Walks the chain from `next` to the transport header or to a fragment that holds none.
+/// The payload of a packet that leaves its length to a jumbo option (RFC 2675 §2). Linux demands no such option: without
+/// one it takes all that came, and none that it accepts is shorter than this.
+#[cold]
+fn unstated(rest: Span<'_>) -> Result<Span<'_>, Reject> {
+    if rest.length() > usize::from(u16::MAX) { Err(Reject::Jumbogram) } else { Ok(rest) }
+}
+
+/// Walks the chain from `next` to the transport header or to a fragment that holds none. `is_unstated`: the fixed header
+/// says no length, so that what follows may be no fragment (RFC 2675 §3).
 #[inline(always)]
-fn extensions(next: u8, payload: Span<'_>, envelope: Envelope<'_>) -> Result<Transport, Reject> {
-    let (whole, mut fragmented) = (payload.length(), false);
+fn extensions(
+    next: u8,
+    payload: Span<'_>,
+    envelope: Envelope<'_>,
+    is_unstated: bool,
+) -> Result<Transport, Reject> {
+    let (whole, mut fragmented) = (payload.length(), is_unstated);
     let (mut next, mut payload, mut envelope) = (next, payload, envelope);
     for at in 0..=MAX_EXTENSIONS {
         let (following, length) = match next {
@@ -234,7 +245,7 @@ mod tests {
         assert_eq!(chained(51, &[&[6, 0, 0, 0, 0, 0, 0, 1]]), Err(Reject::ExtensionHeader));
         assert_eq!(verified(&ipv6(60, &[6, 1, 1, 4, 0, 0, 0, 0])), Err(Reject::ExtensionHeader));
         assert_eq!(verified(&ipv6(NO_NEXT_HEADER, &[])), Err(Reject::NoNextHeader));
-        assert_eq!(verified(&ipv6(HOP_BY_HOP, &[])), Err(Reject::Jumbogram));
+        assert_eq!(verified(&ipv6(HOP_BY_HOP, &[])), Err(Reject::ExtensionHeader));
         assert_eq!(verified(&ipv6(60, &[])), Err(Reject::ExtensionHeader));
     }
 
@@ -243,6 +254,35 @@ mod tests {
         for protocol in [135, 50, 4, 41, 47, 1] {
             let other = Transport::Other { protocol };
             assert_eq!(verified(&ipv6(protocol, &[0; 8])).map(|packet| packet.transport), Ok(other));
+        }
+    }
+
+    /// With its payload length left out.
+    fn unstated(headers: &[&[u8]]) -> Vec<u8> {
+        let packet = ipv6(HOP_BY_HOP, &[&headers.concat(), &SYN6[40..]].concat());
+        changed(&changed(&packet, 4, 0), 5, 0)
+    }
+
+    #[test]
+    fn without_a_length_before_hop_by_hop_options_all_that_came_is_the_payload() {
+        assert_eq!(verified(&unstated(&[&pad(6)])), Ok(syn6()));
+        assert_eq!(verified(&unstated(&[&pad(60), &pad(6)])), Ok(syn6()));
+        let longer = [&unstated(&[&pad(6)])[..], &[0]].concat();
+        assert_eq!(verified(&longer), Err(Reject::TcpChecksum));
+        // What a jumbo option has to say is more than any other length could: a stream's segments that were put together.
+        let most = usize::from(u16::MAX) + 40;
+        let of_length =
+            |wire| parse(Span::new(&longer, wire), Checksums::Verify).map(|packet| packet.transport);
+        assert!(matches!(of_length(most), Ok(Transport::Tcp { port: 22, .. })));
+        assert_eq!(of_length(most + 1), Err(Reject::Jumbogram));
+    }
+
+    #[test]
+    fn without_a_length_nothing_is_a_fragment() {
+        for place in [0, 1, 9] {
+            let fragment = [6, 0, 0, place, 0, 0, 0, 9];
+            assert_eq!(verified(&unstated(&[&pad(44), &fragment])), Err(Reject::ExtensionHeader), "{place}");
+            assert!(chained(HOP_BY_HOP, &[&pad(44), &fragment]).is_ok(), "{place}");
         }
     }
 

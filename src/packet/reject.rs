@@ -37,7 +37,7 @@ pub enum Reject {
     /// A fragment that ends beyond 65,535 bytes (ping of death, teardrop).
     #[error("the fragment reaches beyond the longest packet")]
     FragmentRange,
-    /// An IPv6 extension header that is cut off, or stands where RFC 8200 §4.1 lets none stand.
+    /// An IPv6 extension header that is cut off, or stands where RFC 8200 §4.1 or RFC 2675 §3 lets none stand.
     #[error("an IPv6 extension header is malformed or misplaced")]
     ExtensionHeader,
     /// An IPv6 packet from or to an IPv4-mapped address: none may be on a wire (RFC 4942 §2.2), Linux drops those from
@@ -47,7 +47,7 @@ pub enum Reject {
     /// A routing header with segments left: no transport of this host will see it (RFC 5095).
     #[error("the packet is source-routed to another node")]
     SourceRouted,
-    /// RFC 2675: payload length 0 before a hop-by-hop header.
+    /// RFC 2675: more than 65,535 bytes behind a payload length of 0. No segment of a scan is as long.
     #[error("the packet is a jumbogram")]
     Jumbogram,
     /// RFC 8200 §4.7: nothing follows.

@@ -30,10 +30,15 @@ pub fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, next: u8, payload: &[u8]) -
 
 /// A TCP header with its checksum.
 pub fn segment6(source: Ipv6Addr, destination: Ipv6Addr, port: u16, flags: u8) -> Vec<u8> {
+    segment(&source.octets(), &destination.octets(), port, flags)
+}
+
+/// A TCP header with its checksum, between addresses of either family.
+pub fn segment(source: &[u8], destination: &[u8], port: u16, flags: u8) -> Vec<u8> {
     let ports = [40_000_u16.to_be_bytes(), port.to_be_bytes()].concat();
     let rest = [0, 0, 0, 0, 0x50, flags, 4, 0, 0, 0, 0, 0];
     let mut segment = [&ports[..], &u32::from(port).to_be_bytes(), &rest].concat();
-    let pseudo = [&source.octets()[..], &destination.octets(), &[0, 0, 0, 20, 0, 0, 0, 6], &segment].concat();
+    let pseudo = [source, destination, &[0, 0, 0, 20, 0, 0, 0, 6], &segment].concat();
     let words = pseudo.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
     let sum: u32 = words.sum();
     let folded = (sum & 0xffff) + (sum >> 16);
