@@ -3,12 +3,13 @@
 
 mod support;
 
+use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::Output;
 
 use support::daemon::{Daemon, PATIENCE, Setup, client};
 use support::tracer::{self, Tracer};
-use support::{Lab, eventually};
+use support::{Lab, eventually, ledger};
 
 const PORTS: &str = "TCP_PORTS=\"111\"\nBLOCK_TCP=\"1\"\nTRIPWIRE=\"0\"";
 const SOURCE: &str = "198.51.100.9";
@@ -88,6 +89,36 @@ fn a_route_that_stays_is_a_block_and_one_that_outstays_its_block_goes_by_itself(
         tracer.refuse_route_deletions(false);
         eventually("a look takes it away", PATIENCE, || !has_route(&lab));
     }
+}
+
+/// More of them than find room at once on their way to the sensor.
+#[test]
+fn blocks_that_are_let_go_together_are_told_each_and_claimed_by_nobody() {
+    const MANY: u32 = 300;
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"route\""));
+    let first = u32::from(Ipv4Addr::new(198, 51, 100, 0));
+    ledger::write(&setup.path("state"), first, MANY);
+    let mut daemon = setup.start();
+    let mirrored = |daemon: &Daemon| -> u32 {
+        let status = String::from_utf8(daemon.client(&["status"]).stdout).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("blocks in force")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    eventually("they are known", PATIENCE, || mirrored(&daemon) == MANY);
+    let (batch, via) = (daemon.path("batch"), lab.peer(0).v4);
+    let address = |number| Ipv4Addr::from(first + number);
+    let own: String = (0..MANY).map(|it| format!("route replace {}/32 via {via}\n", address(it))).collect();
+    std::fs::write(&batch, own).unwrap();
+    assert!(lab.on_target(&["ip", "-batch", batch.to_str().unwrap()]).status.success());
+    for number in 0..MANY {
+        daemon.wait_for("its end", |event| {
+            event["action"]["verdict"] == "failed" && event["src_ip"] == address(number).to_string()
+        });
+    }
+    assert_eq!(mirrored(&daemon), 0);
+    assert_eq!(daemon.seen.iter().filter(|event| event["event_type"] == "unblock").count(), MANY as usize);
+    assert!(daemon.client(&["block", "203.0.113.9"]).status.success(), "requests are taken again");
 }
 
 /// Two sources are blocked with this configuration: what `unblock all` says while something `fails`. Once nothing does it

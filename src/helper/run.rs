@@ -71,7 +71,11 @@ impl<I: Read + AsFd, O: Write + AsFd> Loop<I, O> {
             // What the kernel has is recorded even if the sensor is already gone.
             service.commit();
             served.and(flushed)?;
-            if service.is_stopped() && service.replies.is_empty() && service.jobs().is_empty() {
+            if service.is_stopped()
+                && service.replies.is_empty()
+                && service.jobs().is_empty()
+                && !service.is_telling()
+            {
                 return Ok(());
             }
             let woken = self.wait(service)?;
@@ -99,6 +103,7 @@ impl<I: Read + AsFd, O: Write + AsFd> Loop<I, O> {
             };
         }
         service.finish();
+        service.tell();
         service.list();
         result
     }
@@ -156,7 +161,8 @@ impl<I: Read + AsFd, O: Write + AsFd> Loop<I, O> {
     /// How long to wait: not at all while frames that have come can be served. Where the room for answers is taken by
     /// programs that run, until one of them ends.
     fn patience<R: Respond>(&self, service: &Service<R>) -> Option<Duration> {
-        let at_hand = service.is_listing() || service.is_free() && self.reader.is_waiting();
+        let at_hand =
+            service.is_listing() || service.is_telling() || service.is_free() && self.reader.is_waiting();
         if service.replies.is_empty() && at_hand {
             return Some(Duration::ZERO);
         }

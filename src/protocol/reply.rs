@@ -43,7 +43,7 @@ pub enum Reply {
     },
     /// Why a response to a request failed, before the request's `Done`; several make up one text.
     Note {
-        /// The request's number; 0 before `Remains`.
+        /// The request's number; 0 before `Over`.
         id: u64,
         /// What failed, and why.
         note: Note,
@@ -63,8 +63,9 @@ pub enum Reply {
         /// Which responses are in force.
         with: Responses,
     },
-    /// A block is over and a response to it would not end: the notes with number 0 before this say why. Nobody asked.
-    Remains {
+    /// A block is over, and nobody asked for that. Where a response to it was not to be had any more, or would not end, the
+    /// notes with number 0 before this say why; without any its target is never blocked from now on.
+    Over {
         /// What was blocked.
         target: IpNet,
     },
@@ -91,7 +92,7 @@ impl Reply {
             | Reply::Note { .. }
             | Reply::Entry { .. }
             | Reply::End { .. }
-            | Reply::Remains { .. }
+            | Reply::Over { .. }
             | Reply::Pong { .. } => self,
         }
     }

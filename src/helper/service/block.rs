@@ -90,6 +90,10 @@ impl<R: Respond> Service<R> {
     pub(super) fn record(&mut self, target: IpNet, block: Block) {
         let before = self.core.escalation.get(&target);
         let block = self.core.escalation.enter(target, block);
+        // Told after this block it would end it.
+        if before.is_none() {
+            self.over.retain(|over| over.target != target);
+        }
         if before != Some(block) {
             self.ledger.note(target, block);
         }

@@ -39,14 +39,12 @@ impl<R: Respond> Service<R> {
     /// Likewise, while the sensor listens.
     pub(super) fn install_again(&mut self) -> Result<(), Refusal> {
         let refused = self.install(&self.in_force())?;
-        let over = self.let_go(&refused);
-        self.tell_let_go(over);
+        self.let_go(&refused);
         Ok(())
     }
 
-    /// Takes out of the record what no response holds any more, and says what was refused. Returns the first of those
-    /// that are over.
-    pub(super) fn let_go(&mut self, refused: &[Refused]) -> Option<Refused> {
+    /// Takes out of the record what no response holds any more, tells the sensor of each, and says what was refused.
+    pub(super) fn let_go(&mut self, refused: &[Refused]) {
         if let Some((target, response, refusal)) = refused.first() {
             log(&format!(
                 "{} of the blocks are without {}, {target} first: {refusal}",
@@ -59,20 +57,14 @@ impl<R: Respond> Service<R> {
             block.is_some() && !self.jobs.will_block(target)
         };
         let over: Vec<&Refused> = refused.iter().filter(|(target, ..)| is_over(target)).collect();
-        for (target, ..) in &over {
+        for (target, response, refusal) in &over {
             self.core.escalation.end(target, self.now.utc);
             self.note(*target);
+            let failure = Failure { fault: Fault::Errno(refusal.errno), text: refusal.text.clone() };
+            self.tell_over(*target, &[(*response, failure)]);
         }
         if !over.is_empty() {
             self.rewrite_blocked_file();
-        }
-        over.first().map(|first| (*first).clone())
-    }
-
-    pub(super) fn tell_let_go(&mut self, first: Option<Refused>) {
-        if let Some((target, response, refusal)) = first {
-            let failure = Failure { fault: Fault::Errno(refusal.errno), text: refusal.text };
-            self.tell_remains(target, &[(response, failure)]);
         }
     }
 

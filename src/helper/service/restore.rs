@@ -3,7 +3,7 @@
 //! What may not be blocked any more is dropped and told; what ended meanwhile is taken back.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use ipnet::IpNet;
 
@@ -43,6 +43,7 @@ impl<R: Respond> Service<R> {
             pending: Vec::new(),
             protecting: Vec::new(),
             listing: None,
+            over: VecDeque::new(),
             stopped: false,
             overdue: Responses::NONE,
             looked: now.uptime,
@@ -78,13 +79,12 @@ impl<R: Respond> Service<R> {
         let others = self.leave_others(&left.ended);
         self.install_steps(in_force, &left)?;
         self.remove_others();
-        let over = self.let_go(&refused);
+        self.let_go(&refused);
         self.commit();
         let restored = self.core.escalation.len().saturating_sub(told_only);
         let restored = u32::try_from(restored).unwrap_or(u32::MAX);
         let tripwire = self.responses.has_tripwire();
         self.answer(Reply::Ready { restored, landlock, tripwire });
-        self.tell_let_go(over);
         self.tell_others(&others);
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! What the sensor is told: replies, notes on what failed, the list. Helper.
 //!
-//! Never waits for the sensor, and never queues more than there is room for.
+//! Never waits for the sensor, and never queues more than there is room for: what nobody asked for waits until there is.
 #![forbid(unsafe_code)]
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -14,6 +15,12 @@ use crate::helper::escalation::Block;
 use crate::helper::respond::{Refusal, Respond};
 use crate::protocol::reply::NOTE_BYTES;
 use crate::protocol::{Fault, Note, Outcome, Reply, Response, Responses};
+
+/// The end of a block that nobody asked for, and what failed: many fail alike.
+pub(super) struct Over {
+    pub(super) target: IpNet,
+    failures: Rc<[(Response, Failure)]>,
+}
 
 impl<R: Respond> Service<R> {
     /// Room was made sure of by [`is_free`](Self::is_free); were it not, the count of refusals ends the helper.
@@ -40,13 +47,34 @@ impl<R: Respond> Service<R> {
         notes.take(FRAMES - 1).for_each(|note| self.answer(Reply::Note { id, note }));
     }
 
-    /// What a block that is over has left behind, unless replies are due that leave no room: the log has it in any case.
-    /// A request that is being carried out keeps its own.
+    /// A block is over, and nobody asked for that: the sensor, which counts it still, is told of each, be there a million of
+    /// them. `failures`: why, or what of it would not end.
+    pub(super) fn tell_over(&mut self, target: IpNet, failures: &[(Response, Failure)]) {
+        let before = self.over.back().map(|over| &over.failures).filter(|before| ***before == *failures);
+        let failures = before.map_or_else(|| failures.into(), Rc::clone);
+        self.over.push_back(Over { target, failures });
+    }
+
+    /// What a block that is over has left behind, if anything.
     pub(super) fn tell_remains(&mut self, target: IpNet, failures: &[(Response, Failure)]) {
-        if !failures.is_empty() && self.has_room_for(2) {
-            self.tell_failures(0, failures);
-            self.answer(Reply::Remains { target });
+        if !failures.is_empty() {
+            self.tell_over(target, failures);
         }
+    }
+
+    /// Queues as many ends that nobody asked for as there is room for.
+    pub fn tell(&mut self) {
+        while self.is_telling()
+            && let Some(Over { target, failures }) = self.over.pop_front()
+        {
+            self.tell_failures(0, &failures);
+            self.answer(Reply::Over { target });
+        }
+    }
+
+    /// Whether there are any, and room for one.
+    pub fn is_telling(&self) -> bool {
+        !self.over.is_empty() && self.has_room_for(1)
     }
 
     pub(super) fn tell_refusal(&mut self, target: IpNet, response: Response, refusal: Refusal) {

@@ -13,7 +13,7 @@ const ENTRY: u8 = 0x83;
 const END: u8 = 0x84;
 const PONG: u8 = 0x85;
 const NOTE: u8 = 0x86;
-const REMAINS: u8 = 0x87;
+const OVER: u8 = 0x87;
 
 impl Reply {
     /// The reply's frame.
@@ -45,7 +45,7 @@ impl Reply {
                 .put(frame::UNTIL, until.to_be_bytes())
                 .put(frame::OFFENCE, offence.to_be_bytes())
                 .put(frame::RESPONSES, [u8::from(*with)]),
-            Reply::Remains { target } => Writer::new(REMAINS).network(target),
+            Reply::Over { target } => Writer::new(OVER).network(target),
             Reply::End { id } => Writer::new(END).put(frame::ID, id.to_be_bytes()),
             Reply::Pong { id } => Writer::new(PONG).put(frame::ID, id.to_be_bytes()),
         };
@@ -63,7 +63,7 @@ impl Reply {
             },
             DONE => decode_done(bytes, id)?,
             ENTRY => decode_entry(bytes, id)?,
-            REMAINS => Reply::Remains { target: frame::network(bytes, REMAINS)? },
+            OVER => Reply::Over { target: frame::network(bytes, OVER)? },
             END => Reply::End { id },
             PONG => Reply::Pong { id },
             NOTE => Reply::Note { id, note: decode_note(bytes)? },
@@ -171,7 +171,7 @@ mod tests {
                     with: Responses::try_from(with).unwrap(),
                 }
             ),
-            any::<[u8; 4]>().prop_map(|ip| Reply::Remains { target: IpNet::new(ip.into(), 32).unwrap() }),
+            any::<[u8; 4]>().prop_map(|ip| Reply::Over { target: IpNet::new(ip.into(), 32).unwrap() }),
             any::<u64>().prop_map(|id| Reply::End { id }),
             any::<u64>().prop_map(|id| Reply::Pong { id }),
         ]

@@ -152,9 +152,9 @@ impl EventLoop {
                 let entry = Entry { target, since, until, offence };
                 self.operators.on_entry(id, entry, with, now, &mut self.responder, answers);
             }
-            Reply::Remains { target } => {
+            Reply::Over { target } => {
                 let notes = self.notes.remove(&0).unwrap_or_default();
-                self.responder.on_remains(target, &notes, now, turn);
+                self.responder.on_over(target, &notes, now, turn);
             }
             Reply::End { id } => self.operators.on_end(id, answers),
             Reply::Ready { .. } | Reply::Pong { .. } => {}

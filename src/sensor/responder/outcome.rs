@@ -88,8 +88,17 @@ impl Responder {
         (runs && outcome == Outcome::Lifted).then(|| FOR_EVER.to_owned())
     }
 
-    /// A block is over, and something of it could not be taken back.
-    pub fn on_remains(&mut self, target: IpNet, notes: &[Note], now: Now, turn: &mut Turn) {
+    /// A block is over, and nobody asked for that.
+    pub fn on_over(&mut self, target: IpNet, notes: &[Note], now: Now, turn: &mut Turn) {
+        if !notes.is_empty() {
+            self.on_remains(target, notes, now, turn);
+        } else if let Some(block) = self.blocks.remove(&target) {
+            self.end_block(target, block, Ending::Spared, now, turn);
+        }
+    }
+
+    /// Likewise, and something of it could not be taken back, or could not be had any more.
+    fn on_remains(&mut self, target: IpNet, notes: &[Note], now: Now, turn: &mut Turn) {
         // One whose time is over here in a moment, as seconds are whole, is told of then.
         if self.blocks.get(&target, now.uptime.saturating_add(ROUNDING)).is_some() {
             self.blocks.remove(&target);
