@@ -4,11 +4,12 @@ mod support;
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Value;
 use support::daemon::{Daemon, PATIENCE, Setup};
 use support::service::{Service, answers};
-use support::{Host, Lab, eventually, inside};
+use support::{Host, Lab, eventually, inside, netns_run};
 
 const CONFIG: &str = "TCP_PORTS=\"111\"\nBLOCK_TCP=\"1\"";
 
@@ -59,6 +60,33 @@ fn the_default_gateway_is_never_blocked_also_one_that_comes_later() {
     scan_is_ignored(&lab, &mut daemon, false);
     support::ip(&["-n", &lab.target(), "-6", "route", "add", "default", "via", &peer.v6.to_string()]);
     scan_is_ignored(&lab, &mut daemon, true);
+}
+
+/// Whether `of`, which is forgotten first and then called, answers who has its address on this link.
+fn is_found(netns: &str, device: &str, of: IpAddr) -> bool {
+    let of = of.to_string();
+    netns_run(netns, &["ip", "neighbour", "delete", &of, "dev", device]);
+    netns_run(netns, &["ping", "-c", "1", "-W", "1", &of]);
+    let known = netns_run(netns, &["ip", "neighbour", "show", "to", &of, "nud", "reachable"]);
+    String::from_utf8_lossy(&known.stdout).contains("lladdr")
+}
+
+/// What a router passes on comes from others, and goes to it as long as its hardware address can be asked for.
+#[test]
+fn whoever_is_blocked_can_still_be_asked_for_his_hardware_address_and_ask_for_ours() {
+    for with in ["nftables", "iptables"] {
+        let lab = Lab::new(1);
+        let _service = Service::start(&lab.target(), 80);
+        let peer = lab.peer(0);
+        let daemon = Setup::new(&lab, &format!("{CONFIG}\nBLOCK_WITH=\"{with}\"")).start();
+        for v6 in [false, true] {
+            assert!(answers(&peer.netns, peer.target(v6), 80, PATIENCE));
+            assert!(daemon.client(&["block", &peer.address(v6).to_string()]).status.success());
+            assert!(!answers(&peer.netns, peer.target(v6), 80, Duration::from_millis(300)), "{with}");
+            assert!(is_found(&lab.target(), &peer.target_interface, peer.address(v6)), "{with} {v6}");
+            assert!(is_found(&peer.netns, "eth0", peer.target(v6)), "{with} {v6}");
+        }
+    }
 }
 
 #[test]

@@ -165,6 +165,7 @@ fn nft_reads_our_table_as_we_mean_it() {
         "iif \"lo\" accept",
         "ip saddr @never4 accept",
         "ip6 saddr @never6 accept",
+        "ip6 hoplimit 255 icmpv6 type 133-137 accept",
         "ip saddr @blocked4 jump blocked",
         "ip6 saddr @blocked6 jump blocked",
         "ip6 saddr & ffff:ffff:ffff:ffff:: == @blocked6_64 jump blocked",

@@ -24,6 +24,10 @@ const LONGEST: u64 = 2_147_483;
 /// An entry that stays until it is deleted.
 const NO_END: u64 = 0;
 
+/// ICMPv6 messages by which neighbours find each other's hardware addresses, and switches learn who listens: as the table
+/// of nftables lets them through. The kernel looks at their hop limits itself.
+const LINK_MESSAGES: [u8; 6] = [130, 133, 134, 135, 136, 137];
+
 /// The two families, each with its programs.
 #[derive(Clone, Copy)]
 struct Family {
@@ -89,6 +93,9 @@ impl Iptables {
 
     fn make_chain(&self, family: Family, blocks: &[Timed]) -> Result<(), Failure> {
         let mut text = "*filter\n:PORTSENTRY - [0:0]\n".to_owned();
+        for kind in LINK_MESSAGES.iter().filter(|_| family.program == V6.program) {
+            let _ = writeln!(text, "-A PORTSENTRY -p ipv6-icmp --icmpv6-type {kind} -j RETURN");
+        }
         if self.ipset {
             let _ = writeln!(text, "-A PORTSENTRY -m set --match-set {} src -j DROP", family.set);
         } else {

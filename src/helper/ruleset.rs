@@ -8,14 +8,18 @@
 //! blocked. Whoever is, is asked in the chain that would drop its packet whether it may be.
 #![forbid(unsafe_code)]
 
+mod never;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::never::replace_never;
+use self::never::{never_elements, never_rules, never_set};
 use crate::netlink::nftables::element::ELEMENTS_PER_MESSAGE;
-use crate::netlink::nftables::expression::{META_INPUT, META_PROTOCOL};
+use crate::netlink::nftables::expression::META_PROTOCOL;
 use crate::netlink::nftables::{
     Command, Element, Elements, Expression, Family, HOOK_PREROUTING, Key, PRIORITY_RAW, Set, Verdict,
 };
@@ -33,8 +37,6 @@ pub(super) const PROBE: &str = "probe";
 const BLOCKED: &str = "blocked";
 /// Accepts what no chain of ours may drop, and returns otherwise. Each that drops jumps here first.
 const NEVER: &str = "never";
-/// `LOOPBACK_IFINDEX` of net/flow.h: `lo` is the first interface of every network namespace.
-const LOOPBACK_INDEX: u32 = 1;
 
 /// What each set of blocks holds where there may be `blocks` in all: some more, as what has ended is in the set until
 /// the kernel's next round.
@@ -131,12 +133,20 @@ impl BlockSet {
 
 /// Loads the source address of a packet of this family.
 pub(super) fn source(family: Family) -> Vec<Expression> {
-    let (protocol, offset) = match family {
-        Family::Ipv4 => (libc::NFPROTO_IPV4, 12),
-        Family::Ipv6 => (libc::NFPROTO_IPV6, 8),
+    let offset = match family {
+        Family::Ipv4 => 12,
+        Family::Ipv6 => 8,
+    };
+    from_header(family, offset, u32::from(family.length()))
+}
+
+/// Loads a field of the network header of a packet of this family.
+fn from_header(family: Family, offset: u32, length: u32) -> Vec<Expression> {
+    let protocol = match family {
+        Family::Ipv4 => libc::NFPROTO_IPV4,
+        Family::Ipv6 => libc::NFPROTO_IPV6,
     };
     let protocol = u8::try_from(protocol).unwrap_or_default();
-    let length = u32::from(family.length());
     vec![
         Expression::Meta(META_PROTOCOL),
         Expression::equals(&[protocol]),
@@ -167,60 +177,6 @@ fn blocked_rules() -> [Command; 2] {
 /// The first rule of a chain that drops.
 pub(super) fn unless_never(chain: &'static str) -> Command {
     Command::NewRule(chain, vec![Expression::Verdict(Verdict::Jump(NEVER))])
-}
-
-fn never_rules() -> [Command; 3] {
-    let [v4, v6] = [Family::Ipv4, Family::Ipv6].map(from_never);
-    [from_loopback(), v4, v6].map(|mut rule| {
-        rule.push(Expression::Verdict(Verdict::Accept));
-        Command::NewRule(NEVER, rule)
-    })
-}
-
-/// The host talking to itself is never cut off, not even in the moment in which an address becomes its own.
-fn from_loopback() -> Vec<Expression> {
-    vec![Expression::Meta(META_INPUT), Expression::equals(&LOOPBACK_INDEX.to_ne_bytes())]
-}
-
-fn from_never(family: Family) -> Vec<Expression> {
-    let mut rule = source(family);
-    rule.push(Expression::Lookup(never_name(family)));
-    rule
-}
-
-fn never_name(family: Family) -> String {
-    match family {
-        Family::Ipv4 => "never4".to_owned(),
-        Family::Ipv6 => "never6".to_owned(),
-    }
-}
-
-fn never_set(family: Family) -> Command {
-    Command::NewSet(Set { name: never_name(family), key: Key::Address(family), elements: Elements::Ranges })
-}
-
-/// Puts `never` in the place of what the never sets hold.
-pub fn replace_never(never: &Networks) -> Vec<Command> {
-    let mut commands =
-        [Family::Ipv4, Family::Ipv6].map(|family| Command::EmptySet(never_name(family))).to_vec();
-    commands.extend(never_elements(never));
-    commands
-}
-
-fn never_elements(never: &Networks) -> impl Iterator<Item = Command> {
-    let v4 = never.ranges_v4().map(|(first, last)| {
-        range(first.into(), u32::from(last).checked_add(1).map(|end| IpAddr::V4(end.into())))
-    });
-    let v6 = never.ranges_v6().map(|(first, last)| {
-        range(first.into(), u128::from(last).checked_add(1).map(|end| IpAddr::V6(end.into())))
-    });
-    let v4 = add(never_name(Family::Ipv4), &v4.flatten().collect::<Vec<_>>());
-    v4.into_iter().chain(add(never_name(Family::Ipv6), &v6.flatten().collect::<Vec<_>>()))
-}
-
-/// A range up to the last address there is has no end element.
-fn range(first: IpAddr, end: Option<IpAddr>) -> impl Iterator<Item = Element> {
-    [Some(Element::RangeFirst(first)), end.map(Element::RangeEnd)].into_iter().flatten()
 }
 
 fn add(set: String, elements: &[Element]) -> Vec<Command> {
@@ -314,14 +270,6 @@ mod tests {
         let element = Element::Timed("192.0.2.1".parse().unwrap(), Some(Duration::from_secs(2)));
         assert_eq!(add_blocks(&blocks), [Command::AddElements("blocked4".to_owned(), vec![element])]);
         assert_eq!(refresh_blocks(&blocks).len(), 3);
-    }
-
-    #[test]
-    fn a_range_up_to_the_last_address_stays_open() {
-        let all: Networks = ["240.0.0.0/4".parse().unwrap()].into_iter().collect();
-        let first = Element::RangeFirst("240.0.0.0".parse().unwrap());
-        let commands: Vec<Command> = never_elements(&all).collect();
-        assert_eq!(commands, [Command::AddElements("never4".to_owned(), vec![first])]);
     }
 
     #[test]

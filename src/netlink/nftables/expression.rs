@@ -39,7 +39,7 @@ pub enum Expression {
         /// How many, at most 16.
         length: u32,
     },
-    /// Load bytes of the TCP or UDP header.
+    /// Load bytes of the transport header.
     Transport {
         /// Where they begin.
         offset: u32,
@@ -80,6 +80,8 @@ pub enum Comparison {
     Equal = 0,
     /// They are others.
     Other = 1,
+    /// As a number in network order they are at most this.
+    AtMost = 3,
     /// As a number in network order they are at least this.
     AtLeast = 5,
 }
