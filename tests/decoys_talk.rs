@@ -16,7 +16,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use portsentry::config::PortSet;
 use portsentry::detect::ScanType;
 use portsentry::detect::probe::Protocol;
-use portsentry::sensor::decoy::{DecoyError, Decoys, Skipped, Visit};
+use portsentry::sensor::decoy::{DecoyError, Decoys, Manners, Skipped, Visit};
 use socket2::{Domain, Socket, Type};
 
 const TOKENS: u64 = 7000;
@@ -54,7 +54,8 @@ impl Stage {
         let mut events = [EpollEvent::empty(); 64];
         let ready = self.epoll.wait(&mut events, wait).unwrap();
         for event in &events[..ready] {
-            self.decoys.on_ready(event.data(), now, &self.epoll, &|_| true, &mut self.visits);
+            let manners = Manners { due: &|_| true, is_for_everybody: &|_| false };
+            self.decoys.on_ready(event.data(), now, &self.epoll, manners, &mut self.visits);
         }
         self.decoys.on_deadline(now, &self.epoll);
         ready

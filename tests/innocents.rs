@@ -242,6 +242,29 @@ fn daily_life() {
 }
 
 #[test]
+fn who_calls_all_neighbours_on_the_ports_of_decoys() {
+    let lab = Lab::new(1);
+    let peer = lab.peer(0);
+    // A printer's driver that looks for printers, a Wake-on-LAN packet.
+    let config = format!("{CONFIG}\nDECOY_UDP_PORTS=\"9,161\"\nPORT_BANNER=\"go away\"");
+    let mut daemon = Setup::new(&lab, &config).start();
+    let everybody = ["255.255.255.255", "10.77.0.255", "224.0.0.1", "ff02::1%eth0"];
+    let call = |to: &str| {
+        inside(&peer.netns, || {
+            let socket = UdpSocket::bind(if to.contains(':') { "[::]:0" } else { "0.0.0.0:0" }).unwrap();
+            socket.set_broadcast(true).unwrap();
+            [9, 161].iter().for_each(|&port| _ = socket.send_to(b"hello", (to, port)).unwrap());
+        });
+    };
+    everybody.into_iter().for_each(call);
+    daemon.catch_up();
+    assert!(daemon.seen.iter().all(|event| event["event_type"] == "start"), "{:#?}", daemon.seen);
+    // Who calls this host alone is another matter.
+    call(&peer.target_v4.to_string());
+    daemon.wait_for("the scan", |event| event["event_type"] == "scan");
+}
+
+#[test]
 fn what_the_host_itself_refuses_is_no_evidence() {
     nobody_is_flagged_by("--badsum", CONFIG, |lab, daemon| {
         let (peer, target) = (lab.peer(0), lab.peer(0).target_v4.to_string());

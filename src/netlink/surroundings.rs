@@ -116,6 +116,13 @@ impl Surroundings {
         self.broadcasts.iter().copied()
     }
 
+    /// Whether what is sent to `address` is for all who hear it. IPv4-mapped addresses count as IPv4.
+    pub fn is_for_everybody(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let is_limited_broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+        address.is_multicast() || is_limited_broadcast || self.broadcasts.contains(&address)
+    }
+
     /// All interfaces, in the order of their indices.
     pub fn links(&self) -> impl Iterator<Item = &Link> + '_ {
         self.links.values()

@@ -63,6 +63,15 @@ impl Visit {
     }
 }
 
+/// What decoys must be told of others, to know whom they have to do with.
+#[derive(Clone, Copy)]
+pub struct Manners<'a> {
+    /// Whether PORT_BANNER is for this source.
+    pub due: &'a dyn Fn(IpAddr) -> bool,
+    /// Whether an address that a datagram was sent to is everybody's: who calls all its neighbours looks for no decoy.
+    pub is_for_everybody: &'a dyn Fn(IpAddr) -> bool,
+}
+
 /// All decoys and the visitors they talk to.
 #[derive(Debug)]
 pub struct Decoys {
@@ -132,22 +141,20 @@ impl Decoys {
 
     /// A socket of ours is ready. New visitors are greeted first and then added to `visits`, each exactly once: who
     /// gets blocked for his visit has seen the greeting. A stale or foreign token does nothing.
-    ///
-    /// PORT_BANNER is said only to whom `due` it is.
     pub fn on_ready(
         &mut self,
         token: u64,
         now: Instant,
         epoll: &Epoll,
-        due: &dyn Fn(IpAddr) -> bool,
+        manners: Manners,
         visits: &mut Vec<Visit>,
     ) {
         let Some(index) = token.checked_sub(self.token_base).and_then(|at| usize::try_from(at).ok()) else {
             return;
         };
         match self.listeners.get(index).map(|listener| listener.protocol) {
-            Some(Protocol::Tcp) => self.welcome(index, now, epoll, due, visits),
-            Some(_) => self.collect(index, now, due, visits),
+            Some(Protocol::Tcp) => self.welcome(index, now, epoll, manners, visits),
+            Some(_) => self.collect(index, now, manners, visits),
             None => self.talk(index.saturating_sub(self.listeners.len()), now),
         }
     }
@@ -181,7 +188,7 @@ impl Decoys {
         index: usize,
         now: Instant,
         epoll: &Epoll,
-        due: &dyn Fn(IpAddr) -> bool,
+        manners: Manners,
         visits: &mut Vec<Visit>,
     ) {
         for _ in 0..TAKEN_PER_WAKE {
@@ -190,8 +197,9 @@ impl Decoys {
                 Ok((stream, source)) => {
                     let port = listener.port;
                     let source = source.as_socket().map(canonical);
-                    visits
-                        .extend(source.and_then(|source| self.greet(stream, source, port, now, epoll, due)));
+                    visits.extend(
+                        source.and_then(|source| self.greet(stream, source, port, now, epoll, manners.due)),
+                    );
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) => return,
@@ -251,13 +259,14 @@ impl Decoys {
         }
     }
 
-    fn collect(&mut self, index: usize, now: Instant, due: &dyn Fn(IpAddr) -> bool, visits: &mut Vec<Visit>) {
+    fn collect(&mut self, index: usize, now: Instant, manners: Manners, visits: &mut Vec<Visit>) {
         let Some(listener) = self.listeners.get(index) else { return };
         for _ in 0..TAKEN_PER_WAKE {
             match datagram::receive(&listener.socket) {
+                Ok(datagram) if (manners.is_for_everybody)(datagram.destination) => {}
                 Ok(datagram) => {
                     let source = canonical(datagram.source);
-                    if let Some(banner) = self.banner.as_ref().filter(|_| due(source.ip())) {
+                    if let Some(banner) = self.banner.as_ref().filter(|_| (manners.due)(source.ip())) {
                         let whole = self.courtesy.extend_to(source.ip(), now);
                         datagram::answer(&listener.socket, &datagram, banner, whole);
                     }
