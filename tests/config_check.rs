@@ -170,6 +170,18 @@ fn what_lies_in_the_way_of_a_start_is_warned_of_with_its_place() {
 }
 
 #[test]
+fn what_takes_back_a_command_that_is_not_there_is_warned_of_with_its_place() {
+    let line = "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nUNBLOCK_CMD=\"/bin/true $TARGET$\"\n";
+    for (more, warned) in [("", true), ("KILL_ROUTE=\"/bin/true $TARGET$\"\n", false)] {
+        let lab = Lab::with(&format!("{line}{more}"));
+        let (code, _, stderr) = lab.check(&[]);
+        assert_eq!(code, Some(0), "{stderr}");
+        let said = stderr.contains(":3:14: UNBLOCK_CMD: takes back what KILL_ROUTE did, which is not set");
+        assert_eq!(said, warned, "{more}: {stderr}");
+    }
+}
+
+#[test]
 fn wrong_usage_leaves_with_2_and_a_missing_file_with_1() {
     let lab = Lab::with("TCP_PORTS=1");
     assert_eq!(lab.check(&["--no-such-flag"]).0, Some(2));

@@ -284,6 +284,54 @@ fn what_an_earlier_configuration_left_where_no_right_reaches_is_told_and_not_cla
     assert!(std::fs::read_to_string(&deny).unwrap().contains("198.51.100.9"));
 }
 
+/// The ledger of a configuration with `nftables,command`: a block that is over, one that ends in `seconds`, and one that
+/// does not.
+fn blocks_by_a_command(setup: &Setup, seconds: u64) {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() * 1000;
+    let line = |(host, until): (u8, u64)| {
+        let since = now - 3000;
+        format!(
+            "{{\"target\":\"198.51.100.{host}/32\",\"since\":{since},\"until\":{until},\"offence\":1,\"with\":17}}\n"
+        )
+    };
+    let blocks = [(9, now - 1000), (10, now + 1000 * seconds), (11, now + 3_600_000)];
+    std::fs::create_dir(setup.path("state")).unwrap();
+    std::fs::write(setup.path("state/ledger"), blocks.map(line).concat()).unwrap();
+}
+
+/// UNBLOCK_CMD alone is given no right to run, and the end of such a block must not try: beside KILL_RUN_CMD it is.
+#[test]
+fn what_a_command_did_that_is_set_no_longer_is_undone_or_told_and_not_claimed() {
+    for (left, undone) in [("", false), ("UNBLOCK_CMD", false), ("KILL_RUN_CMD=\"true\"\nUNBLOCK_CMD", true)]
+    {
+        let lab = Lab::new(1);
+        let setup = Setup::new(&lab, "");
+        let rules = setup.path("rules");
+        let lines =
+            if left.is_empty() { "" } else { &format!("{left}=\"sed -i /$TARGET$/d {}\"", rules.display()) };
+        setup.rewrite(&format!("{PORTS}\n{lines}"));
+        blocks_by_a_command(&setup, 5);
+        let standing = "198.51.100.9\n198.51.100.10\n198.51.100.11\n";
+        std::fs::write(&rules, standing).unwrap();
+        let mut daemon = setup.start();
+        daemon.wait_for("the end of the second", |event| {
+            event["action"]["verdict"] == "expired" && event["src_ip"] == "198.51.100.10"
+        });
+        assert!(daemon.client(&["unblock", "198.51.100.11"]).status.success(), "{left}");
+        let text = || std::fs::read_to_string(&rules).unwrap();
+        if undone {
+            eventually("everything is undone", PATIENCE, || text().is_empty());
+        }
+        daemon.catch_up();
+        let told =
+            daemon.seen.iter().filter_map(|event| event["action"]["error"].as_str()).collect::<Vec<_>>();
+        let stays = "command: Operation not permitted (os error 1): what KILL_ROUTE did for 3 blocks stays: take it back by hand";
+        assert_eq!(told, if undone { vec![] } else { vec![stays] }, "{left}");
+        assert_eq!(text(), if undone { "" } else { standing }, "{left}");
+        assert!(daemon.client(&["list"]).status.success(), "it lives");
+    }
+}
+
 #[test]
 fn iptables_lives_its_life() {
     life_of(

@@ -69,7 +69,7 @@ pub fn warnings(loaded: &Loaded) -> Vec<ConfigError> {
         let faults = [missing(text), lesser()].into_iter().flatten();
         faults.map(move |fault| ConfigError::new(loaded.origin(key), format!("{key}: {fault}")))
     });
-    told.chain(endless(loaded)).chain(elsewhere(loaded)).collect()
+    told.chain(endless(loaded)).chain(idle(loaded)).chain(elsewhere(loaded)).collect()
 }
 
 fn elsewhere(loaded: &Loaded) -> Option<ConfigError> {
@@ -87,6 +87,14 @@ fn endless(loaded: &Loaded) -> Option<ConfigError> {
         "KILL_ROUTE: what it does outlasts its block and an unblock: set UNBLOCK_CMD to what takes it back";
     (runs && config.unblock_cmd.is_none())
         .then(|| ConfigError::new(loaded.origin("KILL_ROUTE"), text.to_owned()))
+}
+
+/// What takes back a command that is not there.
+fn idle(loaded: &Loaded) -> Option<ConfigError> {
+    let config = &loaded.config;
+    let text = "UNBLOCK_CMD: takes back what KILL_ROUTE did, which is not set: no new block runs it";
+    (config.unblock_cmd.is_some() && !config.block_with.contains(&Response::Command))
+        .then(|| ConfigError::new(loaded.origin("UNBLOCK_CMD"), text.to_owned()))
 }
 
 fn missing(command: &str) -> Option<String> {

@@ -60,7 +60,8 @@ fn root_only(loaded: &Loaded) -> Vec<ConfigError> {
         ("BLOCK_WITH", uses(Response::Iptables)),
         ("KILL_HOSTS_DENY", uses(Response::HostsDeny)),
         ("KILL_ROUTE", config.kill_route.is_some()),
-        ("UNBLOCK_CMD", config.unblock_cmd.is_some()),
+        // Without KILL_ROUTE no new block runs it, and by itself it is given no root to run as.
+        ("UNBLOCK_CMD", config.unblock_cmd.is_some() && uses(Response::Command)),
         ("KILL_RUN_CMD", config.kill_run_cmd.is_some()),
     ];
     let asked = keys.into_iter().filter(|(_, asked)| *asked).map(|(key, _)| {
@@ -90,6 +91,15 @@ mod tests {
         let lines = "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nBLOCK_WITH=\"nftables,route\"\nHISTORY_FILE=\"/var/log/portsentry-rs/history\"\n\
                      BLOCKED_FILE=\"/var/log/portsentry-rs/blocked\"\n";
         assert_eq!(noted(lines), "");
+    }
+
+    #[test]
+    fn what_undoes_a_command_takes_root_only_beside_it() {
+        let noted = |more: &str| {
+            let route = format!("TCP_PORTS=\"1\"\nUNBLOCK_CMD=\"/bin/true $TARGET$\"\n{more}");
+            noted(&route).contains("UNBLOCK_CMD: needs root")
+        };
+        assert!(!noted("") && noted("KILL_ROUTE=\"/bin/true $TARGET$\"\n"));
     }
 
     #[test]

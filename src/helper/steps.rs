@@ -12,7 +12,7 @@ use super::escalation::Block;
 use super::hosts_deny::HostsDeny;
 use super::iptables::{self, Iptables};
 use super::respond::{Refusal, Timed};
-use crate::protocol::settings::Custom;
+use crate::protocol::settings::{Custom, Rights};
 use crate::protocol::wording::{Filling, Words, command, hosts_deny, words};
 use crate::protocol::{Response, Responses, Settings};
 
@@ -82,7 +82,9 @@ impl Steps {
     /// Opens what the configured responses take. A response that cannot work is an error here.
     pub fn open(settings: &Settings) -> Result<Steps, Refusal> {
         let asked = |response| settings.block_with.contains(&response);
-        let custom = settings.custom.clone();
+        let mut custom = settings.custom.clone();
+        // Alone it gives nobody the rights of commands: the cage knows no call that would start it.
+        custom.unblock_cmd = custom.unblock_cmd.filter(|_| settings.rights() == Rights::Commands);
         Ok(Steps {
             order: settings.block_with.clone(),
             hosts_deny: asked(Response::HostsDeny)
@@ -111,6 +113,15 @@ impl Steps {
     pub fn installed(&self) -> Responses {
         let files = self.hosts_deny.iter().map(|_| Response::HostsDeny);
         files.chain(self.iptables.iter().map(|_| Response::Iptables)).collect()
+    }
+
+    /// Of which responses this configuration looks after what an earlier one left: it brings them about itself, or can
+    /// take them back.
+    pub fn looked_after(&self) -> Responses {
+        match self.order.contains(&Response::Command) || self.custom.unblock_cmd.is_some() {
+            true => self.installed().and(Response::Command),
+            false => self.installed(),
+        }
     }
 
     /// Whether what programs put in place for blocks like these is still there, or `with_blocks`, still shuts them out;

@@ -19,23 +19,31 @@ use crate::protocol::{Fault, Response, Responses};
 #[derive(Clone, Copy)]
 pub(super) struct Kept {
     response: Response,
-    /// For an event.
-    short: &'static str,
+    /// For an event, as much as two notes hold: what stays of a number of blocks, and what to do.
+    short: [&'static str; 2],
     /// For the log.
     long: &'static str,
 }
 
-const KEPT: [Kept; 2] = [
+const KEPT: [Kept; 3] = [
     Kept {
         response: Response::Iptables,
-        short: "flush and delete the chain PORTSENTRY",
-        long: "iptables -D INPUT -j PORTSENTRY; iptables -F PORTSENTRY; iptables -X PORTSENTRY; likewise with \
+        short: ["", "stay in iptables, unlisted in BLOCK_WITH: flush and delete the chain PORTSENTRY"],
+        long: "stay in iptables, which BLOCK_WITH no longer names, and no unblock lifts them there: \
+               iptables -D INPUT -j PORTSENTRY; iptables -F PORTSENTRY; iptables -X PORTSENTRY; likewise with \
                ip6tables; then ipset destroy portsentry4 and portsentry6, if there are such",
     },
     Kept {
         response: Response::HostsDeny,
-        short: "delete its lines",
-        long: "delete their lines from that file",
+        short: ["", "stay in hosts_deny, unlisted in BLOCK_WITH: delete its lines"],
+        long: "stay in hosts_deny, which BLOCK_WITH no longer names, and no unblock lifts them there: \
+               delete their lines from that file",
+    },
+    Kept {
+        response: Response::Command,
+        short: ["what KILL_ROUTE did for ", "stays: take it back by hand"],
+        long: "were made by KILL_ROUTE, which is set no longer: what it did stays, and no unblock takes it back \
+               (UNBLOCK_CMD is run for them only beside KILL_ROUTE or KILL_RUN_CMD): take it back by hand",
     },
 ];
 
@@ -50,9 +58,9 @@ impl<R: Respond> Service<R> {
 
     /// Takes out of the record what has to stay.
     pub(super) fn leave_others(&mut self, ended: &[(IpNet, Block)]) -> Vec<Stray> {
-        let installed = self.steps.installed();
-        let not_asked = KEPT.into_iter().filter(|kept| !installed.contains(kept.response));
-        not_asked.filter_map(|kept| self.stray(kept, ended)).collect()
+        let looked_after = self.steps.looked_after();
+        let left = KEPT.into_iter().filter(|kept| !looked_after.contains(kept.response));
+        left.filter_map(|kept| self.stray(kept, ended)).collect()
     }
 
     fn stray(&mut self, kept: Kept, ended: &[(IpNet, Block)]) -> Option<Stray> {
@@ -64,14 +72,9 @@ impl<R: Respond> Service<R> {
     }
 
     pub(super) fn tell_others(&mut self, strays: &[Stray]) {
-        for (Kept { response, short, long }, first, count) in strays {
-            let name = response.name();
-            log(&format!(
-                "{count} blocks of an earlier configuration, {first} first, stay in {name}, which BLOCK_WITH no longer \
-                 names, and no unblock lifts them there: {long}"
-            ));
-            // As much as two notes hold.
-            let text = format!("{count} blocks stay in {name}, unlisted in BLOCK_WITH: {short}");
+        for (Kept { response, short: [before, after], long }, first, count) in strays {
+            log(&format!("{count} blocks of an earlier configuration, {first} first, {long}"));
+            let text = format!("{before}{count} blocks {after}");
             self.tell_remains(*first, &[(*response, Failure { fault: Fault::Errno(libc::EPERM), text })]);
         }
     }
