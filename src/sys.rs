@@ -302,13 +302,20 @@ extern "C" fn refused_call(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
     }
 }
 
+/// Whether this descriptor is a packet socket's, asked by a call that the sensor may make. No release has it.
+#[cfg(feature = "escape-attempts")]
+pub fn is_packet_socket(number: std::os::fd::RawFd) -> bool {
+    // SAFETY: borrowed for this one call, which fails where nobody has this number open. No safe code borrows a number.
+    take_drops(unsafe { BorrowedFd::borrow_raw(number) }).is_ok()
+}
+
 /// Any system call, for what a captured process would try. No release has it.
 #[cfg(feature = "escape-attempts")]
-pub fn raw_call(number: i64, arguments: [usize; 4]) -> io::Result<i64> {
-    let [a, b, c, d] = arguments;
+pub fn raw_call(number: i64, arguments: [usize; 6]) -> io::Result<i64> {
+    let [a, b, c, d, e, f] = arguments;
     // SAFETY: not sound for every call; the attempts pass pointers to live memory that the kernel only reads or, for
     // io_uring_setup, fills within its 256 bytes. No safe crate makes these calls.
-    let result = unsafe { libc::syscall(number, a, b, c, d) };
+    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 

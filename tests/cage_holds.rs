@@ -140,6 +140,20 @@ fn every_escape_is_held_by_the_layers_that_are_said_to_hold_it() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The kernel asks for CAP_NET_RAW when a packet socket is made, not when it sends; the sensor has some open. With the
+/// configuration that has it send most freely. The helper has none.
+#[test]
+fn no_packet_is_sent_by_an_open_ring() {
+    let lab = Lab::with("DECOY_UDP_PORTS=\"53,69\"\nPORT_BANNER=\"go away\"");
+    for what in ["ring", "ring_message"] {
+        let fates = [ALL, "seccomp", "rights,landlock", "none"].map(|on| lab.attempt("sensor", what, on));
+        assert!(fates == [Fate::Killed, Fate::Killed, Fate::Worked, Fate::Worked], "{what}: {}", fates[0]);
+    }
+    // Without an address the call is allowed, and a ring that is bound to no interface has nowhere to send to.
+    let fates = [ALL, "none"].map(|on| lab.attempt("sensor", "ring_bare", on));
+    assert!(fates == [Fate::Refused; 2], "ring_bare: {}", fates[0]);
+}
+
 /// The helper's end is told by the sensor, whose child it is, with the exit code of a dead peer; the sensor's own by
 /// the signal that its service manager sees.
 #[test]

@@ -16,7 +16,7 @@ use portsentry::sandbox::syscalls::Machine;
 use support::roles::{self, Lists, SENSOR};
 
 /// Arguments that no call can do anything with: a descriptor, an address, a length that there is not.
-const USELESS: [u64; 4] = [u64::MAX; 4];
+const USELESS: [u64; 6] = [u64::MAX; 6];
 /// Above every number of either machine (Linux 6.18 ends at 470), below those of x32.
 const NUMBERS: i64 = 512;
 
@@ -31,17 +31,17 @@ enum Fate {
 }
 
 /// What becomes of `role`'s program, in a filter of `lists`, when it makes a call.
-fn fate(role: &str, lists: &Lists, number: i64, arguments: [u64; 4]) -> Fate {
+fn fate(role: &str, lists: &Lists, number: i64, arguments: [u64; 6]) -> Fate {
     let filter = Filter::compile(lists, OnMismatch::Kill).unwrap();
     let program = if role == SENSOR {
         env!("CARGO_BIN_EXE_portsentry-rs")
     } else {
         env!("CARGO_BIN_EXE_portsentry-rs-helper")
     };
-    let [a, b, c, d] = arguments;
+    let arguments_asked_for = arguments.map(|argument| argument.to_string()).join(" ");
     let mut copy = Command::new(program)
         .arg(ARGUMENT)
-        .env(CALL, format!("{number} {a} {b} {c} {d}"))
+        .env(CALL, format!("{number} {arguments_asked_for}"))
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
@@ -60,7 +60,7 @@ fn rules(lists: &Lists) -> impl Iterator<Item = (&'static Rule, i64)> {
 }
 
 /// Useless arguments but for those that are pinned.
-fn right(rule: &Rule) -> [u64; 4] {
+fn right(rule: &Rule) -> [u64; 6] {
     let mut arguments = USELESS;
     for pin in rule.pins {
         let argument = &mut arguments[usize::from(pin.argument)];
@@ -70,14 +70,14 @@ fn right(rule: &Rule) -> [u64; 4] {
 }
 
 /// As near to the right arguments as can be, but for `pin`: one bit of it differs, so that no rule of the call allows it.
-fn wrong(lists: &Lists, number: i64, rule: &Rule, pin: &Pin) -> [u64; 4] {
+fn wrong(lists: &Lists, number: i64, rule: &Rule, pin: &Pin) -> [u64; 6] {
     let counts = (0..64).map(|bit| 1_u64 << bit).filter(|bit| pin.mask & bit != 0);
     let spoilt = counts.map(|bit| {
         let mut arguments = right(rule);
         arguments[usize::from(pin.argument)] ^= bit;
         arguments
     });
-    let allowed = |arguments: &[u64; 4]| rules(lists).any(|(it, its)| its == number && it.allows(arguments));
+    let allowed = |arguments: &[u64; 6]| rules(lists).any(|(it, its)| its == number && it.allows(arguments));
     spoilt.into_iter().find(|arguments| !allowed(arguments)).expect("a pin leaves something out")
 }
 

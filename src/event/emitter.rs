@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, IsTerminal};
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -159,6 +160,15 @@ impl Emitter {
     /// SIGHUP: opens the history file anew. On failure the old one stays in use.
     pub fn reopen(&mut self) -> Result<(), HistoryError> {
         self.history.as_mut().map_or(Ok(()), History::reopen)
+    }
+
+    /// The one socket that is not always connected to whom it sends to: the syslog daemon's or the journal's.
+    pub fn log_socket(&self) -> Option<RawFd> {
+        match (&self.sink, &self.copy) {
+            (Sink::Stdout(_), None) => None,
+            (Sink::Journald(journald), _) => Some(journald.as_raw_fd()),
+            (Sink::Syslog(syslog), _) | (Sink::Stdout(_), Some(syslog)) => Some(syslog.as_raw_fd()),
+        }
     }
 
     /// Lines that could not be written, everywhere together.

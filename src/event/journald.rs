@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -44,6 +44,12 @@ impl Journald {
     /// Events that could not be delivered.
     pub fn lost(&self) -> u64 {
         self.socket.lost()
+    }
+}
+
+impl AsRawFd for Journald {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 }
 

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
@@ -90,6 +91,12 @@ impl Syslog {
     }
 }
 
+impl AsRawFd for Syslog {
+    fn as_raw_fd(&self) -> RawFd {
+        self.logger.backend.as_raw_fd()
+    }
+}
+
 /// Each write is a datagram, sent or counted as lost.
 impl Write for LogSocket {
     fn write(&mut self, datagram: &[u8]) -> io::Result<usize> {
@@ -133,6 +140,12 @@ impl LogSocket {
     /// Datagrams that could not be delivered.
     pub fn lost(&self) -> u64 {
         self.lost
+    }
+}
+
+impl AsRawFd for LogSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 }
 

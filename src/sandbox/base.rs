@@ -3,10 +3,12 @@
 //! Data only. A rule that neither role needs any more goes; one that only a C library needs is given with that alone.
 #![forbid(unsafe_code)]
 
-use super::seccomp::{Rule, pin, rule, without};
+use super::seccomp::{Rule, exactly, pin, rule, without};
 
 /// PROT_EXEC, in the width of its argument.
 pub const EXEC: u64 = libc::PROT_EXEC as u64;
+
+const NO_ADDRESS: u64 = 0;
 
 /// Opening a path with these flags and no others. musl adds O_LARGEFILE, which elsewhere is nothing.
 pub const fn opens_at<const FLAGS: i32>(reason: &'static str) -> Rule {
@@ -27,7 +29,10 @@ pub const BASE: &[Rule] = &[
     rule("write", "pipes, log lines"),
     rule("close", "whatever ends"),
     rule("recvmsg", "netlink answers and news"),
-    rule("sendto", "netlink requests, the log socket"),
+    // The kernel asks for CAP_NET_RAW when a packet socket is made, not when it sends: with an address of the caller's
+    // choice each ring would send anything by any interface, past the firewall.
+    rule("sendto", "netlink requests, lines to whom a socket is connected to")
+        .with(&[exactly(4, NO_ADDRESS), pin(5, 0)]),
     // Not poll(2): after SIGSTOP or suspend it goes on by another call, restart_syscall.
     rule("ppoll", "waiting for a few descriptors"),
     rule("brk", "memory"),

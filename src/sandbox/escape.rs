@@ -7,6 +7,7 @@ use std::ffi::CString;
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Write};
 use std::net::{TcpStream, UdpSocket};
+use std::os::fd::RawFd;
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::mount::{MsFlags, mount};
@@ -59,6 +60,9 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
         let mut parameters = [0_u64; 32];
         raw(libc::SYS_io_uring_setup, [1, parameters.as_mut_ptr() as usize, 0, 0])
     }),
+    ("ring", |_| reached(by_ring(&everybody()))),
+    ("ring_bare", |_| reached(by_ring(&[]))),
+    ("ring_message", |_| reached(by_ring_message())),
     #[cfg(target_arch = "x86_64")]
     ("x32", |_| reached(raw(0x4000_0000 | libc::SYS_getppid, [0; 4]))),
 ];
@@ -117,7 +121,7 @@ fn reached(result: io::Result<()>) -> io::Result<()> {
         Err(error)
             if matches!(
                 error.raw_os_error(),
-                Some(libc::ECONNREFUSED | libc::ENETUNREACH | libc::ENOSYS)
+                Some(libc::ECONNREFUSED | libc::ENETUNREACH | libc::ENETDOWN | libc::ENOSYS)
             ) =>
         {
             Ok(())
@@ -127,7 +131,40 @@ fn reached(result: io::Result<()>) -> io::Result<()> {
 }
 
 fn raw(number: i64, arguments: [usize; 4]) -> io::Result<()> {
-    raw_call(number, arguments).map(drop)
+    let [a, b, c, d] = arguments;
+    raw_call(number, [a, b, c, d, 0, 0]).map(drop)
+}
+
+/// An open packet socket, found by a call that the sensor may make.
+fn ring() -> io::Result<usize> {
+    let is_ring = |number: &RawFd| crate::sys::is_packet_socket(*number);
+    let found = (3..1024).find(is_ring).and_then(|number| usize::try_from(number).ok());
+    found.ok_or_else(|| ErrorKind::NotFound.into())
+}
+
+/// struct sockaddr_ll (linux/if_packet.h): Ethernet's local experiments, to interface 1, which is lo.
+fn everybody() -> [u8; 20] {
+    let mut address = [0; 20];
+    address[..2].copy_from_slice(&(libc::AF_PACKET as u16).to_ne_bytes());
+    address[2..4].copy_from_slice(&0x88b5_u16.to_be_bytes());
+    address[4..8].copy_from_slice(&1_i32.to_ne_bytes());
+    address
+}
+
+/// A packet of our own making, past the firewall; to an address or, empty, to where the ring is bound.
+fn by_ring(to: &[u8]) -> io::Result<()> {
+    let packet = [0_u8; 46];
+    let address = if to.is_empty() { 0 } else { to.as_ptr() as usize };
+    let arguments = [ring()?, packet.as_ptr() as usize, packet.len(), 0, address, to.len()];
+    raw_call(libc::SYS_sendto, arguments).map(drop)
+}
+
+/// Likewise (struct msghdr: address and length, parts and their number, control messages, flags).
+fn by_ring_message() -> io::Result<()> {
+    let (packet, to) = ([0_u8; 46], everybody());
+    let part = [packet.as_ptr() as usize, packet.len()];
+    let message = [to.as_ptr() as usize, to.len(), part.as_ptr() as usize, 1, 0, 0, 0];
+    raw(libc::SYS_sendmsg, [ring()?, message.as_ptr() as usize, 0, 0])
 }
 
 /// BPF_MAP_CREATE of a one-element array map (union bpf_attr: type, key, value, entries).

@@ -37,8 +37,10 @@ pub struct Pin {
     pub wide: bool,
     /// Which bits count.
     pub mask: u64,
-    /// What they must be.
+    /// What they must be, at least.
     pub value: u64,
+    /// And at most; where it is above `value` all bits count.
+    pub most: u64,
 }
 
 /// Allows `syscall` with any arguments.
@@ -74,23 +76,29 @@ impl Rule {
     /// Whether it allows these arguments of its call; an argument that is not given is 0.
     pub fn allows(&self, arguments: &[u64]) -> bool {
         let given = |pin: &Pin| arguments.get(usize::from(pin.argument)).copied().unwrap_or(0);
-        self.pins.iter().all(|pin| given(pin) & pin.mask == pin.value)
+        self.pins.iter().all(|pin| (pin.value..=pin.most).contains(&(given(pin) & pin.mask)))
     }
 }
 
 /// Argument number `argument` (from 0), an `int`, must be `value`. The kernel ignores its upper half, and so does the pin.
 pub const fn pin(argument: u8, value: i32) -> Pin {
-    Pin { argument, wide: false, mask: u32::MAX as u64, value: value as u32 as u64 }
+    between(argument, value, value)
+}
+
+/// Argument number `argument`, likewise, must be one of `least` to `most`: descriptors.
+pub const fn between(argument: u8, least: i32, most: i32) -> Pin {
+    let (value, most) = (least as u32 as u64, most as u32 as u64);
+    Pin { argument, wide: false, mask: u32::MAX as u64, value, most }
 }
 
 /// Argument number `argument`, of full width, must have none of the bits of `mask`: `mmap` without PROT_EXEC.
 pub const fn without(argument: u8, mask: u64) -> Pin {
-    Pin { argument, wide: true, mask, value: 0 }
+    Pin { argument, wide: true, mask, value: 0, most: 0 }
 }
 
 /// Argument number `argument`, of full width, must be exactly `value`.
 pub const fn exactly(argument: u8, value: u64) -> Pin {
-    Pin { argument, wide: true, mask: u64::MAX, value }
+    Pin { argument, wide: true, mask: u64::MAX, value, most: value }
 }
 
 /// What a call outside the list leads to.
@@ -184,18 +192,23 @@ fn add(chains: &mut BTreeMap<i64, Vec<SeccompRule>>, number: i64, rule: &Rule) -
         [] => Ok(()),
         _ if known && chain.is_empty() => Err(wrong(rule, "another rule allows the same call unpinned")),
         pins => {
-            let conditions = pins.iter().map(condition).collect::<Result<_, _>>()?;
+            let conditions = pins.iter().flat_map(conditions).collect::<Result<_, _>>()?;
             chain.push(SeccompRule::new(conditions).map_err(failed)?);
             Ok(())
         }
     }
 }
 
-fn condition(pin: &Pin) -> Result<SeccompCondition, SandboxError> {
+fn conditions(pin: &Pin) -> Vec<Result<SeccompCondition, SandboxError>> {
     let width = if pin.wide { SeccompCmpArgLen::Qword } else { SeccompCmpArgLen::Dword };
     let whole = pin.mask == u64::MAX || !pin.wide;
-    let test = if whole { SeccompCmpOp::Eq } else { SeccompCmpOp::MaskedEq(pin.mask) };
-    SeccompCondition::new(pin.argument, width, test, pin.value).map_err(failed)
+    let tests = match (pin.value == pin.most, whole) {
+        (true, true) => vec![(SeccompCmpOp::Eq, pin.value)],
+        (true, false) => vec![(SeccompCmpOp::MaskedEq(pin.mask), pin.value)],
+        (false, _) => vec![(SeccompCmpOp::Ge, pin.value), (SeccompCmpOp::Le, pin.most)],
+    };
+    let one = |(test, value)| SeccompCondition::new(pin.argument, width.clone(), test, value).map_err(failed);
+    tests.into_iter().map(one).collect()
 }
 
 fn wrong(rule: &Rule, reason: &'static str) -> SandboxError {
@@ -235,6 +248,8 @@ mod tests {
         const BOTH: Rule = rule("socket", "any").with(&[pin(0, 16), without(1, 0b10)]);
         assert!(BOTH.allows(&[16, 0b101]) && BOTH.allows(&[1 << 32 | 16]));
         assert!(!BOTH.allows(&[17, 0]) && !BOTH.allows(&[16, 0b110]));
+        const RUN: Rule = rule("sendmsg", "any").with(&[between(0, 5, 7)]);
+        assert_eq!([4, 5, 7, 8, u64::MAX].map(|it| RUN.allows(&[it])), [false, true, true, false, false]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::helper_link::Ready;
 use super::reach;
-use super::seccomp;
+use super::seccomp::{self, Addressing};
 use crate::config::{Config, ConfigError, Loaded, LogOutput};
 use crate::event;
 use crate::event::journald::JOURNAL_SOCKET;
@@ -29,12 +29,13 @@ pub fn own_uid(identity: Identity) -> u32 {
     }
 }
 
-/// The filter to enter at last; its proof begins now, while a program may still be run.
+/// The filter to enter at last, once all sockets are open; its proof begins now, while a program may still be run.
 ///
 /// # Errors
 /// The filter cannot be made.
-pub fn cage(config: &Config) -> Result<Option<Cage>, SandboxError> {
-    Cage::prepare(&seccomp::rules(config), config.sandbox, config.sandbox_log.then_some("sensor"))
+pub fn cage(config: &Config, addressing: &Addressing) -> Result<Option<Cage>, SandboxError> {
+    let lists = seccomp::rules(config, addressing);
+    Cage::prepare(&lists, config.sandbox, config.sandbox_log.then_some("sensor"))
 }
 
 /// A sensor without rights and files that still may make any system call.

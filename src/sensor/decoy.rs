@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -119,6 +120,12 @@ impl Decoys {
     pub fn ports(&self, protocol: Protocol) -> PortSet {
         let ours = self.listeners.iter().filter(|listener| listener.protocol == protocol);
         ours.map(|listener| listener.port).collect()
+    }
+
+    /// The sockets that answer datagrams, by their numbers; none without PORT_BANNER.
+    pub fn answering(&self) -> Vec<RawFd> {
+        let udp = self.listeners.iter().filter(|listener| listener.protocol == Protocol::Udp);
+        udp.filter(|_| self.banner.is_some()).map(|listener| listener.socket.as_raw_fd()).collect()
     }
 
     /// Conversations going on.

@@ -5,6 +5,8 @@
 //! memory where no pin can see them.
 #![forbid(unsafe_code)]
 
+use std::os::fd::RawFd;
+
 use crate::config::{self, Config};
 use crate::event::history;
 #[cfg(not(target_env = "musl"))]
@@ -14,7 +16,7 @@ use crate::sandbox::base::opens;
 use crate::sandbox::base::{BASE, opens_at};
 #[cfg(not(target_env = "musl"))]
 use crate::sandbox::seccomp::without;
-use crate::sandbox::seccomp::{Rule, pin, rule};
+use crate::sandbox::seccomp::{Pin, Rule, between, pin, rule};
 
 /// The ring threads'; the helper has none.
 const THREADS: &[Rule] = &[
@@ -74,7 +76,6 @@ const HISTORY: &[Rule] = &[
 /// With decoys.
 const DECOYS: &[Rule] = &[
     rule("getsockname", "which of our addresses a visitor came to"),
-    rule("sendmsg", "a datagram answered from the address it came to"),
     rule("shutdown", "goodbye to a visitor").with(&[pin(1, libc::SHUT_WR)]),
 ];
 
@@ -97,9 +98,50 @@ const BACKGROUND: &[Rule] = &[
         .instead_of("dup2"),
 ];
 
-/// The lists in force under `config`.
-pub fn rules(config: &Config) -> Vec<&'static [Rule]> {
-    let mut lists = vec![BASE, THREADS, LOOP, CONTROL, RELOAD];
+/// The open sockets that send to an address of the sensor's choice, by their numbers. No rule makes another socket, or
+/// gives one of these numbers to a ring.
+#[derive(Debug, Default)]
+pub struct Addressing {
+    /// To the log's daemon, by its path: once it was restarted nobody is connected any more.
+    pub log: Option<RawFd>,
+    /// UDP decoys that have a PORT_BANNER to say, in any order.
+    pub decoys: Vec<RawFd>,
+}
+
+impl Addressing {
+    /// A rule for each run of numbers, for a filter has no room for thousands of them.
+    fn rules(&self) -> &'static [Rule] {
+        let log = rule("sendto", "a log daemon that was restarted");
+        let answer = rule("sendmsg", "a datagram answered from the address it came to");
+        let rules: Vec<Rule> = (runs(self.log.as_slice()).into_iter().map(|run| log.with(kept(run))))
+            .chain(runs(&self.decoys).into_iter().map(|run| answer.with(kept(run))))
+            .collect();
+        rules.leak()
+    }
+}
+
+/// Pins live as long as the process, whether it was compiled with them or found them out at its one start.
+fn kept((least, most): (RawFd, RawFd)) -> &'static [Pin] {
+    vec![between(0, least, most)].leak()
+}
+
+/// The first and the last of numbers that follow one another.
+fn runs(numbers: &[RawFd]) -> Vec<(RawFd, RawFd)> {
+    let mut numbers = numbers.to_vec();
+    numbers.sort_unstable();
+    let mut runs: Vec<(RawFd, RawFd)> = Vec::new();
+    for number in numbers {
+        match runs.last_mut() {
+            Some((_, most)) if number == most.saturating_add(1) => *most = number,
+            _ => runs.push((number, number)),
+        }
+    }
+    runs
+}
+
+/// The lists in force under `config` with these sockets.
+pub fn rules(config: &Config, addressing: &Addressing) -> Vec<&'static [Rule]> {
+    let mut lists = vec![BASE, THREADS, LOOP, CONTROL, RELOAD, addressing.rules()];
     if config.history_file.is_some() {
         lists.push(HISTORY);
     }
@@ -113,4 +155,21 @@ pub fn rules(config: &Config) -> Vec<&'static [Rule]> {
         lists.push(BACKGROUND);
     }
     lists
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_these_sockets_may_be_given_an_address_each_for_its_own_call() {
+        let rules = Addressing { log: Some(7), decoys: vec![12, 10, 11, 20] }.rules();
+        let allowed = |call: &str| -> Vec<u64> {
+            let may = |number: &u64| rules.iter().any(|rule| rule.syscall == call && rule.allows(&[*number]));
+            (0..64).filter(may).collect()
+        };
+        assert_eq!(allowed("sendto"), [7]);
+        assert_eq!(allowed("sendmsg"), [10, 11, 12, 20]);
+        assert!(rules.len() == 3 && Addressing::default().rules().is_empty());
+    }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use portsentry::config::{Config, Flags, Overrides};
 use portsentry::protocol::settings::{Custom, Response, Sandbox, Settings};
 use portsentry::sandbox::seccomp::Rule;
+use portsentry::sensor::seccomp::Addressing;
 
 /// The sensor's program.
 pub const SENSOR: &str = "portsentry-rs";
@@ -16,20 +17,25 @@ pub type Lists = Vec<&'static [Rule]>;
 
 /// Each role with its lists.
 pub fn all() -> [(&'static str, Lists); 2] {
-    [(SENSOR, sensor()), (HELPER, helper())]
+    with(&Addressing { log: Some(11), decoys: vec![21, 22, 23, 31] })
+}
+
+/// Likewise, where a sensor has these sockets.
+pub fn with(addressing: &Addressing) -> [(&'static str, Lists); 2] {
+    [(SENSOR, sensor(addressing)), (HELPER, helper())]
 }
 
 /// Everything that gives the sensor a rule.
-pub fn sensor() -> Lists {
+fn sensor(addressing: &Addressing) -> Lists {
     let text = "TCP_PORTS=\"1\"\nDECOY_TCP_PORTS=\"23\"\nHISTORY_FILE=\"/history\"\nRESOLVE_HOST=\"1\"\n";
     let flags = Flags { daemonize: true, ..Flags::default() };
     let overrides = Overrides { flags, ..Overrides::default() };
     let config: Config = portsentry::config::parse("here", text.as_bytes(), &overrides).unwrap().config;
-    portsentry::sensor::seccomp::rules(&config)
+    portsentry::sensor::seccomp::rules(&config, addressing)
 }
 
 /// Everything that gives the helper a rule.
-pub fn helper() -> Lists {
+fn helper() -> Lists {
     let settings = Settings {
         never_block: Vec::new(),
         block_with: vec![Response::Nftables, Response::Route, Response::HostsDeny],

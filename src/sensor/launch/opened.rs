@@ -33,6 +33,7 @@ use crate::sensor::notify::Notifier;
 use crate::sensor::ports_in_use::PortsInUse;
 use crate::sensor::responder::micros;
 use crate::sensor::ring::{self, Ring, RingControl};
+use crate::sensor::seccomp::Addressing;
 use crate::sensor::sightings::Sightings;
 use crate::sensor::trails::Trails;
 use crate::sensor::watcher::{Shared, View};
@@ -112,6 +113,13 @@ impl Opened {
             rings,
             configured_never,
         })
+    }
+}
+
+impl Opened {
+    /// Which of these sockets send to an address that each datagram brings along.
+    pub fn addressing(&self) -> Addressing {
+        Addressing { log: self.emitter.log_socket(), decoys: self.decoys.answering() }
     }
 }
 
