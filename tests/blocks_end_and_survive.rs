@@ -238,6 +238,30 @@ fn a_ruleset_that_somebody_restores_brings_back_no_lifted_block_and_costs_none()
     assert!(listed(&daemon).contains("198.51.100.10") && !listed(&daemon).contains("198.51.100.9 "));
 }
 
+/// Without a tripwire either: nothing else is to be looked at.
+#[test]
+fn a_ruleset_that_somebody_restores_shuts_out_nobody_who_was_let_in_where_nobody_is_blocked() {
+    let lab = Lab::new(1);
+    let lines = format!("{}\nTRIPWIRE=\"0\"", config("1h"));
+    let daemon = Setup::new(&lab, &lines).start();
+    let owner = lab.peer(0).v4.to_string();
+    assert!(daemon.client(&["block", &owner]).status.success());
+    let saved = daemon.path("saved");
+    let save = format!("(echo flush ruleset; nft list ruleset) > {}", saved.display());
+    assert!(lab.on_target(&["sh", "-c", &save]).status.success());
+    assert!(daemon.client(&["unblock", &owner]).status.success());
+    let path = daemon.path("portsentry.conf");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{text}NEVER_BLOCK=\"{owner}\"\n")).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    eventually("he is protected", PATIENCE, || lab.nft_table().contains(&owner));
+    assert!(!lab.is_blocked(lab.peer(0).v4));
+    assert!(lab.on_target(&["nft", "-f", saved.to_str().unwrap()]).status.success());
+    assert!(lab.is_blocked(lab.peer(0).v4));
+    eventually("he is let in at the next look", PATIENCE, || !lab.is_blocked(lab.peer(0).v4));
+    assert!(lab.nft_table().contains(&owner), "and is protected");
+}
+
 #[test]
 fn the_tripwire_is_put_back_also_where_nobody_is_blocked() {
     let lab = Lab::new(1);

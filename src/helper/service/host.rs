@@ -15,7 +15,7 @@ use crate::helper::error::{HelperError, log};
 use crate::helper::respond::{InForce, Refusal, Respond};
 use crate::protocol::{Datagrams, Outcome, Page, Responses};
 
-/// How often the firewall is looked at while somebody is blocked or the tripwire stands, milliseconds.
+/// How often the firewall is looked at, milliseconds.
 const LOOK: u64 = 10_000;
 /// How often the same refusal of a look is said at most, milliseconds.
 const SAY_AGAIN: u64 = 60_000;
@@ -107,12 +107,12 @@ impl<R: Respond> Service<R> {
         applied
     }
 
-    /// Milliseconds until the firewall is looked at again; `None` while nobody is blocked, by what is over neither, and
-    /// nothing can be tripped.
+    /// Milliseconds until the firewall is looked at again, whoever is blocked: somebody may restore a ruleset that was
+    /// saved while others were. `None` where we have nothing in it, and what is over is not in anything else either.
     pub(super) fn next_look(&self) -> Option<u64> {
         let due = self.looked.saturating_add(LOOK).saturating_sub(self.now.uptime);
-        let is_needed = !self.core.escalation.is_empty() || !self.overdue.is_empty();
-        (is_needed || self.responses.has_tripwire()).then_some(due)
+        let is_needed = !self.in_firewall().is_empty() || !self.overdue.is_empty();
+        is_needed.then_some(due)
     }
 
     /// A reload of somebody else's ruleset may flush ours with it, or put an old one in its place: blocks that are told

@@ -23,6 +23,11 @@ use crate::protocol::{Fault, Response, Responses};
 const OURS: Response = Response::Iptables;
 
 impl<R: Respond> Service<R> {
+    /// The responses of ours that others may undo, or bring back, with a firewall of theirs.
+    pub(super) fn in_firewall(&self) -> Responses {
+        self.at_once.union(self.steps.installed().among(Responses::NONE.and(OURS)))
+    }
+
     /// Looks at one block of each family; where a program could not take back what is over, everything is put in place
     /// anew, without it.
     pub(super) fn look_at_programs(&mut self) -> Result<(), Refusal> {
