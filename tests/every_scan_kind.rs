@@ -28,6 +28,7 @@ const KINDS: &[(&[&str], &str, bool)] = &[
     (&["-sS", "-f"], "syn", false),
     (&["-sN", "-f"], "null", false),
     (&["-sX", "-f"], "xmas", false),
+    (&["-sA", "-f"], "other_flags", false),
     (&["-sS", "--mtu", "16"], "syn", false),
     (&["-sF", "--mtu", "16"], "fin", false),
     (&["-sS", "-g", "53"], "syn", true),
@@ -104,7 +105,8 @@ fn is_answered(v6: bool, mut ear: socket2::Socket, port: u16) {
     let header = if v6 { 0 } else { 20 };
     let mut segment = [0; 100];
     loop {
-        let length = std::io::Read::read(&mut ear, &mut segment).expect("the target answers");
+        let length = std::io::Read::read(&mut ear, &mut segment)
+            .unwrap_or_else(|error| panic!("the target does not answer, v6 {v6}: {error}"));
         let Some([high, low, .., flags]) = segment[..length].get(header..header + 14) else { continue };
         if u16::from_be_bytes([*high, *low]) == port {
             return assert_eq!(*flags, capture::RST_ACK);
@@ -256,6 +258,45 @@ fn torn_headers_whose_other_half_keeps_us_waiting() {
             first
         };
         send_over(false, scanner, (2000..2030).map(first));
+    });
+}
+
+/// The host keeps the first of the second halves that come, and answers a SYN. Who goes by another reads a RST.
+#[test]
+fn torn_headers_among_false_other_halves() {
+    is_flagged(false, "64 false halves after the true one", "syn", |scanner, _| {
+        let (from, to) = (scanner.v4.octets(), scanner.target_v4.octets());
+        let torn = |port: u16, flags| {
+            let segment = capture::segment(&from, &to, port, flags);
+            capture::torn4(&capture::ipv4(from, to, 6, &segment), port as u8)
+        };
+        let pieces = |port| {
+            let ([head, tail], [_, reset]) = (torn(port, capture::SYN), torn(port, 4));
+            std::iter::once(tail).chain(vec![reset; 64]).chain([head])
+        };
+        let ear = ear(false, scanner);
+        send_over(false, scanner, pieces(2000));
+        is_answered(false, ear, 2000);
+        send_over(false, scanner, (2001..2012).flat_map(pieces));
+    });
+}
+
+/// One that the host refuses for its options, before the true one.
+#[test]
+fn torn_headers_after_a_false_other_half() {
+    is_flagged(false, "a false half with a broken option", "other_flags", |scanner, _| {
+        let (from, to) = (scanner.v4.octets(), scanner.target_v4.octets());
+        let pieces = |port: u16| {
+            let segment = capture::segment(&from, &to, port, capture::SYN);
+            let [head, tail] = capture::torn4(&capture::ipv4(from, to, 6, &segment), port as u8);
+            let mut reset = [&tail[..20], &[7, 1, 0, 0], &tail[20..]].concat();
+            (reset[0], reset[3], reset[29]) = (0x46, 36, 4);
+            [head, reset, tail]
+        };
+        let ear = ear(false, scanner);
+        send_over(false, scanner, pieces(2000));
+        is_answered(false, ear, 2000);
+        send_over(false, scanner, (2001..2012).flat_map(pieces));
     });
 }
 

@@ -29,8 +29,8 @@ pub enum ScanType {
     Maimon,
     /// ACK alone (also nmap's window scan).
     Ack,
-    /// Any other impossible combination; also a transport header torn into fragments that did not meet, or buried under
-    /// more IPv6 extension headers than honest packets have (RFC 9098 §4: to evade whoever looks).
+    /// Any other impossible combination; also a transport header torn into fragments that did not meet or read like an
+    /// answer, or buried under more IPv6 extension headers than honest packets have (RFC 9098 §4: to evade whoever looks).
     OtherFlags,
     /// A UDP datagram.
     Udp,
@@ -389,6 +389,28 @@ mod tests {
             let probe = Probe::from_packet(&packet(tiny)).unwrap();
             assert_eq!((probe.protocol, probe.scan_type), (protocol, ScanType::OtherFlags));
             assert_eq!((probe.source_port, probe.port, probe.sequence, probe.flags), (1, 2, 3, TcpFlags(0)));
+        }
+    }
+
+    #[test]
+    fn a_torn_header_is_a_probe_whatever_its_other_half_says() {
+        let mut table = crate::packet::Reassembly::new();
+        for protocol in [6, 132] {
+            for (byte_12, byte_13) in (0..=u8::MAX).flat_map(|high| (0..=u8::MAX).map(move |low| (high, low)))
+            {
+                let (source_port, port, identification, sequence) = (1, 2, 4, 3);
+                let first = Transport::TinyFragment { protocol, source_port, port, identification, sequence };
+                let (mut head, head_length, offset) = ([0; 16], 16, 8);
+                head[4..6].copy_from_slice(&[byte_12, byte_13]);
+                let rest = Transport::LaterFragment { protocol, identification, offset, head, head_length };
+                assert_eq!(table.offer(packet(first), (), 0), None);
+                let (whole, ()) = table.offer(packet(rest), (), 0).unwrap();
+                assert_eq!(
+                    Probe::from_packet(&whole).map(|probe| probe.port),
+                    Some(2),
+                    "{byte_12} {byte_13}"
+                );
+            }
         }
     }
 
