@@ -24,7 +24,12 @@ fn scan_is_ignored(lab: &Lab, daemon: &mut Daemon, v6: bool) {
     assert_eq!(scan["action"]["verdict"], "ignored", "{scan}");
     assert!(answers(&scanner.netns, scanner.target(v6), 80, PATIENCE), "{source} is shut out");
     daemon.catch_up();
-    assert!(!daemon.seen.iter().any(|event| event["event_type"] == "block"), "{:#?}", daemon.seen);
+    assert!(!daemon.seen.iter().any(is_scanners_block), "{:#?}", daemon.seen);
+}
+
+/// Not an operator's.
+fn is_scanners_block(event: &Value) -> bool {
+    event["event_type"] == "block" && event["scan"].is_object()
 }
 
 #[test]
@@ -60,6 +65,23 @@ fn the_default_gateway_is_never_blocked_also_one_that_comes_later() {
     scan_is_ignored(&lab, &mut daemon, false);
     support::ip(&["-n", &lab.target(), "-6", "route", "add", "default", "via", &peer.v6.to_string()]);
     scan_is_ignored(&lab, &mut daemon, true);
+}
+
+#[test]
+fn neither_is_the_gateway_of_any_other_route_and_a_block_of_one_that_becomes_it_is_lifted() {
+    let lab = Lab::new(1);
+    let _service = Service::start(&lab.target(), 80);
+    let peer = lab.peer(0);
+    let mut daemon = Setup::new(&lab, CONFIG).start();
+    for (v6, network) in [(false, "10.99.0.0/16"), (true, "2000::/3")] {
+        let gateway = peer.address(v6).to_string();
+        assert!(daemon.client(&["block", &gateway]).status.success());
+        support::ip(&["-n", &lab.target(), "route", "add", network, "via", &gateway]);
+        daemon.wait_for_new("the end of its block", |event| {
+            event["event_type"] == "unblock" && event["src_ip"] == *gateway
+        });
+        scan_is_ignored(&lab, &mut daemon, v6);
+    }
 }
 
 /// Whether `of`, which is forgotten first and then called, answers who has its address on this link.

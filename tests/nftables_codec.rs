@@ -483,6 +483,12 @@ fn addresses_routes_and_links_are_noticed_when_they_come_and_go() {
     assert!(after(&mut around, "ip -4 route replace default via inet6 2001:db8::7 dev wire"));
     assert_eq!(gateways(&around), ["2001:db8::2", "2001:db8::3", "2001:db8::7"]);
 
+    // Others too are depended on: a management network's, or `2000::/3` in place of a default route.
+    assert!(after(&mut around, "ip route add 10.0.0.0/8 via 192.0.2.8"));
+    assert!(after(&mut around, "ip -6 route add 2000::/3 via 2001:db8::8"));
+    assert!(!after(&mut around, "ip -6 route add 2001:db8:7::/48 via 2001:db8::8"), "it is known");
+    assert_eq!(gateways(&around), ["192.0.2.8", "2001:db8::2", "2001:db8::3", "2001:db8::7", "2001:db8::8"]);
+
     assert!(after(&mut around, "ip link set wire down"));
     assert_eq!(gateways(&around), Vec::<String>::new());
     assert!(after(&mut around, "ip link set wire name cable"));

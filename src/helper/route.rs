@@ -93,7 +93,7 @@ impl Routes {
         self.socket.dump(
             List::Routes.number(),
             |message| List::Routes.fill(message),
-            |message, list| list.extend(blackhole::decode(message)),
+            |message, list: &mut Vec<_>| list.extend(blackhole::decode(message)),
         )
     }
 

@@ -1,4 +1,4 @@
-//! What route netlink tells of addresses, links and default routes (rtnetlink(7)), as typed values.
+//! What route netlink tells of addresses, links and routes (rtnetlink(7)), as typed values.
 //!
 //! Pure; both roles. Only reads: nothing here changes the host's network.
 #![forbid(unsafe_code)]
@@ -57,8 +57,17 @@ pub enum News {
     Address(Address),
     /// An interface came, changed or went.
     Link(Link),
-    /// A default route, with its gateways, came, changed or went.
-    DefaultRoute(Vec<IpAddr>),
+    /// A route to others came, changed or went.
+    Route(Route),
+}
+
+/// A route to others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// It leads anywhere.
+    pub is_default: bool,
+    /// Its next hops that have an address.
+    pub gateways: Vec<IpAddr>,
 }
 
 /// What is asked for in a dump.
@@ -97,7 +106,7 @@ pub fn decode(message: &Message<'_>) -> Option<News> {
     match message.kind {
         libc::RTM_NEWADDR | libc::RTM_DELADDR => decode_address(message).map(News::Address),
         libc::RTM_NEWLINK | libc::RTM_DELLINK => decode_link(message).map(News::Link),
-        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => decode_default_route(message).map(News::DefaultRoute),
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => decode_route(message).map(News::Route),
         _ => None,
     }
 }
@@ -145,11 +154,11 @@ fn forwards(mut families: Attributes<'_>) -> bool {
 }
 
 /// `struct rtmsg`: family, destination length, source length, tos, table, protocol, scope, type, flags (4).
-/// Two routes of length 1 are the old way to outdo a default route without touching it (VPN clients do): they count.
-fn decode_default_route(message: &Message<'_>) -> Option<Vec<IpAddr>> {
+/// Two routes of length 1 are the old way to outdo a default route without touching it (VPN clients do): they count as that.
+fn decode_route(message: &Message<'_>) -> Option<Route> {
     let (&[_, length, _, _, _, _, _, kind, ..], attributes) = message.split::<12>()?;
-    let is_default = length <= 1 && kind == libc::RTN_UNICAST;
-    is_default.then(|| gateways(attributes))
+    let leads_on = kind == libc::RTN_UNICAST;
+    leads_on.then(|| Route { is_default: length <= 1, gateways: gateways(attributes) })
 }
 
 /// The gateway of a route, and those of its next hops (`RTA_MULTIPATH`).
@@ -199,16 +208,18 @@ mod tests {
         decode(&Messages(&encoder.finish().unwrap()).next().unwrap().unwrap())
     }
 
-    fn default_via(gateways: &[&str]) -> Option<News> {
-        Some(News::DefaultRoute(gateways.iter().map(|text| text.parse().unwrap()).collect()))
+    fn via(is_default: bool, gateways: &[&str]) -> Option<News> {
+        let gateways = gateways.iter().map(|text| text.parse().unwrap()).collect();
+        Some(News::Route(Route { is_default, gateways }))
     }
 
     #[test]
-    fn a_default_route_tells_its_gateway_and_other_routes_nothing() {
-        let via = |message: &mut Encoder| message.attribute(libc::RTA_GATEWAY, &[192, 0, 2, 1]);
-        assert_eq!(route(0, via), default_via(&["192.0.2.1"]));
-        assert_eq!(route(1, via), default_via(&["192.0.2.1"]));
-        assert_eq!(route(8, via), None);
+    fn a_route_tells_its_gateway_and_whether_it_leads_anywhere() {
+        let gateway = |message: &mut Encoder| message.attribute(libc::RTA_GATEWAY, &[192, 0, 2, 1]);
+        assert_eq!(route(0, gateway), via(true, &["192.0.2.1"]));
+        assert_eq!(route(1, gateway), via(true, &["192.0.2.1"]));
+        assert_eq!(route(8, gateway), via(false, &["192.0.2.1"]));
+        assert_eq!(route(24, |_| ()), via(false, &[]));
     }
 
     #[test]
@@ -220,15 +231,15 @@ mod tests {
         }
         let multipath = route(0, |message| message.attribute(libc::RTA_MULTIPATH, &hops));
         if cfg!(target_endian = "little") {
-            assert_eq!(multipath, default_via(&["192.0.2.1", "192.0.2.2"]));
+            assert_eq!(multipath, via(true, &["192.0.2.1", "192.0.2.2"]));
         }
     }
 
     #[test]
     fn an_ipv4_route_may_have_an_ipv6_gateway() {
-        let mut via = vec![10, 0];
-        via.extend("fe80::1".parse::<std::net::Ipv6Addr>().unwrap().octets());
-        assert_eq!(route(0, |message| message.attribute(RTA_VIA, &via)), default_via(&["fe80::1"]));
+        let mut six = vec![10, 0];
+        six.extend("fe80::1".parse::<std::net::Ipv6Addr>().unwrap().octets());
+        assert_eq!(route(0, |message| message.attribute(RTA_VIA, &six)), via(true, &["fe80::1"]));
     }
 
     proptest! {

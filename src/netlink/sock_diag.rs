@@ -116,7 +116,9 @@ impl SocketTables {
     fn read_one(&mut self, transport: Transport, family: i32) -> io::Result<Vec<LocalSocket>> {
         let request = request(transport, family);
         let fill = |message: &mut Encoder| message.put(&request);
-        let list = self.0.dump(BY_FAMILY, fill, |message, list| list.extend(decode(transport, message)));
+        let list = self
+            .0
+            .dump(BY_FAMILY, fill, |message, list: &mut Vec<_>| list.extend(decode(transport, message)));
         match list {
             // The kernel has no SCTP, or none of its modules is loaded: then it has no such socket.
             Err(error) if transport == Transport::Sctp && error.raw_os_error() == Some(libc::ENOENT) => {

@@ -96,14 +96,14 @@ impl Socket {
         }
     }
 
-    /// Asks for a list and returns what `decode` makes of its messages; those it answers with `None` are left out.
+    /// Asks for a list and returns what `decode` makes of its messages.
     /// Starts over when the list changed meanwhile, so that what is returned was true at one moment.
-    pub fn dump<T>(
+    pub fn dump<C: Default>(
         &mut self,
         kind: u16,
         fill: impl Fn(&mut Encoder),
-        decode: impl Fn(&Message<'_>, &mut Vec<T>),
-    ) -> io::Result<Vec<T>> {
+        decode: impl Fn(&Message<'_>, &mut C),
+    ) -> io::Result<C> {
         for _ in 0..DUMP_ATTEMPTS {
             if let Some(list) = self.dump_once(kind, &fill, &decode)? {
                 return Ok(list);
@@ -124,28 +124,28 @@ impl Socket {
     }
 
     /// `None` if the list changed while it was read.
-    fn dump_once<T>(
+    fn dump_once<C: Default>(
         &mut self,
         kind: u16,
         fill: &impl Fn(&mut Encoder),
-        decode: &impl Fn(&Message<'_>, &mut Vec<T>),
-    ) -> io::Result<Option<Vec<T>>> {
+        decode: &impl Fn(&Message<'_>, &mut C),
+    ) -> io::Result<Option<C>> {
         let (list, interrupted) = self.exchange(kind, DUMP, fill, decode)?;
         Ok((!interrupted).then_some(list))
     }
 
-    fn exchange<T>(
+    fn exchange<C: Default>(
         &mut self,
         kind: u16,
         extra: u16,
         fill: impl FnOnce(&mut Encoder),
-        decode: impl Fn(&Message<'_>, &mut Vec<T>),
-    ) -> io::Result<(Vec<T>, bool)> {
+        decode: impl Fn(&Message<'_>, &mut C),
+    ) -> io::Result<(C, bool)> {
         let sequence = self.reserve(1);
         let mut encoder = Encoder::default();
         encoder.message(kind, REQUEST | extra, sequence, fill);
         self.send(encoder)?;
-        let (mut list, mut interrupted) = (Vec::new(), false);
+        let (mut list, mut interrupted) = (C::default(), false);
         self.answers(sequence, sequence, |message| {
             interrupted |= message.flags & DUMP_INTERRUPTED != 0;
             let end = message.errno().map(refused);
@@ -213,7 +213,7 @@ mod tests {
         let links = socket.dump(
             libc::RTM_GETLINK,
             |message| message.put(&[0; 16]),
-            |message, list| list.push(message.kind),
+            |message, list: &mut Vec<u16>| list.push(message.kind),
         );
         links.unwrap().len()
     }

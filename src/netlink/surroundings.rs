@@ -1,4 +1,4 @@
-//! The host's own place in the network: its addresses, broadcast addresses, default gateways and interfaces, kept current.
+//! The host's own place in the network: its addresses, broadcast addresses, gateways and interfaces, kept current.
 //!
 //! Both roles have one each: the helper does not take the sensor's word for which addresses must never be blocked.
 //! Two sockets, both opened before confinement; reading them needs no right.
@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::message::Malformed;
-use super::route::{self, Address, Link, List, News};
+use super::route::{self, Address, Link, List, News, Route};
 use super::socket::Socket;
 
 /// What is known of the network around us.
@@ -41,11 +41,15 @@ struct Stale {
 impl Stale {
     const ALL: Stale = Stale { addresses: true, links: true, routes: true };
 
-    fn note(&mut self, news: &News) {
+    /// Of the routes to somewhere, of which a router may have a million that change all the time, only one by a gateway that
+    /// is not `known` matters: of those that go, theirs is let go of with the next reading.
+    fn note(&mut self, news: &News, known: &BTreeSet<IpAddr>) {
         match news {
             News::Address(_) => self.addresses = true,
             News::Link(_) => self.links = true,
-            News::DefaultRoute(_) => self.routes = true,
+            News::Route(Route { is_default, gateways }) => {
+                self.routes |= *is_default || gateways.iter().any(|gateway| !known.contains(gateway));
+            }
         }
         // A link that goes down takes its routes along without a word for each (IPv4).
         self.routes |= self.links;
@@ -72,11 +76,11 @@ impl Surroundings {
     /// Takes in every notification that waits; `true` if anything is different now. Call it when [`AsFd::as_fd`] is readable.
     /// A notification only says which list to read again: order, replacement and loss of notifications then do not matter.
     pub fn drain(&mut self) -> io::Result<bool> {
-        let stale = &mut self.stale;
+        let (stale, gateways) = (&mut self.stale, &self.gateways);
         loop {
             match self.notifications.notifications() {
                 Ok(Some(mut messages)) => messages.try_for_each(|message| {
-                    route::decode(&message?).iter().for_each(|news| stale.note(news));
+                    route::decode(&message?).iter().for_each(|news| stale.note(news, gateways));
                     Ok(())
                 }),
                 Ok(None) => break,
@@ -106,7 +110,7 @@ impl Surroundings {
         self.networks.iter().copied()
     }
 
-    /// Gateways of all default routes, of every table.
+    /// Gateways of all routes, of every table.
     pub fn gateways(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.gateways.iter().copied()
     }
@@ -165,9 +169,9 @@ impl Surroundings {
     }
 
     fn read_addresses(&mut self) -> io::Result<bool> {
-        let list = self.read(List::Addresses, |news| match news {
+        let list: Vec<Address> = self.read(List::Addresses, |news| match news {
             News::Address(address) => Some(address),
-            News::Link(_) | News::DefaultRoute(_) => None,
+            News::Link(_) | News::Route(_) => None,
         })?;
         let broadcasts = replace(&mut self.broadcasts, list.iter().flat_map(broadcasts_of).collect());
         let owned = list.iter().map(|address| (address.local, address.interface)).collect();
@@ -177,27 +181,31 @@ impl Surroundings {
     }
 
     fn read_links(&mut self) -> io::Result<bool> {
-        let list = self.read(List::Links, |news| match news {
+        let links = self.read(List::Links, |news| match news {
             News::Link(link) => Some((link.index, link)),
-            News::Address(_) | News::DefaultRoute(_) => None,
+            News::Address(_) | News::Route(_) => None,
         })?;
-        Ok(replace(&mut self.links, list.into_iter().collect()))
+        Ok(replace(&mut self.links, links))
     }
 
     fn read_gateways(&mut self) -> io::Result<bool> {
-        let list = self.read(List::Routes, |news| match news {
-            News::DefaultRoute(gateways) => Some(gateways),
-            News::Link(_) | News::Address(_) => None,
+        let gateways = self.read(List::Routes, |news| match news {
+            News::Route(Route { gateways, .. }) => gateways,
+            News::Link(_) | News::Address(_) => Vec::new(),
         })?;
-        Ok(replace(&mut self.gateways, list.into_iter().flatten().collect()))
+        Ok(replace(&mut self.gateways, gateways))
     }
 
-    fn read<T>(&mut self, list: List, want: impl Fn(News) -> Option<T>) -> io::Result<Vec<T>> {
+    fn read<T, C, I>(&mut self, list: List, want: impl Fn(News) -> I) -> io::Result<C>
+    where
+        C: Default + Extend<T>,
+        I: IntoIterator<Item = T>,
+    {
         self.lists.dump(
             list.number(),
             |message| list.fill(message),
-            |message, found| {
-                found.extend(route::decode(message).and_then(&want));
+            |message, found: &mut C| {
+                found.extend(route::decode(message).into_iter().flat_map(&want));
             },
         )
     }
