@@ -235,13 +235,28 @@ impl Job {
     }
 
     /// What outlasts this program, and is told for the first time: the line that it has written, the command that runs.
-    fn news(&mut self) -> Option<(Grant, Responses)> {
-        let Purpose::Block(grant) = self.purpose else { return None };
+    fn news(&mut self) -> Option<(IpNet, Option<Grant>, Responses)> {
+        let grant = match self.purpose {
+            Purpose::Block(grant) => Some(grant),
+            Purpose::Renew => None,
+            Purpose::Lift(_) | Purpose::Flush { .. } | Purpose::Abandoned => return None,
+        };
         let line = self.did.among(Responses::NONE.and(Response::HostsDeny));
-        let command = self.running.as_ref().filter(|(step, _)| *step == Step::Do(Response::Command));
-        let news = command.map_or(line, |_| line.and(Response::Command)).without(self.told);
+        let news = if self.is_at_its_command() { line.and(Response::Command) } else { line };
+        let news = news.without(self.told);
         self.told = self.told.union(news);
-        (!news.is_empty()).then_some((grant, news))
+        (!news.is_empty()).then_some((self.target, grant, news))
+    }
+
+    /// Whether its command runs, has run or is to be undone.
+    fn is_at_its_command(&self) -> bool {
+        let runs = self.running.as_ref().is_some_and(|(step, _)| step.response() == Response::Command);
+        runs || self.did.union(self.to_undo()).contains(Response::Command)
+    }
+
+    /// Whether it has run a command, or runs it, of which the record does not know yet.
+    fn is_unsettled(&self) -> bool {
+        (self.is_block() || self.purpose == Purpose::Abandoned) && self.is_at_its_command()
     }
 
     /// What it has yet to take back.

@@ -8,6 +8,7 @@ mod flush;
 mod host;
 mod install;
 mod lift;
+mod note;
 mod others;
 mod programs;
 mod restore;
@@ -203,15 +204,6 @@ impl<R: Respond> Service<R> {
     pub fn next_end(&self) -> Option<u64> {
         let end = self.core.escalation.next_end().map(|end| end.saturating_sub(self.now.utc));
         end.into_iter().chain(self.next_look()).min()
-    }
-
-    /// Makes the ledger say what the record says. A full disk is reported and tried again later: the kernel has the
-    /// blocks, only a restart would miss them.
-    pub fn commit(&mut self) {
-        let record = &self.core.escalation;
-        if let Err(error) = self.ledger.commit(record.entries(), record.known(), self.now.uptime) {
-            log(&format!("ledger: {error}"));
-        }
     }
 
     /// The descriptor that tells of changed surroundings.

@@ -244,8 +244,16 @@ impl Steps {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// Steps of commands alone.
+    pub(in crate::helper) fn that_run(kill_route: &str, unblock_cmd: &str) -> Steps {
+        let Steps { custom, .. } = steps(&[]);
+        let (kill_route, unblock_cmd) = (Some(kill_route.to_owned()), Some(unblock_cmd.to_owned()));
+        let custom = Custom { kill_route, unblock_cmd, command_timeout: 60, ..custom };
+        Steps { custom, ..steps(&[Command]) }
+    }
 
     fn steps(order: &[Response]) -> Steps {
         let custom = Custom {

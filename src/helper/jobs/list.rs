@@ -18,6 +18,8 @@ use crate::protocol::{Response, Responses};
 #[derive(Debug, Default)]
 pub struct Jobs {
     list: VecDeque<Job>,
+    /// Whose command runs or has run, and no record says so: nobody knows yet what it has done.
+    unsettled: BTreeSet<IpNet>,
 }
 
 impl Jobs {
@@ -60,6 +62,7 @@ impl Jobs {
                 false => rest.push_back(job),
             }
         }
+        self.unsettled = rest.iter().filter(|job| job.is_unsettled()).map(|job| job.target).collect();
         self.list = rest;
         done
     }
@@ -102,8 +105,18 @@ impl Jobs {
     }
 
     /// What blocks under way have left behind, or may have, and did not when this was asked last.
-    pub fn news(&mut self) -> Vec<(Grant, Responses)> {
+    pub fn news(&mut self) -> Vec<(IpNet, Option<Grant>, Responses)> {
         self.list.iter_mut().filter_map(Job::news).collect()
+    }
+
+    /// Whether a command about `target` is under way or about to be undone, whatever the record says.
+    pub fn is_unsettled(&self, target: &IpNet) -> bool {
+        self.unsettled.contains(target)
+    }
+
+    /// All of whom that is true.
+    pub fn unsettled(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.unsettled.iter().copied()
     }
 
     /// Whose `response` is being brought about or taken back by a program this moment.

@@ -16,7 +16,7 @@ use crate::helper::error::log;
 use crate::helper::escalation::Block;
 use crate::helper::jobs::{Job, Purpose};
 use crate::helper::respond::{Effects, Knock, Respond, Timed};
-use crate::protocol::{Datagrams, Outcome, Response, Responses};
+use crate::protocol::{Datagrams, Outcome, Response};
 
 impl<R: Respond> Service<R> {
     /// Gives the kernel what was put off.
@@ -55,23 +55,6 @@ impl<R: Respond> Service<R> {
         self.jobs.push(job);
     }
 
-    /// What outlasts this program is kept before its job is done: whoever ends us in the midst of it leaves it to the next
-    /// start to take back. A line is in force; what a command that runs has done nobody knows, so the ledger alone has it.
-    pub(super) fn note_news(&mut self) {
-        for (grant, news) in self.jobs.news() {
-            let (target, now) = (grant.target, self.now.utc);
-            if news.contains(Response::HostsDeny) {
-                let with = Responses::NONE.and(Response::HostsDeny);
-                self.record(target, Block { with, ..grant.block });
-            }
-            if news.contains(Response::Command) {
-                let unknown = Block { since: now, until: now, offence: 0, with: Responses::NONE };
-                let known = self.core.escalation.known_of(&target).unwrap_or(unknown);
-                self.ledger.note(target, Block { with: known.with.and(Response::Command), ..known });
-            }
-        }
-    }
-
     pub(super) fn blocked(&mut self, grant: &Grant, job: &Job) {
         let holds = job.with.block() || grant.run_only && job.with.contains(Response::RunCommand);
         self.tell_failures(grant.id, &job.failures);
@@ -95,7 +78,7 @@ impl<R: Respond> Service<R> {
             self.over.retain(|over| over.target != target);
         }
         if before != Some(block) {
-            self.ledger.note(target, block);
+            self.note(target);
         }
         let is_out = before.is_some_and(|before| !before.is_run_only());
         if let Some(file) = self.blocked_file.as_mut().filter(|_| !is_out && !block.is_run_only())

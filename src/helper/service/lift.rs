@@ -70,14 +70,6 @@ impl<R: Respond> Service<R> {
         }
     }
 
-    /// The ledger says of `target` what the record says.
-    pub(super) fn note(&mut self, target: IpNet) {
-        match self.core.escalation.known_of(&target) {
-            Some(block) => self.ledger.note(target, block),
-            None => self.ledger.forget(target),
-        }
-    }
-
     pub(super) fn forget(&mut self, target: &IpNet) {
         let was = self.core.escalation.lift(target, self.now.utc);
         self.note(*target);

@@ -99,8 +99,8 @@ impl<R: Respond> Service<R> {
                 !self.core.escalation.knows(&target) && self.core.authority.check_target(&target).is_ok();
             if is_new && self.core.authority.has_room(self.core.escalation.len(), Standing::Claimed) {
                 let block = self.core.escalation.sentence(&target, 0, self.now.utc);
-                let block = self.core.escalation.enter(target, block);
-                self.ledger.note(target, block);
+                self.core.escalation.enter(target, block);
+                self.note(target);
             }
         }
         self.rewrite_blocked_file();
