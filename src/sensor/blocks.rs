@@ -62,10 +62,15 @@ impl Blocks {
 
     /// Takes out the block of exactly this target if it has ended by `uptime`: to be told of before the next one.
     pub fn take_end_of(&mut self, target: &IpNet, uptime: u64) -> Option<(Block, Ending)> {
-        self.lifted.remove(target).or_else(|| {
+        self.take_lifted(target).or_else(|| {
             self.by_target.get(target).filter(|block| block.until <= uptime)?;
             self.remove(target).map(|block| (block, Ending::Expired))
         })
+    }
+
+    /// Takes out the block of exactly this target if it was lifted with many others and is still to be told of.
+    pub fn take_lifted(&mut self, target: &IpNet) -> Option<(Block, Ending)> {
+        self.lifted.remove(target)
     }
 
     /// A wider block that `target` lies in.

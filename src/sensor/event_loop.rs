@@ -8,6 +8,7 @@
 mod asked;
 mod deadlines;
 mod exchange;
+mod goodbye;
 mod judgement;
 
 use std::collections::{HashMap, VecDeque};
@@ -19,7 +20,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::signalfd::SignalFd;
 
-pub use self::exchange::Goodbye;
+pub use self::goodbye::Goodbye;
 use super::clock::Now;
 use super::decoy::Decoys;
 use super::flood::Floods;

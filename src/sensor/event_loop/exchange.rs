@@ -1,101 +1,19 @@
-//! What goes to the helper and what comes back: queued requests, replies for whoever waits for them, the goodbye.
+//! What goes to the helper and what comes back: queued requests, replies for whoever waits for them.
 //!
-//! Main thread. Waits for the helper at the end alone, and no longer than [`ANSWER`], or [`FAREWELL`] where it answers.
+//! Main thread. Never waits for the helper.
 #![forbid(unsafe_code)]
-
-use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
-use super::{BATCH, EventLoop, REQUESTS};
-use crate::control::protocol::{Entry, outcome_reason};
-use crate::protocol::{Outcome, Reply, Request};
+use super::{BATCH, EventLoop, Goodbye, REQUESTS};
+use crate::control::protocol::Entry;
+use crate::protocol::Reply;
 use crate::sensor::clock::Now;
 use crate::sensor::helper_link::LinkError;
 use crate::sensor::operators::Answers;
 use crate::sensor::responder::{Effect, Turn};
 
-/// How long the helper may take to answer that it is to end.
-const ANSWER: Duration = Duration::from_secs(2);
-/// How long a clean stop waits for the commands that the helper still runs: less than a service manager or a container
-/// engine waits for us (TimeoutStopSec and `podman stop`, ten seconds).
-const FAREWELL: Duration = Duration::from_secs(8);
-
-const STILL_AT_WORK: &str = "commands are still running and are left to the helper, which ends when they do; what it is \
-     kept from undoing is undone at the next start";
-
-/// How far the goodbye has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Goodbye {
-    /// Nobody has asked for it.
-    Unsaid,
-    /// The request with this number.
-    Said(u64),
-    /// The helper goes as soon as its commands have ended.
-    Answered,
-}
-
 impl EventLoop {
-    /// Says goodbye to the helper, which lifts the blocks first if it was told to. Returns whether it ended well, or is
-    /// at work still.
-    pub fn stop(&mut self) -> bool {
-        self.notifier.stopping();
-        let well = self.farewell();
-        let now = self.shared.clock.now();
-        self.reporter.stop(now, &self.responder, &self.shared, &self.host);
-        well
-    }
-
-    /// What the helper still answers is still told. Where requests wait, the last one has to wait for room too.
-    fn farewell(&mut self) -> bool {
-        let begun = Instant::now();
-        loop {
-            if self.goodbye == Goodbye::Unsaid
-                && let Ok(id) = self.responder.requests.send(|id| Request::Stop { id })
-            {
-                self.goodbye = Goodbye::Said(id);
-            }
-            let answered = self.goodbye == Goodbye::Answered;
-            let deadline = begun + if answered { FAREWELL } else { ANSWER };
-            if Instant::now() >= deadline {
-                if answered {
-                    self.reporter.error(self.shared.clock.now(), STILL_AT_WORK);
-                }
-                return answered;
-            }
-            // Who has answered and ended takes no more requests.
-            if !answered && self.send().is_err() {
-                return false;
-            }
-            match self.on_replies(self.shared.clock.now()) {
-                Ok(()) => self.link.wait_reply(deadline),
-                Err(LinkError::Ended(status)) => {
-                    return self.goodbye != Goodbye::Unsaid && status.success();
-                }
-                Err(_) => return false,
-            }
-        }
-    }
-
-    /// The helper answered the goodbye.
-    fn on_goodbye(&mut self, outcome: Outcome, now: Now) {
-        self.goodbye = Goodbye::Answered;
-        match outcome {
-            Outcome::Lifted => self.responder.blocks.lift_all(),
-            Outcome::Failed(_) => {
-                let why = outcome_reason(outcome).unwrap_or_default();
-                self.reporter.error(now, &format!("the blocks could not be lifted (FLUSH_ON_STOP): {why}"));
-            }
-            Outcome::Blocked
-            | Outcome::AlreadyBlocked
-            | Outcome::RefusedNeverBlock
-            | Outcome::RefusedPrefix
-            | Outcome::RefusedRate
-            | Outcome::RefusedFull
-            | Outcome::NotBlocked => {}
-        }
-    }
-
     /// Writes what is queued for the helper; watches the pipe for room only while some of it is left.
     pub(super) fn send(&mut self) -> Result<(), LinkError> {
         if self.link.flush(&mut self.responder.requests)? {
@@ -135,6 +53,7 @@ impl EventLoop {
         match reply {
             Reply::Note { id, note } => self.notes.entry(id).or_default().push(note),
             Reply::Done { id, outcome, .. } if self.goodbye == Goodbye::Said(id) => {
+                self.operators.on_answer_to(id, &mut self.responder);
                 self.on_goodbye(outcome, now);
             }
             Reply::Done { id, outcome, seconds, offence, micros, with, tripped } => {

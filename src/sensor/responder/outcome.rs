@@ -99,8 +99,10 @@ impl Responder {
 
     /// Likewise, and something of it could not be taken back, or could not be had any more.
     fn on_remains(&mut self, target: IpNet, notes: &[Note], now: Now, turn: &mut Turn) {
+        // Lifted with all others and not told of yet: this is what is told of it.
+        let was_lifted = self.blocks.take_lifted(&target).is_some();
         // One whose time is over here in a moment, as seconds are whole, is told of then.
-        if self.blocks.get(&target, now.uptime.saturating_add(ROUNDING)).is_some() {
+        if was_lifted || self.blocks.get(&target, now.uptime.saturating_add(ROUNDING)).is_some() {
             self.blocks.remove(&target);
             self.table.forgive(self.watch.source_key(target.addr()));
         }

@@ -1,0 +1,106 @@
+//! The end of the daemon: the goodbye to the helper, and what is still to be told before the `stop` event.
+//!
+//! Main thread. Waits for the helper, but no longer than [`ANSWER`], or [`FAREWELL`] where it answers.
+#![forbid(unsafe_code)]
+
+use std::time::{Duration, Instant};
+
+use super::EventLoop;
+use crate::control::protocol::outcome_reason;
+use crate::protocol::{Outcome, Request};
+use crate::sensor::clock::Now;
+use crate::sensor::helper_link::LinkError;
+use crate::sensor::responder::Turn;
+
+/// How long the helper may take to answer that it is to end.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How long a clean stop waits for the commands that the helper still runs: less than a service manager or a container
+/// engine waits for us (TimeoutStopSec and `podman stop`, ten seconds).
+const FAREWELL: Duration = Duration::from_secs(8);
+
+const STILL_AT_WORK: &str = "commands are still running and are left to the helper, which ends when they do; what it is \
+     kept from undoing is undone at the next start";
+
+/// How far the goodbye has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goodbye {
+    /// Nobody has asked for it.
+    Unsaid,
+    /// The request with this number.
+    Said(u64),
+    /// The helper goes as soon as its commands have ended.
+    Answered,
+}
+
+impl EventLoop {
+    /// Says goodbye to the helper, which lifts the blocks first if it was told to. Returns whether it ended well, or is
+    /// at work still.
+    pub fn stop(&mut self) -> bool {
+        self.notifier.stopping();
+        let well = self.farewell();
+        let now = self.shared.clock.now();
+        self.tell_ends(now);
+        self.reporter.stop(now, &self.responder, &self.shared, &self.host);
+        well
+    }
+
+    /// What the helper still answers is still told. Where requests wait, the last one has to wait for room too.
+    fn farewell(&mut self) -> bool {
+        let begun = Instant::now();
+        loop {
+            if self.goodbye == Goodbye::Unsaid
+                && let Ok(id) = self.responder.requests.send(|id| Request::Stop { id })
+            {
+                self.goodbye = Goodbye::Said(id);
+            }
+            let answered = self.goodbye == Goodbye::Answered;
+            let deadline = begun + if answered { FAREWELL } else { ANSWER };
+            if Instant::now() >= deadline {
+                if answered {
+                    self.reporter.error(self.shared.clock.now(), STILL_AT_WORK);
+                }
+                return answered;
+            }
+            // Who has answered and ended takes no more requests.
+            if !answered && self.send().is_err() {
+                return false;
+            }
+            match self.on_replies(self.shared.clock.now()) {
+                Ok(()) => self.link.wait_reply(deadline),
+                Err(LinkError::Ended(status)) => {
+                    return self.goodbye != Goodbye::Unsaid && status.success();
+                }
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Every block that has an event has one of its end: also what was lifted a moment ago, all at once, and would have
+    /// been told in turns to come.
+    fn tell_ends(&mut self, now: Now) {
+        while self.responder.blocks.next_end().is_some_and(|end| end <= now.uptime) {
+            let mut turn = Turn::default();
+            self.responder.on_time(now, &mut turn);
+            self.tell(&turn, now);
+        }
+    }
+
+    /// The helper answered the goodbye.
+    pub(super) fn on_goodbye(&mut self, outcome: Outcome, now: Now) {
+        self.goodbye = Goodbye::Answered;
+        match outcome {
+            Outcome::Lifted => self.responder.blocks.lift_all(),
+            Outcome::Failed(_) => {
+                let why = outcome_reason(outcome).unwrap_or_default();
+                self.reporter.error(now, &format!("the blocks could not be lifted (FLUSH_ON_STOP): {why}"));
+            }
+            Outcome::Blocked
+            | Outcome::AlreadyBlocked
+            | Outcome::RefusedNeverBlock
+            | Outcome::RefusedPrefix
+            | Outcome::RefusedRate
+            | Outcome::RefusedFull
+            | Outcome::NotBlocked => {}
+        }
+    }
+}
