@@ -1,10 +1,12 @@
-//! Nothing goes untold: the end of every block at a stop.
+//! Nothing goes untold: the end of every block at a stop, a helper that keeps a stop waiting.
 
 mod support;
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
-use support::daemon::Setup;
-use support::{Lab, ledger};
+use support::daemon::{PATIENCE, Setup, alive, kill, suspend};
+use support::{Lab, eventually, ledger};
 
 const PORTS: &str = "TCP_PORTS=\"111\"\nBLOCK_TCP=\"1\"";
 /// The first of the blocks that a ledger has: 198.51.100.0.
@@ -30,4 +32,41 @@ fn blocks_that_a_stop_lifts_or_that_were_lifted_right_before_it_have_their_ends_
         assert_eq!(daemon.seen.iter().filter(lifted).count(), 2000, "{flush_on_stop}");
         assert_eq!(daemon.wait().code(), Some(0));
     }
+}
+
+#[test]
+fn a_stop_waits_for_a_helper_that_is_held_up_and_lifts_its_blocks() {
+    let lab = Lab::new(1);
+    let mut daemon = Setup::new(&lab, &format!("{PORTS}\nFLUSH_ON_STOP=\"1\"")).start();
+    assert!(daemon.client(&["block", "198.51.100.9"]).status.success());
+    let helper = daemon.helper_pid();
+    suspend(helper);
+    daemon.signal(Signal::SIGTERM);
+    // As long as another program may well hold the lock of iptables.
+    std::thread::sleep(Duration::from_secs(3));
+    kill(helper, Signal::SIGCONT);
+    assert_eq!(daemon.wait().code(), Some(0));
+    daemon.wait_for("the stop", |event| event["event_type"] == "stop");
+    let seen = |kind: &str| daemon.seen.iter().filter(|event| event["event_type"] == kind).count();
+    assert_eq!((seen("unblock"), seen("error")), (1, 0), "{:#?}", daemon.seen);
+    assert!(!lab.nft_table().contains("198.51.100.9"));
+}
+
+#[test]
+fn a_stop_that_the_helper_does_not_answer_says_so_and_no_block_is_told_to_have_ended() {
+    let lab = Lab::new(1);
+    let mut daemon = Setup::new(&lab, &format!("{PORTS}\nFLUSH_ON_STOP=\"1\"")).start();
+    assert!(daemon.client(&["block", "198.51.100.9"]).status.success());
+    let helper = daemon.helper_pid();
+    suspend(helper);
+    daemon.signal(Signal::SIGTERM);
+    let told = daemon.wait_for("that there is no answer", |event| event["event_type"] == "error");
+    let said = told["error"].as_str().unwrap_or_default();
+    assert!(said.starts_with("the helper has not answered within 8 s"), "{told}");
+    let stop = daemon.wait_for("the stop", |event| event["event_type"] == "stop");
+    assert_eq!(stop["stats"]["blocks_in_force"], 1, "{stop}");
+    assert!(!daemon.seen.iter().any(|event| event["event_type"] == "unblock"), "{:#?}", daemon.seen);
+    assert_eq!(daemon.wait().code(), Some(70));
+    kill(helper, Signal::SIGCONT);
+    eventually("the helper ends", PATIENCE, || !alive(helper));
 }

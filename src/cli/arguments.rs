@@ -33,7 +33,8 @@ Exit codes:
   0   fine
   1   anything else that went wrong: configuration, start, no daemon
   2   wrong usage
-  70  the other of the two processes died";
+  70  the other of the two processes died, or did not answer
+      that it is to end";
 
 /// See scans, block scanners.
 #[derive(Debug, Parser)]

@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::signalfd::SignalFd;
 
-pub use self::goodbye::Goodbye;
+pub use self::goodbye::{FAREWELL, Goodbye};
 use super::clock::Now;
 use super::decoy::Decoys;
 use super::flood::Floods;

@@ -81,6 +81,12 @@ pub enum LinkError {
     /// It did not get ready.
     #[error("the helper was not ready within {} s", READY_WITHIN.as_secs())]
     Slow,
+    /// It did not answer that it is to end.
+    #[error(
+        "the helper has not answered within {} s that it is to end, and is not waited for any longer: it stands still, or waits for the lock of iptables or for the disk; blocks that FLUSH_ON_STOP was to lift may still be in force",
+        super::event_loop::FAREWELL.as_secs()
+    )]
+    NoGoodbye,
 }
 
 impl HelperLink {

@@ -38,7 +38,7 @@ use crate::protocol::Settings;
 use crate::sandbox::capabilities;
 use crate::sandbox::identity::Identity;
 
-/// Exit code when the other process died (sysexits.h, EX_SOFTWARE).
+/// Exit code when the other process died, or did not answer the goodbye (sysexits.h, EX_SOFTWARE).
 const PEER_DIED: u8 = 70;
 
 /// Scores that never fade need no sweep; a day is soon enough to find that out again.

@@ -1,6 +1,6 @@
 //! The end of the daemon: the goodbye to the helper, and what is still to be told before the `stop` event.
 //!
-//! Main thread. Waits for the helper, but no longer than [`ANSWER`], or [`FAREWELL`] where it answers.
+//! Main thread. Waits for the helper, but no longer than [`FAREWELL`].
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
@@ -12,11 +12,10 @@ use crate::sensor::clock::Now;
 use crate::sensor::helper_link::LinkError;
 use crate::sensor::responder::Turn;
 
-/// How long the helper may take to answer that it is to end.
-const ANSWER: Duration = Duration::from_secs(2);
-/// How long a clean stop waits for the commands that the helper still runs: less than a service manager or a container
-/// engine waits for us (TimeoutStopSec and `podman stop`, ten seconds).
-const FAREWELL: Duration = Duration::from_secs(8);
+/// How long a clean stop waits for the helper: for its answer, as it may have to wait itself (for the lock of iptables,
+/// for the disk), and for the commands that it still runs. Less than a service manager or a container engine waits for us
+/// (TimeoutStopSec and `podman stop`, ten seconds).
+pub const FAREWELL: Duration = Duration::from_secs(8);
 
 const STILL_AT_WORK: &str = "commands are still running and are left to the helper, which ends when they do; what it is \
      kept from undoing is undone at the next start";
@@ -34,19 +33,22 @@ pub enum Goodbye {
 
 impl EventLoop {
     /// Says goodbye to the helper, which lifts the blocks first if it was told to. Returns whether it ended well, or is
-    /// at work still.
+    /// at work still; what went wrong is told.
     pub fn stop(&mut self) -> bool {
         self.notifier.stopping();
-        let well = self.farewell();
+        let end = self.farewell();
         let now = self.shared.clock.now();
+        if let Err(error) = &end {
+            self.reporter.error(now, &error.to_string());
+        }
         self.tell_ends(now);
         self.reporter.stop(now, &self.responder, &self.shared, &self.host);
-        well
+        end.is_ok()
     }
 
     /// What the helper still answers is still told. Where requests wait, the last one has to wait for room too.
-    fn farewell(&mut self) -> bool {
-        let begun = Instant::now();
+    fn farewell(&mut self) -> Result<(), LinkError> {
+        let deadline = Instant::now() + FAREWELL;
         loop {
             if self.goodbye == Goodbye::Unsaid
                 && let Ok(id) = self.responder.requests.send(|id| Request::Stop { id })
@@ -54,23 +56,24 @@ impl EventLoop {
                 self.goodbye = Goodbye::Said(id);
             }
             let answered = self.goodbye == Goodbye::Answered;
-            let deadline = begun + if answered { FAREWELL } else { ANSWER };
-            if Instant::now() >= deadline {
-                if answered {
+            match Instant::now() >= deadline {
+                true if answered => {
                     self.reporter.error(self.shared.clock.now(), STILL_AT_WORK);
+                    return Ok(());
                 }
-                return answered;
+                true => return Err(LinkError::NoGoodbye),
+                false => {}
             }
             // Who has answered and ended takes no more requests.
-            if !answered && self.send().is_err() {
-                return false;
+            if !answered {
+                self.send()?;
             }
             match self.on_replies(self.shared.clock.now()) {
                 Ok(()) => self.link.wait_reply(deadline),
-                Err(LinkError::Ended(status)) => {
-                    return self.goodbye != Goodbye::Unsaid && status.success();
+                Err(LinkError::Ended(status)) if self.goodbye != Goodbye::Unsaid && status.success() => {
+                    return Ok(());
                 }
-                Err(_) => return false,
+                Err(error) => return Err(error),
             }
         }
     }
