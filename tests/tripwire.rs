@@ -329,6 +329,20 @@ fn a_flood_of_forged_sources_trips_no_more_than_the_sensor_would_block() {
     daemon.catch_up();
 }
 
+/// Whoever ends the sensor may kill the helper with it: it must not come to that.
+#[test]
+fn a_stop_takes_the_traps_away_while_commands_still_run() {
+    let lab = Lab::new(1);
+    let scanner = lab.peer(0);
+    let command = "KILL_RUN_CMD=\"sleep 60\"\nCOMMAND_TIMEOUT=\"60s\"";
+    let mut daemon = armed(&lab, &format!("{CONFIG}{command}"));
+    scanner.nmap(&["-sS", "--max-retries", "0", "-p", "111", &scanner.target_v4.to_string()]);
+    eventually("the block is in place", PATIENCE, || !traps(&lab, "blocked4").is_empty());
+    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    eventually("the traps are gone", PATIENCE, || traps(&lab, "traps_tcp").is_empty());
+    assert!(daemon.try_wait().is_none(), "it waits for the command");
+}
+
 #[test]
 fn without_the_daemon_nothing_trips_and_blocks_stay() {
     for clean in [true, false] {

@@ -92,6 +92,15 @@ impl Tripwire {
         commands
     }
 
+    /// Forgets every trap, also for when the table is made anew. Returns what takes them and every trip away in the kernel;
+    /// the rules stay and find nothing.
+    pub fn disarm(&mut self) -> Vec<Command> {
+        self.tcp.clear();
+        self.udp.clear();
+        let traps = [TCP_TRAPS, UDP_TRAPS].map(|name| Command::EmptySet(name.to_owned()));
+        traps.into_iter().chain(forget_all()).collect()
+    }
+
     /// Makes sets, chains and rules, to follow those of the blocks.
     pub fn make(&self) -> Vec<Command> {
         let mut commands: Vec<Command> = FAMILIES.into_iter().flat_map(sets).collect();
@@ -181,12 +190,6 @@ pub fn forget(address: IpAddr) -> Vec<Command> {
     let set = tripped_name(family_of(address));
     let element = vec![Element::Timed(address, Some(PROVISIONAL))];
     vec![Command::AddElements(set.clone(), element.clone()), Command::DeleteElements(set, element)]
-}
-
-/// Takes every trap and every trip away; the rules stay and find nothing.
-pub fn disarm() -> Vec<Command> {
-    let traps = [TCP_TRAPS, UDP_TRAPS].map(|name| Command::EmptySet(name.to_owned()));
-    traps.into_iter().chain(forget_all()).collect()
 }
 
 /// Forgets all who are tripped.
@@ -345,6 +348,14 @@ mod tests {
         assert_eq!(tripwire.set(Datagrams::No, page(1, &[])), []);
         assert!(tripwire.is_trap(Datagrams::No, 9) && !tripwire.is_trap(Datagrams::Yes, 9));
         assert!(tripwire.make().contains(&add(&[7, 9])));
+    }
+
+    #[test]
+    fn a_table_that_is_made_anew_after_the_end_of_the_tripwire_has_no_traps() {
+        let mut tripwire = tripwire();
+        assert_eq!(tripwire.set(Datagrams::No, page(0, &[1, 7])).len(), 1);
+        assert!(tripwire.disarm().contains(&Command::EmptySet("traps_tcp".to_owned())));
+        assert!(!tripwire.make().iter().any(|command| matches!(command, Command::AddElements(..))));
     }
 
     #[test]

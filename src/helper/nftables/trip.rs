@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::{Nftables, Result};
 use crate::helper::respond::Knock;
 use crate::helper::ruleset::TABLE;
-use crate::helper::tripwire;
+use crate::helper::tripwire::{self, Tripwire};
 use crate::netlink::nftables::{Kind, element};
 use crate::protocol::{Datagrams, Page};
 
@@ -34,7 +34,7 @@ impl Nftables {
 
     /// Takes the tripwire's traps away: nobody would confirm or clear whom it trips.
     pub fn disarm(&mut self) -> Result<()> {
-        let commands = self.tripwire.as_ref().map(|_| tripwire::disarm());
+        let commands = self.tripwire.as_mut().map(Tripwire::disarm);
         self.apply(&commands.unwrap_or_default())
     }
 

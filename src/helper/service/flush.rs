@@ -48,8 +48,10 @@ impl<R: Respond> Service<R> {
         self.answer(timed_reply(id, outcome, job.begun, Responses::NONE));
     }
 
-    /// Unlike an operator's flush this forgives nobody.
+    /// Unlike an operator's flush this forgives nobody. From now on nobody confirms or clears whom the tripwire trips, and
+    /// whoever ends the sensor may end us before the last command has.
     pub(super) fn do_stop(&mut self, id: u64) {
+        self.disarm();
         let outcome = match self.flush_on_stop.then(|| self.responses.flush()) {
             None => Outcome::NotBlocked,
             Some(Err(refusal)) => Outcome::Failed(refusal.errno),

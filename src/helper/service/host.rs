@@ -141,7 +141,7 @@ impl<R: Respond> Service<R> {
         Ok(())
     }
 
-    /// The sensor is gone, and with it whoever confirms or clears those whom the tripwire trips. Blocks stay.
+    /// The sensor is gone or about to go, and with it whoever confirms or clears those whom the tripwire trips. Blocks stay.
     pub fn disarm(&mut self) {
         // A table that is gone has no traps either.
         let _ = self.responses.disarm();

@@ -17,8 +17,9 @@ use crate::sensor::responder::Turn;
 /// (TimeoutStopSec and `podman stop`, ten seconds).
 pub const FAREWELL: Duration = Duration::from_secs(8);
 
-const STILL_AT_WORK: &str = "commands are still running and are left to the helper, which ends when they do; what it is \
-     kept from undoing is undone at the next start";
+const STILL_AT_WORK: &str = "commands are still running and are left to the helper, which ends when they do, unless a \
+     service manager or the container's end kills it and them before; what it is kept from undoing is undone at the next \
+     start";
 
 /// How far the goodbye has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
