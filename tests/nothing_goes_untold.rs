@@ -1,4 +1,4 @@
-//! Nothing goes untold: the end of every block at a stop, a helper that keeps a stop waiting.
+//! Nothing goes untold: the end of every block at a stop, a helper that keeps a stop waiting or stands still.
 
 mod support;
 
@@ -69,4 +69,33 @@ fn a_stop_that_the_helper_does_not_answer_says_so_and_no_block_is_told_to_have_e
     assert_eq!(daemon.wait().code(), Some(70));
     kill(helper, Signal::SIGCONT);
     eventually("the helper ends", PATIENCE, || !alive(helper));
+}
+
+#[test]
+fn status_fails_while_the_helper_stands_still_and_says_so() {
+    let lab = Lab::new(1);
+    let daemon = Setup::new(&lab, PORTS).start();
+    let status = |arguments: &[&str]| {
+        let output = daemon.client(arguments);
+        let [said, error] =
+            [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it).into_owned());
+        (output.status.code(), said, error)
+    };
+    let answers =
+        |said: &str| serde_json::from_str::<serde_json::Value>(said).unwrap()["helper_answers"].clone();
+    let helper = daemon.helper_pid();
+    for stands_still in [false, true, false] {
+        match stands_still {
+            true => suspend(helper),
+            false => kill(helper, Signal::SIGCONT),
+        }
+        let (code, said, error) = status(&["status", "--json"]);
+        assert_eq!(answers(&said), !stands_still, "{said}");
+        assert_eq!(code, Some(i32::from(stands_still)));
+        assert_eq!(error.contains(&format!("the helper (process {helper}) has not answered")), stands_still);
+        let (code, said, _) = status(&["status"]);
+        assert_eq!(code, Some(i32::from(stands_still)));
+        assert_eq!(said.contains("which does not answer"), stands_still, "{said}");
+        assert_eq!(status(&["stats"]).0, Some(0), "the counts are the sensor's");
+    }
 }

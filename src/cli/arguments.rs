@@ -31,7 +31,8 @@ Examples:
 
 Exit codes:
   0   fine
-  1   anything else that went wrong: configuration, start, no daemon
+  1   anything else that went wrong: configuration, start, no daemon;
+      status: the helper does not answer
   2   wrong usage
   70  the other of the two processes died, or did not answer
       that it is to end";

@@ -49,10 +49,11 @@ pub fn status_text(status: &Status, now: u64, zone: &TimeZone) -> String {
         Mode::Connect => "connect",
     };
     let since = format!("{} ({})", local(status.since, zone), duration(now.saturating_sub(status.since)));
+    let silent = if status.helper_answers { "" } else { ", which does not answer" };
     let rows = [
         ("running since", since),
         ("version", format!("{}, {mode} mode", start.version)),
-        ("processes", format!("sensor {}, helper {}", start.pid, start.helper_pid)),
+        ("processes", format!("sensor {}, helper {}{silent}", start.pid, start.helper_pid)),
         ("interfaces", format!("{}{}", listed(&start.interfaces), network(start.network))),
         ("watched ports", ports(&start.tcp_ports, &start.udp_ports)),
         ("decoys", ports(&start.decoy_tcp_ports, &start.decoy_udp_ports)),
@@ -122,6 +123,7 @@ mod tests {
     fn status() -> Status {
         Status {
             since: NOW - 3_700,
+            helper_answers: false,
             start: Start {
                 version: "0.1.0".into(),
                 pid: 10,
@@ -157,6 +159,7 @@ mod tests {
             ),
             "{text}"
         );
+        assert!(text.contains("processes        sensor 10, helper 11, which does not answer\n"), "{text}");
         assert!(text.contains("watched ports    tcp 1,7,512-515\n"), "{text}");
         assert!(text.contains("packets          12 seen, 1 dropped\n"), "{text}");
         assert!(text.contains("confinement      seccomp; MISSING: landlock\n"), "{text}");

@@ -44,6 +44,11 @@ pub enum ClientError {
     /// The answer makes no sense to us.
     #[error("The answer was not understood ({0}); the daemon is of another version, restart it")]
     Unreadable(#[from] serde_json::Error),
+    /// The sensor answers, the helper does not.
+    #[error(
+        "the helper (process {0}) has not answered for three seconds: until it does nobody is blocked or let in; look into the log, and restart the daemon if it stays so"
+    )]
+    HelperSilent(u32),
     /// The daemon would not.
     #[error("{0}")]
     Refused(String),
@@ -52,13 +57,17 @@ pub enum ClientError {
     Print(io::Error),
 }
 
-/// `status [--json]`.
+/// `status [--json]`. Fails where the helper does not answer: health checks go by it.
 pub fn status(socket: &Path, json: bool) -> ExitCode {
     ended(asked_status(socket).and_then(|status| {
         print(&match json {
             true => status::json_line(&status)?,
             false => status::status_text(&status, now(), &local_zone()),
-        })
+        })?;
+        match status.helper_answers {
+            true => Ok(()),
+            false => Err(ClientError::HelperSilent(status.start.helper_pid)),
+        }
     }))
 }
 

@@ -83,6 +83,8 @@ pub enum ControlReply {
 pub struct Status {
     /// Running since, seconds since 1970 UTC.
     pub since: u64,
+    /// Whether the helper has given a sign of life since this was asked for; else nobody is blocked or let in.
+    pub helper_answers: bool,
     /// What the `start` event said.
     pub start: Start,
     /// What a `stats` event would say now.

@@ -31,6 +31,7 @@ use super::host::Host;
 use super::notify::Notifier;
 use super::operators::Operators;
 use super::protections::Protections;
+use super::pulse::Pulse;
 use super::report::Reporter;
 use super::responder::{Responder, Turn};
 use super::sightings::Sighting;
@@ -77,6 +78,7 @@ pub struct EventLoop {
     pub(super) responder: Responder,
     pub(super) operators: Operators,
     pub(super) protections: Protections,
+    pub(super) pulse: Pulse,
     pub(super) control: ControlServer,
     pub(super) signals: SignalFd,
     pub(super) host: Host,

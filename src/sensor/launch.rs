@@ -27,6 +27,7 @@ use super::helper_link::{HelperLink, QUEUE, Ready};
 use super::operators::Operators;
 use super::parked::Parked;
 use super::protections::Protections;
+use super::pulse::Pulse;
 use super::report::Reporter;
 use super::responder::{self, Responder};
 use super::traps::{self, Traps};
@@ -158,6 +159,7 @@ fn assemble(
         responder,
         operators: Operators::default(),
         protections: Protections::default(),
+        pulse: Pulse::default(),
         control: opened.control,
         signals: opened.signals,
         host: opened.host,

@@ -33,6 +33,7 @@ pub mod parked;
 pub mod ports_in_use;
 pub mod protections;
 pub mod ptr;
+pub mod pulse;
 pub mod reach;
 pub mod reload;
 pub mod report;

@@ -149,9 +149,17 @@ impl Reporter {
     }
 
     /// The answer to `status`.
-    pub fn status(&self, now: Now, responder: &Responder, shared: &Shared, host: &Host) -> Status {
+    pub fn status(
+        &self,
+        now: Now,
+        helper_answers: bool,
+        responder: &Responder,
+        shared: &Shared,
+        host: &Host,
+    ) -> Status {
         Status {
             since: self.since,
+            helper_answers,
             start: self.start.clone(),
             stats: self.stats(now, responder, shared, host),
         }

@@ -5,6 +5,7 @@
 
 use super::{End, EventLoop};
 use crate::control::protocol::{ControlReply, ControlRequest};
+use crate::control::server::{ClientId, Incoming};
 use crate::sensor::clock::Now;
 use crate::sensor::signals::{self, Asked};
 
@@ -25,16 +26,23 @@ impl EventLoop {
         None
     }
 
+    /// Answers `status`.
+    pub(super) fn answer_status(&mut self, clients: Vec<ClientId>, helper_answers: bool, now: Now) {
+        for client in clients {
+            let status = self.reporter.status(now, helper_answers, &self.responder, &self.shared, &self.host);
+            let reply = ControlReply::Status(Box::new(status));
+            self.control.reply(&self.epoll, client, &reply, now.instant);
+        }
+    }
+
     pub(super) fn on_control(&mut self, token: u64, now: Now) {
         for incoming in self.control.on_ready(&self.epoll, token, now.instant) {
-            let reply = if incoming.request == ControlRequest::Status {
-                let status = self.reporter.status(now, &self.responder, &self.shared, &self.host);
-                Some(ControlReply::Status(Box::new(status)))
-            } else {
-                self.operators.on_request(incoming.client, &incoming.request, &mut self.responder)
-            };
-            if let Some(reply) = reply {
-                self.control.reply(&self.epoll, incoming.client, &reply, now.instant);
+            let Incoming { client, request } = incoming;
+            if request == ControlRequest::Status {
+                let is_there = |client| self.control.is_waiting(client);
+                self.pulse.ask(client, now.instant, is_there, &mut self.responder.requests);
+            } else if let Some(reply) = self.operators.on_request(client, &request, &mut self.responder) {
+                self.control.reply(&self.epoll, client, &reply, now.instant);
             }
         }
     }

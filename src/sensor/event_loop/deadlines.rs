@@ -25,6 +25,7 @@ impl EventLoop {
             self.decoys.next_deadline(),
             self.half_open.next_deadline(),
             self.control.next_deadline(),
+            self.pulse.next_deadline(),
             self.notifier.next_beat(),
         ];
         let nearest = deadlines.into_iter().flatten().fold(self.sweep_at, Instant::min);
@@ -49,6 +50,8 @@ impl EventLoop {
         }
         self.decoys.on_deadline(now.instant, &self.epoll);
         self.control.sweep(&self.epoll, now.instant);
+        let waited = self.pulse.missed(now.instant);
+        self.answer_status(waited, false, now);
         self.responder.on_time(now, &mut turn);
         self.leave_the_quiet(now, &mut turn);
         self.look_for_floods(now, &mut turn);

@@ -44,6 +44,8 @@ impl EventLoop {
             }
             let Some(reply) = self.link.next_reply()? else { break };
             self.notifier.heard_of_helper();
+            let waited = self.pulse.heard();
+            self.answer_status(waited, true, now);
             self.on_reply(reply, now, turn, answers);
         }
         Ok(())
