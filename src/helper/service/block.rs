@@ -98,7 +98,8 @@ impl<R: Respond> Service<R> {
             self.rewrite_blocked_file();
             return self.tell_remains(job.target, &job.failures);
         }
-        self.record(job.target, Block { with: job.with, ..block });
+        // From now, as where an operator renews one: a start after this one is none of the machine's.
+        self.record(job.target, Block { with: job.with, since: self.now.utc, ..block });
     }
 
     pub(super) fn do_block(&mut self, grants: &[Grant]) -> Vec<Effects> {
