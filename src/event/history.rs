@@ -38,7 +38,9 @@ pub enum HistoryError {
 /// O_NONBLOCK: a pipe planted at the path must not hold up the start.
 const GUARDED: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
 /// open(2)'s flags for it as they reach the kernel.
-pub const OPEN_FLAGS: i32 = GUARDED | libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_CLOEXEC;
+pub const OPEN_FLAGS: i32 = GUARDED | libc::O_WRONLY | libc::O_APPEND | libc::O_CLOEXEC;
+/// Likewise where it is not there.
+pub const CREATE_FLAGS: i32 = OPEN_FLAGS | libc::O_CREAT | libc::O_EXCL;
 
 /// The open history file.
 #[derive(Debug)]
@@ -114,15 +116,17 @@ fn has_one_name(path: &Path, file: &File) -> Result<(), HistoryError> {
     if facts.nlink() == 1 { Ok(()) } else { Err(HistoryError::Planted { path: path.to_owned() }) }
 }
 
+/// Created only where it is not there: in a folder like /tmp O_CREAT keeps even root from a file that is somebody else's,
+/// as ours is the daemon's user's from the first start on (fs.protected_regular, proc_sys_fs(5)).
 fn opened(path: &Path) -> Result<File, HistoryError> {
     let failed = |source| HistoryError::Open { path: path.to_owned(), source };
-    let file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .custom_flags(GUARDED)
-        .open(path)
-        .map_err(failed)?;
+    let mut options = OpenOptions::new();
+    options.append(true).mode(0o640).custom_flags(GUARDED);
+    let file = match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => options.create_new(true).open(path),
+        opened => opened,
+    };
+    let file = file.map_err(failed)?;
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(HistoryError::NotAFile { path: path.to_owned() });
     }
@@ -158,6 +162,17 @@ mod tests {
         history.push("T3", "c");
         assert_eq!(fs::read_to_string(&old).unwrap(), "T1 a\nT2 b\n");
         assert_eq!(fs::read_to_string(&path).unwrap(), "T3 c\n");
+    }
+
+    /// Proves most where fs.protected_regular is on, as it is on nearly every distribution.
+    #[test]
+    fn in_a_folder_like_tmp_it_is_opened_again_once_it_is_the_daemons_users() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+        let path = folder.path().join("history");
+        for _ in 0..2 {
+            History::open(&path, Some(65534)).unwrap();
+        }
     }
 
     #[test]

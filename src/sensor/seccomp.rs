@@ -71,6 +71,9 @@ const HISTORY: &[Rule] = &[
     #[cfg(target_env = "musl")]
     opens::<{ history::OPEN_FLAGS }>("the history file after its rotation"),
     opens_at::<{ history::OPEN_FLAGS }>("the history file after its rotation"),
+    #[cfg(target_env = "musl")]
+    opens::<{ history::CREATE_FLAGS }>("likewise, where it was only moved away"),
+    opens_at::<{ history::CREATE_FLAGS }>("likewise, where it was only moved away"),
 ];
 
 /// With decoys.
