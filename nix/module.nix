@@ -202,7 +202,10 @@ in
       serviceConfig = ofUnit (shipped.Service // {
         ExecStartPre = "${program} check --quiet -c ${cfg.configuration}/portsentry.conf";
         ExecStart = "${program} -c ${cfg.configuration}/portsentry.conf";
-        ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
+        ExecReload = [
+          "${program} check --quiet -c ${cfg.configuration}/portsentry.conf"
+          "${pkgs.coreutils}/bin/kill -HUP $MAINPID"
+        ];
       });
     };
   };

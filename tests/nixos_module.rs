@@ -192,11 +192,17 @@ fn unit_is_shipped(unit: &str, package: &str) {
     };
     assert_eq!(without(unit), without(&shipped));
     assert!(without(unit).len() > 40, "hardening is missing:\n{unit}");
-    let started = &directives(unit)["Service.ExecStart"];
-    assert_eq!(
-        *started,
-        [format!("{package}/bin/portsentry-rs -c /nix/store/portsentry-rs-configuration/portsentry.conf")]
+    let file = "-c /nix/store/portsentry-rs-configuration/portsentry.conf";
+    let (check, start) = (
+        format!("{package}/bin/portsentry-rs check --quiet {file}"),
+        format!("{package}/bin/portsentry-rs {file}"),
     );
+    let ours = directives(unit);
+    assert_eq!(
+        (&ours["Service.ExecStartPre"], &ours["Service.ExecStart"]),
+        (&vec![check.clone()], &vec![start])
+    );
+    assert_eq!(ours["Service.ExecReload"], [check, "/nix/store/coreutils/bin/kill -HUP $MAINPID".to_owned()]);
 }
 
 fn unit_is_sound(unit: &str, folder: &Path) {

@@ -162,6 +162,16 @@ fn reloads(machine: &Machine, command: &str) {
     let ignored = entry(machine, "PORTSENTRY_DEST_PORT=24");
     assert_eq!(ignored["PORTSENTRY_VERDICT"], "ignored", "{ignored:#}");
     assert!(!is_blocked(machine, 1));
+
+    machine.run("echo mistyped >> /etc/portsentry/portsentry.ignore");
+    assert!(!machine.shell(command).status.success(), "whoever asks for it is told");
+    entry(machine, "-u portsentry-rs --grep portsentry.ignore:.*mistyped");
+    assert_eq!(
+        (property(machine, "ActiveState"), property(machine, "NRestarts")),
+        ("active".into(), "0".into())
+    );
+    machine.run("sed -i /mistyped/d /etc/portsentry/portsentry.ignore");
+    machine.run(command);
 }
 
 fn leaves_nothing(machine: &Machine, command: &str) {
