@@ -45,6 +45,11 @@ let
     message = "${here}.settings.${name}: nothing that the unit may write beside its ledger; name a file in /var/log/portsentry-rs, or its folder, which the user portsentry must own, in systemd.services.portsentry-rs.serviceConfig.ReadWritePaths";
   };
 
+  onlyReported = name: {
+    assertion = ways != [ ] || set.${name} or 0 != 1;
+    message = "${here}.settings.${name} = 1 blocks, while with ${here}.blockWith = [ ] alarms are only reported; name a way to block there, or leave ${name} out";
+  };
+
   isOpen = numbers: ranges: port:
     builtins.elem port numbers || lib.any (range: range.from <= port && port <= range.to) ranges;
   firewall = config.networking.firewall;
@@ -165,6 +170,7 @@ in
         message = "${here}.openFirewall opens the ports of decoys, and there are none; set ${here}.decoys, or leave it out: watched ports need no opening";
       }
     ]
+    ++ map onlyReported [ "BLOCK_TCP" "BLOCK_UDP" ]
     ++ allAsserted taken
     ++ map mustBeWritable [ "HISTORY_FILE" "BLOCKED_FILE" ]
     ++ lib.mapAttrsToList (way: reason: { assertion = !(blocksWith way); message = "${here}.blockWith: ${way}: ${reason}"; }) impossible;
@@ -188,9 +194,10 @@ in
     users.groups.portsentry = { };
 
     # Where modules cannot be loaded on demand (security.lockKernelModules) they must be there before.
-    # The tripwire asks for three expressions that nf_tables itself does not have.
+    # The tripwire asks for three expressions that nf_tables itself does not have. Where no way to block is named nftables
+    # is there for the operator's own blocks.
     boot.kernelModules = [ "af_packet" "tcp_diag" "udp_diag" ]
-      ++ lib.optionals (blocksWith "nftables") [ "nf_tables" "nft_fib_inet" "nft_socket" "nft_limit" ];
+      ++ lib.optionals (ways == [ ] || blocksWith "nftables") [ "nf_tables" "nft_fib_inet" "nft_socket" "nft_limit" ];
 
     # For `status`, `list` and their like, which look here for the way to the daemon.
     environment.etc."portsentry/portsentry.conf".source = "${cfg.configuration}/portsentry.conf";

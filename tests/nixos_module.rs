@@ -270,6 +270,13 @@ fn a_wrong_setting_fails_evaluation_with_the_name_of_its_option() {
         ),
         (
             &format!(
+                "{one} services.portsentry-rs.blockWith = [ ]; services.portsentry-rs.settings.BLOCK_UDP = 1;"
+            ),
+            "settings.BLOCK_UDP",
+            "alarms are only reported",
+        ),
+        (
+            &format!(
                 "{one} services.portsentry-rs.settings.HISTORY_FILE = \"/var/log/portsentry-rs.history\";"
             ),
             "settings.HISTORY_FILE",
@@ -383,6 +390,8 @@ fn files_lie_wherever_the_unit_may_write() {
         assert!(configuration.lines().any(|it| it == line), "{line} is missing in:\n{configuration}");
     }
     assert!(!configuration.contains("BLOCK_WITH"), "{configuration}");
+    // An operator may block by hand.
+    assert!(result["kernelModules"].to_string().contains("\"nf_tables\""), "{}", result["kernelModules"]);
 }
 
 #[test]
