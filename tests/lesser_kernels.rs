@@ -95,7 +95,7 @@ fn without_nfnetlink_the_daemon_does_not_start_and_check_leaves_it_to_who_could_
     let lab = Lab::new(0);
     let setup = Setup::new(&lab, "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"");
     let (program, flags) = without(libc::SYS_socket);
-    let told = "the kernel needs CONFIG_NETFILTER_NETLINK";
+    let told = "the kernel needs CONFIG_NETFILTER_NETLINK; BLOCK_WITH=\"route\" does without";
     let output = setup.fail_through(program, &flags);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains(told), "{output:?}");
@@ -110,4 +110,16 @@ fn without_nfnetlink_the_daemon_does_not_start_and_check_leaves_it_to_who_could_
         let line = said.lines().find(|line| line.contains(told)).unwrap_or_default();
         assert!(!line.is_empty() && line.starts_with("warning: ") == is_warning, "{through:?}: {said}");
     }
+}
+
+/// Nor is there any need of it where alarms are only told; an operator can block by hand all the same.
+#[test]
+fn the_way_out_that_is_named_where_there_is_no_nfnetlink_leads_out() {
+    let lab = Lab::new(0);
+    let setup = Setup::new(&lab, "TCP_PORTS=\"1\"\nBLOCK_WITH=\"route\"");
+    let (program, flags) = without(libc::SYS_socket);
+    let daemon = setup.start_through(program, &flags);
+    assert!(daemon.client(&["block", "198.51.100.1"]).status.success());
+    let routes = lab.on_target(&["ip", "route", "show", "proto", "113"]);
+    assert!(String::from_utf8_lossy(&routes.stdout).contains("198.51.100.1"), "{routes:?}");
 }

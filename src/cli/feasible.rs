@@ -7,7 +7,7 @@ use crate::config::{ConfigError, Loaded};
 use crate::helper::command::found;
 use crate::helper::hosts_deny::HostsDeny;
 use crate::helper::iptables::Iptables;
-use crate::helper::nftables::Nftables;
+use crate::helper::nftables::{Nftables, NftablesError};
 use crate::helper::ruleset::SET_CAPACITY;
 use crate::protocol::Response;
 use crate::protocol::wording::program;
@@ -39,7 +39,20 @@ fn against_nftables(starts: bool) -> Option<String> {
     // Without the right to ask, as under SELinux anywhere but in the helper, only the start can tell.
     let is_told = !matches!(error.errno(), libc::EPERM | libc::EACCES);
     let may_start = capabilities::held().is_ok_and(|held| held.contains(&Capability::CAP_NET_ADMIN));
-    (is_told && may_start == starts).then(|| error.to_string())
+    (is_told && may_start == starts).then(|| with_a_way_out(&error))
+}
+
+/// Where the kernel itself has it not: somebody else's kernel, as a container's or a guest's is, cannot be changed.
+fn with_a_way_out(error: &NftablesError) -> String {
+    match error {
+        NftablesError::Socket(_) | NftablesError::Unsupported { .. } => {
+            format!("{error}; BLOCK_WITH=\"route\" does without, also where alarms are only told")
+        }
+        NftablesError::NotPermitted { .. }
+        | NftablesError::TableGone { .. }
+        | NftablesError::Full { .. }
+        | NftablesError::Refused { .. } => error.to_string(),
+    }
 }
 
 /// The key that asks for it.
