@@ -191,6 +191,26 @@ fn wrong_usage_leaves_with_2_and_a_missing_file_with_1() {
     assert!(stderr.contains("cannot read the configuration: No such file"), "{stderr}");
 }
 
+#[test]
+fn who_may_not_read_a_file_is_told_to_ask_as_root() {
+    let lab = Lab::with("TCP_PORTS=\"1\"\n");
+    std::fs::set_permissions(lab.conf(), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args([
+        "--reuid",
+        "4242",
+        "--regid",
+        "4242",
+        "--clear-groups",
+        env!("CARGO_BIN_EXE_portsentry-rs"),
+    ]);
+    let output = command.args(["check", "-c"]).arg(lab.conf()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("Permission denied") && said.contains("try sudo"), "{said}");
+    assert!(!said.contains("while it runs"), "{said}");
+}
+
 /// Nobody writes into them: a check, and a reload, would wait for ever.
 #[test]
 fn pipes_in_the_place_of_files_are_refused_at_once() {

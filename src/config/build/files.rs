@@ -20,20 +20,33 @@ pub const OPEN_FLAGS: i32 = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_CLOEXEC;
 /// Longest file that is read, bytes: far above any real one, far below what would hurt.
 const LONGEST_FILE: u64 = 1 << 20;
 
+/// What lets a reader in who may not read a file: whoever asks by hand, or the service.
+const BY_HAND: &str = "try sudo, or let the user that runs this read it (a service's: chgrp, chmod g+r, and chmod o+x every folder above)";
+/// Likewise where it was read at the start: by its mode, or by Landlock, which says the same.
+const IN_A_RELOAD: &str = "let the user that the daemon runs as read it (chgrp, chmod g+r) and pass every folder above (chmod o+x), and restart: \
+     while it runs it may open nothing outside the folders in which it found its configuration and ignore file";
+
 /// Reads the configuration file at `path` and the ignore file it names. Every error of both is returned at once.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, Vec<ConfigError>> {
+    load_for(path, overrides, BY_HAND)
+}
+
+/// Likewise for a daemon that runs.
+pub(super) fn load_again(path: &Path, overrides: &Overrides) -> Result<Loaded, Vec<ConfigError>> {
+    load_for(path, overrides, IN_A_RELOAD)
+}
+
+fn load_for(path: &Path, overrides: &Overrides, if_refused: &str) -> Result<Loaded, Vec<ConfigError>> {
     // A reload must find it again from wherever the daemon is then: `-D` goes to `/`.
     let path = &std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let name = path.display().to_string();
     let bytes = read(path).map_err(|error| {
-        let message = match allowed(&error) {
-            Some(mend) => format!("cannot read the configuration: {error}; {mend}"),
-            None => format!("cannot read the configuration: {error}; name another file with -c FILE"),
-        };
+        let mend = mend(&error, if_refused, "name another file with -c FILE");
+        let message = format!("cannot read the configuration: {error}; {mend}");
         vec![ConfigError::new(Origin::WholeFile(name.clone()), message)]
     })?;
     let (mut loaded, mut errors) = build(&name, &bytes, overrides);
-    match ignore_file(&loaded) {
+    match ignore_file(&loaded, if_refused) {
         Ok(networks) => loaded.ignored = networks,
         Err(more) => errors.extend(more),
     }
@@ -50,11 +63,8 @@ pub fn control_socket(path: &Path) -> io::Result<PathBuf> {
     Ok(build(&path.display().to_string(), &bytes, &Overrides::default()).0.config.control_socket)
 }
 
-/// What to do where the file is there but not for us: by its mode, or in a reload by Landlock, which says the same.
-fn allowed(error: &io::Error) -> Option<&'static str> {
-    let mend = "let the user that the daemon runs as read it (chgrp, chmod g+r) and pass every folder above (chmod o+x), and restart: \
-                while it runs it may open nothing outside the folders in which it found its configuration and ignore file";
-    (error.kind() == ErrorKind::PermissionDenied).then_some(mend)
+fn mend<'a>(error: &io::Error, if_refused: &'a str, otherwise: &'a str) -> &'a str {
+    if error.kind() == ErrorKind::PermissionDenied { if_refused } else { otherwise }
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
@@ -71,12 +81,12 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-fn ignore_file(loaded: &Loaded) -> Result<Vec<IpNet>, Vec<ConfigError>> {
+fn ignore_file(loaded: &Loaded, if_refused: &str) -> Result<Vec<IpNet>, Vec<ConfigError>> {
     let Some(path) = &loaded.config.ignore_file else {
         return Ok(Vec::new());
     };
     let bytes = read(path).map_err(|error| {
-        let mend = allowed(&error).unwrap_or("create it (it may be empty), or take the key out");
+        let mend = mend(&error, if_refused, "create it (it may be empty), or take the key out");
         let message = format!("cannot read IGNORE_FILE {}: {error}; {mend}", path.display());
         vec![ConfigError::new(loaded.origin("IGNORE_FILE"), message)]
     })?;

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use super::{Overrides, Setting, load};
+use super::files::load_again;
+use super::{Overrides, Setting};
 use crate::config::Config;
 use crate::config::error::{ConfigError, Origin};
 
@@ -34,7 +35,7 @@ impl Loaded {
     /// # Errors
     /// Every error of both files.
     pub fn reload(&self) -> Result<Loaded, Vec<ConfigError>> {
-        load(Path::new(&self.name), &self.overrides)
+        load_again(Path::new(&self.name), &self.overrides)
     }
 
     /// Where the value of the key `name` comes from.
