@@ -88,7 +88,8 @@ fn every_thread_is_confined(pid: u32) {
 #[test]
 fn started_as_a_user_with_ambient_capabilities_it_works_and_blocks() {
     let lab = Lab::new(1);
-    let setup = Setup::new(&lab, LINES);
+    // Whom root would become: nobody asks, for there is no root to leave.
+    let setup = Setup::new(&lab, &format!("{LINES}\nRUN_AS=\"nobody-of-that-name\""));
     owned(&setup);
     let flags = ambient("+net_admin,+net_raw,+net_bind_service");
     let mut daemon = setup.start_through("setpriv", &flags);

@@ -25,7 +25,7 @@ pub fn notes(loaded: &Loaded) -> Vec<ConfigError> {
 }
 
 fn all(loaded: &Loaded) -> Vec<ConfigError> {
-    [unwritten(loaded), root_only(loaded)].concat()
+    [unwritten(loaded), root_only(loaded), without_root(loaded)].concat()
 }
 
 fn unwritten(loaded: &Loaded) -> Vec<ConfigError> {
@@ -73,6 +73,15 @@ fn root_only(loaded: &Loaded) -> Vec<ConfigError> {
     asked.collect()
 }
 
+/// Who starts as an ordinary user stays that one.
+fn without_root(loaded: &Loaded) -> Vec<ConfigError> {
+    let text = format!(
+        "RUN_AS: does nothing under the systemd unit, which starts the daemon as its User=; set User= and Group= in a drop-in ({HOW})"
+    );
+    let asked = loaded.config.run_as.as_ref();
+    asked.map(|_| ConfigError::new(loaded.origin("RUN_AS"), text)).into_iter().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,16 +114,17 @@ mod tests {
     #[test]
     fn what_it_does_not_give_is_named_with_its_key() {
         let lines = "TCP_PORTS=\"1\"\nHISTORY_FILE=\"/var/log/portsentry.log\"\nBLOCKED_FILE=\"/tmp/portsentry.blocked\"\n\
-                     KILL_ROUTE=\"/sbin/route add -host $TARGET$ reject\"\nKILL_HOSTS_DENY=\"ALL: $TARGET$\"\n";
+                     KILL_ROUTE=\"/sbin/route add -host $TARGET$ reject\"\nKILL_HOSTS_DENY=\"ALL: $TARGET$\"\nRUN_AS=\"watch\"\n";
         let told = noted(lines);
         for words in [
             "HISTORY_FILE: /var/log/portsentry.log is nothing that the systemd unit may write",
             "BLOCKED_FILE: /tmp/portsentry.blocked lies in a folder of which",
             "KILL_ROUTE: needs root",
             "KILL_HOSTS_DENY: needs root",
+            "RUN_AS: does nothing under the systemd unit",
         ] {
             assert!(told.contains(words), "{words:?} in {told}");
         }
-        assert_eq!(told.lines().count(), 4, "{told}");
+        assert_eq!(told.lines().count(), 5, "{told}");
     }
 }

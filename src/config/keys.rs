@@ -149,7 +149,7 @@ pub static KEYS: &[Key] = &[
     key("CONTROL_SOCKET", Ours, Socket(|c, v| c.control_socket = v), "/run/portsentry-rs/control.sock",
         "socket by which status, list, block and unblock reach the daemon"),
     key("RUN_AS", Ours, User(|c, v| c.run_as = Some(v)), "",
-        "user to become; unset: portsentry if there is one, else nobody"),
+        "user to become where root starts it; unset: portsentry if there is one, else nobody"),
     key("WORKERS", Ours, Number(1..=64, |c, v| c.workers = Some(v as usize)), "",
         "threads that read packets; unset: one for each two cores, at most 4"),
     key("TABLE_SIZE", Ours, Number(256..=4_194_304, |c, v| c.table_size = v as usize), "16384",

@@ -122,7 +122,7 @@ fn trim_bounding(keep: &[Capability]) -> Result<Bounding, SandboxError> {
 }
 
 /// The saved uid counts: it is a way back.
-fn is_any_root() -> Result<bool, SandboxError> {
+pub(super) fn is_any_root() -> Result<bool, SandboxError> {
     let ids = getresuid().map_err(identity_step("getresuid"))?;
     Ok([ids.real, ids.effective, ids.saved].iter().any(|uid| uid.is_root()))
 }

@@ -6,7 +6,10 @@
 use std::fs;
 use std::io::ErrorKind;
 
+use nix::unistd::{getegid, geteuid};
+
 use super::SandboxError;
+use super::capabilities::is_any_root;
 
 const PASSWD: &str = "/etc/passwd";
 /// The kernel's overflow uid (Documentation/admin-guide/sysctl/fs.rst), `nobody` where there is no /etc/passwd.
@@ -22,6 +25,18 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Whom a daemon becomes that the calling process starts: whom RUN_AS means where that is root. Anybody else has nothing
+    /// to leave, and stays who they are.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve), for root.
+    pub fn of_daemon(run_as: Option<&str>) -> Result<Identity, SandboxError> {
+        match is_any_root()? {
+            true => Identity::resolve(run_as),
+            false => Ok(Identity { uid: geteuid().as_raw(), gid: getegid().as_raw() }),
+        }
+    }
+
     /// Whom RUN_AS means: a name of /etc/passwd, `uid`, or `uid:gid`. Without it: `portsentry` if that user exists,
     /// else `nobody`, else 65534.
     ///

@@ -21,14 +21,6 @@ use crate::sandbox::selfcheck::{self, Expectations, prove};
 use crate::sandbox::selinux;
 use crate::sandbox::{Capability, Sandbox, SandboxError, capabilities};
 
-/// The user id that the sensor ends with: RUN_AS where it starts as root, its own elsewhere.
-pub fn own_uid(identity: Identity) -> u32 {
-    match nix::unistd::geteuid() {
-        uid if uid.is_root() => identity.uid,
-        uid => uid.as_raw(),
-    }
-}
-
 /// The filter to enter at last, once all sockets are open; its proof begins now, while a program may still be run.
 ///
 /// # Errors

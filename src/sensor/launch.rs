@@ -88,9 +88,9 @@ fn start(loaded: &Loaded, background: &Background) -> Result<EventLoop, StartErr
     let config = &loaded.config;
     let clock = Clock::start();
     capabilities::require(&terms::needs(config))?;
-    let identity = Identity::resolve(config.run_as.as_deref())?;
+    let identity = Identity::of_daemon(config.run_as.as_deref())?;
 
-    let mut opened = passable(|| Opened::open(loaded, confine::own_uid(identity), clock))?;
+    let mut opened = passable(|| Opened::open(loaded, identity.uid, clock))?;
     let cage = confine::cage(config, &opened.addressing())?;
     let helper = Helper::hire(config, &opened.configured_never, identity)?;
 
