@@ -46,10 +46,10 @@ pub struct RunFlags {
     /// Run in the background: change to /, log to syslog unless -l says journald
     #[arg(short = 'D', long)]
     pub daemon: bool,
-    /// Say why packets are skipped
+    /// Say why packets are skipped (classic text alone)
     #[arg(short, long)]
     pub debug: bool,
-    /// Say more
+    /// Say more of what is ignored (classic text alone)
     #[arg(short, long)]
     pub verbose: bool,
     /// What 1.2's flags say.
