@@ -169,7 +169,9 @@ fn seconds(text: &str) -> Result<u32, String> {
 fn lifted(text: &str) -> Result<Lifted, String> {
     match text {
         "all" => Ok(Lifted::All),
-        _ => network(text).map(Lifted::One),
+        _ => network(text)
+            .map(Lifted::One)
+            .map_err(|error| format!("{error}; every block is lifted by the word `all`")),
     }
 }
 
@@ -234,6 +236,12 @@ mod tests {
         assert!(
             matches!(command("status -c /x --json"), Command::Status { json: true, control } if control.configfile == Some("/x".into()))
         );
+    }
+
+    #[test]
+    fn who_means_everybody_is_told_the_word_for_it() {
+        let refused = parsed("unblock ALL").unwrap_err().to_string();
+        assert!(refused.contains("every block is lifted by the word `all`"), "{refused}");
     }
 
     #[test]
