@@ -62,7 +62,8 @@ test: build ## Every test, in network namespaces (root; about 10 minutes). `sudo
 	@[ "$$(id -u)" = 0 ] || { echo "the tests make network namespaces: run 'sudo make test'" >&2; exit 1; }
 	@$(NEED) nmap:nmap nft:nftables ip:iproute2 hping3:hping3 masscan:masscan zmap:zmap \
 	  python3/ftplib,http.client,imaplib,poplib,smtplib:python3 ping:iputils-ping nc:netcat-openbsd tcpdump:tcpdump iptables:iptables ipset:ipset rsyslogd:rsyslog fail2ban-server:fail2ban setpriv:util-linux unshare:util-linux ldd:libc-bin nix-instantiate:nix-bin systemd-analyze:systemd setcap:libcap2-bin
-	@if [ "$$PORTSENTRY_SLOW_LABS" = 1 ]; then $(NEED) systemd-nspawn:systemd-container mmdebstrap:mmdebstrap nsenter:util-linux podman:podman runc:runc newuidmap:uidmap; fi
+	@if [ "$$PORTSENTRY_SLOW_LABS" = 1 ]; then $(NEED) systemd-nspawn:systemd-container mmdebstrap:mmdebstrap nsenter:util-linux podman:podman runc:runc newuidmap:uidmap \
+	  /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring; fi
 	@$(NEED) checkmodule:checkpolicy semodule:policycoreutils semodule_package:semodule-utils sesearch:setools m4:m4 \
 	  /usr/share/selinux/devel/Makefile:selinux-policy-dev /etc/selinux/default/policy:selinux-policy-default
 	@if [ "$$PORTSENTRY_SLOW_LABS" = 1 ]; then $(NEED) qemu-system-x86_64:qemu-system-x86 mke2fs:e2fsprogs; fi
