@@ -61,7 +61,7 @@ demo: build ## Two hosts in namespaces, a real nmap scan, the events and the ker
 test: build ## Every test, in network namespaces (root; about 10 minutes). `sudo make test PORTSENTRY_SLOW_LABS=1`: containers, a virtual machine and floods too.
 	@[ "$$(id -u)" = 0 ] || { echo "the tests make network namespaces: run 'sudo make test'" >&2; exit 1; }
 	@$(NEED) nmap:nmap nft:nftables ip:iproute2 hping3:hping3 masscan:masscan zmap:zmap \
-	  python3/ftplib,http.client,imaplib,poplib,smtplib:python3 ping:iputils-ping nc:netcat-openbsd tcpdump:tcpdump iptables:iptables ipset:ipset rsyslogd:rsyslog fail2ban-server:fail2ban setpriv:util-linux unshare:util-linux ldd:libc-bin nix-instantiate:nix-bin systemd-analyze:systemd setcap:libcap2-bin
+	  python3/ftplib,http.client,imaplib,poplib,smtplib:python3 ping:iputils-ping nc:netcat-openbsd tcpdump:tcpdump iptables:iptables ipset:ipset rsyslogd:rsyslog fail2ban-server:fail2ban setpriv:util-linux unshare:util-linux ldd:libc-bin nix-instantiate:nix-bin systemd-analyze:systemd setcap:libcap2-bin logrotate:logrotate
 	@if [ "$$PORTSENTRY_SLOW_LABS" = 1 ]; then $(NEED) systemd-nspawn:systemd-container mmdebstrap:mmdebstrap nsenter:util-linux podman:podman runc:runc newuidmap:uidmap \
 	  /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring; fi
 	@$(NEED) checkmodule:checkpolicy semodule:policycoreutils semodule_package:semodule-utils sesearch:setools m4:m4 \

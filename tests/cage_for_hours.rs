@@ -4,7 +4,9 @@
 
 mod support;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -86,6 +88,38 @@ fn a_suspended_daemon_goes_on_where_it_stopped() {
     kill(helper, Signal::SIGCONT);
     scan_is_seen(&lab, &mut daemon, 0, "1");
     still_caged(&daemon);
+}
+
+/// As with 2.x's history in /var/log: the daemon's user may make nothing there, and the start says so.
+#[test]
+fn logrotate_with_our_file_is_followed_where_the_daemon_may_make_no_file() {
+    let lab = Lab::new(2);
+    let setup = Setup::new(&lab, "");
+    let (history, rotated) = (setup.path("log/history"), setup.path("log/history.1"));
+    std::fs::create_dir(setup.path("log")).unwrap();
+    setup.rewrite(&format!("TCP_PORTS=\"1,9\"\nHISTORY_FILE=\"{}\"", history.display()));
+    let mut daemon = setup.start();
+    let told = daemon.wait_for("the word of it", |event| event["event_type"] == "error");
+    assert!(told["error"].as_str().unwrap().contains("may not make HISTORY_FILE"), "{told}");
+    scan_is_seen(&lab, &mut daemon, 0, "1");
+
+    let user = std::fs::metadata(&history).unwrap().uid().to_string();
+    let name = Command::new("id").args(["-un", &user]).output().unwrap();
+    let ours = include_str!("../config/logrotate")
+        .replace("/var/log/portsentry-rs/history", &history.display().to_string())
+        .replace("portsentry adm", &format!("{} root", String::from_utf8(name.stdout).unwrap().trim()))
+        .replace("pkill -HUP -x portsentry-rs", &format!("kill -HUP {}", daemon.pid()));
+    std::fs::write(daemon.path("logrotate"), ours).unwrap();
+    let mut logrotate = Command::new("logrotate");
+    logrotate.arg("--force").arg("--state").arg(daemon.path("status")).arg(daemon.path("logrotate"));
+    let output = logrotate.output().expect("logrotate is installed: make test sees to it");
+    assert!(output.status.success() && rotated.exists(), "{output:?}");
+    daemon.wait_for("a reload", |event| event["event_type"] == "reload");
+    scan_is_seen(&lab, &mut daemon, 1, "9");
+    eventually("its line is in the new file", PATIENCE, || {
+        std::fs::read_to_string(&history).unwrap().contains("port: [9]")
+    });
+    assert!(!std::fs::read_to_string(&rotated).unwrap().contains("port: [9]"));
 }
 
 #[test]

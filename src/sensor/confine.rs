@@ -126,12 +126,17 @@ fn log_folder(output: LogOutput) -> PathBuf {
     real.parent().map_or_else(PathBuf::new, Path::to_owned)
 }
 
-/// A file and its folder: what replaces the file is another file. A folder at the top, as `/etc`, is everybody's and is
-/// left out: a file replaced there is read after a restart only.
+/// A file and its folder: what replaces the file is another file.
 fn with_folder(path: &Path) -> Vec<PathBuf> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let folder = path.parent().filter(|folder| folder.components().count() > 2).map(Path::to_owned);
+    let folder = own_folder(&path).map(Path::to_owned);
     [Some(path), folder].into_iter().flatten().collect()
+}
+
+/// The folder that stays open with a file. One at the top, as `/etc`, is everybody's and is left out: a file replaced
+/// there is found after a restart only.
+pub(super) fn own_folder(path: &Path) -> Option<&Path> {
+    path.parent().filter(|folder| folder.components().count() > 2)
 }
 
 fn describe(role: &str, confinement: &Confinement, landlock: i32) -> String {

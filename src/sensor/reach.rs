@@ -8,6 +8,10 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, eaccess, geteuid};
+
+use super::confine;
 use crate::config::{ConfigError, Loaded, Origin};
 use crate::sandbox::identity::Identity;
 use crate::sandbox::{SandboxError, capabilities};
@@ -18,7 +22,7 @@ use crate::sandbox::{SandboxError, capabilities};
 /// # Errors
 /// RUN_AS names nobody that the daemon could become.
 pub fn as_daemon(loaded: &Loaded) -> Result<Vec<ConfigError>, SandboxError> {
-    if !nix::unistd::geteuid().is_root() {
+    if !geteuid().is_root() {
         return Ok(Vec::new());
     }
     let identity = Identity::resolve(loaded.config.run_as.as_deref())?;
@@ -32,25 +36,43 @@ pub fn out_of_reach(loaded: &Loaded) -> Vec<ConfigError> {
     let read = [Some(configuration), ignore].into_iter().flatten();
     let unread = read.filter(|(_, path)| is_forbidden(&opened(path))).map(|(origin, path)| {
         let what = format!("cannot read {}, and a reload (SIGHUP) will fail", path.display());
-        ConfigError::new(origin, told(&what, &format!("chmod g+r and chgrp {} it, ", group())))
+        ConfigError::new(origin, told(&what, &format!("chmod g+r and chgrp {} it, {PASS}", group())))
     });
-    // The start gives the file itself to that user: only its folders can be in the way.
-    let history = loaded.config.history_file.as_deref();
-    let lost = history.filter(|path| is_forbidden(&path.symlink_metadata())).map(|path| {
-        let what = format!(
-            "cannot reach HISTORY_FILE {}, and will not find it again once it was rotated",
-            path.display()
-        );
-        ConfigError::new(loaded.origin("HISTORY_FILE"), told(&what, ""))
-    });
-    unread.chain(lost).collect()
+    let lost = loaded.config.history_file.as_deref().and_then(lost_by_rotation);
+    unread.chain(lost.map(|text| ConfigError::new(loaded.origin("HISTORY_FILE"), text))).collect()
 }
 
+/// The start gives the file itself to that user: only its folders can be in the way, and of what is made anew there the
+/// start knows nothing.
+fn lost_by_rotation(path: &Path) -> Option<String> {
+    let name = path.display();
+    if is_forbidden(&path.symlink_metadata()) {
+        let what =
+            format!("cannot reach HISTORY_FILE {name}, and will not find it again once it was rotated");
+        return Some(told(&what, PASS));
+    }
+    let Some(folder) = confine::own_folder(path) else {
+        let what = format!(
+            "will not find HISTORY_FILE {name} again once it was rotated, for its folder is everybody's"
+        );
+        return Some(told(&what, "name a folder further down, as /var/log/portsentry-rs"));
+    };
+    if !matches!(eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK), Err(Errno::EACCES | Errno::EROFS)) {
+        return None;
+    }
+    let what = format!("may not make HISTORY_FILE {name} anew once it was rotated");
+    let mend = format!(
+        "let logrotate create it for that user, as config/logrotate does, or name a folder that uid {} owns",
+        geteuid()
+    );
+    Some(told(&what, &mend))
+}
+
+const PASS: &str = "let it pass (chmod o+x) every folder above";
+
 fn told(what: &str, mend: &str) -> String {
-    let user = nix::unistd::geteuid();
-    format!(
-        "the user that the daemon runs as (RUN_AS, uid {user}) {what}: {mend}let it pass (chmod o+x) every folder above, and restart"
-    )
+    let user = geteuid();
+    format!("the user that the daemon runs as (RUN_AS, uid {user}) {what}: {mend}, and restart")
 }
 
 fn group() -> u32 {
