@@ -19,6 +19,7 @@
 //! | [`sensor`] | sensor | rings, decoys, the event loop |
 //! | [`helper`] | helper | authorise a request, apply it, remember it |
 //! | [`control`], [`cli`] | sensor | the control socket and the command line |
+//! | [`line_writer`], [`stderr`] | both | lines out that wait for no reader |
 //! | [`sys`] | both | the only unsafe code |
 //!
 //! **The dependency rule**, held by `tests/dependency_rule.rs`: `sensor` and `helper` never import each other; pure
@@ -37,6 +38,7 @@ pub mod control;
 pub mod detect;
 pub mod event;
 pub mod helper;
+pub mod line_writer;
 pub mod netlink;
 pub mod networks;
 pub mod packet;
@@ -44,6 +46,7 @@ pub mod protocol;
 pub mod replay;
 pub mod sandbox;
 pub mod sensor;
+pub mod stderr;
 pub mod sys;
 
 /// This build's version, as `-V` and the first line of output show it.

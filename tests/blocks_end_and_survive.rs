@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -108,6 +111,35 @@ fn that_nobody_can_be_told_of_it_changes_nothing_about_how_the_sensor_ends() {
     let mut daemon = Setup::new(&lab, &config("10m")).start_through("sh", &flags);
     kill(daemon.helper_pid(), Signal::SIGKILL);
     assert_eq!(daemon.wait_at_most(Duration::from_secs(1)).code(), Some(70));
+}
+
+/// As where a terminal was stopped, or the log of a container is stuck: both processes have something to say.
+#[test]
+fn a_standard_error_that_nobody_reads_keeps_neither_process_from_its_work_nor_from_its_end() {
+    let lab = Lab::new(0);
+    let setup = Setup::new(&lab, &config("10m"));
+    let pipe = setup.path("stuck");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut full = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&pipe).unwrap();
+    while full.write(&[b'x'; 4096]).is_ok() {}
+    let flags = ["-c".to_owned(), format!("exec \"$@\" 2>{}", pipe.display()), "sh".to_owned()];
+    let mut daemon = setup.start_through("sh", &flags);
+    let config = daemon.path("portsentry.conf").display().to_string();
+    let asked = |what: &[&str]| {
+        let client = ["timeout", "20", env!("CARGO_BIN_EXE_portsentry-rs")];
+        lab.on_target(&[&client, what, &["-c", &config]].concat()).status.success()
+    };
+
+    assert!(asked(&["block", "192.0.2.7"]));
+    // The helper tells its log of this.
+    assert!(lab.on_target(&["nft", "delete", "table", "inet", "portsentry"]).status.success());
+    assert!(asked(&["block", "192.0.2.8"]), "the helper waits for a reader");
+    assert!(lab.nft_table().contains("192.0.2.7"));
+    assert!(asked(&["unblock", "192.0.2.8"]));
+    // And the sensor of this.
+    kill(daemon.helper_pid(), Signal::SIGKILL);
+    assert_eq!(daemon.wait_at_most(Duration::from_secs(1)).code(), Some(70));
+    assert!(full.write(&[0]).is_err(), "it was full all the time");
 }
 
 /// With which code it ends `tests/helper_pipe.rs` shows: here it is nobody's child any more.

@@ -20,6 +20,14 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("config", &["sys", "sensor", "helper", "netlink", "control", "cli", "event", "sandbox", "packet"]),
     ("protocol", &["sys", "sensor", "helper", "netlink", "control", "cli", "event", "sandbox", "config"]),
     ("networks.rs", &["sys", "sensor", "helper", "netlink", "control", "cli", "event", "sandbox", "config"]),
+    (
+        "line_writer.rs",
+        &["sys", "sensor", "helper", "netlink", "control", "cli", "event", "sandbox", "config", "detect"],
+    ),
+    (
+        "stderr.rs",
+        &["sys", "sensor", "helper", "netlink", "control", "cli", "event", "sandbox", "config", "detect"],
+    ),
     ("sys.rs", &["sensor", "helper", "netlink", "control", "cli", "event", "sandbox", "config", "detect"]),
 ];
 

@@ -14,10 +14,10 @@ use jiff::tz::TimeZone;
 use super::classic::{self, ClassicLine};
 use super::history::{History, HistoryError};
 use super::journald::{self, JOURNAL_SOCKET, Journald};
-use super::sink::LineWriter;
 use super::syslog::{SYSLOG_SOCKET, Severity, Syslog, UnreachableLog};
 use super::{Event, EventType, Mode, json, text, time};
 use crate::config::LogFormat;
+use crate::line_writer::LineWriter;
 
 /// `-l`: where events go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,6 @@ pub mod history;
 pub mod journald;
 pub mod json;
 pub mod report;
-pub mod sink;
 pub mod stderr;
 pub mod syslog;
 pub mod text;

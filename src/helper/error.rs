@@ -1,7 +1,7 @@
 //! Why the helper ends, and with which exit code. Helper.
 #![forbid(unsafe_code)]
 
-use std::io::{self, Write};
+use std::io;
 
 use super::ledger::LedgerError;
 use super::respond::Refusal;
@@ -9,6 +9,7 @@ use crate::protocol::FrameError;
 use crate::protocol::channel::ChannelError;
 use crate::protocol::settings::SettingsError;
 use crate::sandbox::SandboxError;
+use crate::stderr;
 
 /// Why the helper ends other than by being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -78,10 +79,10 @@ impl HelperError {
     }
 }
 
-/// Writes one line to the log, standard error, whatever `text` holds; a log that is gone stops nothing.
+/// Writes one line to the log, standard error, whatever `text` holds; a log that is gone or not read stops nothing.
 pub fn log(text: &str) {
     let line: String = text.chars().flat_map(escaped).collect();
-    let _ = writeln!(io::stderr(), "portsentry-rs-helper: {line}");
+    stderr::say("portsentry-rs-helper", &line);
 }
 
 fn escaped(character: char) -> impl Iterator<Item = char> {

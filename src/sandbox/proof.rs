@@ -15,6 +15,7 @@ use nix::sys::prctl;
 use super::SandboxError;
 use super::seccomp::Filter;
 use super::syscalls;
+use crate::line_writer;
 use crate::sys;
 
 /// The argument that makes either program the copy.
@@ -108,7 +109,10 @@ fn name_and_die(number: i64) {
     );
     let unused = rest.len();
     let text = line.get(..line.len() - unused).unwrap_or_default();
-    let _ = nix::unistd::write(io::stderr().as_fd(), text);
+    // Whoever does not read does not keep the process alive.
+    if line_writer::has_room(io::stderr()).unwrap_or(false) {
+        let _ = nix::unistd::write(io::stderr().as_fd(), text);
+    }
     // SIGSYS is blocked while its handler runs: a second refusal kills at once.
     call_outside();
 }

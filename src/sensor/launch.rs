@@ -51,6 +51,8 @@ pub fn run(loaded: &Loaded) -> ExitCode {
         Ok(background) => background,
         Err(error) => return failed(&error),
     };
+    // In the background it is another one than it was.
+    crate::stderr::never_wait();
     match start(loaded, &background) {
         Ok(events) => {
             drop(background);

@@ -1,4 +1,4 @@
-//! Lines to standard output, each at once; run by the sensor's main thread.
+//! Lines to a descriptor that somebody else reads, each at once; both roles, for standard output and standard error.
 //!
 //! Never waits: what a slow reader leaves is kept up to a bound, whole lines beyond it are dropped and counted. The
 //! non-blocking flag is never set on the descriptor that a shell or a parent shares with us.
@@ -46,7 +46,7 @@ impl LineWriter {
         LineWriter::new(io::stdout().as_fd().try_clone_to_owned()?)
     }
 
-    /// Writes to `descriptor`.
+    /// Writes to `descriptor`. Before confinement, likewise.
     pub fn new(descriptor: OwnedFd) -> io::Result<LineWriter> {
         Ok(LineWriter { target: Target::new(descriptor)?, pending: VecDeque::new(), torn: false, lost: 0 })
     }
@@ -128,14 +128,15 @@ impl Target {
         match self {
             Target::Socket(socket) => socket.send_with_flags(bytes, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL),
             Target::File(file) => file.write(bytes),
-            Target::Shared(file) if has_room(file)? => file.write(bytes),
+            Target::Shared(file) if has_room(&*file)? => file.write(bytes),
             Target::Shared(_) => Err(ErrorKind::WouldBlock.into()),
         }
     }
 }
 
-fn has_room(file: &File) -> io::Result<bool> {
-    let mut polled = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
+/// Whether 4096 bytes can be written to a pipe, or some to anything else, at once. Takes no lock and no memory.
+pub fn has_room(descriptor: impl AsFd) -> io::Result<bool> {
+    let mut polled = [PollFd::new(descriptor.as_fd(), PollFlags::POLLOUT)];
     Ok(nix::poll::ppoll(&mut polled, Some(TimeSpec::new(0, 0)), None)? > 0)
 }
 
