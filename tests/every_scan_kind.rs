@@ -351,6 +351,42 @@ fn a_length_that_is_left_out_before_hop_by_hop_options() {
     });
 }
 
+/// Linux hands on a datagram to its host whatever the frame was to, unless drop_unicast_in_l2_multicast is set.
+#[test]
+fn datagrams_to_the_host_in_frames_to_many() {
+    const OPEN: u16 = 3000;
+    for (v6, to) in [
+        (false, "ff:ff:ff:ff:ff:ff"),
+        (false, "01:00:5e:00:00:01"),
+        (true, "ff:ff:ff:ff:ff:ff"),
+        (true, "33:33:00:00:00:01"),
+    ] {
+        let lab = Lab::new(1);
+        let scanner = lab.peer(0);
+        let service =
+            inside(&lab.target(), || std::net::UdpSocket::bind((scanner.target(v6), OPEN)).unwrap());
+        service.set_read_timeout(Some(support::daemon::PATIENCE)).unwrap();
+        let mut daemon = Setup::new(&lab, CONFIG).start();
+        let knock = |port| match v6 {
+            false => {
+                let (from, to) = (scanner.v4.octets(), scanner.target_v4.octets());
+                let mut packet = capture::ipv4(from, to, 17, &capture::datagram(&from, &to, port));
+                let sum = capture::checksum(&packet[..20]);
+                packet[10..12].copy_from_slice(&sum);
+                packet
+            }
+            true => {
+                let (from, to) = (scanner.v6, scanner.target_v6);
+                let datagram = capture::datagram(&from.octets(), &to.octets(), port);
+                capture::ipv6(from, to, 17, &datagram)
+            }
+        };
+        send_past_the_kernel(scanner, Some(to), [OPEN].into_iter().chain(2000..2012).map(knock));
+        service.recv(&mut [0; 1]).expect("an open port hears it");
+        alarm(&mut daemon, &scanner.address(v6).to_string(), "udp", to);
+    }
+}
+
 #[test]
 fn an_ipv4_mapped_source_is_nobodys() {
     let lab = Lab::new(1);

@@ -386,6 +386,27 @@ fn broadcasts_are_to_no_host() {
     assert_eq!(folder.events(&["--network"], &RAW.file(&frames)).len(), 1);
 }
 
+/// A host of which it is known takes a datagram from a frame to everybody, but no segment.
+#[test]
+fn the_one_host_hears_datagrams_in_frames_to_everybody() {
+    let folder = Folder::new();
+    let ethernet = Classic { link: 1, ..RAW };
+    let alarms = |probe: fn(u16) -> Vec<u8>| {
+        let frames: Vec<_> = (1..=20).map(|port| (START, probe(port))).collect();
+        let mut file = ethernet.file(&frames);
+        // The beginning of each frame's link header, after the file's header and its own.
+        let size = (file.len() - 24) / frames.len();
+        file[24..].chunks_mut(size).for_each(|record| record[16..22].fill(0xff));
+        folder
+            .events(&["--host", &shown(TARGET)], &file)
+            .iter()
+            .filter(|event| event["event_type"] == "scan")
+            .count()
+    };
+    assert_eq!(alarms(|port| udp(SCANNER, 40_000, TARGET, port)), 1);
+    assert_eq!(alarms(|port| tcp(SCANNER, 40_000, TARGET, port, SYN)), 0);
+}
+
 /// tcpdump on the target, listening before this returns.
 struct Tcpdump {
     child: Child,

@@ -118,6 +118,19 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// Whether a host takes it, out of a packet to itself, from a frame that is to many too. Linux wants segments and chunks
+    /// in frames of their own (tcp_v4_rcv, sctp_rcv), and complains of no protocol that it lacks but in those (icmp_send).
+    pub const fn may_come_to_many(&self) -> bool {
+        match self {
+            Self::Udp { .. } | Self::Icmp { .. } | Self::Buried => true,
+            Self::Tcp { .. }
+            | Self::Sctp { .. }
+            | Self::TinyFragment { .. }
+            | Self::LaterFragment { .. }
+            | Self::Other { .. } => false,
+        }
+    }
+
     /// Whether this may be half a header, for [`Reassembly::offer`] to complete. Asking first spares the hot path a copy.
     #[inline]
     pub const fn is_fragment(&self) -> bool {

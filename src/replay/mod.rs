@@ -85,7 +85,8 @@ struct Seen {
 /// What is known of a packet that does not stand in it.
 #[derive(Clone, Copy, Debug)]
 struct Origin {
-    /// The link header sends it to one host, not to a group.
+    /// The link header sends it to one host, not to a group; or it is known which address is a host's, and that takes it
+    /// from such a frame too.
     to_one: bool,
     /// Its number in [`Interfaces`].
     interface: u32,
@@ -163,7 +164,8 @@ impl Replay {
         }
         if let Some(packet) = self.packet_of(frame, now) {
             let interface = self.interfaces.number(frame.interface);
-            let origin = Origin { to_one: !is_to_many(frame.link, frame.bytes), interface };
+            let heard = matches!(self.view, View::Host(_)) && packet.transport.may_come_to_many();
+            let origin = Origin { to_one: heard || !is_to_many(frame.link, frame.bytes), interface };
             let whole = self.reassembly.offer(packet, origin, seconds(now));
             self.waiting.extend(whole.map(|(packet, origin)| Seen { packet, now, origin }));
         }

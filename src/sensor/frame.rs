@@ -58,6 +58,11 @@ pub struct Vlan {
 }
 
 impl<'slot> Frame<'slot> {
+    /// Whether its link header sends it to everybody or to a group.
+    pub fn is_to_many(&self) -> bool {
+        [libc::PACKET_BROADCAST, libc::PACKET_MULTICAST].contains(&self.packet_type)
+    }
+
     /// Reads a filled slot; `None` if its offsets point outside of it.
     pub fn read(slot: &'slot [u8]) -> Option<Frame<'slot>> {
         let status = u32_at(slot, 0)?;

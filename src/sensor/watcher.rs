@@ -158,6 +158,8 @@ impl Reader for Watcher {
             Ok(packet) if frame.packet_type == libc::PACKET_OUTGOING => {
                 self.unjudged.push(|| Unjudged::Sent(*packet), |due| self.judge.judge(due));
             }
+            // No evidence: the host drops it.
+            Ok(packet) if frame.is_to_many() && !packet.transport.may_come_to_many() => {}
             Ok(packet) if !packet.transport.is_fragment() => self.put_off(packet, frame.interface),
             Ok(piece) => self.put_together(*piece, frame.interface),
             Err(reject) => self.count(*reject),
@@ -194,7 +196,7 @@ mod tests {
 
     fn shared() -> Arc<Shared> {
         let watch = Watch {
-            tcp_ports: PortSet::new(),
+            tcp_ports: [ASKS].into_iter().collect(),
             udp_ports: [ASKS].into_iter().collect(),
             scan_trigger: 0,
             ipv6_prefix: 64,
@@ -243,17 +245,22 @@ mod tests {
 
     /// What the main thread is told of a round of these packets.
     fn told(round: &[(End, End)]) -> usize {
+        let way = |from: End| if from.0 == HOST { libc::PACKET_OUTGOING } else { libc::PACKET_HOST };
+        told_of(round.iter().map(|&(from, to)| (datagram(from, to), way(from))))
+    }
+
+    /// Likewise of these, each in a frame of its packet type.
+    fn told_of(frames: impl IntoIterator<Item = (Vec<u8>, u8)>) -> usize {
         let shared = shared();
         let mut watcher = Watcher::new(shared.clone());
         watcher.on_wake();
-        for &(from, to) in round {
-            let bytes = datagram(from, to);
+        for (bytes, packet_type) in frames {
             watcher.on_frame(&Frame {
                 bytes: &bytes,
-                wire_length: 48,
+                wire_length: bytes.len() as u32,
                 ethertype: libc::ETH_P_IPV6 as u16,
                 interface: 2,
-                packet_type: if from.0 == HOST { libc::PACKET_OUTGOING } else { libc::PACKET_HOST },
+                packet_type,
                 checksum: Checksum::Valid,
                 vlan: None,
                 after_loss: false,
@@ -266,6 +273,18 @@ mod tests {
         let mut sightings = Vec::new();
         shared.sightings.take(10, &mut sightings);
         sightings.len()
+    }
+
+    #[test]
+    fn of_frames_to_many_datagrams_are_probes_and_segments_are_not() {
+        let udp = datagram((PEER, 9), (HOST, ASKS));
+        let mut tcp = [&udp[..44], &[0; 16]].concat();
+        (tcp[5], tcp[6], tcp[52]) = (20, 6, 0x50);
+        for to_many in [libc::PACKET_BROADCAST, libc::PACKET_MULTICAST] {
+            let told = |packet: &[u8], packet_type| told_of([(packet.to_vec(), packet_type)]);
+            assert_eq!([told(&udp, libc::PACKET_HOST), told(&udp, to_many)], [1, 1]);
+            assert_eq!([told(&tcp, libc::PACKET_HOST), told(&tcp, to_many)], [1, 0]);
+        }
     }
 
     #[test]

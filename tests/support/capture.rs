@@ -38,13 +38,24 @@ pub fn segment(source: &[u8], destination: &[u8], port: u16, flags: u8) -> Vec<u
     let ports = [40_000_u16.to_be_bytes(), port.to_be_bytes()].concat();
     let rest = [0, 0, 0, 0, 0x50, flags, 4, 0, 0, 0, 0, 0];
     let mut segment = [&ports[..], &u32::from(port).to_be_bytes(), &rest].concat();
-    let pseudo = [source, destination, &[0, 0, 0, 20, 0, 0, 0, 6], &segment].concat();
-    let words = pseudo.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
-    let sum: u32 = words.sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let checksum = !((folded & 0xffff) + (folded >> 16)) as u16;
-    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+    let sum = checksum(&[source, destination, &[0, 0, 0, 20, 0, 0, 0, 6], &segment].concat());
+    segment[16..18].copy_from_slice(&sum);
     segment
+}
+
+/// A UDP header with its checksum, likewise.
+pub fn datagram(source: &[u8], destination: &[u8], port: u16) -> Vec<u8> {
+    let mut datagram = [40_000, port, 8, 0].map(u16::to_be_bytes).concat();
+    let sum = checksum(&[source, destination, &[0, 0, 0, 8, 0, 0, 0, 17], &datagram].concat());
+    datagram[6..8].copy_from_slice(&sum);
+    datagram
+}
+
+/// RFC 1071, of an even number of bytes.
+pub fn checksum(pseudo: &[u8]) -> [u8; 2] {
+    let sum: u32 = pseudo.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    (!((folded & 0xffff) + (folded >> 16)) as u16).to_be_bytes()
 }
 
 /// An IPv4 datagram without options in two fragments, the first with 8 bytes of its payload.

@@ -7,9 +7,9 @@ use super::Writer;
 use super::assembler::{Mark, code};
 use crate::config::PortSet;
 
-/// Ranges a port set may have. Eight searches of 28 still fit, twice over, into 20,480 bytes: the `net.core.optmem_max`
+/// Ranges a port set may have. Eight searches of 27 still fit, twice over, into 20,480 bytes: the `net.core.optmem_max`
 /// of kernels before 6.8, where old and new filter count together during a swap.
-const MOST_RANGES: usize = 28;
+const MOST_RANGES: usize = 27;
 
 /// Where a port stands in the transport header, the same in TCP, UDP and SCTP.
 #[derive(Clone, Copy)]

@@ -10,7 +10,10 @@ use crate::packet::TcpFlags;
 
 /// The specification, written without a thought of the machine. `None`: a field lies outside the packet.
 fn wanted(interest: &Interest, sight: &Sight) -> Option<bool> {
-    let type_fits = [0, 4].contains(&sight.packet_type);
+    let type_fits = match sight.packet_type {
+        1 | 2 => is_to_one(sight)?,
+        packet_type => [0, 4].contains(&packet_type),
+    };
     let (is_loopback, is_sent) = (sight.hardware == 772, sight.packet_type == 4);
     let interface_fits = match &interest.interfaces {
         Watched::All => true,
@@ -26,6 +29,15 @@ fn wanted(interest: &Interest, sight: &Sight) -> Option<bool> {
                 ethertype => !is_sent && [0x8100, 0x88a8, 0x9100].contains(&ethertype),
             },
     )
+}
+
+/// Though the frame is to many.
+fn is_to_one(sight: &Sight) -> Option<bool> {
+    match sight.ethertype {
+        0x0800 => Some(*sight.bytes.get(16)? < 224 && *sight.bytes.get(19)? != 255),
+        0x86dd => Some(*sight.bytes.get(24)? != 0xff),
+        _ => Some(false),
+    }
 }
 
 fn half(bytes: &[u8], at: usize) -> Option<u16> {
@@ -138,7 +150,7 @@ fn interest() -> impl Strategy<Value = Interest> {
 fn sight() -> impl Strategy<Value = Sight> {
     let about = (
         prop_oneof![6 => Just(0x0800u16), 6 => Just(0x86dd), 1 => Just(0x8100), 1 => any::<u16>()],
-        prop_oneof![6 => Just(0u8), 4 => Just(4u8), 1 => 0u8..6],
+        prop_oneof![6 => Just(0u8), 4 => Just(4u8), 2 => 0u8..6],
         0u32..80,
         prop_oneof![6 => Just(1u16), 1 => Just(772)],
     );
@@ -261,6 +273,33 @@ fn elsewhere_only_impossible_flags_go_up() {
     let interest = Interest { tcp: [23].into_iter().collect(), ..Interest::default() };
     for (flags, up) in [(0x02, false), (0x10, false), (0x11, false), (0, true), (0x29, true), (0x03, true)] {
         assert_eq!(goes_up(&interest, &segment(flags, 80, 0)), up, "{flags:#x}");
+    }
+}
+
+/// What a LAN is full of: DHCP, NetBIOS, mDNS, router advertisements.
+#[test]
+fn of_frames_to_many_only_what_is_to_one_host_goes_up() {
+    let interest = Interest { udp: (0..=u16::MAX).collect(), ..Interest::default() };
+    let mut four = segment(0, 137, 0);
+    four.bytes[9] = 17;
+    let mut six = Sight { ethertype: 0x86dd, ..four.clone() };
+    six.bytes.splice(..20, [0; 40]);
+    six.bytes[6] = 17;
+    let goes_up = |sight: &Sight, packet_type, at: usize, address: &[u8]| {
+        let mut sight = Sight { packet_type, ..sight.clone() };
+        sight.bytes[at..at + address.len()].copy_from_slice(address);
+        goes_up(&interest, &sight)
+    };
+    for (to_many, other) in [(1, 3), (2, 3)] {
+        for (address, up) in
+            [([10, 0, 0, 1], true), ([10, 0, 0, 255], false), ([255; 4], false), ([224, 0, 0, 251], false)]
+        {
+            assert_eq!(goes_up(&four, to_many, 16, &address), up, "{address:?}");
+            assert!(goes_up(&four, 0, 16, &address) && !goes_up(&four, other, 16, &address));
+        }
+        assert!(goes_up(&six, to_many, 24, &[0xfe, 0x80]) && !goes_up(&six, to_many, 24, &[0xff, 0x02]));
+        let tagged = Sight { ethertype: 0x8100, ..four.clone() };
+        assert!(goes_up(&tagged, 0, 16, &[10; 4]) && !goes_up(&tagged, to_many, 16, &[10; 4]));
     }
 }
 
