@@ -7,7 +7,8 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::Output;
 
-use support::daemon::{Daemon, PATIENCE, Setup, client};
+use nix::sys::signal::Signal;
+use support::daemon::{Daemon, PATIENCE, Setup, client, kill, suspend};
 use support::tracer::{self, Tracer};
 use support::{Lab, eventually, ledger};
 
@@ -26,7 +27,11 @@ fn said(output: &Output) -> String {
 }
 
 fn lists(daemon: &Daemon) -> bool {
-    String::from_utf8_lossy(&daemon.client(&["list"]).stdout).contains(SOURCE)
+    lists_any(daemon, SOURCE)
+}
+
+fn lists_any(daemon: &Daemon, address: &str) -> bool {
+    String::from_utf8_lossy(&daemon.client(&["list"]).stdout).contains(address)
 }
 
 fn has_route(lab: &Lab) -> bool {
@@ -119,6 +124,52 @@ fn blocks_that_are_let_go_together_are_told_each_and_claimed_by_nobody() {
     assert_eq!(mirrored(&daemon), 0);
     assert_eq!(daemon.seen.iter().filter(|event| event["event_type"] == "unblock").count(), MANY as usize);
     assert!(daemon.client(&["block", "203.0.113.9"]).status.success(), "requests are taken again");
+}
+
+/// An address of the scanner's is this host's own for a moment, in which one of the two processes does not look.
+#[test]
+fn what_only_one_of_the_two_has_seen_keeps_them_of_one_mind() {
+    let lab = Lab::new(1);
+    let (scanner, target) = (lab.peer(0), lab.target());
+    let setup = Setup::new(&lab, PORTS);
+    // With a history file each probe is told.
+    setup.rewrite(&format!("{PORTS}\nHISTORY_FILE=\"{}\"", setup.path("history").display()));
+    let mut daemon = setup.start();
+    let address = scanner.v4.to_string();
+    let own = format!("{address}/32");
+    let change = |verb| support::ip(&["-n", &target, "address", verb, &own, "dev", "lo"]);
+    // A packet that came before is no further probe.
+    let mut ports = 2000..;
+    let mut scan = |daemon: &mut Daemon, verdict: &str| {
+        eventually("a scan is answered so", PATIENCE, || {
+            let from = ports.next().unwrap().to_string();
+            scanner.hping3(&["-c", "1", "-S", "-s", &from, "-p", "111", &scanner.target_v4.to_string()]);
+            daemon.wait_for_new("its verdict", |event| event["action"].is_object())["action"]["verdict"]
+                == *verdict
+        });
+    };
+    scan(&mut daemon, "blocked");
+
+    // The sensor alone: the block stands, and so does what is said of it.
+    suspend(daemon.helper_pid());
+    change("add");
+    scan(&mut daemon, "ignored");
+    change("delete");
+    kill(daemon.helper_pid(), Signal::SIGCONT);
+    scan(&mut daemon, "already_blocked");
+    assert!(lab.is_blocked(scanner.v4) && lists_any(&daemon, &address));
+    assert_eq!(daemon.events_of("unblock", &address).count(), 0, "{:#?}", daemon.seen);
+
+    // The helper alone: the end is told, and the next scan blocked.
+    suspend(daemon.pid());
+    change("add");
+    eventually("the helper lifts it", PATIENCE, || !lab.is_blocked(scanner.v4));
+    change("delete");
+    kill(daemon.pid(), Signal::SIGCONT);
+    let over = daemon.wait_for_new("its end", |event| event["event_type"] == "unblock");
+    assert_eq!(over["action"]["verdict"], "lifted", "{over}");
+    scan(&mut daemon, "blocked");
+    assert!(lab.is_blocked(scanner.v4));
 }
 
 /// Two sources are blocked with this configuration: what `unblock all` says while something `fails`. Once nothing does it

@@ -33,6 +33,8 @@ struct Lab {
     requests: Option<ChildStdin>,
     replies: ChildStdout,
     last_id: u64,
+    /// Blocks whose end was told though nobody had asked for it.
+    over: Vec<IpNet>,
 }
 
 impl Lab {
@@ -70,7 +72,8 @@ impl Lab {
         };
         change(&mut settings);
         let (child, requests, replies) = spawn(&settings);
-        let mut lab = Lab { state, settings, child, requests: Some(requests), replies, last_id: 0 };
+        let mut lab =
+            Lab { state, settings, child, requests: Some(requests), replies, last_id: 0, over: Vec::new() };
         assert!(matches!(lab.reply(), Reply::Ready { restored: 0, .. }));
         lab
     }
@@ -97,9 +100,12 @@ impl Lab {
 
     fn ask(&mut self, make: impl FnOnce(u64) -> Request) -> Outcome {
         self.send(make);
-        match self.reply() {
-            Reply::Done { id, outcome, .. } if id == self.last_id => outcome,
-            other => panic!("{other:?}"),
+        loop {
+            match self.reply() {
+                Reply::Done { id, outcome, .. } if id == self.last_id => return outcome,
+                Reply::Over { target } => self.over.push(target),
+                other => panic!("{other:?}"),
+            }
         }
     }
 
@@ -287,6 +293,7 @@ fn what_becomes_protected_is_let_go_and_refused_from_then_on() {
     ip("address add 203.0.113.6/32 dev port0");
     assert_eq!(lab.block("203.0.113.6/32", 60), Outcome::RefusedNeverBlock);
     assert_eq!((kernel(), lab.list()), (vec![], vec![]));
+    assert_eq!(lab.over, ["192.0.2.77/32", "203.0.113.5/32", "203.0.113.6/32"].map(net));
 }
 
 /// Whom KILL_ROUTE has shut out and UNBLOCK_CMD has not let in again.

@@ -26,7 +26,7 @@ pub struct Blocks {
     by_target: HashMap<IpNet, Block>,
     by_end: BTreeSet<(u64, IpNet)>,
     /// Many were lifted at once: still to be told of.
-    lifted: BTreeMap<IpNet, (Block, Ending)>,
+    lifted: BTreeMap<IpNet, Block>,
 }
 
 /// How a block came to its end.
@@ -70,7 +70,7 @@ impl Blocks {
 
     /// Takes out the block of exactly this target if it was lifted with many others and is still to be told of.
     pub fn take_lifted(&mut self, target: &IpNet) -> Option<(Block, Ending)> {
-        self.lifted.remove(target)
+        self.lifted.remove(target).map(|block| (block, Ending::Lifted))
     }
 
     /// A wider block that `target` lies in.
@@ -88,23 +88,13 @@ impl Blocks {
     /// Lifts every block; [`take_ended`](Self::take_ended) brings them one by one.
     pub fn lift_all(&mut self) {
         self.by_end.clear();
-        let all = std::mem::take(&mut self.by_target).into_iter();
-        self.lifted.extend(all.map(|(target, block)| (target, (block, Ending::Lifted))));
-    }
-
-    /// Lifts every block of somebody in `networks`; likewise.
-    pub fn lift_within(&mut self, networks: &Networks) {
-        let within: Vec<IpNet> = self.by_target.keys().filter(|it| networks.overlaps(it)).copied().collect();
-        for target in within {
-            let block = self.remove(&target);
-            self.lifted.extend(block.map(|block| (target, (block, Ending::Spared))));
-        }
+        self.lifted.extend(std::mem::take(&mut self.by_target));
     }
 
     /// Takes out one block that has ended by `uptime`.
     pub fn take_ended(&mut self, uptime: u64) -> Option<(IpNet, Block, Ending)> {
-        if let Some((target, (block, ending))) = self.lifted.pop_first() {
-            return Some((target, block, ending));
+        if let Some((target, block)) = self.lifted.pop_first() {
+            return Some((target, block, Ending::Lifted));
         }
         let &(_, target) = self.by_end.first().filter(|&&(until, _)| until <= uptime)?;
         self.remove(&target).map(|block| (target, block, Ending::Expired))
@@ -153,19 +143,6 @@ mod tests {
         assert_eq!(blocks.take_ended(3000), None);
         assert_eq!(blocks.remove(&net("192.0.2.2/32")).unwrap().offence, 2);
         assert!(blocks.is_empty() && blocks.next_end().is_none());
-    }
-
-    #[test]
-    fn who_becomes_protected_is_spared_and_nobody_else() {
-        let mut blocks = Blocks::default();
-        for target in ["192.0.2.1/32", "198.51.100.0/24", "2001:db8::/64"] {
-            blocks.insert(net(target), Block { until: 3000, offence: 1, run_only: false });
-        }
-        blocks.lift_within(&["192.0.2.0/24", "2001:db8::7/128"].map(net).into_iter().collect());
-        assert_eq!((blocks.len(), blocks.next_end()), (1, Some(0)));
-        let told = std::iter::from_fn(|| blocks.take_ended(0)).map(|(it, _, end)| (it, end));
-        let spared = [(net("192.0.2.1/32"), Ending::Spared), (net("2001:db8::/64"), Ending::Spared)];
-        assert_eq!(told.collect::<Vec<_>>(), spared);
     }
 
     #[test]

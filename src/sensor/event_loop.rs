@@ -190,11 +190,8 @@ impl EventLoop {
     }
 
     fn on_routes(&mut self, now: Now) {
-        match self.host.follow(&mut self.responder, &self.shared) {
-            Ok(()) => self.responder.on_protected(),
-            Err(error) => {
-                self.reporter.error(now, &format!("the host's addresses cannot be followed: {error}"))
-            }
+        if let Err(error) = self.host.follow(&mut self.responder, &self.shared) {
+            self.reporter.error(now, &format!("the host's addresses cannot be followed: {error}"));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Networks that have become never-blocked while we run: the helper is told of them, and the outside of what it refused.
 //!
 //! Main thread, pure: requests are queued, events returned. Never more are on their way at once than leave room for
-//! blocks; whose block has ended is said only once the helper has let them in.
+//! blocks. Whose block ends for it the helper says itself.
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, VecDeque};
@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use ipnet::IpNet;
 
 use super::clock::Now;
-use super::responder::{Responder, Turn};
+use super::responder::Turn;
 use crate::event::{Event, EventType};
 use crate::networks::Networks;
 use crate::protocol::channel::RequestWriter;
@@ -23,8 +23,6 @@ const AT_ONCE: usize = 256;
 pub struct Protections {
     waiting: VecDeque<IpNet>,
     asked: HashMap<u64, IpNet>,
-    /// Answered, of those that were on their way together.
-    let_in: Vec<IpNet>,
     /// How many were refused, and the first of them with the reason.
     refused: usize,
     first_refused: Option<(IpNet, Outcome)>,
@@ -53,30 +51,20 @@ impl Protections {
     }
 
     /// The helper answered. `false` if it was not to one of these.
-    pub fn on_done(&mut self, id: u64, outcome: Outcome, on: (&mut Responder, Now, &mut Turn)) -> bool {
+    pub fn on_done(&mut self, id: u64, outcome: Outcome, now: Now, turn: &mut Turn) -> bool {
         let Some(network) = self.asked.remove(&id) else { return false };
         if outcome != Outcome::Lifted {
             self.refused += 1;
             self.first_refused.get_or_insert((network, outcome));
         }
-        // Where the kernel did not take the set, the helper's own still has it, and nobody in it stays blocked.
-        if matches!(outcome, Outcome::Lifted | Outcome::Failed(_)) {
-            self.let_in.push(network);
-        }
-        if self.asked.is_empty() {
-            self.settle(on);
-        }
-        true
-    }
-
-    fn settle(&mut self, (responder, now, turn): (&mut Responder, Now, &mut Turn)) {
-        responder.on_protected_by(&Networks::new(self.let_in.drain(..)));
-        if let Some((first, outcome)) = self.first_refused.filter(|_| self.waiting.is_empty()) {
+        let is_last = self.asked.is_empty() && self.waiting.is_empty();
+        if let Some((first, outcome)) = self.first_refused.filter(|_| is_last) {
             let mut event = Event::new(now.wall, EventType::Error);
             event.error = Some(told(self.refused, first, outcome));
             turn.events.push((event, 0));
             (self.refused, self.first_refused) = (0, None);
         }
+        true
     }
 }
 

@@ -78,6 +78,7 @@ impl<R: Respond> Service<R> {
         }
     }
 
+    /// Nobody asked for it: the sensor has a view of its own of who is never blocked, and goes by what it is told here.
     pub(super) fn lift(&mut self, targets: &[IpNet]) {
         let mut lifted = Vec::new();
         for target in targets {
@@ -87,6 +88,7 @@ impl<R: Respond> Service<R> {
             let block = self.core.escalation.lift(target, self.now.utc);
             lifted.extend(block.map(|block| (*target, block)));
             self.note(*target);
+            self.tell_over(*target, &[]);
         }
         self.take_back(&lifted);
     }

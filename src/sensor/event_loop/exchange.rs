@@ -63,7 +63,7 @@ impl EventLoop {
                 let notes = self.notes.remove(&id).unwrap_or_default();
                 let effect = Effect { outcome, seconds, offence, micros, with, tripped, notes };
                 let is_theirs = self.operators.on_done(id, &effect, now, &mut self.responder, turn, answers)
-                    || self.protections.on_done(id, outcome, (&mut self.responder, now, turn));
+                    || self.protections.on_done(id, outcome, now, turn);
                 if !is_theirs {
                     self.responder.on_done(id, &effect, now, turn);
                 }

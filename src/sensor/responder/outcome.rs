@@ -6,7 +6,6 @@ use ipnet::IpNet;
 use super::effect::{Effect, reasons, verdict_of};
 use super::{RETRY, Responder, TOLD, Turn, micros};
 use crate::event::{Action, ActionVerdict, Deed, Event, EventType, Flow};
-use crate::networks::Networks;
 use crate::protocol::wording::{self, Filling};
 use crate::protocol::{Note, Outcome, Response, Responses};
 use crate::sensor::blocks::{Block, Ending};
@@ -118,17 +117,6 @@ impl Responder {
         if self.blocks.get(&target, now.uptime).is_some() {
             self.on_remains(target, &effect.notes, now, turn);
         }
-    }
-
-    /// Who has become protected is no longer blocked: the helper lifts it of its own accord, by the same rule. It is told
-    /// in its turn.
-    pub fn on_protected(&mut self) {
-        self.blocks.lift_within(&self.never);
-    }
-
-    /// Likewise whom the helper has let in.
-    pub fn on_protected_by(&mut self, networks: &Networks) {
-        self.blocks.lift_within(networks);
     }
 
     /// Blocks whose time is over end here too. Says now and then that some are held back.
