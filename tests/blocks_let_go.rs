@@ -172,6 +172,41 @@ fn what_only_one_of_the_two_has_seen_keeps_them_of_one_mind() {
     assert!(lab.is_blocked(scanner.v4));
 }
 
+/// As while thousands of addresses are added at once.
+#[test]
+fn an_address_that_cannot_be_followed_at_once_is_followed_a_moment_later_and_nobody_ends_for_it() {
+    let lab = Lab::new(1);
+    let (setup, tracer) = (Setup::new(&lab, PORTS), Tracer::new(true));
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_portsentry-rs"));
+    let mut daemon = setup.start_program_through(tracer.through(), program, &[]);
+    assert!(daemon.client(&["block", SOURCE]).status.success());
+    let add = |address: &str| {
+        support::ip(&["-n", &lab.target(), "address", "add", &format!("{address}/32"), "dev", "lo"])
+    };
+
+    // The list of addresses cannot be had.
+    tracer.refuse(Some(libc::RTM_GETADDR));
+    add(SOURCE);
+    assert_eq!(said(&daemon.client(&["block", "10.77.99.1"])), "");
+    assert!(in_the_set(&lab));
+    tracer.refuse(None);
+    let over = daemon.wait_for_new("its end", |event| event["event_type"] == "unblock");
+    assert_eq!(over["src_ip"], SOURCE, "{over}");
+    assert!(!lab.is_blocked(SOURCE.parse::<Ipv4Addr>().unwrap()));
+    assert!(in_the_set(&lab), "in the never-block set");
+
+    // The firewall does not take it: the kernel has no batch of changes then.
+    const BEGIN_OF_BATCH: u16 = 0x10;
+    tracer.refuse(Some(BEGIN_OF_BATCH));
+    add("10.77.99.2");
+    eventually("the helper knows it", PATIENCE, || {
+        said(&daemon.client(&["block", "10.77.99.2"])).contains("never")
+    });
+    assert!(!lab.nft_table().contains("10.77.99.2"));
+    tracer.refuse(None);
+    eventually("and soon the kernel", PATIENCE, || lab.nft_table().contains("10.77.99.2"));
+}
+
 /// Two sources are blocked with this configuration: what `unblock all` says while something `fails`. Once nothing does it
 /// takes back what is left.
 fn all_are_let_go(lines: &str, fail: impl Fn(&Daemon, bool), is_left: impl Fn(&Daemon) -> bool) -> String {

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -104,6 +104,8 @@ pub trait Respond {
     fn watch(&self) -> BorrowedFd<'_>;
     /// Takes the news in. Returns whether there were any.
     fn learn(&mut self) -> io::Result<bool>;
+    /// When to take them in though nothing is readable: they could not be had before.
+    fn next_try(&self) -> Option<Instant>;
     /// The host's own addresses, gateways and broadcasts, as they are now.
     fn surroundings(&self) -> Vec<IpNet>;
 }
@@ -242,6 +244,10 @@ impl Respond for System {
 
     fn learn(&mut self) -> io::Result<bool> {
         self.surroundings.drain()
+    }
+
+    fn next_try(&self) -> Option<Instant> {
+        self.surroundings.next_try()
     }
 
     fn surroundings(&self) -> Vec<IpNet> {

@@ -82,7 +82,7 @@ impl<I: Read + AsFd, O: Write + AsFd> Loop<I, O> {
             if woken.sensor_deaf {
                 return Err(HelperError::SensorGone);
             }
-            if woken.surroundings {
+            if woken.surroundings || service.next_try().is_some_and(|next| next <= Instant::now()) {
                 service.learn()?;
             }
             if woken.requests && self.reader.fill(&mut self.requests)? == Intake::End {
@@ -169,7 +169,8 @@ impl<I: Read + AsFd, O: Write + AsFd> Loop<I, O> {
         let stuck = (!service.replies.is_empty()).then_some(PATIENCE.as_millis() as u64 + 1);
         let end = service.next_end().map(|end| end.max(SWEEP));
         let job = service.jobs().next_deadline().map(left);
-        let soonest = stuck.into_iter().chain(end).chain(job).min();
+        let again = service.next_try().map(left);
+        let soonest = stuck.into_iter().chain(end).chain(job).chain(again).min();
         soonest.map(|millis| Duration::from_millis(millis.min(3_600_000)))
     }
 }

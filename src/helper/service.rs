@@ -29,6 +29,7 @@ use super::jobs::{Jobs, Purpose, WAITING};
 use super::ledger::{Ledger, Loaded};
 use super::respond::{Respond, Timed};
 use super::steps::Steps;
+use crate::netlink::Retry;
 use crate::protocol::channel::FrameWriter;
 use crate::protocol::{LIST_PAGE, Request, Responses};
 
@@ -82,6 +83,8 @@ pub struct Service<R> {
     stopped: bool,
     /// Responses that may hold what is over, for they would not let go of it: the next look takes it from them.
     overdue: Responses,
+    /// Attempts at giving the kernel the never-block set with what was learnt.
+    never_retry: Retry,
     /// When the firewall was last looked at, milliseconds of uptime.
     looked: u64,
     /// What it was refused then or before, as far as that was said.

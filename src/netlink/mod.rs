@@ -6,11 +6,13 @@
 pub mod blackhole;
 pub mod message;
 pub mod nftables;
+pub mod retry;
 pub mod route;
 pub mod sock_diag;
 pub mod socket;
 pub mod surroundings;
 
 pub use message::{Encoder, Message};
+pub use retry::Retry;
 pub use socket::Socket;
 pub use surroundings::Surroundings;

@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
 
 use ipnet::{IpNet, Ipv4Net};
 
 use super::message::Malformed;
+use super::retry::Retry;
 use super::route::{self, Address, Link, List, News, Route};
 use super::socket::Socket;
 
@@ -28,6 +30,10 @@ pub struct Surroundings {
     links: BTreeMap<u32, Link>,
     /// What must be read again, also after an attempt that failed.
     stale: Stale,
+    /// Attempts at that.
+    retry: Retry,
+    /// What was read differs from what is known to whoever asks.
+    changed: bool,
 }
 
 /// Which lists must be read again.
@@ -57,7 +63,8 @@ impl Stale {
 }
 
 impl Surroundings {
-    /// Opens both sockets and reads everything. Notifications are joined first, so that no change falls in between.
+    /// Opens both sockets and reads everything, which waits while the lists keep changing. Notifications are joined first,
+    /// so that no change falls in between.
     pub fn open() -> io::Result<Surroundings> {
         let mut surroundings = Surroundings {
             notifications: Socket::open(libc::NETLINK_ROUTE, route::GROUPS)?,
@@ -68,14 +75,38 @@ impl Surroundings {
             gateways: BTreeSet::new(),
             links: BTreeMap::new(),
             stale: Stale::ALL,
+            retry: Retry::default(),
+            changed: false,
         };
-        surroundings.read_again()?;
+        surroundings.drain()?;
+        while let Some(next) = surroundings.next_try() {
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            surroundings.drain()?;
+        }
         Ok(surroundings)
     }
 
-    /// Takes in every notification that waits; `true` if anything is different now. Call it when [`AsFd::as_fd`] is readable.
+    /// Takes in every notification that waits; `true` if anything is different now. Call it when [`AsFd::as_fd`] is readable,
+    /// and at the time of [`next_try`](Self::next_try).
     /// A notification only says which list to read again: order, replacement and loss of notifications then do not matter.
+    ///
+    /// # Errors
+    /// A list could not be read for some time, as [`Retry`] has it; until then what is known of it stands.
     pub fn drain(&mut self) -> io::Result<bool> {
+        self.take_notifications()?;
+        if !self.retry.is_waiting(Instant::now()) {
+            let read = self.read_again();
+            self.retry.settle(read, Instant::now())?;
+        }
+        Ok(std::mem::take(&mut self.changed))
+    }
+
+    /// When to [`drain`](Self::drain) though nothing is readable: a list could not be read.
+    pub fn next_try(&self) -> Option<Instant> {
+        self.retry.next()
+    }
+
+    fn take_notifications(&mut self) -> io::Result<()> {
         let (stale, gateways) = (&mut self.stale, &self.gateways);
         loop {
             match self.notifications.notifications() {
@@ -83,7 +114,7 @@ impl Surroundings {
                     route::decode(&message?).iter().for_each(|news| stale.note(news, gateways));
                     Ok(())
                 }),
-                Ok(None) => break,
+                Ok(None) => return Ok(()),
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     *stale = Stale::ALL;
                     Ok(())
@@ -92,7 +123,6 @@ impl Surroundings {
             }
             .map_err(|malformed: Malformed| io::Error::other(malformed))?;
         }
-        self.read_again()
     }
 
     /// The host's own addresses.
@@ -158,14 +188,16 @@ impl Surroundings {
         self.addresses().chain(self.gateways()).chain(self.broadcasts()).map(IpNet::from)
     }
 
-    fn read_again(&mut self) -> io::Result<bool> {
+    /// A list that cannot be read keeps no other from being read and told of, nor is what was read before it forgotten.
+    fn read_again(&mut self) -> io::Result<()> {
         let stale = self.stale;
-        let addresses = stale.addresses && self.read_addresses()?;
-        let links = stale.links && self.read_links()?;
-        let routes = stale.routes && self.read_gateways()?;
-        // Only now: a list that could not be read is tried again with the next notification.
-        self.stale = Stale::default();
-        Ok(addresses | links | routes)
+        let addresses = if stale.addresses { self.read_addresses() } else { Ok(false) };
+        let links = if stale.links { self.read_links() } else { Ok(false) };
+        let routes = if stale.routes { self.read_gateways() } else { Ok(false) };
+        self.stale = Stale { addresses: addresses.is_err(), links: links.is_err(), routes: routes.is_err() };
+        let read = [addresses, links, routes];
+        self.changed |= read.iter().any(|read| matches!(read, Ok(true)));
+        read.into_iter().try_for_each(|read| read.map(drop))
     }
 
     fn read_addresses(&mut self) -> io::Result<bool> {

@@ -189,9 +189,10 @@ impl EventLoop {
         Ok(None)
     }
 
-    fn on_routes(&mut self, now: Now) {
+    pub(super) fn on_routes(&mut self, now: Now) {
         if let Err(error) = self.host.follow(&mut self.responder, &self.shared) {
-            self.reporter.error(now, &format!("the host's addresses cannot be followed: {error}"));
+            self.reporter
+                .error(now, &format!("the host's addresses cannot be followed: {error}; it is tried again"));
         }
     }
 

@@ -10,6 +10,7 @@ mod sockets;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ipnet::IpNet;
 
@@ -135,6 +136,11 @@ impl Host {
         let protected = self.configured_never.iter().copied().chain(self.surroundings.never_block());
         let one_by_one = one_by_one(self.surroundings.networks(), protected, watch.ipv6_prefix);
         Watch { one_by_one, ..watch.clone() }
+    }
+
+    /// When to [`follow`](Self::follow) though nothing is readable: a list could not be read.
+    pub fn next_try(&self) -> Option<Instant> {
+        self.surroundings.next_try()
     }
 
     /// Takes in address, route and interface changes, and passes them on to whoever goes by them.

@@ -23,7 +23,7 @@ pub type Call = (String, i64, [u64; 6]);
 const AT_SYSINFO_EHDR: u64 = 33;
 const AT_IGNORE: u64 = 1;
 
-/// Of messages to the routing tables.
+/// Of messages to routing tables and firewall.
 const UNKNOWN_KIND: u16 = 0x3ff;
 
 const REFUSING: &str = "refusing";
@@ -72,12 +72,18 @@ impl Tracer {
             .expect("the folder is ours");
     }
 
-    /// Has the kernel refuse to delete routes from now on, or no longer: what asks for it is made a message of a kind that
-    /// it does not know.
+    /// Has the kernel refuse to delete routes from now on, or no longer.
     pub fn refuse_route_deletions(&self, refuse: bool) {
-        let refusing = self.gate.path().join(REFUSING);
-        let done = if refuse { std::fs::write(refusing, "") } else { std::fs::remove_file(refusing) };
-        done.expect("the folder is ours");
+        self.refuse(refuse.then_some(libc::RTM_DELROUTE));
+    }
+
+    /// Has the kernel refuse netlink messages of this kind from now on: each is made one that it does not know.
+    pub fn refuse(&self, kind: Option<u16>) {
+        let (new, refusing) = (self.gate.path().join("new"), self.gate.path().join(REFUSING));
+        let text = kind.map(|kind| kind.to_string()).unwrap_or_default();
+        std::fs::write(&new, text)
+            .and_then(|()| std::fs::rename(&new, refusing))
+            .expect("the folder is ours");
     }
 
     /// Waits until all that was followed has ended; every call made within a filter.
@@ -127,7 +133,7 @@ struct Tracees {
     vdso: bool,
     /// Holds by how many seconds the wall clock is set, once it is.
     shift: PathBuf,
-    /// Is there while no route is to be deleted.
+    /// Holds the kind of message that is to be refused, if any.
     refusing: PathBuf,
     /// Whose filter each process has entered.
     roles: HashMap<Pid, String>,
@@ -194,8 +200,9 @@ impl Tracees {
         // Of one that was killed on its way in there is no account; it stops no more.
         let Some((number, arguments, _)) = account(pid) else { return };
         self.pending.insert(pid, (number, arguments));
-        if number == libc::SYS_sendto && self.refusing.exists() {
-            let _ = spoil_route_deletion(pid, arguments[1]);
+        let refused = || std::fs::read_to_string(&self.refusing).ok()?.parse().ok();
+        if let Some(kind) = (number == libc::SYS_sendto).then(refused).flatten() {
+            let _ = spoil(pid, arguments[1], kind);
         }
         let leader = leader(pid).unwrap_or(pid);
         if let Some(role) = self.roles.get(&leader) {
@@ -271,11 +278,11 @@ fn hide_vdso(pid: Pid) -> std::io::Result<()> {
 }
 
 /// The kind of a message stands after its length (struct nlmsghdr, linux/netlink.h).
-fn spoil_route_deletion(pid: Pid, message: u64) -> std::io::Result<()> {
+fn spoil(pid: Pid, message: u64, refused: u16) -> std::io::Result<()> {
     let memory = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
     let mut kind = [0; 2];
     memory.read_exact_at(&mut kind, message + 4)?;
-    match u16::from_ne_bytes(kind) == libc::RTM_DELROUTE {
+    match u16::from_ne_bytes(kind) == refused {
         true => memory.write_all_at(&UNKNOWN_KIND.to_ne_bytes(), message + 4),
         false => Ok(()),
     }

@@ -73,16 +73,30 @@ impl<R: Respond> Service<R> {
         self.answer(timed_reply(id, outcome, begun, Responses::NONE));
     }
 
-    /// Takes in that addresses or routes of the host changed.
+    /// Takes in that addresses or routes of the host changed. What cannot be read, or the kernel does not take, is tried
+    /// again at [`next_try`](Self::next_try): blocks stay what they are meanwhile.
+    ///
+    /// # Errors
+    /// It failed for some time: without it no block is safe.
     pub fn learn(&mut self) -> Result<(), HelperError> {
-        if !self.responses.learn().map_err(HelperError::Surroundings)? {
+        let has_news = self.responses.learn().map_err(HelperError::Surroundings)?;
+        let has_changed = has_news && self.core.authority.surround(self.responses.surroundings());
+        let is_due = self.never_retry.next().is_some() && !self.never_retry.is_waiting(Instant::now());
+        if !has_changed && !is_due {
             return Ok(());
         }
-        let surroundings = self.responses.surroundings();
-        match self.core.authority.surround(surroundings) {
-            true => Ok(self.apply_never()?),
-            false => Ok(()),
+        let applied = self.apply_never();
+        if let Err(refusal) = &applied
+            && self.said.is_due(&refusal.text, self.now.uptime)
+        {
+            log(&refusal.text);
         }
+        Ok(self.never_retry.settle(applied, Instant::now())?)
+    }
+
+    /// When to [`learn`](Self::learn) though nothing is known to have changed.
+    pub fn next_try(&self) -> Option<Instant> {
+        self.responses.next_try().into_iter().chain(self.never_retry.next()).min()
     }
 
     /// Whether or not the kernel takes the set: whoever is in it is let in, and what would yet block them is given up. That

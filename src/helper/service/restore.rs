@@ -19,6 +19,7 @@ use crate::helper::jobs::{Job, Jobs, Purpose};
 use crate::helper::ledger::Loaded;
 use crate::helper::respond::{Respond, Timed};
 use crate::helper::steps::Step;
+use crate::netlink::Retry;
 use crate::protocol::channel::FrameWriter;
 use crate::protocol::{Reply, Response, Responses, Settings};
 
@@ -46,6 +47,7 @@ impl<R: Respond> Service<R> {
             over: VecDeque::new(),
             stopped: false,
             overdue: Responses::NONE,
+            never_retry: Retry::default(),
             looked: now.uptime,
             said: Said::default(),
             replies: FrameWriter::new(REPLIES),

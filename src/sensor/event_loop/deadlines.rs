@@ -27,6 +27,7 @@ impl EventLoop {
             self.control.next_deadline(),
             self.pulse.next_deadline(),
             self.notifier.next_beat(),
+            self.host.next_try(),
         ];
         let nearest = deadlines.into_iter().flatten().fold(self.sweep_at, Instant::min);
         let wait = nearest.saturating_duration_since(now.instant);
@@ -55,6 +56,9 @@ impl EventLoop {
         self.responder.on_time(now, &mut turn);
         self.leave_the_quiet(now, &mut turn);
         self.look_for_floods(now, &mut turn);
+        if self.host.next_try().is_some_and(|next| next <= now.instant) {
+            self.on_routes(now);
+        }
         if self.traps.are_behind() {
             self.set_traps();
         }
