@@ -1,10 +1,14 @@
-//! Nothing goes untold: the end of every block at a stop, a helper that keeps a stop waiting or stands still.
+//! Nothing goes untold: the end of every block at a stop, a helper that keeps a stop waiting, stands still or
+//! dies.
 
 mod support;
 
 use std::time::Duration;
 
+use nix::sys::ptrace;
 use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 use support::daemon::{PATIENCE, Setup, alive, kill, suspend};
 use support::{Lab, eventually, ledger};
 
@@ -98,4 +102,41 @@ fn status_fails_while_the_helper_stands_still_and_says_so() {
         assert_eq!(said.contains("which does not answer"), stands_still, "{said}");
         assert_eq!(status(&["stats"]).0, Some(0), "the counts are the sensor's");
     }
+}
+
+/// Whether the ring threads have something for the main thread: the bell of their queue rings (proc_pid_fdinfo(5)).
+fn bell_rings(pid: u32) -> bool {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap();
+    let mut texts = files.filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok());
+    texts.any(|text| {
+        let count = text.lines().find_map(|line| line.strip_prefix("eventfd-count:"));
+        count.is_some_and(|count| count.trim() != "0")
+    })
+}
+
+/// The main thread alone is held, so that it finds what the rings saw before the helper's end, and writes to nobody.
+#[test]
+fn a_helper_that_dies_during_a_scan_is_told_to_have_died_and_the_scan_is_told_of() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, &format!("{PORTS}\nTRIPWIRE=\"0\""));
+    let errors = setup.path("errors");
+    let flags = ["-c".to_owned(), format!("exec \"$@\" 2>{}", errors.display()), "sh".to_owned()];
+    let mut daemon = setup.start_through("sh", &flags);
+    assert!(daemon.client(&["status"]).status.success(), "it has begun");
+    let (helper, main) = (daemon.helper_pid(), Pid::from_raw(i32::try_from(daemon.pid()).unwrap()));
+    ptrace::seize(main, ptrace::Options::empty()).expect("root may trace");
+    ptrace::interrupt(main).unwrap();
+    let held = waitpid(main, Some(WaitPidFlag::__WALL)).unwrap();
+    assert!(matches!(held, WaitStatus::PtraceEvent(..)), "{held:?}");
+    let scanner = lab.peer(0);
+    scanner.nmap(&["-sS", "--max-retries", "0", "-p", "111", &scanner.target_v4.to_string()]);
+    eventually("the rings have seen it", PATIENCE, || bell_rings(daemon.pid()));
+    kill(helper, Signal::SIGSYS);
+    eventually("the helper is dead", PATIENCE, || !alive(helper));
+    ptrace::detach(main, None).unwrap();
+
+    daemon.wait_for("the scan", |event| event["event_type"] == "scan" && event["src_ip"] == "10.77.0.2");
+    assert_eq!(daemon.wait().code(), Some(70));
+    let said = std::fs::read_to_string(errors).unwrap();
+    assert!(said.lines().last().is_some_and(|line| line.contains("the helper died of SIGSYS")), "{said}");
 }

@@ -153,7 +153,7 @@ impl EventLoop {
             self.operators.go_on(&self.control, &mut self.responder);
             self.protections.go_on(&mut self.responder.requests);
             if let Err(error) = self.send() {
-                return End::Helper(error);
+                return self.without_helper(error);
             }
             if self.protect_established {
                 self.host.look_around();
@@ -168,11 +168,17 @@ impl EventLoop {
                 match self.on_ready(event.data(), now) {
                     Ok(None) => {}
                     Ok(Some(end)) => return end,
-                    Err(error) => return End::Helper(error),
+                    Err(error) => return self.without_helper(error),
                 }
             }
             self.on_time(now);
         }
+    }
+
+    fn without_helper(&mut self, error: LinkError) -> End {
+        let error = self.last_words(error);
+        self.reporter.tell_held(self.shared.clock.now());
+        End::Helper(error)
     }
 
     fn on_ready(&mut self, token: u64, now: Now) -> Result<Option<End>, LinkError> {

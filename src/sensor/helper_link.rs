@@ -89,6 +89,13 @@ pub enum LinkError {
     NoGoodbye,
 }
 
+impl LinkError {
+    /// Whether it is only that the helper takes no more requests: why, its end will tell.
+    pub fn is_broken_pipe(&self) -> bool {
+        matches!(self, LinkError::Pipe(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
 impl HelperLink {
     /// Starts the helper with a clean environment and the pipes, and tells it its settings.
     /// Everything that this process opened is close-on-exec.

@@ -88,10 +88,15 @@ impl Reporter {
     pub fn stop(&mut self, now: Now, responder: &Responder, shared: &Shared, host: &Host) {
         let mut event = Event::new(now.wall, EventType::Stop);
         event.stats = Some(self.stats(now, responder, shared, host));
-        // Whoever still waits for a name is told without.
-        self.tell_ready(now.instant + END);
+        self.tell_held(now);
         self.names = None;
         self.emit(&event, now);
+        self.emitter.flush();
+    }
+
+    /// Tells what is held back, for the end has come: whoever still waits for a name, without it.
+    pub fn tell_held(&mut self, now: Now) {
+        self.tell_ready(now.instant + END);
         self.emitter.flush();
     }
 

@@ -1,6 +1,6 @@
-//! The end of the daemon: the goodbye to the helper, and what is still to be told before the `stop` event.
+//! The end of the daemon: the goodbye to the helper, what is still to be told before the `stop` event, the helper's death.
 //!
-//! Main thread. Waits for the helper, but no longer than [`FAREWELL`].
+//! Main thread. Waits for the helper, but no longer than [`FAREWELL`], and [`LAST_WORDS`] where it is about to be gone.
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
@@ -16,6 +16,9 @@ use crate::sensor::responder::Turn;
 /// for the disk), and for the commands that it still runs. Less than a service manager or a container engine waits for us
 /// (TimeoutStopSec and `podman stop`, ten seconds).
 pub const FAREWELL: Duration = Duration::from_secs(8);
+
+/// How long a helper that takes no more requests may take to be gone.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 const STILL_AT_WORK: &str = "commands are still running and are left to the helper, which ends when they do, unless a \
      service manager or the container's end kills it and them before; what it is kept from undoing is undone at the next \
@@ -66,10 +69,12 @@ impl EventLoop {
                 false => {}
             }
             // Who has answered and ended takes no more requests.
-            if !answered {
-                self.send()?;
-            }
-            match self.on_replies(self.shared.clock.now()) {
+            let sent = if answered { Ok(()) } else { self.send() };
+            let heard = match sent {
+                Ok(()) => self.on_replies(self.shared.clock.now()),
+                Err(error) => Err(self.last_words(error)),
+            };
+            match heard {
                 Ok(()) => self.link.wait_reply(deadline),
                 Err(LinkError::Ended(status)) if self.goodbye != Goodbye::Unsaid && status.success() => {
                     return Ok(());
@@ -77,6 +82,18 @@ impl EventLoop {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Why the helper is gone, who may have been found so by writing to it; what it had said before is told.
+    pub(super) fn last_words(&mut self, error: LinkError) -> LinkError {
+        let deadline = Instant::now() + LAST_WORDS;
+        while error.is_broken_pipe() && Instant::now() < deadline {
+            match self.on_replies(self.shared.clock.now()) {
+                Ok(()) => self.link.wait_reply(deadline),
+                Err(end) => return end,
+            }
+        }
+        error
     }
 
     /// Every block that has an event has one of its end: also what was lifted a moment ago, all at once, and would have

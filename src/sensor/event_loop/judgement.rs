@@ -46,9 +46,9 @@ impl EventLoop {
         }
         self.batch = batch;
         // The block first: telling may wake a reader, which costs more than all of the above.
-        self.send()?;
+        let sent = self.send();
         self.tell(&turn, now);
-        Ok(())
+        sent
     }
 
     /// Nobody is blamed for using a service that came a moment ago: a few sightings are asked about one by one, for many
