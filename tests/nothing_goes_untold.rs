@@ -1,8 +1,10 @@
 //! Nothing goes untold: the end of every block at a stop, a helper that keeps a stop waiting, stands still or
-//! dies.
+//! dies, and who is blocked when the daemon is ready.
 
 mod support;
 
+use std::net::Ipv4Addr;
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use nix::sys::ptrace;
@@ -36,6 +38,28 @@ fn blocks_that_a_stop_lifts_or_that_were_lifted_right_before_it_have_their_ends_
         assert_eq!(daemon.seen.iter().filter(lifted).count(), 2000, "{flush_on_stop}");
         assert_eq!(daemon.wait().code(), Some(0));
     }
+}
+
+/// The service manager hears of what was put back, and so does whoever reads of its end.
+#[test]
+fn who_is_blocked_is_known_when_the_daemon_is_ready() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, PORTS);
+    // More than one page of the helper's list, in which the last comes late.
+    let (blocks, last) = (10_000, FIRST + 9_999);
+    ledger::write(&setup.path("state"), FIRST, blocks);
+    let socket = setup.path("notify");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut daemon = setup.start_through("env", &[format!("NOTIFY_SOCKET={}", socket.display())]);
+    assert!(daemon.client(&["unblock", &Ipv4Addr::from(last).to_string()]).status.success());
+    let target = format!("{}/32", Ipv4Addr::from(last));
+    let end = daemon.wait_for("its end", |event| event["action"]["target"] == target.as_str());
+    assert_eq!(end["event_type"], "unblock", "{end}");
+    let mut told = [0; 512];
+    let length = manager.recv(&mut told).unwrap();
+    let told = String::from_utf8_lossy(&told[..length]).into_owned();
+    assert!(told.starts_with("READY=1") && told.contains(&format!(", {blocks} in force")), "{told}");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The main thread: one epoll over decoys, sightings, the helper's replies, control, signals, names and netlink, with a
 //! timeout for what is due.
 //!
-//! Performs what the pure parts decide. Waits for nothing but epoll, short questions to the kernel, and at the end the
-//! helper's goodbye; an idle daemon does not wake.
+//! Performs what the pure parts decide. Waits for nothing but epoll, short questions to the kernel, the helper's list at
+//! first and its goodbye at the end; an idle daemon does not wake.
 #![forbid(unsafe_code)]
 
 mod asked;
@@ -146,8 +146,9 @@ impl EventLoop {
 
     /// Runs until a signal or the helper's death.
     pub fn run(&mut self) -> End {
-        self.operators.mirror();
-        self.set_traps();
+        if let Err(error) = self.begin() {
+            return self.without_helper(error);
+        }
         let mut ready = [EpollEvent::empty(); 64];
         loop {
             self.operators.go_on(&self.control, &mut self.responder);

@@ -1,6 +1,6 @@
 //! The sensor's end of the boundary: starts the helper, sends requests, takes replies.
 //!
-//! Never waits once the daemon runs, but for the goodbye: a full queue refuses, and the caller says so in the event.
+//! Never waits once the daemon runs, but for the list of blocks at first and for the goodbye: a full queue refuses, and the caller says so in the event.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -24,7 +24,7 @@ pub const HELPER: &str = "portsentry-rs-helper";
 pub const QUEUE: usize = 1024;
 
 /// How long the helper may take to install its table and restore a large ledger.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+pub const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// A running helper.
 pub struct HelperLink {

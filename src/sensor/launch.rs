@@ -107,8 +107,6 @@ fn start(loaded: &Loaded, background: &Background) -> Result<EventLoop, StartErr
     threads.begin();
     announce(&mut events, network, &lacking, lacks_tripwire);
     background.leave_terminal()?;
-    let now = clock.now();
-    events.notifier.ready(&events.in_short(now));
     #[cfg(feature = "escape-attempts")]
     crate::sandbox::escape::attempt("sensor");
     Ok(events)

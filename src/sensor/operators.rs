@@ -59,6 +59,11 @@ impl Operators {
         self.paused.push(Listing::of(None));
     }
 
+    /// Whether nobody waits for anything.
+    pub fn are_served(&self) -> bool {
+        self.paused.is_empty() && self.waiting.is_empty()
+    }
+
     /// Asks for the next page of each list whose reader has taken the last one.
     pub fn go_on(&mut self, control: &ControlServer, responder: &mut Responder) {
         for listing in std::mem::take(&mut self.paused) {

@@ -1,7 +1,9 @@
 //! What goes to the helper and what comes back: queued requests, replies for whoever waits for them.
 //!
-//! Main thread. Never waits for the helper.
+//! Main thread. Never waits for the helper, but for the list of blocks before it begins.
 #![forbid(unsafe_code)]
+
+use std::time::Instant;
 
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 
@@ -9,11 +11,35 @@ use super::{BATCH, EventLoop, Goodbye, REQUESTS};
 use crate::control::protocol::Entry;
 use crate::protocol::Reply;
 use crate::sensor::clock::Now;
-use crate::sensor::helper_link::LinkError;
+use crate::sensor::helper_link::{LinkError, READY_WITHIN};
 use crate::sensor::operators::Answers;
 use crate::sensor::responder::{Effect, Turn};
 
 impl EventLoop {
+    /// Learns which blocks there are, before anybody is told how many or can lift one, as its end would have no event; then
+    /// the daemon is ready.
+    ///
+    /// # Errors
+    /// The helper ended, or took longer than for its own start.
+    pub(super) fn begin(&mut self) -> Result<(), LinkError> {
+        let deadline = Instant::now() + READY_WITHIN;
+        self.operators.mirror();
+        self.set_traps();
+        loop {
+            self.operators.go_on(&self.control, &mut self.responder);
+            self.send()?;
+            if self.operators.are_served() {
+                self.notifier.ready(&self.in_short(self.shared.clock.now()));
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(LinkError::Slow);
+            }
+            self.link.wait_reply(deadline);
+            self.on_replies(self.shared.clock.now())?;
+        }
+    }
+
     /// Writes what is queued for the helper; watches the pipe for room only while some of it is left.
     pub(super) fn send(&mut self) -> Result<(), LinkError> {
         if self.link.flush(&mut self.responder.requests)? {
