@@ -27,8 +27,10 @@ struct Row {
     what: &'static str,
     target: &'static str,
     unit: &'static str,
-    /// Of each of [`Contender::ALL`] the median; none where it does not apply or never came to pass.
+    /// Of each of [`Contender::ALL`] the median of those times that it came to pass; none where it does not apply or never did.
     medians: [Option<f64>; 4],
+    /// How often it never came to pass, which no median tells.
+    missing: [usize; 4],
     spreads: [String; 4],
 }
 
@@ -45,7 +47,7 @@ impl Figures {
         self.figures.push(figure);
     }
 
-    /// Adds a row of the contenders' table; columns that do not apply are empty.
+    /// Adds a row of the contenders' table; columns that do not apply are empty, what never came to pass is no number.
     pub fn compare(
         &mut self,
         what: &'static str,
@@ -53,18 +55,22 @@ impl Figures {
         unit: &'static str,
         columns: [Vec<f64>; 4],
     ) {
+        let missing = columns.each_ref().map(|column| column.iter().filter(|it| !it.is_finite()).count());
         let values = columns.map(|column| column.into_iter().filter(|it| it.is_finite()).collect::<Vec<_>>());
         let medians = values.each_ref().map(|column| (!column.is_empty()).then(|| median(column)));
         let spreads = values.map(|column| if column.is_empty() { String::new() } else { spread(&column) });
-        self.rows.push(Row { what, target, unit, medians, spreads });
+        self.rows.push(Row { what, target, unit, medians, missing, spreads });
     }
 
     /// Prints the contenders' table.
     pub fn print_table(&self) {
         let names = Contender::ALL.map(Contender::name);
         println!("\n{:<52} {:>8} {:<12}{}", "side by side, in one run", "target", "", cells(names));
-        for Row { what, target, unit, medians, .. } in &self.rows {
-            let values = medians.map(|value| value.map_or("–".to_owned(), short));
+        for Row { what, target, unit, medians, missing, .. } in &self.rows {
+            let values = std::array::from_fn::<_, 4, _>(|at| {
+                let never = if missing[at] > 0 { format!("{}× never ", missing[at]) } else { String::new() };
+                never + &medians[at].map_or("–".to_owned(), short)
+            });
             println!("{what:<52} {target:>8} {unit:<12}{}", cells(values.each_ref().map(String::as_str)));
         }
     }
@@ -89,7 +95,7 @@ impl Figures {
 }
 
 fn cells(values: [&str; 4]) -> String {
-    values.map(|value| format!("{value:>12}")).concat()
+    values.map(|value| format!("{value:>14}")).concat()
 }
 
 fn short(value: f64) -> String {

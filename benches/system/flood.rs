@@ -41,12 +41,16 @@ pub fn measure(effort: Effort, figures: &mut Figures) {
     for (pace, packets) in [(None, effort.flood), (Some(PACE), effort.flood / 10)] {
         let speed = pace.map_or("as fast as one core sends".to_owned(), |pace| format!("{pace} a second"));
         figures.part(&format!("Flood of {packets} spoofed SYNs to a watched port, {speed}"));
-        let bare: Vec<f64> = (0..effort.repeats).map(|_| without(packets, pace)).collect();
-        figures.add("no daemon: sent", median(&bare), "k packets/s", spread(&bare));
-        for workers in [1, 2] {
-            let outcomes: Vec<Outcome> = (0..effort.repeats).map(|_| with(workers, packets, pace)).collect();
-            rows(figures, &format!("{workers} ring thread(s): "), &outcomes, median(&bare));
+        let (mut bare, mut one, mut two) = (Vec::new(), Vec::new(), Vec::new());
+        // In turn, for the machine is not the same from one minute to the next.
+        for _ in 0..effort.repeats {
+            bare.push(without(packets, pace));
+            one.push(with(1, packets, pace));
+            two.push(with(2, packets, pace));
         }
+        figures.add("no daemon: sent", median(&bare), "k packets/s", spread(&bare));
+        rows(figures, "1 ring thread: ", &one, median(&bare));
+        rows(figures, "2 ring threads: ", &two, median(&bare));
     }
 }
 

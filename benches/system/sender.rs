@@ -1,4 +1,4 @@
-//! SYNs from any address, as many as one core can send: raw IP packets, 64 a system call.
+//! SYNs from any address, as many as one core can send: raw IP packets, up to 64 a system call.
 #![forbid(unsafe_code)]
 
 use std::io::IoSlice;
@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// IPv4 and TCP headers without options.
 pub const LENGTH: usize = 40;
-/// Packets a system call; floods are a multiple of it.
+/// Packets a system call, at most; floods are a multiple of it.
 pub const BATCH: usize = 64;
 
 /// One SYN; the kernel adds the IP header's checksum, the TCP checksum is here.
@@ -50,19 +50,24 @@ pub fn raw_socket() -> Socket {
     Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW))).expect("root may have one")
 }
 
+/// Packets a system call at this pace: those of a millisecond, for 64 at a time would be bursts with silence in between.
+fn batch(pace: Option<u32>) -> usize {
+    pace.map_or(BATCH, |pace| (pace as usize / 1000).clamp(1, BATCH))
+}
+
 /// Sends `count` SYNs from as many strangers, at `pace` packets a second or as fast as it goes. Returns how long it took.
 pub fn flood(destination: Ipv4Addr, port: u16, count: u32, pace: Option<u32>) -> Duration {
     let socket = raw_socket();
     let address = [Some(SockaddrIn::from(std::net::SocketAddrV4::new(destination, 0))); BATCH];
     let mut headers = MultiHeaders::preallocate(BATCH, None);
     let begun = Instant::now();
-    for first in (0..count).step_by(BATCH) {
-        let packets: Vec<_> =
-            (first..first + BATCH as u32).map(|at| syn(stranger(at), destination, port, at)).collect();
+    for first in (0..count).step_by(batch(pace)) {
+        let next = count.min(first + batch(pace) as u32);
+        let packets: Vec<_> = (first..next).map(|at| syn(stranger(at), destination, port, at)).collect();
         let slices: Vec<_> = packets.iter().map(|packet| [IoSlice::new(packet)]).collect();
         let sent = sendmmsg(socket.as_raw_fd(), &mut headers, &slices, address, [], MsgFlags::empty());
-        assert_eq!(sent.expect("the namespace has a route").count(), BATCH);
-        let due = pace.map(|pace| Duration::from_secs_f64(f64::from(first) / f64::from(pace)));
+        assert_eq!(sent.expect("the namespace has a route").count(), packets.len());
+        let due = pace.map(|pace| Duration::from_secs_f64(f64::from(next) / f64::from(pace)));
         while due.is_some_and(|due| begun.elapsed() < due) {
             std::thread::sleep(Duration::from_micros(100));
         }
