@@ -9,7 +9,7 @@ mod flow;
 mod hearing;
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::AcqRel, Ordering::Relaxed};
 
 use siphasher::sip::SipHasher13;
 
@@ -136,9 +136,9 @@ impl Peers {
         self.asked_anew.load(Relaxed)
     }
 
-    /// The news is heard. To be called before the ports are looked at.
+    /// The news is heard. To be called before the ports are looked at: whose news this takes back, its port is seen.
     pub fn heed(&self) {
-        self.asked_anew.store(false, SeqCst);
+        self.asked_anew.swap(false, AcqRel);
     }
 
     /// Whether `probe` belongs to a connection that a service here accepted.
@@ -201,9 +201,10 @@ impl Peers {
         if let Some(word) = self.asked_from(flow.protocol, flow.port).filter(|_| part == Part::Asked) {
             let bit = 1 << (flow.port % 64);
             if word.load(Relaxed) & bit == 0 {
-                word.fetch_or(bit, SeqCst);
+                word.fetch_or(bit, Relaxed);
                 if flow.protocol == Protocol::Udp {
-                    self.asked_anew.store(true, SeqCst);
+                    // A swap hands on what the last one released: `heed` sees the ports of all who had news, not of one.
+                    self.asked_anew.swap(true, AcqRel);
                 }
             }
         }

@@ -59,9 +59,15 @@ impl PortsInUse {
         self.doubted.store(true, Ordering::Relaxed);
     }
 
-    /// Whether [`doubt`](Self::doubt) was called since the last look.
+    /// Whether [`doubt`](Self::doubt) was called since the last [`heed_doubt`](Self::heed_doubt).
     pub fn is_doubted(&self) -> bool {
         self.doubted.load(Ordering::Relaxed)
+    }
+
+    /// To be called before the kernel is asked: of a service that speaks while it answers, the answer may know nothing.
+    pub fn heed_doubt(&self) {
+        // No store, which may come to pass only after the question.
+        self.doubted.swap(false, Ordering::AcqRel);
     }
 
     /// Takes in what sock_diag said at `uptime`; `ours` are the decoys' own sockets, which are no service. `awaited` is
@@ -74,7 +80,6 @@ impl PortsInUse {
         uptime: u64,
     ) -> bool {
         let mut changed = false;
-        self.doubted.store(false, Ordering::Relaxed);
         for transport in Transport::ALL {
             let protocol = protocol_of(transport);
             let mut ports: PortSet = sockets
@@ -183,6 +188,17 @@ mod tests {
         let with_loopback = PortsInUse::new(true);
         with_loopback.replace(&listeners, |_, _| false, NONE_AWAITED, 5000);
         assert!([631, 21, 25].iter().all(|&port| with_loopback.holds(Protocol::Tcp, port)));
+    }
+
+    #[test]
+    fn a_doubt_that_comes_while_the_kernel_is_asked_outlives_its_answer() {
+        let ports = PortsInUse::new(false);
+        ports.doubt();
+        ports.heed_doubt();
+        assert!(!ports.is_doubted());
+        ports.doubt();
+        ports.replace(&[], |_, _| false, NONE_AWAITED, 5000);
+        assert!(ports.is_doubted());
     }
 
     #[test]

@@ -28,7 +28,9 @@ impl Host {
         if self.ignore_services {
             return Ok(());
         }
-        let sockets = self.sockets.read()?;
+        in_use.heed_doubt();
+        // Without an answer the doubt stays.
+        let sockets = self.sockets.read().inspect_err(|_| in_use.doubt())?;
         let mut is_awaited = self.departed.look(uptime);
         self.filter_is_stale |= in_use.replace(
             &sockets,
