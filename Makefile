@@ -101,6 +101,9 @@ bench-quick: build ## The same of the whole daemon only, in under a minute once 
 # The daemon is the user `portsentry`: as a service from its start, else once it is confined (without one, `nobody`).
 # What only this machine's own systemd needs is left out below DESTDIR: a package's scripts do that.
 LIB := $(DESTDIR)$(PREFIX)/lib
+# The documentation and what it tells to copy, by the names that it has here.
+SHARE := $(DESTDIR)$(PREFIX)/share/portsentry-rs
+SHARED := $(wildcard docs/* config/fail2ban/*/*) config/logrotate
 HERE := [ -z "$(DESTDIR)" ]
 SYSTEMD := $(HERE) && [ -d /run/systemd/system ]
 
@@ -108,9 +111,10 @@ install: build ## Install below PREFIX (/usr/local); DESTDIR is honoured. Keeps 
 	install -D -m 755 $(RELEASE)/portsentry-rs "$(DESTDIR)$(PREFIX)/sbin/portsentry-rs"
 	install -D -m 755 $(RELEASE)/portsentry-rs-helper "$(DESTDIR)$(PREFIX)/sbin/portsentry-rs-helper"
 	install -D -m 644 config/portsentry-rs.service "$(LIB)/systemd/system/portsentry-rs.service"
-	sed -i 's|/usr/local/sbin/|$(PREFIX)/sbin/|' "$(LIB)/systemd/system/portsentry-rs.service"
+	sed -i 's|/usr/local/|$(PREFIX)/|' "$(LIB)/systemd/system/portsentry-rs.service"
 	install -D -m 644 config/portsentry-rs.catalog "$(LIB)/systemd/catalog/portsentry-rs.catalog"
 	install -D -m 644 config/portsentry-rs.sysusers "$(LIB)/sysusers.d/portsentry-rs.conf"
+	@set -e; for file in $(SHARED); do install -D -m 644 "$$file" "$(SHARE)/$$file"; done
 	@set -e; for file in portsentry.conf portsentry.ignore; do \
 	  [ -e "$(DESTDIR)/etc/portsentry/$$file" ] || install -D -m 644 "config/$$file" "$(DESTDIR)/etc/portsentry/$$file"; done
 	@if $(HERE) && command -v useradd >/dev/null && ! getent passwd portsentry >/dev/null; then \
@@ -127,6 +131,7 @@ uninstall: ## Remove what install put there, and every block; configuration, sta
 	  echo "the daemon runs: lift its blocks (portsentry-rs unblock all) and stop it first" >&2; exit 1; fi
 	rm -f "$(DESTDIR)$(PREFIX)/sbin/portsentry-rs" "$(DESTDIR)$(PREFIX)/sbin/portsentry-rs-helper"
 	rm -f "$(LIB)/systemd/system/portsentry-rs.service" "$(LIB)/systemd/catalog/portsentry-rs.catalog" "$(LIB)/sysusers.d/portsentry-rs.conf"
+	rm -rf "$(SHARE)"
 	@if $(SYSTEMD); then systemctl daemon-reload; journalctl --update-catalog; fi
 	@if $(HERE); then config/undo.sh; \
 	  echo "if it did not run just now, look for what else blocks did: lines in hosts.deny (KILL_HOSTS_DENY), and what KILL_ROUTE and KILL_RUN_CMD ran"; fi

@@ -41,7 +41,10 @@ rustPlatform.buildRustPackage {
 
   # The sensor looks for the helper beside itself: both stay in one folder.
   postInstall = ''
-    install -D -m 644 -t "$out/share/doc/portsentry-rs" README.md docs/*.md config/portsentry.conf
+    for file in README.md docs/* config/fail2ban/*/* config/logrotate config/portsentry.conf; do
+      install -D -m 644 "$file" "$out/share/portsentry-rs/$file"
+    done
+    install -D -m 644 -t "$out/lib/systemd/catalog" config/portsentry-rs.catalog
     install -D -m 644 -t "$out/share/licenses/portsentry-rs" LICENSE-APACHE LICENSE-MIT
   '';
 

@@ -11,6 +11,13 @@ const SERVICE: [&str; 3] = [
     "usr/local/lib/systemd/catalog/portsentry-rs.catalog",
     "usr/local/lib/sysusers.d/portsentry-rs.conf",
 ];
+/// What the documentation tells to copy, and where the unit and `check` send the reader.
+const SHARED: [&str; 4] = [
+    "usr/local/share/portsentry-rs/docs/migrating.md",
+    "usr/local/share/portsentry-rs/config/logrotate",
+    "usr/local/share/portsentry-rs/config/fail2ban/filter.d/portsentry-rs.conf",
+    "usr/local/share/portsentry-rs/config/fail2ban/jail.d/portsentry-rs.conf",
+];
 const CONFIGURATION: [&str; 2] = ["etc/portsentry/portsentry.conf", "etc/portsentry/portsentry.ignore"];
 
 /// `make` with what is built already; a name with a space shows whether all is quoted.
@@ -44,15 +51,17 @@ fn install_and_uninstall_keep_a_configuration() {
     let installed = make("install", &root);
     assert!(installed.status.success(), "{installed:?}");
     PROGRAMS.iter().for_each(|file| assert_eq!(mode(&root.join(file)), 0o755, "{file}"));
-    CONFIGURATION.iter().chain(&SERVICE).for_each(|file| assert_eq!(mode(&root.join(file)), 0o644, "{file}"));
+    let plain = CONFIGURATION.iter().chain(&SERVICE).chain(&SHARED);
+    plain.for_each(|file| assert_eq!(mode(&root.join(file)), 0o644, "{file}"));
 
     let ours = root.join(CONFIGURATION[0]);
     fs::write(&ours, "TCP_PORTS=\"111\"\n").unwrap();
     assert!(make("install", &root).status.success());
     let uninstalled = make("uninstall", &root);
     assert!(uninstalled.status.success(), "{uninstalled:?}");
-    let gone = PROGRAMS.iter().chain(&SERVICE);
+    let gone = PROGRAMS.iter().chain(&SERVICE).chain(&SHARED);
     gone.for_each(|file| assert!(!root.join(file).exists(), "{file}"));
+    assert!(!root.join("usr/local/share/portsentry-rs").exists());
     assert_eq!(fs::read_to_string(&ours).unwrap(), "TCP_PORTS=\"111\"\n");
     assert!(String::from_utf8_lossy(&uninstalled.stdout).contains("kept: "), "{uninstalled:?}");
 }
@@ -65,6 +74,7 @@ fn the_unit_names_the_programs_where_they_were_installed() {
     let unit =
         fs::read_to_string(folder.path().join("usr/lib/systemd/system/portsentry-rs.service")).unwrap();
     assert!(unit.contains("ExecStart=/usr/sbin/portsentry-rs\n"), "{unit}");
+    assert!(unit.contains("/usr/share/portsentry-rs)"), "{unit}");
     assert!(!unit.contains("/usr/local"), "{unit}");
 }
 

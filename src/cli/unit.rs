@@ -17,7 +17,7 @@ const WRITABLE: [&str; 3] = ["/var/log/portsentry-rs", "/var/lib/portsentry-rs",
 /// What PrivateTmp makes the unit's own.
 const PRIVATE: [&str; 2] = ["/tmp", "/var/tmp"];
 
-const HOW: &str = "docs/migrating.md, Under systemd";
+const HOW: &str = "share/portsentry-rs/docs/migrating.md, Under systemd";
 
 /// What stands against a start by the unit on this machine; nothing where systemd does not run it.
 pub fn notes(loaded: &Loaded) -> Vec<ConfigError> {

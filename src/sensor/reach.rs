@@ -62,7 +62,7 @@ fn lost_by_rotation(path: &Path) -> Option<String> {
     }
     let what = format!("may not make HISTORY_FILE {name} anew once it was rotated");
     let mend = format!(
-        "let logrotate create it for that user, as config/logrotate does, or name a folder that uid {} owns",
+        "let logrotate create it for that user, as share/portsentry-rs/config/logrotate does, or name a folder that uid {} owns",
         geteuid()
     );
     Some(told(&what, &mend))
