@@ -114,6 +114,17 @@ impl Lab {
         self.ask(|id| block(id, target, seconds))
     }
 
+    /// The next last word on a request, past all that is told besides.
+    fn last_word(&mut self) -> (u64, Outcome) {
+        loop {
+            match self.reply() {
+                Reply::Done { id, outcome, .. } => return (id, outcome),
+                Reply::Note { .. } | Reply::Over { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     fn list(&mut self) -> Vec<IpNet> {
         let mut targets = Vec::new();
         loop {
@@ -370,6 +381,54 @@ fn a_block_that_is_asked_for_while_the_last_one_is_being_lifted_comes_after_it()
         assert!(shut_out(folder.path()).contains(&"203.0.113.7".to_owned()));
         assert_eq!(lab.list(), [target]);
     }
+}
+
+/// Blocks by nftables and a command that makes a file of the target's name, and then does this. What undoes it makes the
+/// file `lifting`, and waits for `goes-on`; it fails where there is a file `fails`.
+fn with_a_file_for_each(folder: &std::path::Path, after: &str) -> Lab {
+    Lab::with(|settings| {
+        settings.block_with = vec![Response::Nftables, Response::Command];
+        let path = folder.display();
+        settings.custom.kill_route = Some(format!("touch {path}/$TARGET$; {after}"));
+        settings.custom.unblock_cmd = Some(format!(
+            "echo >> {path}/lifting; until rm {path}/goes-on; do sleep 0.05; done; test ! -e {path}/fails && rm {path}/$TARGET$"
+        ));
+        settings.custom.command_timeout = 60;
+    })
+}
+
+#[test]
+fn an_unblock_that_overtakes_a_command_is_answered_when_what_that_did_is_undone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lab = with_a_file_for_each(folder.path(), "sleep 60");
+    let [rule, lifting, goes_on, fails] =
+        ["203.0.113.7", "lifting", "goes-on", "fails"].map(|name| folder.path().join(name));
+    let target = net("203.0.113.7/32");
+    lab.send(|id| block(id, target, 0));
+    until(SOON, || rule.exists().then_some(())).expect("the rule stands");
+    lab.send(|id| Request::Unblock { id, target });
+    assert!(matches!(lab.last_word(), (1, Outcome::Failed(_))));
+    until(SOON, || lifting.exists().then_some(())).expect("it is being undone");
+    lab.ping();
+    assert!(rule.exists(), "the unblock waits");
+    let ledger = std::fs::read_to_string(lab.state.path().join("ledger")).unwrap();
+    let last = ledger.lines().last().unwrap();
+    assert!(
+        last.contains("203.0.113.7") && last.contains("\"with\":16"),
+        "a crash would not leave it: {ledger}"
+    );
+
+    std::fs::write(&fails, "").unwrap();
+    std::fs::write(&goes_on, "").unwrap();
+    assert!(matches!(lab.last_word(), (2, Outcome::Failed(_))));
+    while !matches!(lab.reply(), Reply::Over { target: of } if of == target) {}
+    assert!(rule.exists() && lab.list().is_empty() && kernel().is_empty());
+    std::fs::remove_file(&fails).unwrap();
+    std::fs::write(&goes_on, "").unwrap();
+    lab.send(|id| Request::Unblock { id, target });
+    assert_eq!(lab.last_word(), (lab.last_id, Outcome::Lifted));
+    assert!(!rule.exists());
+    assert_eq!(lab.ask(|id| Request::Unblock { id, target }), Outcome::NotBlocked);
 }
 
 #[test]

@@ -168,6 +168,23 @@ impl Escalation {
         }
     }
 
+    /// Remembers at `now` that these responses to `target`, of whom no block is in force, are still to be taken back.
+    /// Returns whether that is news.
+    pub fn leave(&mut self, target: &IpNet, left: Responses, now: u64) -> bool {
+        let unknown = Block { since: now, until: now, offence: 0, with: Responses::NONE };
+        let (blocked, known) = (self.get(target), self.known_of(target).unwrap_or(unknown));
+        let left = Block { with: known.with.union(left), ..known };
+        if left == known || blocked.is_some_and(|block| block.with.block()) {
+            return false;
+        }
+        match blocked {
+            // On its way out: what else there was has been taken back.
+            Some(_) => self.blocks.insert(*target, left),
+            None => self.remember(*target, left, now),
+        }
+        true
+    }
+
     /// Ends the block of `target` at `now`: it shuts nobody out, although its time is not over.
     pub fn end(&mut self, target: &IpNet, now: u64) {
         if let Some(block) = self.blocks.remove(target) {

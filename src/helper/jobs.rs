@@ -1,6 +1,6 @@
 //! Blocks and ends of blocks that take several steps, some of them programs that run on their own. Helper.
 //!
-//! A job is here, all of them are in `list`, the answer to `unblock all` is `last`. Jobs about one target go one after
+//! A job is here, all of them are in `list`, what one answers for that others do is `last`. Jobs about one target go one after
 //! the other, each from what the one before it has left on record; jobs about others do not wait for them. A program that
 //! is ended in the midst of its work may have done it: that is undone. Never blocks: programs are looked at when the loop
 //! says that they have something to tell. Bounded: at most [`AT_ONCE`] programs run.

@@ -170,7 +170,7 @@ impl<R: Respond> Service<R> {
                     Purpose::Lift(asked) => self.lifted(asked, &job),
                     Purpose::Flush { id, found } => self.flushed(id, found, &job),
                     Purpose::Renew => self.renewed(&job),
-                    Purpose::Abandoned => self.tell_remains(job.target, &job.failures),
+                    Purpose::Abandoned => self.given_up(&job),
                 }
                 self.keep_in_mind(&job);
                 if !job.told.is_empty() {

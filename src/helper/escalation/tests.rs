@@ -175,3 +175,27 @@ fn after_a_week_an_offence_is_forgotten_and_a_line_that_could_not_be_taken_out_i
     assert_eq!(record.sentence(&net("192.0.2.1/32"), 0, 4 * MEMORY).offence, 1);
     assert!(record.take_back(&net("192.0.2.1/32"), line) && record.known() == 0);
 }
+
+#[test]
+fn what_is_left_to_take_back_is_remembered_of_all_but_blocks_in_force() {
+    let mut record = Escalation::new(Terms { first: 80, longest: 80, factor: 1 });
+    let [unknown, over, leaving, blocked] =
+        [1, 2, 3, 4].map(|host: u8| format!("192.0.2.{host}/32").parse::<IpNet>().unwrap());
+    let (nftables, command) =
+        (Responses::NONE.and(Response::Nftables), Responses::NONE.and(Response::Command));
+    let block = Block { since: 0, until: 90, offence: 2, with: nftables };
+    record.remember(over, Block { until: 10, ..block }, 10);
+    record.enter(leaving, block);
+    record.take_back(&leaving, nftables);
+    record.enter(blocked, block);
+    for target in [unknown, over, leaving, blocked] {
+        assert_eq!(record.leave(&target, command, 20), target != blocked, "{target}");
+        assert!(!record.leave(&target, command, 20), "{target} for the second time");
+    }
+    assert_eq!(
+        [unknown, over, leaving, blocked].map(|it| record.remains(&it)),
+        [command, command, command, nftables]
+    );
+    record.lift(&leaving, 30);
+    assert_eq!(record.known_of(&leaving), Some(Block { since: 0, until: 30, offence: 0, with: command }));
+}

@@ -1,7 +1,7 @@
-//! The answer to a request to lift every block: a job of no steps, done when those before it are, whatever they are for.
-//! Helper.
+//! What jobs answer for that others do. The answer to a request to lift every block is a job of no steps, done when those
+//! before it are, whatever they are for; an operator's unblock comes after the block under way that it has overtaken. Helper.
 //!
-//! It fails where one of them does: nobody is told that everybody is let in while something of a block stays.
+//! It fails where one of them does: nobody is told that somebody is let in while something of a block stays.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -14,19 +14,27 @@ use crate::protocol::{Response, Responses};
 /// What is told of the failures of a great many.
 const TOLD: usize = 3;
 
-/// What jobs failed at, the first few of it.
+/// What jobs failed at.
 #[derive(Debug, Default)]
-pub(super) struct Failures(Vec<(Response, Failure)>);
+pub(super) struct Failures {
+    /// The first few of it.
+    few: Vec<(Response, Failure)>,
+    /// What blocks that were given up could not undo.
+    given_up: Vec<(IpNet, Vec<(Response, Failure)>)>,
+}
 
 impl Failures {
     /// Of a job that is done, with the name of whom it was about: whoever asked about all has to know where to look.
     pub(super) fn note(&mut self, job: &Job) {
-        let room = TOLD.saturating_sub(self.0.len());
+        let room = TOLD.saturating_sub(self.few.len());
         let named = job.failures.iter().map(|(response, failure)| match job.has_a_target() {
             true => (*response, named(failure, job.target)),
             false => (*response, failure.clone()),
         });
-        self.0.extend(named.take(room));
+        self.few.extend(named.take(room));
+        if job.purpose == Purpose::Abandoned {
+            self.given_up.push((job.target, job.failures.clone()));
+        }
     }
 }
 
@@ -54,9 +62,16 @@ impl Job {
 
     /// What those before it failed at is its failure.
     pub(super) fn answer_for(&mut self, others: &Failures) {
-        if !self.has_a_target() {
-            let room = TOLD.saturating_sub(self.failures.len());
-            self.failures.extend(others.0.iter().take(room).cloned());
+        match self.purpose {
+            Purpose::Flush { .. } => {
+                let room = TOLD.saturating_sub(self.failures.len());
+                self.failures.extend(others.few.iter().take(room).cloned());
+            }
+            Purpose::Lift(Some(_)) => {
+                let overtaken = others.given_up.iter().filter(|(target, _)| *target == self.target);
+                self.failures.extend(overtaken.flat_map(|(_, failures)| failures).cloned());
+            }
+            Purpose::Block(_) | Purpose::Lift(None) | Purpose::Renew | Purpose::Abandoned => {}
         }
     }
 }

@@ -48,13 +48,15 @@ impl Jobs {
             job.look(steps, now);
             let runs = job.running.is_some();
             running -= usize::from(ran && !runs);
-            if !busy.contains(&job.target) {
+            let is_next = !busy.contains(&job.target);
+            if is_next {
                 job.go_on(steps, record, utc, running < AT_ONCE);
                 running += usize::from(job.running.is_some() && !runs);
             }
             busy.insert(job.target);
             job.answer_for(&failed);
-            match job.is_done() && job.may_end(rest.is_empty()) {
+            // Also one without a step waits for those before it: what it is to answer for may not be over.
+            match is_next && job.is_done() && job.may_end(rest.is_empty()) {
                 true => {
                     failed.note(&job);
                     done.push(job);

@@ -4,6 +4,12 @@
 use super::*;
 use crate::detect::probe::Protocol;
 use crate::helper::escalation::{Block, Terms};
+use crate::helper::steps::tests::that_run;
+
+fn grant(target: IpNet, since: u64, until: u64) -> Grant {
+    let block = Block { since, until, offence: 1, with: Responses::NONE };
+    Grant { id: 1, target, block, port: 22, protocol: Protocol::Tcp, tripped: false, run_only: false }
+}
 
 #[test]
 fn a_line_that_outlasted_its_block_is_ours_and_a_command_that_did_is_run_anew() {
@@ -19,17 +25,33 @@ fn a_line_that_outlasted_its_block_is_ours_and_a_command_that_did_is_run_anew() 
 #[test]
 fn a_set_clock_leaves_a_block_on_its_way_the_time_that_is_left() {
     let (mut jobs, target) = (Jobs::default(), "192.0.2.7/32".parse().unwrap());
-    let block = |since, until| Block { since, until, offence: 1, with: Responses::NONE };
-    let grant = Grant {
-        id: 1,
-        target,
-        block: block(1_000, 5_000),
-        port: 22,
-        protocol: Protocol::Tcp,
-        tripped: false,
-        run_only: false,
-    };
-    jobs.push(Job::new(Purpose::Block(grant), target, VecDeque::new()));
+    jobs.push(Job::new(Purpose::Block(grant(target, 1_000, 5_000)), target, VecDeque::new()));
     jobs.shift(-900);
-    assert_eq!(jobs.abandon(|_| true).first().map(|grant| grant.block), Some(block(100, 4_100)));
+    assert_eq!(
+        jobs.abandon(|_| true).first().map(|grant| grant.block),
+        Some(grant(target, 100, 4_100).block)
+    );
+}
+
+#[test]
+fn an_unblock_waits_for_the_block_that_it_overtook_and_fails_where_that_cannot_be_undone() {
+    let record = Escalation::new(Terms { first: 1_000, longest: 1_000, factor: 1 });
+    let [target, other] = ["192.0.2.7/32", "192.0.2.8/32"].map(|it| it.parse::<IpNet>().unwrap());
+    for (unblock_cmd, fails) in [("exit 3 # $TARGET$", true), ("true $TARGET$", false)] {
+        let (mut jobs, mut steps) = (Jobs::default(), that_run("sleep 60 # $TARGET$", unblock_cmd));
+        jobs.push(Job::new(Purpose::Block(grant(target, 0, 5_000)), target, steps.to_block(false)));
+        assert!(jobs.advance(&mut steps, &record, 0).is_empty());
+        assert_eq!(jobs.abandon(|_| true).len(), 1);
+        for target in [target, other] {
+            jobs.push(Job::new(Purpose::Lift(Some((2, true))), target, VecDeque::new()));
+        }
+        let mut done = Vec::new();
+        while !jobs.is_empty() {
+            done.extend(jobs.advance(&mut steps, &record, 0));
+        }
+        let what = |job: &Job| (job.purpose == Purpose::Abandoned, job.target, job.failed());
+        let failed = if fails { Responses::NONE.and(Response::Command) } else { Responses::NONE };
+        let expected = [(false, other, Responses::NONE), (true, target, failed), (false, target, failed)];
+        assert_eq!(done.iter().map(what).collect::<Vec<_>>(), expected);
+    }
 }

@@ -55,6 +55,12 @@ impl<R: Respond> Service<R> {
         self.answer_end(id, self.core.escalation.get(&job.target), outcome, job.begun);
     }
 
+    /// Of a block that was given up. An unblock that overtook it finds on record what is left to take back.
+    pub(super) fn given_up(&mut self, job: &Job) {
+        self.taken_back(job.target, job.undone);
+        self.tell_remains(job.target, &job.failures);
+    }
+
     /// Where it failed the answer says what is `still` in force.
     pub(super) fn answer_end(&mut self, id: u64, still: Option<Block>, outcome: Outcome, begun: Instant) {
         self.answer(match still.filter(|_| matches!(outcome, Outcome::Failed(_))) {

@@ -41,8 +41,12 @@ impl<R: Respond> Service<R> {
     }
 
     /// A program could not take back its part of a block, and the record claims it no more: the next look does. What a
-    /// command did no look can take back.
+    /// command did no look can take back, but whoever is asked to lift it.
     pub(super) fn keep_in_mind(&mut self, job: &Job) {
+        let command = job.kept.among(Responses::NONE.and(Response::Command));
+        if self.core.escalation.leave(&job.target, command, self.now.utc) {
+            self.note(job.target);
+        }
         let claimed = self.core.escalation.remains(&job.target);
         self.overdue = self.overdue.union(job.kept.among(Responses::NONE.and(OURS)).without(claimed));
     }
