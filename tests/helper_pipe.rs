@@ -432,6 +432,24 @@ fn an_unblock_that_overtakes_a_command_is_answered_when_what_that_did_is_undone(
 }
 
 #[test]
+fn what_an_unblock_is_undoing_when_the_block_ends_is_undone_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lab = with_a_file_for_each(folder.path(), "true");
+    let [rule, lifting, goes_on] = ["203.0.113.7", "lifting", "goes-on"].map(|name| folder.path().join(name));
+    let target = net("203.0.113.7/32");
+    assert_eq!(lab.block("203.0.113.7/32", 3), Outcome::Blocked);
+    lab.send(|id| Request::Unblock { id, target });
+    until(SOON, || lifting.exists().then_some(())).expect("it is being undone");
+    until(PATIENCE, || lab.list().is_empty().then_some(())).expect("its time is over");
+    std::fs::write(&goes_on, "").unwrap();
+    assert_eq!(lab.last_word(), (2, Outcome::Lifted));
+    // This is answered when all that was begun is done: a second one would wait for the file.
+    assert_eq!(lab.ask(|id| Request::Flush { id }), Outcome::NotBlocked);
+    assert!(!rule.exists());
+    assert_eq!(std::fs::read_to_string(&lifting).unwrap().lines().count(), 1);
+}
+
+#[test]
 fn a_bad_frame_ends_the_helper_with_65_and_what_stood_before_it_is_done() {
     let ping = |id| Request::Ping { id }.encode().to_vec();
     let mut version = ping(2);

@@ -254,6 +254,11 @@ impl Job {
         runs || self.did.union(self.to_undo()).contains(Response::Command)
     }
 
+    fn undoes_its_command(&self) -> bool {
+        let undo = Step::Undo(Response::Command);
+        self.steps.contains(&undo) || self.running.as_ref().is_some_and(|(step, _)| *step == undo)
+    }
+
     /// Whether it has run a command, or runs it, of which the record does not know yet.
     fn is_unsettled(&self) -> bool {
         (self.is_block() || self.purpose == Purpose::Abandoned) && self.is_at_its_command()

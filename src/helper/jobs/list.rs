@@ -101,6 +101,12 @@ impl Jobs {
         self.list.iter().any(|job| matches!(job.purpose, Purpose::Lift(_)) && job.target == *target)
     }
 
+    /// For whom what a command did is undone, or will be.
+    pub fn undoing(&self) -> BTreeSet<IpNet> {
+        let undoes = self.list.iter().filter(|job| !job.is_block() && job.undoes_its_command());
+        undoes.map(|job| job.target).collect()
+    }
+
     /// Whether something is on its way that will block `target`.
     pub fn will_block(&self, target: &IpNet) -> bool {
         self.list.iter().any(|job| job.is_block() && job.target == *target)

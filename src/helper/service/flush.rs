@@ -80,11 +80,7 @@ impl<R: Respond> Service<R> {
         let failed: Responses = refused.iter().map(|(response, _)| *response).collect();
         // One by one it would be a program for each of them.
         let kept = failed.and(Response::Iptables);
-        // What a command undoes already it does not undo twice.
-        let under_way = self.jobs.ending();
-        let is_under_way = |ended: &&(IpNet, Block)| under_way.contains(&ended.0);
-        self.undo(ended.iter().filter(is_under_way), kept.and(Response::Command));
-        self.undo(ended.iter().filter(|it| !is_under_way(it)), kept);
+        self.undo(ended, kept);
         self.rewrite_blocked_file();
         refused
     }

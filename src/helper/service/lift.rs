@@ -137,7 +137,10 @@ impl<R: Respond> Service<R> {
     /// Programs' part of it; what else there was is over, but for what was `kept` and has no step here. What the kernel
     /// alone did costs nothing here, be it a million of them.
     pub(super) fn undo<'a>(&mut self, ended: impl IntoIterator<Item = &'a (IpNet, Block)>, kept: Responses) {
+        // What a command undoes already it does not undo twice.
+        let undoing = self.jobs.undoing();
         for (target, block) in ended {
+            let kept = if undoing.contains(target) { kept.and(Response::Command) } else { kept };
             let mut job = self.lift_job(*target, block.with, None);
             job.leave(kept);
             self.taken_back(*target, block.remains().without(job.to_undo().union(kept)));
