@@ -127,11 +127,13 @@ fn the_hosts_own_addresses_are_never_blocked_also_ones_that_come_later() {
     let lab = Lab::new(1);
     let daemon = Setup::new(&lab, CONFIG).start();
     support::ip(&["-n", &lab.target(), "address", "add", "10.77.99.1/32", "dev", "lo"]);
+    support::ip(&["-n", &lab.target(), "route", "add", "local", "198.51.100.0/24", "dev", "lo"]);
     for own in [
         "10.77.0.1",
         "fd77::1",
         "127.0.0.1",
         "10.77.99.1",
+        "198.51.100.77",
         "0.0.0.0",
         "224.0.0.1",
         "255.255.255.255",

@@ -471,6 +471,15 @@ fn addresses_routes_and_links_are_noticed_when_they_come_and_go() {
     assert!(after(&mut around, "ip address delete 192.0.2.9/24 dev wire"));
     assert!(!has(&around, "192.0.2.9"));
 
+    assert!(after(&mut around, "ip route add local 203.0.113.0/24 dev lo"));
+    assert!(has(&around, "203.0.113.77") && !has(&around, "203.0.112.1"));
+    run("ip route add local 198.51.100.0/24 dev lo table 100");
+    run("ip -6 route add local 2001:db8:9::/48 dev lo");
+    around.drain().unwrap();
+    assert!(has(&around, "2001:db8:9::1") && !has(&around, "198.51.100.1"));
+    assert!(after(&mut around, "ip route delete local 203.0.113.0/24 dev lo"));
+    assert!(!has(&around, "203.0.113.77"));
+
     let gateways = |around: &Surroundings| around.gateways().map(|ip| ip.to_string()).collect::<Vec<_>>();
     assert!(after(&mut around, "ip route add default via 192.0.2.2"));
     assert_eq!(gateways(&around), ["192.0.2.2"]);

@@ -42,6 +42,24 @@ fn dropped_packets(lab: &Lab) -> u64 {
         .sum()
 }
 
+/// As for balancers and honeypots, whose networks no interface has an address of.
+#[test]
+fn a_scan_of_a_network_that_is_local_by_route_is_seen_also_where_that_comes_later() {
+    let lab = Lab::new(1);
+    let scanner = lab.peer(0);
+    let _daemon = Setup::new(&lab, CONFIG).start();
+    for (v6, network, target) in
+        [(false, "198.51.100.0/24", "198.51.100.7"), (true, "2001:db8::/48", "2001:db8::7")]
+    {
+        support::ip(&["-n", &lab.target(), "route", "add", "local", network, "dev", "lo"]);
+        eventually("its scanner is blocked", PATIENCE, || {
+            let kind = if v6 { "-6" } else { "-v0" };
+            scanner.nmap(&["-sS", "-p", "111", target, kind]);
+            lab.is_blocked(scanner.address(v6))
+        });
+    }
+}
+
 fn scan_is_blocked(v6: bool, kind: &str, port: &str, name: &str) {
     let lab = Lab::new(3);
     let (scanner, innocent, marker) = (lab.peer(0), lab.peer(1), lab.peer(2));

@@ -5,6 +5,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::message::{self, Attribute, Attributes, Encoder, Message};
 
 /// Notifications of links, addresses and routes of both families: `RTMGRP_*` of linux/rtnetlink.h.
@@ -59,6 +61,8 @@ pub enum News {
     Link(Link),
     /// A route to others came, changed or went.
     Route(Route),
+    /// A network that is this host's own as a whole (`ip route add local`), or one address of its own.
+    Local(IpNet),
 }
 
 /// A route to others.
@@ -106,7 +110,7 @@ pub fn decode(message: &Message<'_>) -> Option<News> {
     match message.kind {
         libc::RTM_NEWADDR | libc::RTM_DELADDR => decode_address(message).map(News::Address),
         libc::RTM_NEWLINK | libc::RTM_DELLINK => decode_link(message).map(News::Link),
-        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => decode_route(message).map(News::Route),
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => decode_route(message),
         _ => None,
     }
 }
@@ -155,10 +159,20 @@ fn forwards(mut families: Attributes<'_>) -> bool {
 
 /// `struct rtmsg`: family, destination length, source length, tos, table, protocol, scope, type, flags (4).
 /// Two routes of length 1 are the old way to outdo a default route without touching it (VPN clients do): they count as that.
-fn decode_route(message: &Message<'_>) -> Option<Route> {
-    let (&[_, length, _, _, _, _, _, kind, ..], attributes) = message.split::<12>()?;
-    let leads_on = kind == libc::RTN_UNICAST;
-    leads_on.then(|| Route { is_default: length <= 1, gateways: gateways(attributes) })
+/// Of local routes those of the table that every packet is held against: in others they are for packets with a mark, all
+/// there are perhaps (TPROXY).
+fn decode_route(message: &Message<'_>) -> Option<News> {
+    let (&[_, length, _, _, table, _, _, kind, ..], attributes) = message.split::<12>()?;
+    match kind {
+        libc::RTN_UNICAST => {
+            Some(News::Route(Route { is_default: length <= 1, gateways: gateways(attributes) }))
+        }
+        libc::RTN_LOCAL if table == libc::RT_TABLE_LOCAL => {
+            let first = attributes.find(libc::RTA_DST)?.address()?;
+            Some(News::Local(IpNet::new(first, length).ok()?))
+        }
+        _ => None,
+    }
 }
 
 /// The gateway of a route, and those of its next hops (`RTA_MULTIPATH`).
@@ -220,6 +234,20 @@ mod tests {
         assert_eq!(route(1, gateway), via(true, &["192.0.2.1"]));
         assert_eq!(route(8, gateway), via(false, &["192.0.2.1"]));
         assert_eq!(route(24, |_| ()), via(false, &[]));
+    }
+
+    #[test]
+    fn a_local_route_is_a_network_of_our_own_unless_it_is_in_a_table_for_some() {
+        let local = |table: u8| {
+            let mut encoder = Encoder::default();
+            encoder.message(libc::RTM_NEWROUTE, 0, 0, |message| {
+                message.put(&[2, 24, 0, 0, table, 4, 0, libc::RTN_LOCAL, 0, 0, 0, 0]);
+                message.attribute(libc::RTA_DST, &[198, 51, 100, 0]);
+            });
+            decode(&Messages(&encoder.finish().unwrap()).next().unwrap().unwrap())
+        };
+        assert_eq!(local(libc::RT_TABLE_LOCAL), Some(News::Local("198.51.100.0/24".parse().unwrap())));
+        assert_eq!(local(100), None);
     }
 
     #[test]

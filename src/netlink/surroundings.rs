@@ -1,4 +1,4 @@
-//! The host's own place in the network: its addresses, broadcast addresses, gateways and interfaces, kept current.
+//! The host's own place in the network: its addresses, networks, broadcast addresses, gateways and interfaces, kept current.
 //!
 //! Both roles have one each: the helper does not take the sensor's word for which addresses must never be blocked.
 //! Two sockets, both opened before confinement; reading them needs no right.
@@ -26,7 +26,7 @@ pub struct Surroundings {
     addresses: BTreeSet<(IpAddr, u32)>,
     networks: BTreeSet<IpNet>,
     broadcasts: BTreeSet<IpAddr>,
-    gateways: BTreeSet<IpAddr>,
+    routes: Routes,
     links: BTreeMap<u32, Link>,
     /// What must be read again, also after an attempt that failed.
     stale: Stale,
@@ -34,6 +34,25 @@ pub struct Surroundings {
     retry: Retry,
     /// What was read differs from what is known to whoever asks.
     changed: bool,
+}
+
+/// What is known of the routes.
+#[derive(Debug, Default, PartialEq)]
+struct Routes {
+    gateways: BTreeSet<IpAddr>,
+    local: BTreeSet<IpNet>,
+}
+
+impl Extend<News> for Routes {
+    fn extend<T: IntoIterator<Item = News>>(&mut self, news: T) {
+        for news in news {
+            match news {
+                News::Route(Route { gateways, .. }) => self.gateways.extend(gateways),
+                News::Local(network) => drop(self.local.insert(network)),
+                News::Address(_) | News::Link(_) => {}
+            }
+        }
+    }
 }
 
 /// Which lists must be read again.
@@ -56,9 +75,10 @@ impl Stale {
             News::Route(Route { is_default, gateways }) => {
                 self.routes |= *is_default || gateways.iter().any(|gateway| !known.contains(gateway));
             }
+            News::Local(_) => self.routes = true,
         }
-        // A link that goes down takes its routes along without a word for each (IPv4).
-        self.routes |= self.links;
+        // A link that goes down takes its routes along without a word for each (IPv4), and so may an address.
+        self.routes |= self.links || self.addresses;
     }
 }
 
@@ -72,7 +92,7 @@ impl Surroundings {
             addresses: BTreeSet::new(),
             networks: BTreeSet::new(),
             broadcasts: BTreeSet::new(),
-            gateways: BTreeSet::new(),
+            routes: Routes::default(),
             links: BTreeMap::new(),
             stale: Stale::ALL,
             retry: Retry::default(),
@@ -107,7 +127,7 @@ impl Surroundings {
     }
 
     fn take_notifications(&mut self) -> io::Result<()> {
-        let (stale, gateways) = (&mut self.stale, &self.gateways);
+        let (stale, gateways) = (&mut self.stale, &self.routes.gateways);
         loop {
             match self.notifications.notifications() {
                 Ok(Some(mut messages)) => messages.try_for_each(|message| {
@@ -125,7 +145,12 @@ impl Surroundings {
         }
     }
 
-    /// The host's own addresses.
+    /// All that is the host's own: its addresses, and networks that are local by route.
+    pub fn own(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.addresses().map(IpNet::from).chain(self.routes.local.iter().copied())
+    }
+
+    /// The addresses of the host's interfaces.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.addresses.iter().map(|&(address, _)| address)
     }
@@ -142,7 +167,7 @@ impl Surroundings {
 
     /// Gateways of all routes, of every table.
     pub fn gateways(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.gateways.iter().copied()
+        self.routes.gateways.iter().copied()
     }
 
     /// Directed broadcast addresses of the networks we are in (IPv4).
@@ -177,15 +202,16 @@ impl Surroundings {
         self.links.get(&index).map(|link| link.name.as_str())
     }
 
-    /// Whether `address` is this host's: assigned, or in the loopback networks. IPv4-mapped addresses count as IPv4.
+    /// Whether `address` is this host's: [`own`](Self::own), or in the loopback networks. IPv4-mapped addresses count as
+    /// IPv4.
     pub fn is_own(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        address.is_loopback() || self.interfaces_of(address).next().is_some()
+        address.is_loopback() || self.own().any(|network| network.contains(&address))
     }
 
     /// What the network tells us never to block: own addresses, gateways, broadcast addresses.
     pub fn never_block(&self) -> impl Iterator<Item = IpNet> + '_ {
-        self.addresses().chain(self.gateways()).chain(self.broadcasts()).map(IpNet::from)
+        self.own().chain(self.gateways().chain(self.broadcasts()).map(IpNet::from))
     }
 
     /// A list that cannot be read keeps no other from being read and told of, nor is what was read before it forgotten.
@@ -193,7 +219,7 @@ impl Surroundings {
         let stale = self.stale;
         let addresses = if stale.addresses { self.read_addresses() } else { Ok(false) };
         let links = if stale.links { self.read_links() } else { Ok(false) };
-        let routes = if stale.routes { self.read_gateways() } else { Ok(false) };
+        let routes = if stale.routes { self.read_routes() } else { Ok(false) };
         self.stale = Stale { addresses: addresses.is_err(), links: links.is_err(), routes: routes.is_err() };
         let read = [addresses, links, routes];
         self.changed |= read.iter().any(|read| matches!(read, Ok(true)));
@@ -203,7 +229,7 @@ impl Surroundings {
     fn read_addresses(&mut self) -> io::Result<bool> {
         let list: Vec<Address> = self.read(List::Addresses, |news| match news {
             News::Address(address) => Some(address),
-            News::Link(_) | News::Route(_) => None,
+            News::Link(_) | News::Route(_) | News::Local(_) => None,
         })?;
         let broadcasts = replace(&mut self.broadcasts, list.iter().flat_map(broadcasts_of).collect());
         let owned = list.iter().map(|address| (address.local, address.interface)).collect();
@@ -215,17 +241,14 @@ impl Surroundings {
     fn read_links(&mut self) -> io::Result<bool> {
         let links = self.read(List::Links, |news| match news {
             News::Link(link) => Some((link.index, link)),
-            News::Address(_) | News::Route(_) => None,
+            News::Address(_) | News::Route(_) | News::Local(_) => None,
         })?;
         Ok(replace(&mut self.links, links))
     }
 
-    fn read_gateways(&mut self) -> io::Result<bool> {
-        let gateways = self.read(List::Routes, |news| match news {
-            News::Route(Route { gateways, .. }) => gateways,
-            News::Link(_) | News::Address(_) => Vec::new(),
-        })?;
-        Ok(replace(&mut self.gateways, gateways))
+    fn read_routes(&mut self) -> io::Result<bool> {
+        let routes = self.read(List::Routes, Some)?;
+        Ok(replace(&mut self.routes, routes))
     }
 
     fn read<T, C, I>(&mut self, list: List, want: impl Fn(News) -> I) -> io::Result<C>

@@ -109,9 +109,9 @@ impl Host {
         never_block::in_force(&self.configured_never, &self.surroundings)
     }
 
-    /// The host's own addresses.
+    /// The host's own addresses and networks.
     pub fn own(&self) -> Networks {
-        self.surroundings.addresses().map(IpNet::from).collect()
+        self.surroundings.own().collect()
     }
 
     /// Whether INTERFACES takes in what came to `destination`, an address of ours, by `interface`; 0 where only the address
