@@ -170,6 +170,18 @@ fn what_lies_in_the_way_of_a_start_is_warned_of_with_its_place() {
 }
 
 #[test]
+fn a_decoy_port_that_a_service_has_is_warned_of_with_its_place() {
+    let service = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = service.local_addr().unwrap().port();
+    let lab = Lab::with(&format!("TCP_PORTS=\"1\"\nDECOY_TCP_PORTS=\"{port}\"\n"));
+    let warned = |stderr: &str| stderr.contains(&format!(":2:18: a service has TCP port {port} now"));
+    let (code, _, stderr) = lab.check(&[]);
+    assert!(code == Some(0) && warned(&stderr), "{stderr}");
+    drop(service);
+    assert_eq!(lab.check(&[]).2, "");
+}
+
+#[test]
 fn what_takes_back_a_command_that_is_not_there_is_warned_of_with_its_place() {
     let line = "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nUNBLOCK_CMD=\"/bin/true $TARGET$\"\n";
     for (more, warned) in [("", true), ("KILL_ROUTE=\"/bin/true $TARGET$\"\n", false)] {

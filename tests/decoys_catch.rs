@@ -7,6 +7,7 @@ use std::process::Output;
 use serde_json::Value;
 use support::Lab;
 use support::daemon::{Daemon, Setup};
+use support::service::Service;
 
 const DECOYS: &str = "DECOY_TCP_PORTS=\"21,23,143\"\n";
 
@@ -71,6 +72,18 @@ fn told_of(daemon: &mut Daemon, lab: &Lab, source: &str) -> Vec<Value> {
 
 fn types(events: &[Value]) -> Vec<&str> {
     events.iter().filter_map(|event| event["event_type"].as_str()).collect()
+}
+
+/// Its own decoys are no services.
+#[test]
+fn a_daemon_that_runs_keeps_check_from_warning_of_no_port_but_a_services() {
+    let lab = Lab::new(1);
+    let _service = Service::start(&lab.target(), 143);
+    let daemon =
+        Setup::new(&lab, "TCP_PORTS=\"1\"\nDECOY_TCP_PORTS=\"21,143\"\nDECOY_UDP_PORTS=\"161\"").start();
+    let said = String::from_utf8(daemon.client(&["check"]).stderr).unwrap();
+    assert!(said.contains("a service has TCP port 143 now"), "{said}");
+    assert_eq!(said.matches("a service has").count(), 1, "{said}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use super::run_flags::{LOG_FORMAT_VARIABLE, RunFlags};
-use super::{feasible, obstacles, unit, writable};
+use super::{feasible, obstacles, taken, unit, writable};
 use crate::config::effective::render_effective;
 use crate::config::{ConfigError, Loaded, load};
 use crate::sensor::reach;
@@ -48,6 +48,7 @@ pub fn check(run: &RunFlags, quiet: bool) -> ExitCode {
 /// What a start would come upon, and what only the daemon's user can tell, which root becomes here.
 fn tried(loaded: &Loaded) -> Result<(), ExitCode> {
     complain("warning: ", &obstacles::warnings(loaded));
+    complain("warning: ", &taken::warnings(loaded));
     let warnings = reach::as_daemon(loaded).map_err(|error| {
         complain("", &[ConfigError::new(loaded.origin("RUN_AS"), error.to_string())]);
         ExitCode::FAILURE

@@ -9,6 +9,7 @@ pub mod progress;
 pub mod replay;
 pub mod run_flags;
 pub mod status;
+pub mod taken;
 pub mod unit;
 pub mod writable;
 

@@ -44,7 +44,7 @@ impl fmt::Display for Skipped {
         let protocol = if self.protocol == Protocol::Udp { "UDP" } else { "TCP" };
         write!(
             f,
-            "no decoy on {protocol} port {}: something else is bound to it, and is left alone",
+            "no decoy on {protocol} port {}: something else is bound to it, and is left alone; after a boot or an upgrade whichever starts first has the port: take it out of the list",
             self.port
         )
     }

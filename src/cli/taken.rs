@@ -1,0 +1,73 @@
+//! Decoy ports that have a service now: told by `check`, for after a boot whichever of the two starts first has the port.
+//!
+//! Asks the kernel and binds nothing. What holds a port of a daemon that runs already is no service.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use crate::config::{ConfigError, Loaded, PortSet};
+use crate::netlink::sock_diag::{LocalSocket, SocketTables, Transport};
+
+/// The daemon's name, as /proc/PID/comm has it: 15 bytes at most.
+const DAEMON: &str = "portsentry-rs";
+
+/// One warning a port. None where the kernel does not tell, or not whose a socket is.
+pub fn warnings(loaded: &Loaded) -> Vec<ConfigError> {
+    let sockets = SocketTables::open().and_then(|mut tables| tables.read()).unwrap_or_default();
+    let Ok(ours) = sockets_of_daemons(Path::new("/proc")) else { return Vec::new() };
+    let services: Vec<&LocalSocket> = sockets.iter().filter(|socket| !ours.contains(&socket.inode)).collect();
+    let (tcp, udp) = loaded.config.bound_ports();
+    [(Transport::Tcp, "TCP", tcp), (Transport::Udp, "UDP", udp)]
+        .into_iter()
+        .flat_map(|(transport, name, ports)| {
+            taken(&services, transport, &ports).into_iter().map(move |port| (name, port))
+        })
+        .map(|(name, port)| ConfigError::new(loaded.origin(key(name, port, loaded)), why(name, port)))
+        .collect()
+}
+
+fn taken(services: &[&LocalSocket], transport: Transport, ports: &PortSet) -> BTreeSet<u16> {
+    let of_transport = services.iter().filter(|socket| socket.transport == transport);
+    of_transport.map(|socket| socket.local.port()).filter(|port| ports.contains(*port)).collect()
+}
+
+/// `--connect` binds the watched ports too.
+fn key(transport: &str, port: u16, loaded: &Loaded) -> &'static str {
+    let config = &loaded.config;
+    match transport {
+        "TCP" if config.decoy_tcp_ports.contains(port) => "DECOY_TCP_PORTS",
+        "TCP" => "TCP_PORTS",
+        _ if config.decoy_udp_ports.contains(port) => "DECOY_UDP_PORTS",
+        _ => "UDP_PORTS",
+    }
+}
+
+fn why(transport: &str, port: u16) -> String {
+    format!(
+        "a service has {transport} port {port} now; after a boot or an upgrade the decoy may start first and keep it from the service: take the port out of the list"
+    )
+}
+
+/// The sockets that a daemon's sensor holds, by inode.
+fn sockets_of_daemons(proc: &Path) -> io::Result<BTreeSet<u32>> {
+    let processes = fs::read_dir(proc)?.filter_map(|entry| Some(entry.ok()?.path()));
+    let is_daemon = |path: &std::path::PathBuf| {
+        fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == DAEMON)
+    };
+    let mut inodes = BTreeSet::new();
+    for process in processes.filter(is_daemon) {
+        for entry in fs::read_dir(process.join("fd"))? {
+            let Ok(target) = fs::read_link(entry?.path()) else { continue };
+            inodes.extend(target.to_str().and_then(inode));
+        }
+    }
+    Ok(inodes)
+}
+
+/// `socket:[123]` (proc_pid_fd(5)).
+fn inode(link: &str) -> Option<u32> {
+    link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
