@@ -128,6 +128,8 @@ pub(super) mod tests {
                 text.contains(&format!("\n{}=\"", key.name)) || text.contains(&format!("\n#{}=\"", key.name))
             );
         }
+        // Servers that this host calls ask back at 113: one probe would shut them out.
+        assert!(!loaded.config.tcp_ports.contains(113));
         let ignored = parse_ignore("ignore", include_bytes!("../../config/portsentry.ignore")).unwrap();
         assert_eq!(ignored.len(), 2);
     }
