@@ -182,6 +182,22 @@ fn a_decoy_port_that_a_service_has_is_warned_of_with_its_place() {
 }
 
 #[test]
+fn an_address_that_looks_like_a_network_is_warned_of_with_its_place() {
+    let lab = Lab::with("");
+    let ignore = lab.folder.path().join("ignore");
+    std::fs::write(&ignore, "192.0.2.7 # me\n 198.51.100.0\n").unwrap();
+    let lines = format!("NEVER_BLOCK=\"192.0.2.1, 203.0.113.0\"\nIGNORE_FILE=\"{}\"", ignore.display());
+    std::fs::write(lab.conf(), format!("TCP_PORTS=\"1\"\n{lines}\n")).unwrap();
+    let (code, _, stderr) = lab.check(&[]);
+    assert_eq!((code, stderr.lines().count()), (Some(0), 2), "{stderr}");
+    assert!(
+        stderr.contains("portsentry.conf:2:25: NEVER_BLOCK: `203.0.113.0` is a single address"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("ignore:2:2: `198.51.100.0` is a single address"), "{stderr}");
+}
+
+#[test]
 fn what_takes_back_a_command_that_is_not_there_is_warned_of_with_its_place() {
     let line = "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nUNBLOCK_CMD=\"/bin/true $TARGET$\"\n";
     for (more, warned) in [("", true), ("KILL_ROUTE=\"/bin/true $TARGET$\"\n", false)] {

@@ -5,6 +5,7 @@
 
 use super::duration::show_duration;
 use super::error::{ConfigError, Origin};
+use super::networks::doubts;
 use super::{BlockMode, Config, Loaded, PortSet, Watch};
 use crate::protocol::settings::Response;
 
@@ -22,6 +23,7 @@ pub(super) fn finish(loaded: &mut Loaded, faults: &[ConfigError]) -> Vec<ConfigE
     }
     errors.extend(command_missing(loaded));
     loaded.warnings.extend(line_with_port(loaded));
+    loaded.warnings.extend(doubtful_networks(loaded));
     errors
 }
 
@@ -131,6 +133,16 @@ fn line_with_port(loaded: &Loaded) -> Option<ConfigError> {
     let message = "KILL_HOSTS_DENY: $PORT$ is always 0 in a line that is taken out again when the block ends; KILL_RUN_CMD \
                    knows the port";
     has_port.then(|| ConfigError::new(loaded.origin("KILL_HOSTS_DENY"), message))
+}
+
+fn doubtful_networks(loaded: &Loaded) -> Vec<ConfigError> {
+    let setting = loaded.settings.iter().find(|setting| setting.key.name == "NEVER_BLOCK");
+    let told = setting.into_iter().flat_map(|setting| {
+        let place = |at| setting.origin.advanced(&setting.text, at);
+        doubts(&setting.text)
+            .map(move |(at, doubt)| ConfigError::new(place(at), format!("NEVER_BLOCK: {doubt}")))
+    });
+    told.collect()
 }
 
 fn command_missing(loaded: &Loaded) -> Option<ConfigError> {

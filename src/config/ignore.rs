@@ -6,7 +6,7 @@
 use ipnet::IpNet;
 
 use super::error::{ConfigError, Fault, Origin};
-use super::networks::parse_network;
+use super::networks::{doubt, parse_network};
 use super::parse::{lines, readable};
 
 /// Every network of the ignore file `name` with the text `bytes`, or everything that is wrong with it.
@@ -24,6 +24,16 @@ pub fn parse_ignore(name: &str, bytes: &[u8]) -> Result<Vec<IpNet>, Vec<ConfigEr
         }
     }
     if errors.is_empty() { Ok(networks) } else { Err(errors) }
+}
+
+/// What is doubtful about a right ignore file.
+pub fn doubts_of_ignore(name: &str, bytes: &[u8]) -> Vec<ConfigError> {
+    let told = lines(bytes).filter_map(|(start, line)| {
+        let content = readable(line.split(|&byte| byte == b'#').next()?).ok()?;
+        let at = start.advanced(content, content.len() - content.trim_start().len());
+        Some(ConfigError::new(Origin::File(name.into(), at), doubt(content.trim())?))
+    });
+    told.collect()
 }
 
 fn entry(content: &str) -> Result<Option<IpNet>, Fault> {

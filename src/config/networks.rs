@@ -9,6 +9,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::error::Fault;
 
+/// Between the networks of a list.
+const SEPARATORS: [char; 3] = [',', ' ', '\t'];
+
 /// Reads `address`, `address/length`, or for IPv4 `address/netmask`.
 pub fn parse_network(text: &str) -> Result<IpNet, Fault> {
     let (address, length) = match text.split_once('/') {
@@ -32,9 +35,29 @@ pub fn parse_network(text: &str) -> Result<IpNet, Fault> {
 
 /// Reads networks with commas or blanks between them.
 pub fn parse_networks(text: &str) -> Result<Vec<IpNet>, Fault> {
-    super::list::items(text, &[',', ' ', '\t'])
+    super::list::items(text, &SEPARATORS)
         .map(|(at, item)| parse_network(item).map_err(|fault| fault.shifted(at)))
         .collect()
+}
+
+/// What is doubtful about a right entry: an address without a length that ends in zeros, as a network does. Somebody who
+/// means the network would leave all but one of its addresses unprotected.
+pub fn doubt(item: &str) -> Option<String> {
+    let (zeros, bits) = match item.parse().ok()? {
+        IpAddr::V4(v4) => (v4.octets().iter().rev().take_while(|octet| **octet == 0).count() * 8, 32),
+        IpAddr::V6(v6) => (v6.segments().iter().rev().take_while(|group| **group == 0).count() * 16, 128),
+    };
+    let length = bits - zeros;
+    (zeros > 0 && length > 0).then(|| {
+        format!(
+            "`{item}` is a single address, though it ends in zeros as networks do: write {item}/{length} for the network, or {item}/{bits} for the address"
+        )
+    })
+}
+
+/// The doubtful ones in a list, each with its place.
+pub fn doubts(text: &str) -> impl Iterator<Item = (usize, String)> {
+    super::list::items(text, &SEPARATORS).filter_map(|(at, item)| Some((at, doubt(item)?)))
 }
 
 fn v4_network(address: Ipv4Addr, length: Option<&str>) -> Result<Ipv4Net, Fault> {
@@ -106,6 +129,22 @@ mod tests {
         ] {
             assert_eq!(parse_network(text).unwrap_err().offset, offset, "{text}");
         }
+    }
+
+    #[test]
+    fn an_address_that_looks_like_a_network_is_doubtful_unless_it_says_what_it_is() {
+        for (item, meant) in [
+            ("203.0.113.0", "203.0.113.0/24"),
+            ("10.0.0.0", "10.0.0.0/8"),
+            ("2001:db8:1::", "2001:db8:1::/48"),
+        ] {
+            assert!(doubt(item).is_some_and(|text| text.contains(meant)), "{item}");
+        }
+        for item in ["203.0.113.0/32", "203.0.113.0/24", "203.0.113.9", "0.0.0.0", "::", "2001:db8:1::7", "x"]
+        {
+            assert_eq!(doubt(item), None, "{item}");
+        }
+        assert_eq!(doubts("192.0.2.1, 10.0.0.0").map(|(at, _)| at).collect::<Vec<_>>(), [11]);
     }
 
     #[test]

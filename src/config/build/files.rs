@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::{Loaded, Overrides, build, outcome};
 use crate::config::error::{ConfigError, Origin};
-use crate::config::ignore::parse_ignore;
+use crate::config::ignore::{doubts_of_ignore, parse_ignore};
 
 /// open(2)'s flags for both files as they reach the kernel.
 pub const OPEN_FLAGS: i32 = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_CLOEXEC;
@@ -47,7 +47,10 @@ fn load_for(path: &Path, overrides: &Overrides, if_refused: &str) -> Result<Load
     })?;
     let (mut loaded, mut errors) = build(&name, &bytes, overrides);
     match ignore_file(&loaded, if_refused) {
-        Ok(networks) => loaded.ignored = networks,
+        Ok((networks, doubts)) => {
+            loaded.ignored = networks;
+            loaded.warnings.extend(doubts);
+        }
         Err(more) => errors.extend(more),
     }
     outcome(loaded, errors)
@@ -81,16 +84,21 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-fn ignore_file(loaded: &Loaded, if_refused: &str) -> Result<Vec<IpNet>, Vec<ConfigError>> {
+/// Its networks, and what is doubtful about them.
+fn ignore_file(
+    loaded: &Loaded,
+    if_refused: &str,
+) -> Result<(Vec<IpNet>, Vec<ConfigError>), Vec<ConfigError>> {
     let Some(path) = &loaded.config.ignore_file else {
-        return Ok(Vec::new());
+        return Ok(Default::default());
     };
     let bytes = read(path).map_err(|error| {
         let mend = mend(&error, if_refused, "create it (it may be empty), or take the key out");
         let message = format!("cannot read IGNORE_FILE {}: {error}; {mend}", path.display());
         vec![ConfigError::new(loaded.origin("IGNORE_FILE"), message)]
     })?;
-    parse_ignore(&path.display().to_string(), &bytes)
+    let name = path.display().to_string();
+    Ok((parse_ignore(&name, &bytes)?, doubts_of_ignore(&name, &bytes)))
 }
 
 #[cfg(test)]
