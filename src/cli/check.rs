@@ -8,7 +8,7 @@ use super::run_flags::{LOG_FORMAT_VARIABLE, RunFlags};
 use super::{feasible, obstacles, taken, unit, writable};
 use crate::config::effective::render_effective;
 use crate::config::{ConfigError, Loaded, load};
-use crate::sensor::reach;
+use crate::sensor::{never_block, reach};
 
 /// Loads the configuration that `run` names, with everything the daemon itself would load it with. On errors all of
 /// them are on stderr already, one a line, and the exit code is given.
@@ -36,6 +36,7 @@ pub fn check(run: &RunFlags, quiet: bool) -> ExitCode {
         Ok(loaded) => {
             if !quiet {
                 complain("note: ", &unit::notes(&loaded));
+                complain("note: ", &stub(&loaded));
                 // A reader that hangs up early (`| head`) has seen what it wanted.
                 let _ = std::io::stdout().write_all(render_effective(&loaded).as_bytes());
             }
@@ -43,6 +44,11 @@ pub fn check(run: &RunFlags, quiet: bool) -> ExitCode {
         }
         Err(failure) => failure,
     }
+}
+
+fn stub(loaded: &Loaded) -> Vec<ConfigError> {
+    let told = never_block::only_a_stub(&never_block::resolvers().0);
+    told.map(|text| ConfigError::new(loaded.origin("NEVER_BLOCK"), text)).into_iter().collect()
 }
 
 /// What a start would come upon, and what only the daemon's user can tell, which root becomes here.

@@ -12,13 +12,22 @@ use crate::config::Loaded;
 use crate::netlink::surroundings::Surroundings;
 use crate::networks::Networks;
 
-/// Where resolvers are listed: resolv.conf(5), and the true ones behind systemd-resolved's stub.
-const RESOLVER_FILES: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+/// Where resolvers are listed: resolv.conf(5), and the true ones behind a stub of systemd-resolved and of NetworkManager's.
+const RESOLVER_FILES: [&str; 3] =
+    ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf"];
 
 /// NEVER_BLOCK, the ignore file and the resolvers: what does not change by itself.
 pub fn configured(loaded: &Loaded, resolvers: &[IpAddr]) -> Vec<IpNet> {
     let resolvers = resolvers.iter().copied().map(IpNet::from);
     loaded.config.never_block.iter().chain(&loaded.ignored).copied().chain(resolvers).collect()
+}
+
+/// What is said where all resolvers that are known are this host itself: whom it asks then, nobody tells.
+pub fn only_a_stub(resolvers: &[IpAddr]) -> Option<&'static str> {
+    let is_stub = !resolvers.is_empty() && resolvers.iter().all(IpAddr::is_loopback);
+    is_stub.then_some(
+        "the resolver that this host asks is one of its own, and whom that asks is not known here: list those servers in NEVER_BLOCK, or a forged packet may have them blocked",
+    )
 }
 
 /// The host's resolvers, and of each file that is there but cannot be read what that means.
@@ -65,6 +74,15 @@ mod tests {
         let text = "# nameserver 192.0.2.9\n  nameserver\t192.0.2.1 # home\nnameserver fe80::1%eth0\nsearch nameserver\nnameserver x\nnameserver";
         let addresses: Vec<String> = nameservers(text).iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["192.0.2.1", "fe80::1"]);
+    }
+
+    #[test]
+    fn a_stub_alone_is_told_of() {
+        let told = |texts: &[&str]| {
+            only_a_stub(&texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>()).is_some()
+        };
+        assert!(told(&["127.0.0.53"]) && told(&["127.0.0.1", "::1"]));
+        assert!(!told(&[]) && !told(&["127.0.0.53", "192.0.2.1"]));
     }
 
     #[test]
