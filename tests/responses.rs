@@ -615,9 +615,70 @@ fn unblock_all_empties_iptables_as_a_whole_and_says_so_where_it_cannot() {
     assert!(block() && rules() == [1, 1]);
     let output = daemon.client(&["unblock", "all"]);
     assert!(output.status.success() && rules() == [0, 0], "{output:?}");
-    // Where there is nothing to take back nothing is run.
+    // Where there is nothing to take back nothing is put in place.
     std::fs::write(daemon.path("programs/held"), "").unwrap();
     assert!(daemon.client(&["unblock", "all"]).status.success());
+}
+
+/// What `save` wrote into a file while somebody was blocked does not outlast him where `restore` brings it back, whether or
+/// not others are blocked; and an unblock lifts it at once.
+fn nobody_is_brought_back(
+    start: fn(Setup) -> Daemon,
+    [save, restore]: [&str; 2],
+    shown: impl Fn(&Lab, bool) -> usize,
+) {
+    for v6 in [false, true] {
+        let lab = Lab::new(1);
+        let daemon = start(Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\"")));
+        let address = lab.peer(0).address(v6).to_string();
+        let lower = if v6 { "2001:db8::1" } else { "10.1.1.1" };
+        let client = |arguments: &[&str]| {
+            let output = daemon.client(arguments);
+            assert!(output.status.success(), "{arguments:?}: {output:?}");
+        };
+        let (family, family_of_sets) =
+            if v6 { ("ip6tables", "portsentry6") } else { ("iptables", "portsentry4") };
+        let run = |script: &str| {
+            let script = script.replace("IPTABLES", family).replace("SET", family_of_sets);
+            let script = script.replace("FILE", &daemon.path("saved").display().to_string());
+            let made = lab.on_target(&["sh", "-c", &script]);
+            assert!(made.status.success(), "{script}: {made:?}");
+        };
+        client(&["block", lower]);
+        client(&["block", &address]);
+        run(save);
+        client(&["unblock", &address]);
+        for others in [true, false] {
+            assert_eq!(shown(&lab, v6), 0, "(others are blocked: {others}, IPv6: {v6})");
+            run(restore);
+            assert_eq!(shown(&lab, v6), 1);
+            eventually("a look takes him out", PATIENCE, || shown(&lab, v6) == 0);
+            assert_eq!(text(&daemon.client(&["list"])).contains(lower), others);
+            if others {
+                client(&["unblock", lower]);
+            }
+        }
+        run(restore);
+        // He is not blocked, so that is what it says.
+        daemon.client(&["unblock", &address]);
+        assert_eq!(shown(&lab, v6), 0, "IPv6: {v6}");
+    }
+}
+
+#[test]
+fn a_saved_chain_that_somebody_restores_brings_back_no_lifted_block() {
+    let saved = ["IPTABLES-save > FILE", "IPTABLES-restore < FILE"];
+    nobody_is_brought_back(start_without_ipset, saved, plain_rules);
+}
+
+#[test]
+fn a_saved_set_that_somebody_restores_brings_back_no_lifted_block() {
+    let saved = ["ipset save SET > FILE", "ipset -exist restore < FILE"];
+    nobody_is_brought_back(Setup::start, saved, |lab, v6| {
+        let set = if v6 { "portsentry6" } else { "portsentry4" };
+        let address = lab.peer(0).address(v6);
+        text(&lab.on_target(&["ipset", "list", set])).matches(&format!("{address} ")).count()
+    });
 }
 
 /// Starts a daemon whose iptables has ipset, where these restore nothing while they are locked.

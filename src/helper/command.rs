@@ -5,12 +5,12 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -146,22 +146,54 @@ impl Drop for Running {
 /// Runs `words` with `input` and waits for the end, and all else with it: for iptables at the start, where what it put in
 /// place is looked at, and where that is put back.
 pub fn run_to_end(words: &[&str], input: &str, limit: Duration) -> Result<(), Failure> {
+    finish(words, input, limit, 0).map(drop)
+}
+
+/// Likewise, and returns what it writes to its standard output; none where that is not less than `most` bytes: then it is
+/// ended.
+pub fn run_and_read(words: &[&str], limit: Duration, most: usize) -> Result<Option<String>, Failure> {
+    let output = finish(words, "", limit, most)?;
+    Ok((output.len() < most).then(|| String::from_utf8_lossy(&output).into_owned()))
+}
+
+fn finish(words: &[&str], input: &str, limit: Duration, most: usize) -> Result<Vec<u8>, Failure> {
     let words = Words::Plain(words.iter().map(ToString::to_string).collect());
     let (mut command, name) = prepared(&words)?;
     let failed = |error: io::Error| unable(&name, &error);
     // A file, not a pipe: a program that reads nothing cannot hold us up.
     let mut stdin = File::from(memfd_create(c"input", MFdFlags::MFD_CLOEXEC).map_err(|e| failed(e.into()))?);
     stdin.write_all(input.as_bytes()).and_then(|()| stdin.rewind()).map_err(failed)?;
-    let child = command.stdin(stdin).spawn().map_err(failed)?;
+    if most > 0 {
+        command.stdout(Stdio::piped());
+    }
+    let mut child = command.stdin(stdin).spawn().map_err(failed)?;
+    let mut stdout = child.stdout.take();
     let mut running = Running::watched(child, &name, limit, sys::pidfd_open)?;
+    stdout.as_ref().map_or(Ok(()), set_nonblocking).map_err(failed)?;
+    let mut output = Vec::new();
     loop {
-        if let Some(end) = running.look(Instant::now()) {
-            return end;
+        let end = running.look(Instant::now());
+        // After its end all that it wrote is there.
+        stdout = stdout.and_then(|stdout| read_on(stdout, &mut output, most));
+        let is_too_much = output.len() >= most.max(1);
+        if let Some(end) = end {
+            return if is_too_much { Ok(output) } else { end.map(|()| output) };
         }
-        let mut fds: Vec<PollFd<'_>> = running.watch().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        if is_too_much {
+            running.kill();
+        }
+        let watched = running.watch().chain(stdout.as_ref().map(AsFd::as_fd));
+        let mut fds: Vec<PollFd<'_>> = watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         let left = running.deadline().saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
     }
+}
+
+/// Reads what has come, up to `most` bytes in all; gives the pipe back while there may be more.
+fn read_on(mut stdout: ChildStdout, output: &mut Vec<u8>, most: usize) -> Option<ChildStdout> {
+    let room = u64::try_from(most.saturating_sub(output.len())).unwrap_or(u64::MAX);
+    let read = stdout.by_ref().take(room).read_to_end(output);
+    read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock).then_some(stdout)
 }
 
 /// Where `name` is, if it can be run: itself if it is a path, else looked for on [`PATH`].
@@ -282,5 +314,18 @@ mod tests {
         let grep = ["grep", "-q", "right", "-"];
         assert_eq!(run_to_end(&grep, "left\nright\n", LONG), Ok(()));
         assert_eq!(run_to_end(&grep, "left\n", LONG).unwrap_err().fault, Fault::Exit(1));
+    }
+
+    #[test]
+    fn what_a_program_says_is_read_and_no_more_of_it_than_was_asked_for() {
+        assert_eq!(run_and_read(&["echo", "one"], LONG, 5), Ok(Some("one\n".into())));
+        assert_eq!(run_and_read(&["true"], LONG, 5), Ok(Some(String::new())));
+        assert_eq!(run_and_read(&["echo", "four"], LONG, 5), Ok(None));
+        assert_eq!(run_and_read(&["cat", "/dev/zero"], LONG, 100_000), Ok(None));
+        let (lines, begun) =
+            (run_and_read(&["seq", "30000"], LONG, 1 << 20).unwrap().unwrap(), Instant::now());
+        assert_eq!(lines.lines().count(), 30_000);
+        assert_eq!(run_and_read(&["cat", "/nonexistent"], LONG, 9).unwrap_err().fault, Fault::Exit(1));
+        assert!(begun.elapsed() < LONG);
     }
 }

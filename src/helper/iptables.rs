@@ -4,9 +4,11 @@
 //! Touches nothing but that chain, the jump to it from INPUT, and the sets `portsentry4` and `portsentry6`.
 #![forbid(unsafe_code)]
 
+mod listed;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -49,6 +51,8 @@ pub struct Iptables {
     /// Everything was in place once. Whether the chain asks a set is settled from then on: what blocks and lifts goes by it.
     settled: bool,
     present: BTreeSet<IpNet>,
+    /// When all that stands there may be listed again.
+    next_list: Instant,
 }
 
 impl Iptables {
@@ -56,15 +60,17 @@ impl Iptables {
     pub fn open() -> Result<Iptables, Refusal> {
         let programs = [V4.program, V4.restore, V6.program, V6.restore];
         match programs.into_iter().find(|name| found(name).is_none()) {
-            None => {
-                Ok(Iptables { ipset: found("ipset").is_some(), settled: false, present: BTreeSet::new() })
-            }
+            None => Ok(Iptables::new(found("ipset").is_some())),
             Some(name) => Err(Refusal {
                 errno: libc::ENOENT,
                 table_gone: false,
                 text: format!("{name} is not installed; install iptables or take it out of BLOCK_WITH"),
             }),
         }
+    }
+
+    fn new(ipset: bool) -> Iptables {
+        Iptables { ipset, settled: false, present: BTreeSet::new(), next_list: Instant::now() }
     }
 
     /// Makes the chain, empty but for these blocks, and the jump to it. An ipset that fails the first time is done without;
@@ -129,12 +135,8 @@ impl Iptables {
                 false => check(family, &["PORTSENTRY", "-s", address, "-j", "DROP"]),
             }));
             for words in checks {
-                match run_to_end(&words, "", LIMIT) {
-                    Ok(()) => {}
-                    // 1: there is no such thing; 2: nor a chain to jump to, as iptables-legacy says it. Others are of no
-                    // account here: 4, the lock is another's.
-                    Err(Failure { fault: Fault::Exit(1 | 2), .. }) => return Ok(false),
-                    Err(failure) => return Err(refusal("looked at", failure)),
+                if found_there(run_to_end(&words, "", LIMIT))?.is_none() {
+                    return Ok(false);
                 }
             }
         }
@@ -152,19 +154,23 @@ impl Iptables {
         missing.then(|| plain(&rule(family, "-A", &address)))
     }
 
-    /// The command that lifts the block of `target`.
-    pub fn lift(&self, target: &IpNet) -> Option<Words> {
+    /// The command that lifts the block of `target`, also where there is none: somebody else may have brought it back.
+    pub fn lift(&self, target: &IpNet) -> Words {
         let (family, address) = (family_of(target), target.to_string());
-        if self.ipset {
-            return Some(plain(&["ipset", "-exist", "del", family.set, &address]));
+        match self.ipset {
+            true => plain(&["ipset", "-exist", "del", family.set, &address]),
+            false => deletion(family, &address),
         }
-        let there = self.present.contains(target);
-        there.then(|| deletion(family, &address))
     }
 
     /// Whether nobody is blocked here, as far as these commands went.
     pub fn is_empty(&self) -> bool {
         self.present.is_empty()
+    }
+
+    /// Whether `target` is blocked here, as far as these commands went.
+    pub fn has(&self, target: &IpNet) -> bool {
+        self.present.contains(target)
     }
 
     /// A command of [`block`](Self::block) (or of [`lift`](Self::lift)) did its work.
@@ -173,6 +179,16 @@ impl Iptables {
             true => self.present.insert(target),
             false => self.present.remove(&target),
         };
+    }
+}
+
+/// What a look found; none where there is no such thing. 1: there is none; 2: nor a chain to jump to, as iptables-legacy
+/// says it. Others are of no account here: 4, the lock is another's.
+fn found_there<T>(looked: Result<T, Failure>) -> Result<Option<T>, Refusal> {
+    match looked {
+        Ok(found) => Ok(Some(found)),
+        Err(Failure { fault: Fault::Exit(1 | 2), .. }) => Ok(None),
+        Err(failure) => Err(refusal("looked at", failure)),
     }
 }
 
@@ -237,20 +253,23 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_is_added_once_and_removed_once() {
-        let mut iptables = Iptables { ipset: false, settled: true, present: BTreeSet::new() };
+    fn a_rule_is_added_once_and_removed_whoever_added_it() {
+        let mut iptables = Iptables::new(false);
         let block = (net("2001:db8::7/128"), Some(Duration::from_secs(60)));
         let Some(Words::Plain(words)) = iptables.block(&block) else { panic!("a command is due") };
         assert_eq!(words.join(" "), "ip6tables -w 5 -A PORTSENTRY -s 2001:db8::7/128 -j DROP");
-        assert_eq!(iptables.lift(&block.0), None);
+        let lift = iptables.lift(&block.0);
+        assert!(
+            matches!(&lift, Words::Shell(words) if words.starts_with("ip6tables -w 5 -D PORTSENTRY -s 2001:db8::7/128"))
+        );
         iptables.took(block.0, true);
         assert_eq!(iptables.block(&block), None);
-        assert!(iptables.lift(&block.0).is_some());
+        assert_eq!(iptables.lift(&block.0), lift);
     }
 
     #[test]
     fn a_set_entry_has_its_time_and_is_never_for_ever_by_mistake() {
-        let iptables = Iptables { ipset: true, settled: true, present: BTreeSet::new() };
+        let iptables = Iptables::new(true);
         let Some(Words::Plain(words)) = iptables.block(&(net("192.0.2.7/32"), Some(Duration::ZERO))) else {
             panic!("a command is due")
         };

@@ -135,12 +135,19 @@ impl Steps {
         self.iptables.as_mut().map_or(Ok(()), |iptables| iptables.install(blocks))
     }
 
-    /// Takes back the programs' part of every block at once; none of them runs where there is nothing to take back.
+    /// Takes back the programs' part of every block at once, and whatever somebody else has put there. Where no block of
+    /// ours stands that is looked for at its own pace alone, as five programs are waited for else however often it is asked.
     pub fn empty(&mut self) -> Result<(), Refusal> {
-        match self.iptables.as_ref().is_none_or(Iptables::is_empty) {
+        let is_empty = self.iptables.as_ref().is_none_or(Iptables::is_empty);
+        match is_empty && self.is_as_made(&BTreeSet::new()).unwrap_or(true) {
             true => Ok(()),
             false => self.install_again(&[]),
         }
+    }
+
+    /// Whether it is all there and nothing else, whatever is there of those who are `unsettled`.
+    pub fn is_as_made(&mut self, unsettled: &BTreeSet<IpNet>) -> Result<bool, Refusal> {
+        self.iptables.as_mut().map_or(Ok(true), |iptables| iptables.is_as_made(unsettled))
     }
 
     /// The steps that make a block.
@@ -153,10 +160,11 @@ impl Steps {
         self.order.iter().copied().filter(takes_a_step).map(Step::Do).collect()
     }
 
-    /// The steps that end what is in force `with` these responses. Lines are [`take_lines`](Self::take_lines)'.
-    pub fn to_lift(&self, target: &IpNet, with: Responses) -> VecDeque<Step> {
-        let rule =
-            self.iptables.as_ref().and_then(|iptables| iptables.lift(target)).map(|_| Response::Iptables);
+    /// The steps that end what is in force `with` these responses. Lines are [`take_lines`](Self::take_lines)'. Where
+    /// somebody `asked` for it a rule is taken out that we know nothing of, too.
+    pub fn to_lift(&self, target: &IpNet, with: Responses, asked: bool) -> VecDeque<Step> {
+        let rule = self.iptables.as_ref().filter(|iptables| asked || iptables.has(target));
+        let rule = rule.map(|_| Response::Iptables);
         let can_undo = self.custom.unblock_cmd.is_some() && with.contains(Response::Command);
         rule.into_iter().chain(can_undo.then_some(Response::Command)).map(Step::Undo).collect()
     }
@@ -177,7 +185,7 @@ impl Steps {
                 words.map_or(Work::InForce, |words| Work::Run { words, limit: iptables::LIMIT })
             }
             Step::Undo(Response::Iptables) => {
-                let words = self.iptables.as_ref().and_then(|it| it.lift(&about.target));
+                let words = self.iptables.as_ref().map(|it| it.lift(&about.target));
                 words.map_or(Work::Nothing, |words| Work::Run { words, limit: iptables::LIMIT })
             }
             // A renewed block runs no command again.
@@ -300,9 +308,9 @@ pub(super) mod tests {
         for response in [Command, RunCommand] {
             assert_eq!(steps.work(Step::Do(response), &about, before), Work::InForce);
         }
-        assert_eq!(steps.to_lift(&about.target, before), [Step::Undo(Command)]);
+        assert_eq!(steps.to_lift(&about.target, before, false), [Step::Undo(Command)]);
         assert_eq!(steps.work(Step::Undo(Command), &about, before), run("/lift 192.0.2.7"));
-        assert!(steps.to_lift(&about.target, Responses::NONE.and(RunCommand)).is_empty());
+        assert!(steps.to_lift(&about.target, Responses::NONE.and(RunCommand), true).is_empty());
     }
 
     #[test]

@@ -134,6 +134,12 @@ impl Jobs {
         self.list.iter().filter(changing).map(|job| job.target).collect()
     }
 
+    /// Likewise, and whose has yet to be taken back.
+    pub fn unfinished(&self, response: Response) -> BTreeSet<IpNet> {
+        let to_undo = self.list.iter().filter(|job| job.to_undo().contains(response)).map(|job| job.target);
+        self.changing(response).into_iter().chain(to_undo).collect()
+    }
+
     /// Requests that wait for their jobs.
     pub fn answers_due(&self) -> usize {
         self.list.iter().filter(|job| job.is_due()).count()

@@ -174,7 +174,7 @@ impl<R: Respond> Service<R> {
     }
 
     pub(super) fn lift_job(&self, target: IpNet, with: Responses, asked: Option<(u64, bool)>) -> Job {
-        Job::new(Purpose::Lift(asked), target, self.steps.to_lift(&target, with))
+        Job::new(Purpose::Lift(asked), target, self.steps.to_lift(&target, with, asked.is_some()))
     }
 
     /// Blocks on their way are given up: whoever asked for them is told.

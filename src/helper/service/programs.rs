@@ -28,16 +28,19 @@ impl<R: Respond> Service<R> {
         self.at_once.union(self.steps.installed().among(Responses::NONE.and(OURS)))
     }
 
-    /// Looks at one block of each family; where a program could not take back what is over, everything is put in place
-    /// anew, without it.
+    /// Looks whether the programs list what they were to put in place, and one block of each family that is on record;
+    /// where that is not so, or a program could not take back what is over, everything is put in place anew, and nothing
+    /// else.
     pub(super) fn look_at_programs(&mut self) -> Result<(), Refusal> {
         if !self.steps.installed().contains(OURS) {
             return Ok(());
         }
-        match self.overdue.contains(OURS) {
-            true => self.put_programs_back(OVERDUE),
-            false => self.have_programs_hold(&self.sample()),
+        if self.overdue.contains(OURS) {
+            return self.put_programs_back(OVERDUE);
         }
+        let as_made = self.steps.is_as_made(&self.jobs.unfinished(OURS))?;
+        let stands = as_made && self.steps.stand(&self.sample(), true)?;
+        if stands { Ok(()) } else { self.put_programs_back(CHANGED) }
     }
 
     /// A program could not take back its part of a block, and the record claims it no more: the next look does. What a
@@ -51,7 +54,7 @@ impl<R: Respond> Service<R> {
         self.overdue = self.overdue.union(job.kept.among(Responses::NONE.and(OURS)).without(claimed));
     }
 
-    /// Takes every block out of what programs put in place. Where that fails the next look does it.
+    /// Takes every block out of what programs put in place, whoever put it there. Where that fails the next look does it.
     pub(super) fn empty_programs(&mut self) -> Option<(Response, Refusal)> {
         let refusal = self.steps.empty().err()?;
         self.overdue = self.overdue.and(OURS);
@@ -130,12 +133,8 @@ impl<R: Respond> Service<R> {
         Ok(gone)
     }
 
-    /// Makes sure that these are shut out; where they are not, everything is put in place anew, but for what a program is
-    /// at work on: it would be there twice, or stay after its end, and is looked at when that program has ended.
-    fn have_programs_hold(&mut self, targets: &[IpNet]) -> Result<(), Refusal> {
-        if self.steps.stand(targets, true)? { Ok(()) } else { self.put_programs_back(CHANGED) }
-    }
-
+    /// But for what a program is at work on: it would be there twice, or stay after its end, and is looked at when that
+    /// program has ended.
     fn put_programs_back(&mut self, why: &str) -> Result<(), Refusal> {
         let (mut in_force, changing) = (self.in_force(), self.jobs.changing(OURS));
         in_force.retain(|(target, _)| !changing.contains(target));
