@@ -328,6 +328,29 @@ fn who_has_an_open_connection_is_not_blocked_in_its_name() {
 }
 
 #[test]
+fn who_once_went_astray_and_has_an_open_connection_is_not_blocked_for_what_is_forged_in_its_name() {
+    let lab = Lab::new(2);
+    let innocent = lab.peer(1);
+    let listener = inside(&lab.target(), || TcpListener::bind("0.0.0.0:22").unwrap());
+    let config = "TCP_PORTS=\"1,7\"\nDECOY_TCP_PORTS=\"8080\"\nSCAN_TRIGGER=\"2\"\nBLOCK_TCP=\"1\"";
+    let mut daemon = Setup::new(&lab, config).start();
+    let connect = |port| {
+        let to = SocketAddr::new(innocent.target(false), port);
+        inside(&innocent.netns, || TcpStream::connect(to).unwrap())
+    };
+    let (_session, source) = (connect(22), innocent.v4.to_string());
+    let _shell = listener.accept().unwrap();
+    drop(connect(8080));
+    let visit = daemon.wait_for("the visit", |event| event["event_type"] == "probe");
+    assert_eq!((visit["src_ip"].as_str(), &visit["scan"]["verified"]), (Some(&*source), &true.into()));
+    forge(&lab, &source, &["-S", "-p", "1"], "5");
+    let scan = daemon.wait_for("the alarm", |event| event["event_type"] == "scan");
+    assert_eq!(scan["action"]["verdict"], "suppressed", "{scan}");
+    daemon.catch_up();
+    assert!(blocked(&daemon).is_empty(), "{:#?}", daemon.seen);
+}
+
+#[test]
 fn the_true_scanner_is_blocked_among_its_decoys() {
     let lab = Lab::new(3);
     let (gateway, innocent) = (lab.peer(1).v4.to_string(), lab.peer(2).v4.to_string());

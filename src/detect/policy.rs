@@ -104,7 +104,7 @@ impl Watch {
             if walk::may_be_an_answer(probe, heard) {
                 return Verdict::Answer;
             }
-            return enter(seat.in_ledger(Ledger::Watched), probe, self.evidence(probe), table, now);
+            return self.enter_watched(seat, probe, table, now);
         }
         if probe.scan_type == ScanType::Ack && peers.serves(probe, now) {
             return Verdict::ServiceInUse;
@@ -159,6 +159,15 @@ impl Watch {
         }
     }
 
+    /// Anybody can add to an account by probes in its owner's name: what is proved to be the owner's is summed up apart.
+    fn enter_watched(&self, seat: Seat, probe: &Probe, table: &ScoreTable, now: u64) -> Verdict {
+        let evidence = self.evidence(probe);
+        let proven =
+            probe.verified && table.record(seat.in_ledger(Ledger::Proven), probe, evidence, now).triggered;
+        let standing = table.record(seat.in_ledger(Ledger::Watched), probe, evidence, now);
+        verdict_of(Standing { proven, ..standing })
+    }
+
     /// Counted apart from the failures, for those are taken back when the service answers.
     fn judge_farewell(
         &self,
@@ -210,7 +219,7 @@ impl Watch {
     /// or the score at which the walk ends.
     pub fn threshold(&self, ledger: Ledger) -> f32 {
         match ledger {
-            Ledger::Watched => self.scan_trigger.clamp(1, weights::TRIGGER_MAX) as f32,
+            Ledger::Watched | Ledger::Proven => self.scan_trigger.clamp(1, weights::TRIGGER_MAX) as f32,
             Ledger::Walk => self.walk.threshold(),
         }
     }
@@ -261,7 +270,10 @@ impl Watch {
 }
 
 fn enter(seat: Seat, probe: &Probe, evidence: Evidence, table: &ScoreTable, now: u64) -> Verdict {
-    let standing = table.record(seat, probe, evidence, now);
+    verdict_of(table.record(seat, probe, evidence, now))
+}
+
+fn verdict_of(standing: Standing) -> Verdict {
     match (standing.retransmission, standing.triggered) {
         (true, _) => Verdict::Retransmission,
         (false, true) => Verdict::Scan(standing),
@@ -402,6 +414,31 @@ mod tests {
         let after = watch.judge(&probe("10.0.0.1", 60), &table, &peers, NOBODY, 5 * HOUR);
         let Verdict::Probe(standing) = after else { panic!("{after:?}") };
         assert_eq!((standing.probes, standing.distinct_ports, standing.first_seen), (1, 1, 5 * HOUR));
+    }
+
+    #[test]
+    fn an_alarm_is_proven_where_it_needs_no_probe_that_another_may_have_forged() {
+        let forged = |port| probe("10.0.0.1", port);
+        let visit = |source_port| Probe {
+            source_port,
+            scan_type: ScanType::Connect,
+            verified: true,
+            ..probe("10.0.0.1", 21)
+        };
+        let proven = |trigger, probes: &[Probe]| {
+            let (watch, table, peers) = (watch(trigger), table(), peers());
+            let judge = |probe| watch.judge(probe, &table, &peers, NOBODY, HOUR);
+            match probes.iter().map(judge).last() {
+                Some(Verdict::Scan(standing)) => standing.proven,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(proven(0, &[visit(1)]) && proven(1, &[visit(1)]));
+        assert!(proven(3, &[visit(1), visit(2), visit(3)]));
+        assert!(proven(3, &[visit(1), forged(1), visit(2), forged(2), visit(3)]));
+        assert!(!proven(2, &[visit(1), forged(1)]), "forged later");
+        assert!(!proven(2, &[forged(1), visit(1)]), "forged before");
+        assert!(!proven(2, &[visit(1), visit(2), forged(1)]), "forged when all was over");
     }
 
     #[test]

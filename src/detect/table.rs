@@ -90,8 +90,10 @@ pub struct Standing {
     pub probes: u32,
     /// Its first probe, microseconds, to 16 µs.
     pub first_seen: u64,
-    /// It proved that it receives at its address.
+    /// It proved that it receives at its address: once, which says nothing of its other probes.
     pub verified: bool,
+    /// This probe is its own, and what it proved to be its own takes it over the threshold without all others.
+    pub proven: bool,
     /// This probe took it over the threshold, where its other account was not yet: a source is a scanner once.
     pub crossed: bool,
     /// It is over the threshold, by this probe or an earlier one, and stays so until its score has faded to nothing.
@@ -209,7 +211,7 @@ impl ScoreTable {
         }
     }
 
-    /// Says nothing more of `key` until `until` microseconds: [`Standing::quiet`], in both ledgers. Gives whether it has
+    /// Says nothing more of `key` until `until` microseconds: [`Standing::quiet`], in all ledgers. Gives whether it has
     /// an account.
     pub fn quiet(&self, key: SourceKey, until: u64) -> bool {
         let quiet = |key| {
@@ -217,7 +219,7 @@ impl ScoreTable {
             let details = bucket.and_then(|bucket| bucket.details(bucket.holding(place)?));
             details.inspect(|details| details.quiet(place, until)).is_some()
         };
-        key.in_both().map(quiet).contains(&true)
+        key.in_all().map(quiet).contains(&true)
     }
 
     /// Ends every silence that [`quiet`](Self::quiet) has set: what it was kept for is judged otherwise now.
@@ -225,13 +227,13 @@ impl ScoreTable {
         self.buckets.iter().for_each(Bucket::end_silences);
     }
 
-    /// Forgets `key` in both ledgers: its next probe is its first, and it can cross again. Gives whether it had an account.
+    /// Forgets `key` in all ledgers: its next probe is its first, and it can cross again. Gives whether it had an account.
     pub fn forgive(&self, key: SourceKey) -> bool {
         let forgive = |key| {
             let (place, bucket) = self.look_up(key);
             bucket.is_some_and(|bucket| bucket.close(place))
         };
-        key.in_both().map(forgive).contains(&true)
+        key.in_all().map(forgive).contains(&true)
     }
 
     /// How `key` stands at `now`, if it has an account; changes nothing.
@@ -305,6 +307,7 @@ fn standing(
         probes: counts.probes,
         first_seen: details.first_seen(place).unwrap_or(moment.now),
         verified: head.verified(),
+        proven: false,
         crossed: false,
         triggered: head.triggered(),
         retransmission: false,
@@ -322,6 +325,7 @@ fn alone(ledger: Ledger, probe: &Probe, evidence: Evidence, now: u64) -> Standin
         probes: 1,
         first_seen: now,
         verified: probe.verified,
+        proven: false,
         crossed,
         triggered: crossed,
         retransmission: false,

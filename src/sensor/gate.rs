@@ -155,6 +155,7 @@ mod tests {
             probes: distinct_ports,
             first_seen: 0,
             verified,
+            proven: verified,
             crossed: true,
             triggered: true,
             retransmission: false,

@@ -229,7 +229,7 @@ impl Responder {
             BlockMode::Block | BlockMode::RunCommand => &self.gate.blocks,
         };
         standing.triggered
-            && !standing.verified
+            && !standing.proven
             && self.blocks.get(&target, now.uptime).is_none_or(|block| block.run_only)
             && !self.never.contains(probe.source)
             && !self.asked_about.contains_key(&target)
@@ -270,7 +270,7 @@ impl Responder {
         if case.connected {
             return self.spare(told, &case, (CONNECTED, SPARED), now, turn);
         }
-        if !case.standing.verified && !self.gate.blocks.spend(case.standing.distinct_ports, now.uptime) {
+        if !case.standing.proven && !self.gate.blocks.spend(case.standing.distinct_ports, now.uptime) {
             return self.hold_back(told, &case, now, turn);
         }
         if told == EventType::Scan {
@@ -296,7 +296,7 @@ impl Responder {
     }
 
     fn ask(&mut self, target: IpNet, case: Case, now: Now, turn: &mut Turn) {
-        let (Probe { port, protocol, .. }, verified) = (case.probe, case.standing.verified);
+        let (Probe { port, protocol, .. }, verified) = (case.probe, case.standing.proven);
         let run_only = self.watch.block_mode(protocol) == BlockMode::RunCommand;
         let request = |id| Request::Block { id, target, seconds: 0, port, protocol, verified, run_only };
         match self.requests.send(request) {

@@ -33,13 +33,15 @@ pub enum Ledger {
     Watched,
     /// Failed contacts with all others, toward the end of the random walk.
     Walk,
+    /// Of the probes of watched ports those that nobody can have forged, once more: no alarm of its own, but its proof.
+    Proven,
 }
 
 impl Ledger {
-    /// There are two.
+    /// The other one that alarms come of.
     pub fn other(self) -> Ledger {
         match self {
-            Ledger::Watched => Ledger::Walk,
+            Ledger::Watched | Ledger::Proven => Ledger::Walk,
             Ledger::Walk => Ledger::Watched,
         }
     }
@@ -77,14 +79,14 @@ impl SourceKey {
         SourceKey { source: bits & mask, host: 0, with: With::Host, ledger: Ledger::Watched }
     }
 
-    /// The account of the same source in `ledger`. A source has one in each: neither's points are the other's.
+    /// The account of the same source in `ledger`. A source has one in each: none's points are another's.
     pub fn in_ledger(self, ledger: Ledger) -> SourceKey {
         SourceKey { ledger, ..self }
     }
 
     /// All accounts of the same source.
-    pub fn in_both(self) -> [SourceKey; 2] {
-        [Ledger::Watched, Ledger::Walk].map(|ledger| self.in_ledger(ledger))
+    pub fn in_all(self) -> [SourceKey; 3] {
+        [Ledger::Watched, Ledger::Walk, Ledger::Proven].map(|ledger| self.in_ledger(ledger))
     }
 
     /// Which ledger this account is in.
@@ -129,7 +131,7 @@ impl Seat {
         Seat { hash, with: key.with, ledger: key.ledger }
     }
 
-    /// The same source's in `ledger`: both its accounts stand in one bucket, so that a look at the other is no look at
+    /// The same source's in `ledger`: all its accounts stand in one bucket, so that a look at another is no look at
     /// other memory.
     #[inline]
     pub fn in_ledger(self, ledger: Ledger) -> Seat {
@@ -155,6 +157,7 @@ impl Place {
         let own = match seat.ledger {
             Ledger::Watched => seat.hash,
             Ledger::Walk => mix(lane_key.rotate_left(17), seat.hash),
+            Ledger::Proven => mix(lane_key.rotate_left(34), seat.hash),
         };
         let hosts_differ = if seat.with == With::Network { u64::MAX } else { 0 };
         Place { fingerprint: (own >> 36).max(1), secret: mix(lane_key, own), hosts_differ }
