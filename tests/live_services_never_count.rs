@@ -153,3 +153,45 @@ fn a_scan_whose_ninth_port_is_that_of_a_new_service_is_one_all_the_same() {
     daemon.signal(nix::sys::signal::Signal::SIGCONT);
     daemon.wait_for("the alarm", |event| event["event_type"] == "scan");
 }
+
+/// Eight ports at a time that nobody serves, one less than an alarm takes, and then `knock`, which something takes in.
+fn assert_no_knock_undoes_a_scan<T>(lab: &Lab, knock: impl Fn(u16) -> T) {
+    let scanner = lab.peer(0);
+    let mut daemon = Setup::new(lab, "TCP_PORTS=\"1\"\nBLOCK_TCP=\"0\"").start();
+    for round in 0..3 {
+        let (first, target) = (format!("++{}", 5000 + 8 * round), scanner.target_v4.to_string());
+        scanner.hping3(&["-S", "-i", "u2000", "-c", "8", "-p", &first, &target]);
+        daemon.catch_up();
+        let _answerer = knock(round);
+        daemon.catch_up();
+    }
+    daemon.wait_for("the alarm", |event| event["event_type"] == "scan");
+}
+
+#[test]
+fn a_scanner_whom_this_host_is_connected_to_is_one_all_the_same() {
+    let lab = Lab::new(1);
+    let scanner = lab.peer(0);
+    let _server = support::inside(&scanner.netns, || TcpListener::bind("0.0.0.0:443").unwrap());
+    // Before the daemon is there, as any connection that it does not remember.
+    let ours = support::inside(&lab.target(), || TcpStream::connect((scanner.v4, 443)).unwrap());
+    let port = ours.local_addr().unwrap().port().to_string();
+    assert_no_knock_undoes_a_scan(&lab, |_| {
+        let target = scanner.target_v4.to_string();
+        scanner.hping3(&["-S", "-c", "1", "-s", "443", "-k", "-p", &port, &target]);
+    });
+}
+
+#[test]
+fn a_scanner_for_whom_a_service_opens_a_port_each_time_is_one_all_the_same() {
+    let lab = Lab::new(1);
+    let scanner = lab.peer(0);
+    assert_no_knock_undoes_a_scan(&lab, |round| {
+        // As passive FTP does.
+        let port = 20_000 + round;
+        let listener = support::inside(&lab.target(), || TcpListener::bind(("0.0.0.0", port)).unwrap());
+        let to = (scanner.target_v4, port).into();
+        let stream = support::inside(&scanner.netns, || TcpStream::connect_timeout(&to, PATIENCE)).unwrap();
+        (listener, stream)
+    });
+}

@@ -68,6 +68,14 @@ pub struct Served {
     pub port: u16,
 }
 
+impl Served {
+    /// What `probe` turned out to be.
+    pub fn of(probe: &Probe) -> Served {
+        let Probe { source: client, destination: host, protocol, port, .. } = *probe;
+        Served { client, host, protocol, port }
+    }
+}
+
 /// The memory.
 #[derive(Debug)]
 pub struct Peers {

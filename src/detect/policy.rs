@@ -126,13 +126,21 @@ impl Watch {
             peers.note_call(packet, now);
         }
         let served = peers.note_sent(packet, now)?;
-        let key = self.account_with(&served.client, &served.host);
-        table.retract(key.in_ledger(Ledger::Walk), &served, weights::FAILURE, now);
         // A watched port that answers and is no decoy is a service, if perhaps another host's behind this one.
-        if self.is_watched(served.protocol, served.port) {
-            table.retract(key.in_ledger(Ledger::Watched), &served, weights::WATCHED_PORT, now);
-        }
+        self.take_back(&served, table, now);
         Some(served)
+    }
+
+    /// A service took in what was counted for the port that `served` names: that was no probe. What else its sender did
+    /// stands, or who has a connection with us could by one packet to its end of it undo a scan.
+    pub fn take_back(&self, served: &Served, table: &ScoreTable, now: u64) {
+        let key = self.account_with(&served.client, &served.host);
+        if let Some(failure) = self.walk.failure() {
+            table.retract(key.in_ledger(Ledger::Walk), served, failure, now);
+        }
+        if self.is_watched(served.protocol, served.port) {
+            table.retract(key.in_ledger(Ledger::Watched), served, self.evidence_of_probe(), now);
+        }
     }
 
     /// What came in at `now` microseconds, as a probe if it may be one. On a connection that a service here accepted, a
@@ -259,13 +267,17 @@ impl Watch {
     }
 
     fn evidence(&self, probe: &Probe) -> Evidence {
-        let threshold = weights::trigger_threshold(self.scan_trigger);
         match probe.scan_type.may_be_stray() {
-            true => Evidence { new_port: weights::STRAY, known_port: Points::NONE, threshold },
-            false => {
-                Evidence { new_port: weights::WATCHED_PORT, known_port: weights::WATCHED_PORT, threshold }
+            true => {
+                Evidence { new_port: weights::STRAY, known_port: Points::NONE, ..self.evidence_of_probe() }
             }
+            false => self.evidence_of_probe(),
         }
+    }
+
+    fn evidence_of_probe(&self) -> Evidence {
+        let (new_port, known_port) = (weights::WATCHED_PORT, weights::WATCHED_PORT);
+        Evidence { new_port, known_port, threshold: weights::trigger_threshold(self.scan_trigger) }
     }
 }
 

@@ -96,7 +96,8 @@ pub struct Standing {
     pub proven: bool,
     /// This probe took it over the threshold, where its other account was not yet: a source is a scanner once.
     pub crossed: bool,
-    /// It is over the threshold, by this probe or an earlier one, and stays so until its score has faded to nothing.
+    /// It is over the threshold, by this probe or an earlier one, and stays so until its score has faded to nothing, or
+    /// until a probe that it needs for that is taken back.
     pub triggered: bool,
     /// This was no new probe: nothing was counted.
     pub retransmission: bool,
@@ -180,6 +181,7 @@ impl ScoreTable {
             threshold: evidence.threshold,
             verified: probe.verified,
             triggered: false,
+            takes_back: false,
         };
         let other = || Place::of(seat.in_ledger(ledger.other()), self.lane_key).fingerprint;
         let is_first = |crossed: bool| crossed && !seen.is_triggered(other(), moment);
@@ -197,16 +199,17 @@ impl ScoreTable {
         Standing { crossed, ..standing(ledger, details, place, counts, credited.head, moment) }
     }
 
-    /// The port that `served` names was answered by a service after all: what was counted against `key` for it, if it
-    /// is among the last ports, is taken back.
-    pub fn retract(&self, key: SourceKey, served: &Served, points: Points, now: u64) {
+    /// The port that `served` names was answered by a service after all: what `evidence` made of it and counted against
+    /// `key`, if it is among the last ports, is taken back, and the trigger with it where the rest does not reach it.
+    pub fn retract(&self, key: SourceKey, served: &Served, evidence: Evidence, now: u64) {
         let ((place, Some(bucket)), moment) = (self.look_up(key), self.moment(now)) else { return };
         let Some(details) = bucket.find(place, moment).and_then(|(way, _)| bucket.details(way)) else {
             return;
         };
         if details.forget_port(place.port_mark(&served.host, served.protocol, served.port)) {
-            let (points, threshold) = (Points(points.0.saturating_neg()), Points(i32::MAX));
-            let gain = Gain { points, threshold, verified: false, triggered: false };
+            let points = Points(evidence.new_port.0.saturating_neg());
+            let Evidence { threshold, .. } = evidence;
+            let gain = Gain { points, threshold, verified: false, triggered: false, takes_back: true };
             bucket.credit(&bucket.see(place), &Entry { place, gain, moment });
         }
     }

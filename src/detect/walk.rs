@@ -62,6 +62,11 @@ impl Walk {
         (new_port > Points::NONE).then_some(Evidence { new_port, known_port: Points::NONE, threshold })
     }
 
+    /// What a failed contact is worth, once a port.
+    pub fn failure(&self) -> Option<Evidence> {
+        Some(Evidence { new_port: weights::FAILURE, known_port: Points::NONE, threshold: self.threshold? })
+    }
+
     /// What it is worth, once a port, that a client made this of a connection to a service.
     pub fn course(&self, course: Course) -> Option<Evidence> {
         let new_port = match course {

@@ -79,7 +79,7 @@ mod tests {
         let account = (1_u64..1 << 28, any::<bool>(), 1_i32..=3, prop_oneof![Just(NOW), Just(NOW - silent)]);
         let account = account.prop_map(|(fingerprint, verified, points, tick)| {
             let points = Points(points * 100);
-            let gain = Gain { points, threshold: Points(999), verified, triggered: false };
+            let gain = Gain { points, threshold: Points(999), verified, triggered: false, takes_back: false };
             Head::new(fingerprint, tick).with(gain, &Decay::new(None), tick)
         });
         prop_oneof![1 => Just(Head::EMPTY), 99 => account]
@@ -106,7 +106,7 @@ mod tests {
         ) {
             let points = hundreds * 100;
             let decay = Decay::new(fades.then_some(Duration::from_secs(60)));
-            let gain = Gain { points: Points(points), threshold: Points(999), verified, triggered: false };
+            let gain = Gain { points: Points(points), threshold: Points(999), verified, triggered: false, takes_back: false };
             let moment = Moment { decay: &decay, now: 0, tick: NOW };
             let entry = Entry { place: Place { fingerprint: 1, secret: 0, hosts_differ: 0 }, gain, moment };
             let expected = goes(&heads, last, gain, moment);

@@ -58,7 +58,8 @@ impl Head {
         let score = (faded as i64).saturating_add(points).clamp(0, SCORE_MAX as i64) as u64;
         // Forgiveness never triggers, even if the threshold was lowered since.
         let reached = points > 0 && score as i64 >= i64::from(gain.threshold.0);
-        let triggered = self.triggered() || gain.triggered || reached;
+        let rests_on_it = gain.takes_back && (score as i64) < i64::from(gain.threshold.0);
+        let triggered = self.triggered() && !rests_on_it || gain.triggered || reached;
         let verified = self.verified() || gain.verified;
         let flags = (u64::from(verified) * Head::VERIFIED) | (u64::from(triggered) * Head::TRIGGERED);
         let tick = if age(self.tick(), now) == 0 { self.tick() } else { now };
@@ -73,6 +74,8 @@ pub(super) struct Gain {
     pub threshold: Points,
     pub verified: bool,
     pub triggered: bool,
+    /// What was counted in error: a trigger that was reached by it alone goes with it.
+    pub takes_back: bool,
 }
 
 /// Ticks from `then` to `now`. Ticks wrap; whatever lies in the half of the circle ahead of `now` is a clock that ran a
@@ -179,13 +182,38 @@ mod tests {
     fn a_clock_that_runs_behind_ages_nothing_and_moves_no_tick_back() {
         let (decay, one) = (
             hours(6),
-            Gain { points: Points::ONE, threshold: Points(999), verified: false, triggered: false },
+            Gain {
+                points: Points::ONE,
+                threshold: Points(999),
+                verified: false,
+                triggered: false,
+                takes_back: false,
+            },
         );
         let head = Head::new(5, 100).with(one, &decay, 100);
         assert_eq!(
             head.with(one, &decay, 99),
             Head::new(5, 100).with(Gain { points: Points(512), ..one }, &decay, 100)
         );
+    }
+
+    #[test]
+    fn what_is_taken_back_takes_the_trigger_along_where_the_rest_does_not_reach_it() {
+        let decay = hours(6);
+        let gain = |points, takes_back| Gain {
+            points: Points(points),
+            threshold: Points(512),
+            verified: false,
+            triggered: false,
+            takes_back,
+        };
+        let after = |points, takes_back| {
+            let three = gain(768, false);
+            Head::new(5, 100).with(three, &decay, 100).with(gain(points, takes_back), &decay, 100).triggered()
+        };
+        assert!(after(-256, true), "two are enough");
+        assert!(!after(-512, true));
+        assert!(after(-512, false), "who is forgiven has been a scanner all the same");
     }
 
     #[test]
@@ -196,6 +224,7 @@ mod tests {
             threshold: Points(i32::MAX),
             verified: true,
             triggered: false,
+            takes_back: false,
         };
         let full = Head::new(0xfff_ffff, 0xffff).with(gain(i32::MAX), &decay, 0xffff);
         assert_eq!((full.score(), full.fingerprint(), full.tick()), (SCORE_MAX, 0xfff_ffff, 0xffff));

@@ -4,6 +4,7 @@
 
 use super::{BATCH, EventLoop, WITHDRAWN};
 use crate::detect::Probe;
+use crate::detect::peers::Served;
 use crate::detect::policy::Verdict;
 use crate::detect::table::Standing;
 use crate::sensor::clock::Now;
@@ -144,8 +145,8 @@ impl EventLoop {
             }
             State::Counted(standing) => {
                 if self.is_served(&probe, interface, sockets, now) {
-                    // Counted against a service that came since the last look: the source begins anew.
-                    self.withdraw(&probe, standing);
+                    // Counted against a service that came since the last look, or that was there for this one alone.
+                    self.withdraw(&probe, standing, now);
                     self.traps.spare(&probe, &mut self.responder.requests);
                     self.tell_served(&probe);
                 } else {
@@ -156,9 +157,9 @@ impl EventLoop {
         }
     }
 
-    fn withdraw(&mut self, probe: &Probe, standing: Standing) {
-        let account = self.responder.watch.account(probe);
-        self.shared.table.forgive(account);
+    fn withdraw(&mut self, probe: &Probe, standing: Standing, now: Now) {
+        let (watch, account) = (&self.responder.watch, self.responder.watch.account(probe));
+        watch.take_back(&Served::of(probe), &self.shared.table, micros(now));
         if standing.crossed {
             if self.withdrawn.len() >= WITHDRAWN {
                 self.withdrawn.pop_front();
