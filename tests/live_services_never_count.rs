@@ -111,6 +111,35 @@ fn a_bound_udp_socket_is_a_service_until_it_is_closed() {
 }
 
 #[test]
+fn who_still_sends_to_udp_ports_of_calls_that_are_over_is_no_prober() {
+    let lab = Lab::new(1);
+    let peer = lab.peer(0);
+    let server = support::inside(&peer.netns, || UdpSocket::bind("0.0.0.0:10000").unwrap());
+    let ports = 49_200..49_240;
+    let calls: Vec<UdpSocket> = support::inside(&lab.target(), || {
+        ports.clone().map(|port| UdpSocket::bind(("0.0.0.0", port)).unwrap()).collect()
+    });
+    // What was said before, it does not know.
+    let mut daemon = Setup::new(&lab, CONFIG).start();
+    drop(calls);
+    // A service that has just come has it look at the sockets, and turn to the ports that are free now.
+    let has_rested = || daemon.stats()["uptime"].as_u64().is_some_and(|seconds| seconds >= 2);
+    support::eventually("the rings may be turned again", PATIENCE, has_rested);
+    let _service = Service::start(&lab.target(), 443);
+    assert!(answers(&peer.netns, peer.target(false), 443, PATIENCE));
+    daemon.catch_up();
+    let send = |ports: std::ops::Range<u16>| {
+        ports.for_each(|port| _ = server.send_to(b"voice", (peer.target_v4, port)).unwrap());
+    };
+    send(ports);
+    daemon.catch_up();
+    assert!(daemon.seen.iter().all(|event| event["event_type"] == "start"), "{:#?}", daemon.seen);
+    // At ports that were never anybody's it is one.
+    send(50_000..50_020);
+    daemon.wait_for("the scan", |event| event["event_type"] == "scan");
+}
+
+#[test]
 fn what_goes_to_a_udp_service_that_came_later_soon_wakes_nobody() {
     let lab = Lab::new(1);
     let daemon = Setup::new(&lab, CONFIG).start();

@@ -1,7 +1,7 @@
-//! Services that were here a moment ago: their watched ports pass for ones in use a while longer, for whoever calls while
-//! a service starts again.
+//! Sockets that were here a moment ago: their ports pass for ones in use a while longer, for whoever calls while a service
+//! starts again, and for whoever has not noticed yet that a stream of datagrams is over.
 //!
-//! Main thread, pure. Knows of no port but those that it is asked about: as many as had a service at the last look.
+//! Main thread, pure. Knows of no port but those that it is asked about: as many as had a socket at the last look.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;

@@ -20,7 +20,8 @@ use crate::sensor::sightings::{Sighting, State};
 const QUESTIONS: usize = 24;
 
 impl Host {
-    /// Looks at the host's sockets again. The services on ports of `watch` that are gone since the last look are awaited.
+    /// Looks at the host's sockets again. The services on ports of `watch` that are gone since the last look are awaited;
+    /// and for as long what others still send to a UDP socket that is closed is no failure of theirs.
     ///
     /// # Errors
     /// The kernel did not list them.
@@ -35,7 +36,9 @@ impl Host {
         self.filter_is_stale |= in_use.replace(
             &sockets,
             |protocol, port| is_decoy(&self.decoy_tcp, &self.decoy_udp, protocol, port),
-            |protocol, port| watch.is_watched(protocol, port) && is_awaited(protocol, port),
+            |protocol, port| {
+                (protocol == Protocol::Udp || watch.is_watched(protocol, port)) && is_awaited(protocol, port)
+            },
             uptime,
         );
         Ok(())
