@@ -31,7 +31,8 @@ pkgs.testers.runNixOSTest {
 
     attacker.succeed("nc -z -w 5 host 80")
 
-    attacker.succeed("nmap -n -Pn -sS --max-retries 1 -p 1-30 host")
+    # Right after the boot services are awaited on the watched ports: it is those above that tell.
+    attacker.succeed("nmap -n -Pn -sS --max-retries 1 -p 1-130 host")
     host.wait_until_succeeds("journalctl -u portsentry-rs PORTSENTRY_EVENT=block -o json | grep -q blocked")
     host.succeed("nft list table inet portsentry | grep -q expires")
     attacker.fail("nc -z -w 5 host 80")

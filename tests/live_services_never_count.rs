@@ -85,6 +85,41 @@ fn assert_watched_again(daemon: &mut Daemon, client: &Host, kind: &str, port: u1
     assert_eq!(scan["dest_port"], port, "{scan}");
 }
 
+/// Starts the daemon as if the machine had been up for so many seconds.
+fn started_after_boot(lab: &Lab, seconds: u64) -> Daemon {
+    let text = std::fs::read_to_string("/proc/uptime").unwrap();
+    let up: u64 = text.split('.').next().and_then(|seconds| seconds.parse().ok()).unwrap();
+    let offset = i64::try_from(seconds).unwrap() - i64::try_from(up).unwrap();
+    let flags = ["--time", "--boottime", &offset.to_string()].map(str::to_owned);
+    Setup::new(lab, CONFIG).start_through("unshare", &flags)
+}
+
+#[test]
+fn who_calls_while_the_machine_boots_and_its_services_come_up_is_no_prober() {
+    let lab = Lab::new(1);
+    let client = lab.peer(0);
+    let mut daemon = started_after_boot(&lab, 20);
+    let refused = |port| !answers(&client.netns, client.target(false), port, PATIENCE);
+    assert!(refused(443) && refused(111));
+    daemon.catch_up();
+    let _service = Service::start(&lab.target(), 443);
+    let served = answers(&client.netns, client.target(false), 443, PATIENCE);
+    daemon.catch_up();
+    assert!(daemon.seen.iter().all(|event| event["event_type"] == "start"), "{:#?}", daemon.seen);
+    assert!(served);
+    // Where no service came after all the port is watched.
+    assert_watched_again(&mut daemon, client, "-sS", 111);
+}
+
+#[test]
+fn who_calls_where_nothing_listens_when_the_machine_has_long_been_up_is_a_prober() {
+    let lab = Lab::new(1);
+    let client = lab.peer(0);
+    let mut daemon = started_after_boot(&lab, 125);
+    assert!(!answers(&client.netns, client.target(false), 111, PATIENCE));
+    daemon.wait_for("the scan", |event| event["event_type"] == "scan");
+}
+
 #[test]
 fn a_port_is_watched_again_a_minute_after_its_service_was_missed() {
     let lab = Lab::new(1);

@@ -12,6 +12,9 @@ use crate::detect::probe::Protocol;
 /// start again within seconds, those that read a database first or are upgraded within a minute.
 pub const AWAITED: u64 = 60_000;
 
+/// For how long a machine's services may still be on their way up when the daemon is, milliseconds after the boot.
+pub const BOOT: u64 = 120_000;
+
 /// What is gone, and since when.
 #[derive(Debug, Default)]
 pub struct Departed(HashMap<(Protocol, u16), u64>);

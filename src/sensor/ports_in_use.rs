@@ -70,6 +70,13 @@ impl PortsInUse {
         self.doubted.swap(false, Ordering::AcqRel);
     }
 
+    /// Takes `ports` for ones in use until the next look, which may find them gone.
+    pub fn presume(&self, protocol: Protocol, ports: &PortSet) {
+        for (word, &more) in self.bitmap(protocol).into_iter().flatten().zip(ports.words()) {
+            word.fetch_or(more, Ordering::Relaxed);
+        }
+    }
+
     /// Takes in what sock_diag said at `uptime`; `ours` are the decoys' own sockets, which are no service. `awaited` is
     /// asked of each port that is in use no more whether it is to pass for one that is. Gives whether anything changed.
     pub fn replace(
@@ -173,6 +180,21 @@ mod tests {
         assert!(ports.replace(&listeners[2..], |_, _| false, await_64, 6000));
         assert_eq!(asked, [(Protocol::Tcp, 63), (Protocol::Tcp, 64)]);
         assert_eq!([63, 64, 80].map(|port| ports.holds(Protocol::Tcp, port)), [false, true, true]);
+    }
+
+    #[test]
+    fn what_is_presumed_is_in_use_until_a_look_that_does_not_find_it() {
+        let ports = PortsInUse::new(false);
+        ports.presume(Protocol::Tcp, &[389, 636].into_iter().collect());
+        assert!(ports.holds(Protocol::Tcp, 389) && !ports.holds(Protocol::Udp, 389));
+        let mut asked = Vec::new();
+        let await_389 = |_, port| {
+            asked.push(port);
+            port == 389
+        };
+        ports.replace(&[], |_, _| false, await_389, 5000);
+        assert_eq!(asked, [389, 636]);
+        assert_eq!([389, 636].map(|port| ports.holds(Protocol::Tcp, port)), [true, false]);
     }
 
     #[test]

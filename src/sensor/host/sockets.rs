@@ -20,6 +20,15 @@ use crate::sensor::sightings::{Sighting, State};
 const QUESTIONS: usize = 24;
 
 impl Host {
+    /// Before the first look, where the machine has just been started: each watched port that is no decoy's may be a
+    /// service's that is still on its way up, and is awaited as if it had been there already.
+    pub fn await_services(&self, watch: &Watch, in_use: &PortsInUse) {
+        if !self.ignore_services {
+            in_use.presume(Protocol::Tcp, &watch.tcp_ports.without(&self.decoy_tcp));
+            in_use.presume(Protocol::Udp, &watch.udp_ports.without(&self.decoy_udp));
+        }
+    }
+
     /// Looks at the host's sockets again. The services on ports of `watch` that are gone since the last look are awaited;
     /// and for as long what others still send to a UDP socket that is closed is no failure of theirs.
     ///

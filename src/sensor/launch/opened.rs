@@ -5,10 +5,12 @@ use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use nix::sys::epoll::Epoll;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signalfd::SignalFd;
+use nix::time::{ClockId, clock_gettime};
 
 use super::error::{StartError, system};
 use crate::config::{Config, Interfaces, Loaded, LogOutput, Mode};
@@ -37,7 +39,7 @@ use crate::sensor::seccomp::Addressing;
 use crate::sensor::sightings::Sightings;
 use crate::sensor::trails::Trails;
 use crate::sensor::watcher::{Shared, View};
-use crate::sensor::{attention, event_loop, network, never_block, signals, terms};
+use crate::sensor::{attention, departed, event_loop, network, never_block, signals, terms};
 use crate::sys;
 
 /// Most ring threads that are started unasked, one for each two processors: a flood leaves the others to the host's own
@@ -87,6 +89,9 @@ impl Opened {
         host.set_decoys(decoys.ports(Protocol::Tcp), decoys.ports(Protocol::Udp));
         let watch = Arc::new(host.watch(&terms::watch(config, decoys.ports_of_both())));
         let in_use = PortsInUse::new(config.interfaces == Interfaces::All);
+        if has_just_booted() {
+            host.await_services(&watch, &in_use);
+        }
         host.look_at_sockets(&watch, &in_use, clock.now().uptime)
             .map_err(|error| StartError::System("sockets cannot be listed", error))?;
         let (readers, rings) = open_rings(config, &watch, &in_use)?;
@@ -121,6 +126,12 @@ impl Opened {
     pub fn addressing(&self) -> Addressing {
         Addressing { log: self.emitter.log_socket(), decoys: self.decoys.answering() }
     }
+}
+
+/// Where nobody tells, it has been up for long.
+fn has_just_booted() -> bool {
+    let up = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
+    up.is_ok_and(|up| up < Duration::from_millis(departed::BOOT))
 }
 
 /// Our name, and with `-v` what is ignored: a log is opened with that.
