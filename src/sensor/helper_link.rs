@@ -1,6 +1,7 @@
 //! The sensor's end of the boundary: starts the helper, sends requests, takes replies.
 //!
-//! Never waits once the daemon runs, but for the list of blocks at first and for the goodbye: a full queue refuses, and the caller says so in the event.
+//! Never waits once the daemon runs, but for the list of blocks at first and for the goodbye: a full queue refuses, and the
+//! caller says so in the event.
 #![forbid(unsafe_code)]
 
 use std::io;
