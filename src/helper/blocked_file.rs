@@ -1,7 +1,7 @@
 //! BLOCKED_FILE: who is blocked, in PortSentry's records: `sa_family_t` in host order (2 bytes) and the raw address, IPv4
 //! 6 bytes, IPv6 18. The helper's; opened before it leaves root, kept open, never opened again.
 //!
-//! Appended on a block, rewritten on an end. A link or somebody else's file is refused: it may have been planted.
+//! Appended on a block, rewritten on an end, and after a write that failed. A link or somebody else's file is refused: it may have been planted.
 #![forbid(unsafe_code)]
 
 use std::fs::{File, Metadata, OpenOptions};
@@ -15,6 +15,8 @@ use super::respond::Refusal;
 
 /// Longest file that is read, bytes: far beyond what can be blocked at once.
 const LONGEST: u64 = 4 << 20;
+/// After a failed write the next try is this much later, milliseconds.
+const RETRY: u64 = 10_000;
 
 const LINK: &str = "it is a symbolic link; remove it, it may have been planted";
 
@@ -23,6 +25,9 @@ const LINK: &str = "it is a symbolic link; remove it, it may have been planted";
 pub struct BlockedFile {
     path: PathBuf,
     file: File,
+    /// A write failed, as on a full disk, and what it left is not to be gone on with: write the file anew, but not before
+    /// this uptime.
+    broken: Option<u64>,
 }
 
 /// What the file held.
@@ -52,25 +57,36 @@ impl BlockedFile {
         check(path, &file, owner)?;
         let mut bytes = Vec::new();
         (&mut file).take(LONGEST).read_to_end(&mut bytes).map_err(failed)?;
-        Ok((BlockedFile { path: path.to_owned(), file }, read(&bytes)))
+        Ok((BlockedFile { path: path.to_owned(), file, broken: None }, read(&bytes)))
     }
 
-    /// Appends the record of one block.
-    pub fn add(&mut self, address: IpAddr) -> Result<(), Refusal> {
-        self.file.write_all(&record(address)).map_err(|error| self.refused(&error))
+    /// Appends the record of one block, unless the file is to be written anew, which will say it. All times are
+    /// milliseconds of uptime.
+    pub fn add(&mut self, address: IpAddr, now: u64) -> Result<(), Refusal> {
+        if self.broken.is_some() {
+            return Ok(());
+        }
+        let written = self.file.write_all(&record(address));
+        self.settle(written, now)
+    }
+
+    /// Whether the file is to be written anew, for the last write failed, and some time ago.
+    pub fn is_due(&self, now: u64) -> bool {
+        self.broken.is_some_and(|retry| now >= retry)
     }
 
     /// Makes the file say exactly this.
-    pub fn rewrite(&mut self, addresses: impl Iterator<Item = IpAddr>) -> Result<(), Refusal> {
+    pub fn rewrite(&mut self, addresses: impl Iterator<Item = IpAddr>, now: u64) -> Result<(), Refusal> {
         let bytes: Vec<u8> = addresses.flat_map(record).collect();
         // Append mode: after cutting, one write puts everything at the start.
         let written =
             self.file.set_len(0).and_then(|()| self.file.rewind()).and_then(|()| self.file.write_all(&bytes));
-        written.map_err(|error| self.refused(&error))
+        self.settle(written, now)
     }
 
-    fn refused(&self, error: &io::Error) -> Refusal {
-        refusal(&self.path, &error.to_string(), error)
+    fn settle(&mut self, written: io::Result<()>, now: u64) -> Result<(), Refusal> {
+        self.broken = written.is_err().then(|| now.saturating_add(RETRY));
+        written.map_err(|error| refusal(&self.path, &error.to_string(), &error))
     }
 }
 
@@ -151,17 +167,48 @@ mod tests {
         let path = folder.path().join("deep/blocked");
         let (mut file, loaded) = BlockedFile::open(&path, None).unwrap();
         assert_eq!(loaded, Loaded::default());
-        file.add("10.77.0.1".parse().unwrap()).unwrap();
+        file.add("10.77.0.1".parse().unwrap(), 0).unwrap();
         if cfg!(target_endian = "little") {
             assert_eq!(std::fs::read(&path).unwrap(), [2, 0, 10, 77, 0, 1]);
         }
-        file.add("2001:db8::7".parse().unwrap()).unwrap();
+        file.add("2001:db8::7".parse().unwrap(), 0).unwrap();
         assert_eq!(std::fs::read(&path).unwrap().len(), 24);
-        file.rewrite(["2001:db8::7".parse().unwrap()].into_iter()).unwrap();
-        file.add("10.77.0.2".parse().unwrap()).unwrap();
+        file.rewrite(["2001:db8::7".parse().unwrap()].into_iter(), 0).unwrap();
+        file.add("10.77.0.2".parse().unwrap(), 0).unwrap();
         let (_, loaded) = BlockedFile::open(&path, None).unwrap();
         let expected = ["2001:db8::7".parse().unwrap(), "10.77.0.2".parse().unwrap()];
         assert_eq!(loaded, Loaded { addresses: expected.to_vec(), damaged: false });
+    }
+
+    /// A page is all that this disk holds: what comes after 682 records is cut off in the midst.
+    #[test]
+    fn what_a_full_disk_has_spoilt_is_written_anew_and_not_gone_on_with() {
+        use nix::mount::{MsFlags, mount};
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
+            .expect("these tests need root: sudo make test");
+        let folder = tempfile::tempdir().unwrap();
+        let disk =
+            |flags, size| mount(Some("none"), folder.path(), Some("tmpfs"), flags, Some(size)).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        disk(MsFlags::empty(), "size=4096");
+        let path = folder.path().join("blocked");
+        let (mut file, _) = BlockedFile::open(&path, None).unwrap();
+        let address = |number: u32| IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + number));
+        (0..682).for_each(|number| file.add(address(number), 0).unwrap());
+        assert!(file.add(address(682), 0).unwrap_err().text.contains("No space left"));
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 4096, "a part of it");
+        assert!(!file.is_due(RETRY - 1) && file.is_due(RETRY));
+        file.add(address(683), 0).unwrap();
+        assert!(file.rewrite((0..684).map(address), RETRY).is_err());
+        assert!(!file.is_due(RETRY) && file.is_due(2 * RETRY), "and again");
+        disk(MsFlags::MS_REMOUNT, "size=8192");
+        file.rewrite((0..684).map(address), 2 * RETRY).unwrap();
+        file.add(address(684), 2 * RETRY).unwrap();
+        assert!(!file.is_due(u64::MAX));
+        let (_, loaded) = BlockedFile::open(&path, None).unwrap();
+        assert_eq!(loaded, Loaded { addresses: (0..685).map(address).collect(), damaged: false });
+        drop(file);
+        nix::mount::umount(folder.path()).unwrap();
     }
 
     #[test]

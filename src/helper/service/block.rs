@@ -82,7 +82,7 @@ impl<R: Respond> Service<R> {
         }
         let is_out = before.is_some_and(|before| !before.is_run_only());
         if let Some(file) = self.blocked_file.as_mut().filter(|_| !is_out && !block.is_run_only())
-            && let Err(refusal) = file.add(target.addr())
+            && let Err(refusal) = file.add(target.addr(), self.now.uptime)
         {
             log(&refusal.text);
         }

@@ -188,7 +188,9 @@ impl<R: Respond> Service<R> {
         let (entries, now) = (self.core.escalation.entries(), self.now.utc);
         let shut_out = entries.filter(|(_, block)| block.until > now && !block.is_run_only());
         let addresses = shut_out.map(|(target, _)| target.addr());
-        if let Some(Err(refusal)) = self.blocked_file.as_mut().map(|file| file.rewrite(addresses)) {
+        if let Some(Err(refusal)) =
+            self.blocked_file.as_mut().map(|file| file.rewrite(addresses, self.now.uptime))
+        {
             log(&refusal.text);
         }
     }
