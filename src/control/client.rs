@@ -96,12 +96,12 @@ pub fn list(socket: &Path, json: bool) -> ExitCode {
 /// `block ADDRESS [SECONDS]`; without a time the daemon's BLOCK_TIME holds.
 pub fn block(socket: &Path, address: IpNet, seconds: Option<u32>) -> ExitCode {
     let request = ControlRequest::Block { address, seconds: seconds.unwrap_or(0) };
-    ended(done(socket, &request, &show_target(&address), not_blocked))
+    ended(done(socket, &request, &show_target(&address), BLOCK))
 }
 
 /// `unblock ADDRESS`.
 pub fn unblock(socket: &Path, address: IpNet) -> ExitCode {
-    ended(done(socket, &ControlRequest::Unblock { address }, &show_target(&address), not_undone))
+    ended(done(socket, &ControlRequest::Unblock { address }, &show_target(&address), UNBLOCK))
 }
 
 /// `unblock all`.
@@ -240,8 +240,17 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// What a failure means, in words that follow the target's name; where it is still blocked, for how long.
-type Failed = fn(Option<String>) -> String;
+/// What did not come of a request, in words that follow the target's name.
+#[derive(Clone, Copy)]
+struct Not {
+    refused: &'static str,
+    /// Where it is still blocked, for how long.
+    failed: fn(Option<String>) -> String,
+}
+
+const BLOCK: Not = Not { refused: "was not blocked", failed: not_blocked };
+const UNBLOCK: Not = Not { refused: "was not unblocked, and is as it was", failed: not_undone };
+const UNBLOCK_ALL: Not = Not { refused: "that was blocked is so still", failed: not_flushed };
 
 fn not_blocked(_: Option<String>) -> String {
     "was not blocked".to_owned()
@@ -269,8 +278,8 @@ fn not_flushed(left: Option<String>) -> String {
     .to_owned()
 }
 
-fn done(socket: &Path, request: &ControlRequest, target: &str, failed: Failed) -> Result<(), ClientError> {
-    print(&outcome(target, asked(socket, request)?, failed)?)
+fn done(socket: &Path, request: &ControlRequest, target: &str, not: Not) -> Result<(), ClientError> {
+    print(&outcome(target, asked(socket, request)?, not)?)
 }
 
 fn asked(socket: &Path, request: &ControlRequest) -> Result<Done, ClientError> {
@@ -284,11 +293,11 @@ fn asked(socket: &Path, request: &ControlRequest) -> Result<Done, ClientError> {
 fn emptied(done: Done) -> Result<String, ClientError> {
     match done.verdict == DoneVerdict::NotBlocked {
         true => Ok("nobody is blocked\n".to_owned()),
-        false => outcome("Every source", done, not_flushed),
+        false => outcome("Every source", done, UNBLOCK_ALL),
     }
 }
 
-fn outcome(target: &str, done: Done, failed: Failed) -> Result<String, ClientError> {
+fn outcome(target: &str, done: Done, not: Not) -> Result<String, ClientError> {
     let time = status::duration(u64::from(done.seconds));
     let why = done.error.unwrap_or_default();
     match done.verdict {
@@ -302,10 +311,10 @@ fn outcome(target: &str, done: Done, failed: Failed) -> Result<String, ClientErr
         DoneVerdict::NotBlocked => {
             Err(ClientError::Refused(format!("{target} is not blocked; see portsentry-rs list")))
         }
-        DoneVerdict::Refused => Err(ClientError::Refused(format!("{target} was not blocked. {why}"))),
+        DoneVerdict::Refused => Err(ClientError::Refused(format!("{target} {}. {why}", not.refused))),
         DoneVerdict::Failed => {
             let left = (done.seconds > 0).then_some(time);
-            Err(ClientError::Refused(format!("{target} {}. {why}", failed(left))))
+            Err(ClientError::Refused(format!("{target} {}. {why}", (not.failed)(left))))
         }
     }
 }
@@ -353,7 +362,7 @@ mod tests {
     fn outcomes_read_as_sentences() {
         let text = |outcome, seconds| outcome_text(Done::new(outcome, seconds, 1));
         fn outcome_text(done: Done) -> String {
-            outcome("10.0.0.1", done, not_undone).unwrap_or_else(|error| error.to_string())
+            outcome("10.0.0.1", done, UNBLOCK).unwrap_or_else(|error| error.to_string())
         }
         assert_eq!(text(Outcome::Blocked, 3600), "10.0.0.1 is blocked for 1h 0m\n");
         assert_eq!(text(Outcome::Lifted, 0), "10.0.0.1 is no longer blocked\n");
@@ -362,9 +371,20 @@ mod tests {
             "10.0.0.1 could not be let in and is still blocked, for 1h 0m. The system refused: Permission denied (os error 13)"
         );
         assert!(text(Outcome::Failed(13), 0).starts_with("10.0.0.1 is not listed as blocked any more, but "));
+        let refused =
+            |target, refusal, not| outcome(target, Done::new(refusal, 0, 0), not).unwrap_err().to_string();
         assert_eq!(
-            text(Outcome::RefusedNeverBlock, 0),
+            refused("10.0.0.1", Outcome::RefusedNeverBlock, BLOCK),
             "10.0.0.1 was not blocked. It overlaps the never-block set."
+        );
+        let rate = "Too much was asked for in this minute; try again later.";
+        assert_eq!(
+            refused("10.0.0.1", Outcome::RefusedRate, UNBLOCK),
+            format!("10.0.0.1 was not unblocked, and is as it was. {rate}")
+        );
+        assert_eq!(
+            refused("Every source", Outcome::RefusedRate, UNBLOCK_ALL),
+            format!("Every source that was blocked is so still. {rate}")
         );
     }
 }

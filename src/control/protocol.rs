@@ -174,7 +174,7 @@ pub fn outcome_reason(outcome: Outcome) -> Option<String> {
         Outcome::Blocked | Outcome::AlreadyBlocked | Outcome::Lifted | Outcome::NotBlocked => return None,
         Outcome::RefusedNeverBlock => "It overlaps the never-block set.".to_owned(),
         Outcome::RefusedPrefix => "The prefix is wider than /24 (IPv4) or /48 (IPv6).".to_owned(),
-        Outcome::RefusedRate => "Too many blocks were asked for in this minute; try again later.".to_owned(),
+        Outcome::RefusedRate => "Too much was asked for in this minute; try again later.".to_owned(),
         Outcome::RefusedFull => "The table of blocks is full; lift some first.".to_owned(),
         Outcome::Failed(errno) => format!("The system refused: {}", std::io::Error::from_raw_os_error(errno)),
     };
