@@ -4,6 +4,7 @@ mod support;
 
 use std::fs::File;
 use std::io::Write;
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
@@ -268,6 +269,26 @@ fn a_ruleset_that_somebody_restores_brings_back_no_lifted_block_and_costs_none()
     assert_eq!(kernel(), [true, false]);
     eventually("the kernel has what the list says", PATIENCE, || kernel() == [false, true]);
     assert!(listed(&daemon).contains("198.51.100.10") && !listed(&daemon).contains("198.51.100.9 "));
+}
+
+/// Where the kernel lacks one of the sets it refuses all that is asked of the others with it.
+#[test]
+fn unblock_lets_in_whom_a_table_in_the_place_of_ours_holds() {
+    let lab = Lab::new(1);
+    let daemon = Setup::new(&lab, &config("1h")).start();
+    let table = "flush ruleset; table inet portsentry { set blocked4 { type ipv4_addr; flags timeout; \
+                 elements = { 198.51.100.9 timeout 1h, 198.51.100.10 timeout 1h }; }; }";
+    let held = || ["198.51.100.9", "198.51.100.10"].map(|it| lab.is_blocked(it.parse::<IpAddr>().unwrap()));
+    for target in ["198.51.100.9", "198.51.100.10"] {
+        assert!(daemon.client(&["block", target]).status.success());
+    }
+    for (target, left) in [("198.51.100.9", [false, true]), ("all", [false, false])] {
+        assert!(lab.on_target(&["nft", table]).status.success());
+        assert_eq!(held(), [true, true]);
+        let output = daemon.client(&["unblock", target]);
+        assert!(output.status.success() && held() == left, "{output:?}: {}", lab.nft_table());
+        assert!(lab.nft_table().contains("never4"), "and it is our table");
+    }
 }
 
 /// Without a tripwire either: nothing else is to be looked at.

@@ -82,7 +82,8 @@ pub trait Respond {
     fn remove_others(&mut self) -> Vec<Refusal>;
     /// Blocks, in one go; one result for each element, in their order.
     fn block(&mut self, batch: &[Timed]) -> Vec<Effects>;
-    /// Lifts one block. What one response refuses keeps no other from its part.
+    /// Lifts one block. What one response refuses keeps no other from its part. Where our table is not as it was made
+    /// nothing of it is lifted: who is in it then nobody knows.
     fn unblock(&mut self, target: &IpNet) -> Lifting;
     /// Takes back what does not end by itself with a block's time.
     fn expire(&mut self, target: &IpNet) -> Result<(), Refusal>;
@@ -189,8 +190,6 @@ impl Respond for System {
     fn unblock(&mut self, target: &IpNet) -> Lifting {
         let set = self.nftables.as_mut().map_or(Ok(false), |nftables| match nftables.unblock(target) {
             Ok(outcome) => Ok(outcome == Outcome::Lifted),
-            // Deleted by somebody: what is to be lifted is lifted.
-            Err(NftablesError::TableGone { .. }) => Ok(true),
             Err(error) => Err(Refusal::from(error)),
         });
         let route = self.routes.as_mut().map_or(Ok(false), |routes| routes.unblock(target));
@@ -207,10 +206,7 @@ impl Respond for System {
     fn flush(&mut self) -> Result<(), Refusal> {
         // First: a look sees routes that are missing at once, and the sets only if it was somebody else who emptied them.
         self.routes.as_mut().map_or(Ok(()), Routes::flush)?;
-        match self.nftables.as_mut().map_or(Ok(()), Nftables::flush) {
-            Ok(()) | Err(NftablesError::TableGone { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        Ok(self.nftables.as_mut().map_or(Ok(()), Nftables::flush)?)
     }
 
     fn set_never(&mut self, never: &Networks) -> Result<(), Refusal> {
@@ -270,6 +266,11 @@ impl Effects {
 }
 
 impl Lifting {
+    /// Whether our table was found missing, or somebody else's in its place.
+    pub fn table_gone(&self) -> bool {
+        self.refused.iter().any(|(_, refusal)| refusal.table_gone)
+    }
+
     fn note(&mut self, response: Response, result: Result<bool, Refusal>) {
         match result {
             Ok(was_blocked) => self.was_blocked |= was_blocked,

@@ -20,7 +20,7 @@ impl<R: Respond> Service<R> {
     /// Where the kernel refuses everything stays as it is.
     pub(super) fn do_flush(&mut self, id: u64) {
         let begun = Instant::now();
-        if let Err(refusal) = self.responses.flush() {
+        if let Err(refusal) = self.flush_kernel() {
             log(&refusal.text);
             let still = self.core.escalation.after(None, self.now.utc).map(|(_, block)| block);
             return self.answer_end(id, still, Outcome::Failed(refusal.errno), begun);
@@ -35,6 +35,14 @@ impl<R: Respond> Service<R> {
         self.jobs.push(answer);
         self.ledger.renew();
         self.advance();
+    }
+
+    /// A table that somebody has put in the place of ours may hold anybody: it is made anew, and nobody is in it.
+    fn flush_kernel(&mut self) -> Result<(), Refusal> {
+        match self.responses.flush() {
+            Err(refusal) if refusal.table_gone => self.install_these(&[]),
+            flushed => flushed,
+        }
     }
 
     /// All that was before the answer is done.
@@ -52,7 +60,7 @@ impl<R: Respond> Service<R> {
     /// whoever ends the sensor may end us before the last command has.
     pub(super) fn do_stop(&mut self, id: u64) {
         self.disarm();
-        let outcome = match self.flush_on_stop.then(|| self.responses.flush()) {
+        let outcome = match self.flush_on_stop.then(|| self.flush_kernel()) {
             None => Outcome::NotBlocked,
             Some(Err(refusal)) => Outcome::Failed(refusal.errno),
             Some(Ok(())) => {

@@ -38,7 +38,12 @@ impl<R: Respond> Service<R> {
 
     /// Likewise, while the sensor listens.
     pub(super) fn install_again(&mut self) -> Result<(), Refusal> {
-        let refused = self.install(&self.in_force())?;
+        self.install_these(&self.in_force())
+    }
+
+    /// Likewise, of these blocks alone, whatever the record has besides.
+    pub(super) fn install_these(&mut self, blocks: &[(IpNet, Block)]) -> Result<(), Refusal> {
+        let refused = self.install(blocks)?;
         self.let_go(&refused);
         Ok(())
     }

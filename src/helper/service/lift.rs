@@ -13,13 +13,13 @@ use crate::helper::decide::{done, in_force};
 use crate::helper::error::log;
 use crate::helper::escalation::Block;
 use crate::helper::jobs::{Job, Purpose};
-use crate::helper::respond::{Refusal, Respond};
+use crate::helper::respond::{Lifting, Refusal, Respond};
 use crate::protocol::{Fault, Outcome, Response, Responses};
 
 impl<R: Respond> Service<R> {
     pub(super) fn do_unblock(&mut self, id: u64, target: IpNet) {
         self.overtake(|it| *it == target);
-        let kernel = self.responses.unblock(&target);
+        let kernel = self.lift_in_kernel(&target);
         let with = self.core.escalation.remains(&target);
         let is_known = self.core.escalation.get(&target).is_some() || !with.is_empty();
         let mut job = self.lift_job(target, with, Some((id, kernel.was_blocked || is_known)));
@@ -31,6 +31,18 @@ impl<R: Respond> Service<R> {
         self.taken_back(target, with.without(job.to_undo().union(job.failed())));
         self.jobs.push(job);
         self.advance();
+    }
+
+    /// A table that somebody has put in the place of ours may hold `target` still: it is made anew, without him.
+    fn lift_in_kernel(&mut self, target: &IpNet) -> Lifting {
+        let mut lifting = self.responses.unblock(target);
+        if lifting.table_gone() {
+            let others: Vec<(IpNet, Block)> =
+                self.in_force().into_iter().filter(|(other, _)| other != target).collect();
+            let installed = self.install_these(&others).err();
+            lifting.refused = installed.map(|refusal| (Response::Nftables, refusal)).into_iter().collect();
+        }
+        lifting
     }
 
     /// What an operator's unblock could not take back is remembered, so that it can be asked for again. Whether a
@@ -86,15 +98,24 @@ impl<R: Respond> Service<R> {
 
     /// Nobody asked for it: the sensor has a view of its own of who is never blocked, and goes by what it is told here.
     pub(super) fn lift(&mut self, targets: &[IpNet]) {
-        let mut lifted = Vec::new();
+        let (mut lifted, mut gone) = (Vec::new(), None);
         for target in targets {
             for (response, refusal) in self.responses.unblock(target).refused {
-                self.keeps_hold(*target, response, refusal);
+                match refusal.table_gone {
+                    true => gone = Some(*target),
+                    false => self.keeps_hold(*target, response, refusal),
+                }
             }
             let block = self.core.escalation.lift(target, self.now.utc);
             lifted.extend(block.map(|block| (*target, block)));
             self.note(*target);
             self.tell_over(*target, &[]);
+        }
+        // Once for all of them.
+        if let Some(target) = gone
+            && let Err(refusal) = self.install_again()
+        {
+            self.keeps_hold(target, Response::Nftables, refusal);
         }
         self.take_back(&lifted);
     }
