@@ -201,14 +201,20 @@ impl ScoreTable {
 
     /// The port that `served` names was answered by a service after all: what `evidence` made of it and counted against
     /// `key`, if it is among the last ports, is taken back, and the trigger with it where the rest does not reach it.
+    ///
+    /// Repeats are not counted by port: they were all this one's only where it is the only port, and no other's repeat
+    /// may be undone by it.
     pub fn retract(&self, key: SourceKey, served: &Served, evidence: Evidence, now: u64) {
         let ((place, Some(bucket)), moment) = (self.look_up(key), self.moment(now)) else { return };
         let Some(details) = bucket.find(place, moment).and_then(|(way, _)| bucket.details(way)) else {
             return;
         };
+        let counts = details.counts(place);
         if details.forget_port(place.port_mark(&served.host, served.protocol, served.port)) {
-            let points = Points(evidence.new_port.0.saturating_neg());
-            let Evidence { threshold, .. } = evidence;
+            let repeats = if counts.distinct_ports == 1 { counts.probes.saturating_sub(1) } else { 0 };
+            let Evidence { new_port, known_port, threshold } = evidence;
+            let repeated = known_port.0.saturating_mul(i32::try_from(repeats).unwrap_or(i32::MAX));
+            let points = Points(new_port.0.saturating_add(repeated).saturating_neg());
             let gain = Gain { points, threshold, verified: false, triggered: false, takes_back: true };
             bucket.credit(&bucket.see(place), &Entry { place, gain, moment });
         }

@@ -200,3 +200,30 @@ fn a_slash_64_is_one_source_and_two_are_two() {
     let mapped = [probe("10.0.0.1", 1), probe("::ffff:10.0.0.1", 2)];
     assert_eq!(fires_at(2, 1_000, mapped), Some(2));
 }
+
+#[test]
+fn a_service_takes_back_all_that_was_counted_for_its_port_and_nothing_else() {
+    let (watch, peers) = (watch(3), peers());
+    // Of probes from ports of their own: what the next one of another port comes to.
+    let next = |ports: &[u16], served: u16| {
+        let table = table();
+        let judge = |at: usize, port| {
+            let source_port = 50_000 + at as u16;
+            let probe = Probe { source_port, protocol: Protocol::Udp, ..probe("198.51.100.7", port) };
+            (probe, watch.judge(&probe, &table, &peers, NOBODY, HOUR))
+        };
+        let probes: Vec<_> = ports.iter().enumerate().map(|(at, &port)| judge(at, port).0).collect();
+        for probe in probes.iter().filter(|probe| probe.port == served) {
+            watch.take_back(&Served::of(probe), &table, HOUR);
+        }
+        match judge(ports.len(), 7).1 {
+            Verdict::Probe(standing) => (standing.score, false),
+            Verdict::Scan(standing) => (standing.score, standing.crossed),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(next(&[9, 9, 9], 9), (1.0, false), "all three were for the service");
+    assert_eq!(next(&[9], 9), (1.0, false));
+    assert_eq!(next(&[7, 7, 9], 9), (3.0, true), "another port's repeats stand");
+    assert_eq!(next(&[9, 9, 9], 7), (4.0, false), "an alarm that no service answers stands");
+}
