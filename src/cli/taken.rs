@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use crate::config::{ConfigError, Loaded, PortSet};
@@ -60,8 +60,13 @@ fn sockets_of_daemons(proc: &Path) -> io::Result<BTreeSet<u32>> {
     let mut inodes = BTreeSet::new();
     for process in processes.filter(is_daemon) {
         for entry in fs::read_dir(process.join("fd"))? {
-            let Ok(target) = fs::read_link(entry?.path()) else { continue };
-            inodes.extend(target.to_str().and_then(inode));
+            match fs::read_link(entry?.path()) {
+                Ok(target) => inodes.extend(target.to_str().and_then(inode)),
+                // Closed since.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                // Root without CAP_SYS_PTRACE may list a confined daemon's, and not read them.
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(inodes)
