@@ -52,7 +52,7 @@ impl Confined {
         let outside = witness.in_force()?.filters;
         rights(identity)?;
         // Before Landlock, so that what stands in the way is the file's own mode.
-        let out_of_reach = reach::out_of_reach(loaded);
+        let out_of_reach = reach::at_start(loaded);
         selinux::leave_start()?;
         let landlock = landlock::restrict(&rules(loaded), loaded.config.sandbox, landlock::FLOOR)?;
         prove(&selfcheck::under_landlock(&landlock))?;

@@ -26,11 +26,17 @@ pub fn as_daemon(loaded: &Loaded) -> Result<Vec<ConfigError>, SandboxError> {
         return Ok(Vec::new());
     }
     let identity = Identity::resolve(loaded.config.run_as.as_deref())?;
-    Ok(capabilities::become_user(&identity, &[]).map_or_else(|_| Vec::new(), |_| out_of_reach(loaded)))
+    let lost = |path: &Path| unfound_once_rotated(path).or_else(|| not_made_anew(path));
+    let told = |_| out_of_reach(loaded, lost);
+    Ok(capabilities::become_user(&identity, &[]).map_or_else(|_| Vec::new(), told))
 }
 
-/// Files that are in use, but that the calling process may not open again.
-pub fn out_of_reach(loaded: &Loaded) -> Vec<ConfigError> {
+/// Files that are in use, but that the calling process may not open again whoever makes them anew.
+pub fn at_start(loaded: &Loaded) -> Vec<ConfigError> {
+    out_of_reach(loaded, unfound_once_rotated)
+}
+
+fn out_of_reach(loaded: &Loaded, lost: impl Fn(&Path) -> Option<String>) -> Vec<ConfigError> {
     let configuration = (Origin::WholeFile(loaded.name.clone()), Path::new(&loaded.name));
     let ignore = loaded.config.ignore_file.as_deref().map(|path| (loaded.origin("IGNORE_FILE"), path));
     let read = [Some(configuration), ignore].into_iter().flatten();
@@ -38,25 +44,31 @@ pub fn out_of_reach(loaded: &Loaded) -> Vec<ConfigError> {
         let what = format!("cannot read {}, and a reload (SIGHUP) will fail", path.display());
         ConfigError::new(origin, told(&what, &format!("chmod g+r and chgrp {} it, {PASS}", group())))
     });
-    let lost = loaded.config.history_file.as_deref().and_then(lost_by_rotation);
+    let lost = loaded.config.history_file.as_deref().and_then(lost);
     unread.chain(lost.map(|text| ConfigError::new(loaded.origin("HISTORY_FILE"), text))).collect()
 }
 
 /// The start gives the file itself to that user: only its folders can be in the way, and of what is made anew there the
 /// start knows nothing.
-fn lost_by_rotation(path: &Path) -> Option<String> {
+fn unfound_once_rotated(path: &Path) -> Option<String> {
     let name = path.display();
     if is_forbidden(&path.symlink_metadata()) {
         let what =
             format!("cannot reach HISTORY_FILE {name}, and will not find it again once it was rotated");
         return Some(told(&what, PASS));
     }
-    let Some(folder) = confine::own_folder(path) else {
-        let what = format!(
-            "will not find HISTORY_FILE {name} again once it was rotated, for its folder is everybody's"
-        );
-        return Some(told(&what, "name a folder further down, as /var/log/portsentry-rs"));
-    };
+    if confine::own_folder(path).is_some() {
+        return None;
+    }
+    let what =
+        format!("will not find HISTORY_FILE {name} again once it was rotated, for its folder is everybody's");
+    Some(told(&what, "name a folder further down, as /var/log/portsentry-rs"))
+}
+
+/// Said by `check` alone: logrotate may make it, which the start cannot see and must not call an error. A SIGHUP that comes
+/// upon none says so itself.
+fn not_made_anew(path: &Path) -> Option<String> {
+    let (name, folder) = (path.display(), confine::own_folder(path)?);
     if !matches!(eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK), Err(Errno::EACCES | Errno::EROFS)) {
         return None;
     }
