@@ -25,7 +25,10 @@ pub fn notes(loaded: &Loaded) -> Vec<ConfigError> {
 }
 
 fn all(loaded: &Loaded) -> Vec<ConfigError> {
-    [unwritten(loaded), root_only(loaded), without_root(loaded)].concat()
+    let root_only = root_only(loaded);
+    // With root, which these take, RUN_AS does what it says.
+    let ignored = if root_only.is_empty() { without_root(loaded) } else { Vec::new() };
+    [unwritten(loaded), root_only, ignored].concat()
 }
 
 fn unwritten(loaded: &Loaded) -> Vec<ConfigError> {
@@ -121,10 +124,18 @@ mod tests {
             "BLOCKED_FILE: /tmp/portsentry.blocked lies in a folder of which",
             "KILL_ROUTE: needs root",
             "KILL_HOSTS_DENY: needs root",
-            "RUN_AS: does nothing under the systemd unit",
         ] {
             assert!(told.contains(words), "{words:?} in {told}");
         }
-        assert_eq!(told.lines().count(), 5, "{told}");
+        assert_eq!(told.lines().count(), 4, "{told}");
+    }
+
+    #[test]
+    fn run_as_is_named_only_where_nothing_takes_root() {
+        let named = |more: &str| {
+            noted(&format!("TCP_PORTS=\"1\"\nRUN_AS=\"watch\"\n{more}"))
+                .contains("RUN_AS: does nothing under the systemd unit")
+        };
+        assert!(named("") && !named("KILL_ROUTE=\"/sbin/route add -host $TARGET$ reject\"\n"));
     }
 }
