@@ -126,6 +126,16 @@ fn status_fails_while_the_helper_stands_still_and_says_so() {
         assert_eq!(said.contains("which does not answer"), stands_still, "{said}");
         assert_eq!(status(&["stats"]).0, Some(0), "the counts are the sensor's");
     }
+    // As long as somebody may hold the lock of iptables, for which the helper waits by design.
+    suspend(helper);
+    std::thread::scope(|threads| {
+        threads.spawn(move || {
+            std::thread::sleep(Duration::from_secs(4));
+            kill(helper, Signal::SIGCONT);
+        });
+        let (code, _, error) = status(&["status"]);
+        assert_eq!(code, Some(0), "{error}");
+    });
 }
 
 /// Whether the ring threads have something for the main thread: the bell of their queue rings (proc_pid_fdinfo(5)).

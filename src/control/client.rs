@@ -46,7 +46,7 @@ pub enum ClientError {
     Unreadable(#[from] serde_json::Error),
     /// The sensor answers, the helper does not.
     #[error(
-        "the helper (process {0}) has not answered for three seconds: until it does nobody is blocked or let in; look into the log, and restart the daemon if it stays so"
+        "the helper (process {0}) has not answered for six seconds: until it does nobody is blocked or let in; look into the log, and restart the daemon if it stays so"
     )]
     HelperSilent(u32),
     /// The daemon would not.

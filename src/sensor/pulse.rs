@@ -11,8 +11,9 @@ use crate::control::server::ClientId;
 use crate::protocol::Request;
 use crate::protocol::channel::RequestWriter;
 
-/// How long the helper may take: less than a health check gives us, five seconds, and far more than it takes in a flood.
-pub const PATIENCE: Duration = Duration::from_secs(3);
+/// How long the helper may take: longer than iptables waits by design for another that holds its lock, five seconds, and
+/// less than a health check gives us, ten.
+pub const PATIENCE: Duration = Duration::from_secs(6);
 
 /// Those who wait, and until when; as many as the control socket serves at most.
 #[derive(Debug, Default)]
