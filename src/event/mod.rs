@@ -184,7 +184,7 @@ pub struct Scan {
     pub distinct_ports: u32,
     /// Probes in all.
     pub probes: u32,
-    /// A handshake was completed: the source is not spoofed.
+    /// The source has completed a handshake once; this very probe may be forged all the same.
     pub verified: bool,
     /// First probe, microseconds since 1970 UTC; written like `timestamp`.
     pub first_seen: u64,
