@@ -3,11 +3,14 @@
 
 mod support;
 
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use support::daemon::{Daemon, PATIENCE, Setup, client, kill, suspend};
 use support::tracer::{self, Tracer};
 use support::{Lab, eventually, ledger};
@@ -32,6 +35,13 @@ fn lists(daemon: &Daemon) -> bool {
 
 fn lists_any(daemon: &Daemon, address: &str) -> bool {
     String::from_utf8_lossy(&daemon.client(&["list"]).stdout).contains(address)
+}
+
+/// Blocks that the sensor counts.
+fn mirrored(daemon: &Daemon) -> u32 {
+    let status = String::from_utf8(daemon.client(&["status"]).stdout).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("blocks in force")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 fn has_route(lab: &Lab) -> bool {
@@ -105,11 +115,6 @@ fn blocks_that_are_let_go_together_are_told_each_and_claimed_by_nobody() {
     let first = u32::from(Ipv4Addr::new(198, 51, 100, 0));
     ledger::write(&setup.path("state"), first, MANY);
     let mut daemon = setup.start();
-    let mirrored = |daemon: &Daemon| -> u32 {
-        let status = String::from_utf8(daemon.client(&["status"]).stdout).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("blocks in force")).unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
-    };
     eventually("they are known", PATIENCE, || mirrored(&daemon) == MANY);
     let (batch, via) = (daemon.path("batch"), lab.peer(0).v4);
     let address = |number| Ipv4Addr::from(first + number);
@@ -286,12 +291,31 @@ fn unblock_all_says_so_where_lines_of_hosts_deny_stay_and_takes_them_out_later()
     assert!(told.contains("hosts_deny: "), "{told}");
 }
 
+/// A pipe for a command to read.
+fn gate(setup: &Setup) -> PathBuf {
+    let gate = setup.path("gate");
+    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    gate
+}
+
+/// The command that reads it waits until this is dropped.
+fn hold(gate: &Path) -> File {
+    let mut open = std::fs::OpenOptions::new();
+    open.write(true).custom_flags(nix::libc::O_NONBLOCK);
+    // Nobody can write to a pipe that nobody reads.
+    let mut held = None;
+    eventually("the command reads", PATIENCE, || {
+        held = open.open(gate).ok();
+        held.is_some()
+    });
+    held.unwrap()
+}
+
 #[test]
 fn who_is_blocked_while_unblock_all_is_at_work_stays_blocked_and_is_not_told_as_lifted() {
     let lab = Lab::new(1);
     let setup = Setup::new(&lab, "");
-    let gate = setup.path("gate");
-    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let gate = gate(&setup);
     setup.rewrite(&format!(
         "{PORTS}\nBLOCK_WITH=\"nftables,command\"\nKILL_ROUTE=\"true $TARGET$\"\n\
          UNBLOCK_CMD=\"cat {} # $TARGET$\"\nCOMMAND_TIMEOUT=\"60s\"",
@@ -302,14 +326,7 @@ fn who_is_blocked_while_unblock_all_is_at_work_stays_blocked_and_is_not_told_as_
     assert!(daemon.client(&["block", "198.51.100.1"]).status.success());
     std::thread::scope(|threads| {
         let all = threads.spawn(|| client(&config, &target, &["unblock", "all"]));
-        let mut open = std::fs::OpenOptions::new();
-        open.write(true).custom_flags(nix::libc::O_NONBLOCK);
-        // Nobody can write to a pipe that nobody reads.
-        let mut held = None;
-        eventually("the command reads", PATIENCE, || {
-            held = open.open(&gate).ok();
-            held.is_some()
-        });
+        let held = hold(&gate);
         let output = client(&config, &target, &["block", SOURCE]);
         assert!(output.status.success() && !all.is_finished(), "{}", said(&output));
         drop(held);
@@ -320,4 +337,38 @@ fn who_is_blocked_while_unblock_all_is_at_work_stays_blocked_and_is_not_told_as_
     daemon.catch_up();
     assert_eq!(daemon.events_of("unblock", SOURCE).count(), 0, "{:#?}", daemon.seen);
     assert!(lists(&daemon) && in_the_set(&lab));
+}
+
+/// The command of his next block cannot be started, so that this block is told in the moment in which that of the last fails.
+#[test]
+fn who_is_blocked_anew_before_the_command_of_his_last_block_fails_stays_blocked_for_everybody() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    let (gate, program) = (gate(&setup), setup.path("program"));
+    std::fs::copy("/bin/true", &program).unwrap();
+    setup.rewrite(&format!(
+        "{PORTS}\nBLOCK_WITH=\"nftables,command\"\nKILL_ROUTE=\"{} $TARGET$\"\n\
+         UNBLOCK_CMD=\"cat {}; false # $TARGET$\"\nCOMMAND_TIMEOUT=\"60s\"",
+        program.display(),
+        gate.display()
+    ));
+    let mut daemon = setup.start();
+    let (config, target) = (daemon.path("portsentry.conf"), lab.target());
+    assert!(daemon.client(&["block", SOURCE, "1"]).status.success());
+    let held = hold(&gate);
+    eventually("it ends", PATIENCE, || !in_the_set(&lab));
+    std::fs::remove_file(&program).unwrap();
+    std::thread::scope(|threads| {
+        let anew = threads.spawn(|| client(&config, &target, &["block", SOURCE]));
+        eventually("the next is in force", PATIENCE, || in_the_set(&lab));
+        assert!(!anew.is_finished(), "its command waits");
+        drop(held);
+        assert!(anew.join().unwrap().status.success());
+    });
+    let is_anew =
+        |event: &Value| event["action"]["verdict"] == "blocked" && event["action"]["error"].is_string();
+    daemon.wait_for("the next without its command", is_anew);
+    daemon.catch_up();
+    assert!(lists(&daemon) && in_the_set(&lab));
+    assert_eq!(mirrored(&daemon), 1, "{:#?}", daemon.seen);
 }

@@ -63,6 +63,8 @@ impl<R: Respond> Service<R> {
             return self.answer(done(grant.id, Outcome::Failed(errno)));
         };
         self.record(grant.target, block);
+        // The end of an earlier one, told after this answer, would end this one; the log has what failed.
+        self.over.retain(|over| over.target != grant.target);
         let micros = micros(job.begun.elapsed());
         let reply = in_force(grant.id, Outcome::Blocked, block, self.now.utc, micros, job.with);
         self.answer(reply.after_a_trip(grant.tripped));
@@ -73,10 +75,6 @@ impl<R: Respond> Service<R> {
     pub(super) fn record(&mut self, target: IpNet, block: Block) {
         let before = self.core.escalation.get(&target);
         let block = self.core.escalation.enter(target, block);
-        // Told after this block it would end it.
-        if before.is_none() {
-            self.over.retain(|over| over.target != target);
-        }
         if before != Some(block) {
             self.note(target);
         }
