@@ -68,6 +68,8 @@ pub enum News {
 /// A route to others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
+    /// It came or changed: it did not go.
+    pub is_there: bool,
     /// It leads anywhere.
     pub is_default: bool,
     /// Its next hops that have an address.
@@ -165,7 +167,8 @@ fn decode_route(message: &Message<'_>) -> Option<News> {
     let (&[_, length, _, _, table, _, _, kind, ..], attributes) = message.split::<12>()?;
     match kind {
         libc::RTN_UNICAST => {
-            Some(News::Route(Route { is_default: length <= 1, gateways: gateways(attributes) }))
+            let is_there = message.kind == libc::RTM_NEWROUTE;
+            Some(News::Route(Route { is_there, is_default: length <= 1, gateways: gateways(attributes) }))
         }
         libc::RTN_LOCAL if table == libc::RT_TABLE_LOCAL => {
             let first = attributes.find(libc::RTA_DST)?.address()?;
@@ -224,7 +227,7 @@ mod tests {
 
     fn via(is_default: bool, gateways: &[&str]) -> Option<News> {
         let gateways = gateways.iter().map(|text| text.parse().unwrap()).collect();
-        Some(News::Route(Route { is_default, gateways }))
+        Some(News::Route(Route { is_there: true, is_default, gateways }))
     }
 
     #[test]

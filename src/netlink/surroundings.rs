@@ -17,6 +17,9 @@ use super::retry::Retry;
 use super::route::{self, Address, Link, List, News, Route};
 use super::socket::Socket;
 
+/// Gateways that are learnt one by one before the routes are read again: those that went are let go of then.
+const LEARNT: usize = 1024;
+
 /// What is known of the network around us.
 #[derive(Debug)]
 pub struct Surroundings {
@@ -61,24 +64,32 @@ struct Stale {
     addresses: bool,
     links: bool,
     routes: bool,
+    /// Gateways that came since the routes were read.
+    learnt: usize,
 }
 
 impl Stale {
-    const ALL: Stale = Stale { addresses: true, links: true, routes: true };
+    const ALL: Stale = Stale { addresses: true, links: true, routes: true, learnt: 0 };
 
-    /// Of the routes to somewhere, of which a router may have a million that change all the time, only one by a gateway that
-    /// is not `known` matters: of those that go, theirs is let go of with the next reading.
-    fn note(&mut self, news: &News, known: &BTreeSet<IpAddr>) {
+    /// Of the routes to somewhere a router may have a million that change all the time, too many to read: one that comes
+    /// names its gateways, which are `known` from now on; of those that go, theirs are let go of with the next reading.
+    /// True if there is a new one.
+    fn note(&mut self, news: News, known: &mut BTreeSet<IpAddr>) -> bool {
+        let before = known.len();
         match news {
             News::Address(_) => self.addresses = true,
             News::Link(_) => self.links = true,
-            News::Route(Route { is_default, gateways }) => {
-                self.routes |= *is_default || gateways.iter().any(|gateway| !known.contains(gateway));
+            News::Route(Route { is_there, is_default, gateways }) => {
+                self.routes |= is_default;
+                known.extend(gateways.into_iter().filter(|_| is_there));
             }
             News::Local(_) => self.routes = true,
         }
+        let learnt = known.len() - before;
+        self.learnt += learnt;
         // A link that goes down takes its routes along without a word for each (IPv4), and so may an address.
-        self.routes |= self.links || self.addresses;
+        self.routes |= self.links || self.addresses || self.learnt > LEARNT;
+        learnt > 0
     }
 }
 
@@ -108,7 +119,8 @@ impl Surroundings {
 
     /// Takes in every notification that waits; `true` if anything is different now. Call it when [`AsFd::as_fd`] is readable,
     /// and at the time of [`next_try`](Self::next_try).
-    /// A notification only says which list to read again: order, replacement and loss of notifications then do not matter.
+    /// A notification only says which list to read again, or adds a gateway: order, replacement and loss of notifications
+    /// then do not matter.
     ///
     /// # Errors
     /// A list could not be read for some time, as [`Retry`] has it; until then what is known of it stands.
@@ -127,11 +139,12 @@ impl Surroundings {
     }
 
     fn take_notifications(&mut self) -> io::Result<()> {
-        let (stale, gateways) = (&mut self.stale, &self.routes.gateways);
+        let (stale, gateways, changed) = (&mut self.stale, &mut self.routes.gateways, &mut self.changed);
         loop {
             match self.notifications.notifications() {
                 Ok(Some(mut messages)) => messages.try_for_each(|message| {
-                    route::decode(&message?).iter().for_each(|news| stale.note(news, gateways));
+                    let news = route::decode(&message?);
+                    *changed |= news.is_some_and(|news| stale.note(news, gateways));
                     Ok(())
                 }),
                 Ok(None) => return Ok(()),
@@ -220,7 +233,12 @@ impl Surroundings {
         let addresses = if stale.addresses { self.read_addresses() } else { Ok(false) };
         let links = if stale.links { self.read_links() } else { Ok(false) };
         let routes = if stale.routes { self.read_routes() } else { Ok(false) };
-        self.stale = Stale { addresses: addresses.is_err(), links: links.is_err(), routes: routes.is_err() };
+        self.stale = Stale {
+            addresses: addresses.is_err(),
+            links: links.is_err(),
+            routes: routes.is_err(),
+            learnt: if stale.routes { 0 } else { stale.learnt },
+        };
         let read = [addresses, links, routes];
         self.changed |= read.iter().any(|read| matches!(read, Ok(true)));
         read.into_iter().try_for_each(|read| read.map(drop))
@@ -308,6 +326,32 @@ mod tests {
         assert_eq!(found(&address("192.0.2.7", 24, Some("192.0.2.0"))), ["192.0.2.255", "192.0.2.0"]);
         assert_eq!(found(&address("192.0.2.7", 31, None)), Vec::<String>::new());
         assert_eq!(found(&address("2001:db8::1", 64, None)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_gateway_that_comes_is_known_and_the_routes_are_not_read_for_it() {
+        let (mut stale, mut known) = (Stale::default(), BTreeSet::new());
+        let [first, second]: [IpAddr; 2] = ["192.0.2.1", "fe80::1"].map(|text| text.parse().unwrap());
+        let route = |is_there, is_default, gateways: &[IpAddr]| {
+            News::Route(Route { is_there, is_default, gateways: gateways.to_vec() })
+        };
+        assert!(stale.note(route(true, false, &[first, second]), &mut known), "news");
+        assert_eq!(known, BTreeSet::from([first, second]));
+        assert!(!stale.note(route(true, false, &[first]), &mut known), "none");
+        known.remove(&second);
+        assert!(!stale.note(route(false, false, &[first, second]), &mut known), "what goes is not added");
+        assert_eq!(known, BTreeSet::from([first]), "and not removed: another route may lead by it");
+        assert!(!stale.routes);
+        assert!(!stale.note(route(false, true, &[second]), &mut known) && stale.routes);
+
+        // Whoever changes its gateways all the time does not have them pile up.
+        let (mut stale, mut known) = (Stale::default(), BTreeSet::new());
+        let mut numbers = 0..;
+        while !stale.routes {
+            let gateway = std::net::Ipv4Addr::from(numbers.next().unwrap()).into();
+            stale.note(route(true, false, &[gateway]), &mut known);
+        }
+        assert_eq!(known.len(), LEARNT + 1);
     }
 
     #[test]
