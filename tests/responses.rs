@@ -747,6 +747,28 @@ fn what_cannot_be_installed_again_is_not_said_to_be_and_is_once_it_is() {
 }
 
 #[test]
+fn an_iptables_that_lists_its_rules_otherwise_is_said_to_and_asked_for_single_ones_alone() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\""));
+    let log = setup.path("log");
+    let mounts = format!(
+        "exec 2> {}; for ipset in $(which -a ipset); do mount --bind /dev/null $ipset || exit; done;",
+        log.display()
+    );
+    let said = |what: &str| std::fs::read_to_string(&log).unwrap().matches(what).count();
+    let otherwise = "*' -S '*) echo '-A PORTSENTRY in a language of its own'; exit;; \
+                     *'-C PORTSENTRY -s'*) exit 4;;";
+    let (daemon, lock) =
+        start_with_programs_going_through(&["iptables", "ip6tables"], otherwise, &mounts, setup);
+    assert!(daemon.client(&["block", "198.51.100.9"]).status.success());
+    lock(true);
+    eventually("a look finds the list strange", PATIENCE, || said("does not list as expected") == 1);
+    // Where a list is taken for somebody else's change no look gets as far as this.
+    eventually("the next look asks for the block", PATIENCE, || said("cannot be looked at") > 0);
+    assert_eq!((said("installed again"), said("does not list as expected")), (1, 1));
+}
+
+#[test]
 fn many_blocks_that_iptables_refuses_wait_for_its_lock_no_longer_than_a_few() {
     let lab = Lab::new(1);
     let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\""));

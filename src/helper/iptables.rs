@@ -53,6 +53,8 @@ pub struct Iptables {
     present: BTreeSet<IpNet>,
     /// When all that stands there may be listed again.
     next_list: Instant,
+    /// What was put in place last was listed as we read it, or nobody has looked.
+    is_readable: bool,
 }
 
 impl Iptables {
@@ -70,7 +72,8 @@ impl Iptables {
     }
 
     fn new(ipset: bool) -> Iptables {
-        Iptables { ipset, settled: false, present: BTreeSet::new(), next_list: Instant::now() }
+        let (present, next_list) = (BTreeSet::new(), Instant::now());
+        Iptables { ipset, settled: false, present, next_list, is_readable: true }
     }
 
     /// Makes the chain, empty but for these blocks, and the jump to it. An ipset that fails the first time is done without;
@@ -94,6 +97,7 @@ impl Iptables {
             .map_err(|failure| refusal("set up", failure))?;
         self.settled = true;
         self.present = blocks.iter().map(|(target, _)| *target).collect();
+        self.prove_list(blocks);
         Ok(())
     }
 

@@ -6,13 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
 use super::{Family, Iptables, LIMIT, LINK_MESSAGES, V4, V6, WAIT, check, family_of, found_there};
 use crate::helper::command::{run_and_read, run_to_end};
-use crate::helper::respond::Refusal;
+use crate::helper::error::log;
+use crate::helper::respond::{Refusal, Timed};
 
 /// Of the time, what [`Iptables::is_as_made`] takes at most, but for the first: many rules take a program long.
 const SHARE: u32 = 20;
@@ -20,13 +21,20 @@ const SHARE: u32 = 20;
 const LINE: usize = 96;
 /// Lines besides the blocks, and some to spare.
 const LINES: usize = 16;
+/// What ends by itself within this time may end between a look at the clock and one at the list.
+const SOON: Duration = Duration::from_secs(60);
+/// What is said where no list can be compared.
+const UNREADABLE: &str = "what was put in place a moment ago iptables or ipset does not list as expected (another \
+     version?, or somebody changed it at once): whom others bring back there no look notices, only whether a block still \
+     stands; update these programs, or block with nftables";
 
 impl Iptables {
     /// Whether the chains, and the sets that they ask, hold what these commands have put there, once, and nobody else,
-    /// whatever they hold of those who are `unsettled`. Listed the less often the longer that takes.
+    /// whatever they hold of those who are `unsettled`. Listed the less often the longer that takes, and not at all where what
+    /// they list is not [to be read](Self::prove_list).
     pub fn is_as_made(&mut self, unsettled: &BTreeSet<IpNet>) -> Result<bool, Refusal> {
         let begun = Instant::now();
-        if begun < self.next_list {
+        if !self.is_readable || begun < self.next_list {
             return Ok(true);
         }
         for family in [V4, V6] {
@@ -38,29 +46,58 @@ impl Iptables {
         Ok(true)
     }
 
+    /// Looks whether what was put in place a moment ago is listed as we read it: else each look would take it for somebody
+    /// else's change and put it in place anew, for ever. Where that cannot be looked at all stays as it was.
+    pub(super) fn prove_list(&mut self, blocks: &[Timed]) {
+        let Ok(is_readable) = self.lists(blocks) else { return };
+        if self.is_readable && !is_readable {
+            log(UNREADABLE);
+        }
+        self.is_readable = is_readable;
+    }
+
+    /// Others may be among them: what a program is at work on.
+    fn lists(&self, blocks: &[Timed]) -> Result<bool, Refusal> {
+        let lasts = |left: Option<Duration>| left.is_none_or(|left| left > SOON);
+        for family in [V4, V6] {
+            let Some(listed) = self.listed(family, 0)? else { return Ok(false) };
+            let of_family = blocks.iter().filter(|(target, _)| family_of(target).program == family.program);
+            let mut lasting = of_family.filter(|(_, left)| lasts(*left));
+            if !lasting.all(|(target, _)| listed.binary_search(target).is_ok()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn holds_ours(&self, family: Family, unsettled: &BTreeSet<IpNet>) -> Result<bool, Refusal> {
         if found_there(run_to_end(&check(family, &["INPUT", "-j", "PORTSENTRY"]), "", LIMIT))?.is_none() {
             return Ok(false);
         }
-        let chain = [&[family.program], &WAIT[..], &["-S", "PORTSENTRY"]].concat();
-        let chain = self.list(&chain, unsettled)?;
-        let Some(drops) = chain.as_deref().and_then(|chain| drops(chain, family)) else { return Ok(false) };
-        let blocks = match self.ipset {
-            false => entries(drops.into_iter(), rule_of),
-            true if drops != [asks_the_set(family)] => None,
-            true => {
-                let set = self.list(&["ipset", "save", family.set], unsettled)?;
-                set.and_then(|set| entries(content(&set), |line| entry_of(line, family)))
-            }
-        };
+        let blocks = self.listed(family, unsettled.len())?;
         let ours = self.present.iter().filter(|target| family_of(target).program == family.program);
         let settled = |target: &&IpNet| !unsettled.contains(*target);
         Ok(blocks.is_some_and(|blocks| blocks.iter().filter(settled).eq(ours.filter(settled))))
     }
 
-    /// None where there is no such thing, or much more than what is ours.
-    fn list(&self, words: &[&str], unsettled: &BTreeSet<IpNet>) -> Result<Option<String>, Refusal> {
-        let most = LINE.saturating_mul(self.present.len() + unsettled.len() + LINES);
+    /// Whom chain or set drop, in order; none where they are not as we make them.
+    fn listed(&self, family: Family, more: usize) -> Result<Option<Vec<IpNet>>, Refusal> {
+        let chain = [&[family.program], &WAIT[..], &["-S", "PORTSENTRY"]].concat();
+        let chain = self.list(&chain, more)?;
+        let Some(drops) = chain.as_deref().and_then(|chain| drops(chain, family)) else { return Ok(None) };
+        match self.ipset {
+            false => Ok(entries(drops.into_iter(), rule_of)),
+            true if drops != [asks_the_set(family)] => Ok(None),
+            true => {
+                let set = self.list(&["ipset", "save", family.set], more)?;
+                Ok(set.and_then(|set| entries(content(&set), |line| entry_of(line, family))))
+            }
+        }
+    }
+
+    /// None where there is no such thing, or much more than what is ours and so many `more`.
+    fn list(&self, words: &[&str], more: usize) -> Result<Option<String>, Refusal> {
+        let most = LINE.saturating_mul(self.present.len() + more + LINES);
         let listed = run_and_read(words, LIMIT, most);
         Ok(found_there(listed)?.flatten())
     }
@@ -86,9 +123,9 @@ fn content(text: &str) -> impl Iterator<Item = &str> {
 fn drops(chain: &str, family: Family) -> Option<Vec<&str>> {
     let mut rules = content(chain);
     let mut kinds = LINK_MESSAGES.iter().filter(|_| family.program == V6.program);
+    // The protocol has another name where /etc/protocols gives it one, or is not there.
     let lets_by = |kind: &u8, rule: &str| {
-        rule.starts_with("-A PORTSENTRY -p ipv6-icmp ")
-            && rule.ends_with(&format!(" --icmpv6-type {kind} -j RETURN"))
+        rule.starts_with("-A PORTSENTRY -p ") && rule.ends_with(&format!(" --icmpv6-type {kind} -j RETURN"))
     };
     kinds.all(|kind| rules.next().is_some_and(|rule| lets_by(kind, rule))).then(|| rules.collect())
 }
@@ -141,7 +178,14 @@ mod tests {
         let [by, fewer]: [String; 2] =
             [&LINK_MESSAGES[..], &LINK_MESSAGES[1..]].map(|it| it.iter().map(by).collect());
         let drop = "-A PORTSENTRY -s 2001:db8::7/128 -j DROP\n";
-        assert_eq!(rules(&format!("-N PORTSENTRY\n{by}{drop}"), V6), nets(&["2001:db8::7/128"]));
+        for name in ["ipv6-icmp", "icmpv6", "58"] {
+            let by = by.replace("ipv6-icmp", name);
+            assert_eq!(
+                rules(&format!("-N PORTSENTRY\n{by}{drop}"), V6),
+                nets(&["2001:db8::7/128"]),
+                "{name}"
+            );
+        }
         for other in [format!("{drop}{by}"), format!("{fewer}{drop}"), drop.to_owned()] {
             assert_eq!(rules(&other, V6), None, "{other}");
         }
