@@ -137,7 +137,8 @@ impl Bucket {
         }
     }
 
-    #[inline]
+    /// Always in line, as what it adds is: the second caller is the cold one, and for its sake none should pay for a call.
+    #[inline(always)]
     fn attempt(&self, seen: &Seen, entry: &Entry) -> Attempt {
         match seen.account(entry.moment) {
             Some(found) => self.add(found, entry),
@@ -146,7 +147,7 @@ impl Bucket {
     }
 
     /// Adds to an account as it was seen.
-    #[inline]
+    #[inline(always)]
     fn add(&self, (way, before): (usize, Head), entry: &Entry) -> Attempt {
         let Entry { gain, moment, .. } = *entry;
         let head = before.with(gain, moment.decay, moment.tick);

@@ -52,6 +52,7 @@ impl Head {
     }
 
     /// This account with `gain` added as of `now`.
+    #[inline(always)]
     pub fn with(self, gain: Gain, decay: &Decay, now: u16) -> Head {
         let faded = decay.faded(self.score(), self.tick(), now);
         let points = i64::from(gain.points.0);
