@@ -769,6 +769,24 @@ fn an_iptables_that_lists_its_rules_otherwise_is_said_to_and_asked_for_single_on
 }
 
 #[test]
+fn an_entry_that_ends_by_itself_while_it_is_looked_for_is_no_change_by_somebody_else() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\""));
+    let log = setup.path("log");
+    let to_log = format!("exec 2> {};", log.display());
+    let said = || std::fs::read_to_string(&log).unwrap().matches("installed again").count();
+    // A look that begins before the end goes on after it.
+    let waits = "*'-C INPUT'*) while ipset -q test portsentry4 198.51.100.9; do sleep 0.05; done;;";
+    let (daemon, lock) = start_with_programs_going_through(&["iptables"], waits, &to_log, setup);
+    assert!(lab.on_target(&["iptables", "-D", "INPUT", "-j", "PORTSENTRY"]).status.success());
+    eventually("a look", PATIENCE, || said() == 1);
+    assert!(daemon.client(&["block", "198.51.100.9", "12"]).status.success());
+    lock(true);
+    eventually("it has ended", PATIENCE, || !text(&daemon.client(&["list"])).contains("198.51.100.9"));
+    assert_eq!(said(), 1, "{}", std::fs::read_to_string(&log).unwrap());
+}
+
+#[test]
 fn many_blocks_that_iptables_refuses_wait_for_its_lock_no_longer_than_a_few() {
     let lab = Lab::new(1);
     let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\""));

@@ -221,6 +221,11 @@ impl Escalation {
         }
     }
 
+    /// Whose blocks end by `by`.
+    pub fn ending_by(&self, by: u64) -> impl Iterator<Item = IpNet> + '_ {
+        self.blocks.ending_by(by)
+    }
+
     /// Whose block is over and not this response to it.
     pub fn over_with(&self, response: Response) -> impl Iterator<Item = IpNet> + '_ {
         let over = self.offenders.after(None).filter(move |(_, block)| block.with.contains(response));

@@ -21,6 +21,9 @@ use crate::protocol::wording::Words;
 /// How long one of the programs may take; `-w` waits this long for another that holds the lock.
 pub const LIMIT: Duration = Duration::from_secs(10);
 const WAIT: [&str; 2] = ["-w", "5"];
+/// What ends by itself within this time may end between a look at the clock and one at what stands: a look waits for
+/// programs.
+pub const SOON: Duration = Duration::from_secs(60);
 /// Longest time an ipset entry can have, seconds (linux/netfilter/ipset/ip_set_timeout.h, IPSET_MAX_TIMEOUT).
 const LONGEST: u64 = 2_147_483;
 /// An entry that stays until it is deleted.

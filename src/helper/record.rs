@@ -54,6 +54,11 @@ impl Record {
         self.by_end.first().map(|&(until, _)| until)
     }
 
+    /// Those that end by `by`.
+    pub fn ending_by(&self, by: u64) -> impl Iterator<Item = IpNet> + '_ {
+        self.by_end.iter().take_while(move |(until, _)| *until <= by).map(|(_, target)| *target)
+    }
+
     /// Takes out the one that ends first.
     pub fn take_first(&mut self) -> Option<(IpNet, Block)> {
         let (_, target) = self.by_end.pop_first()?;

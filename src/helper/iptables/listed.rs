@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use super::{Family, Iptables, LIMIT, LINK_MESSAGES, V4, V6, WAIT, check, family_of, found_there};
+use super::{Family, Iptables, LIMIT, LINK_MESSAGES, SOON, V4, V6, WAIT, check, family_of, found_there};
 use crate::helper::command::{run_and_read, run_to_end};
 use crate::helper::error::log;
 use crate::helper::respond::{Refusal, Timed};
@@ -21,8 +21,6 @@ const SHARE: u32 = 20;
 const LINE: usize = 96;
 /// Lines besides the blocks, and some to spare.
 const LINES: usize = 16;
-/// What ends by itself within this time may end between a look at the clock and one at the list.
-const SOON: Duration = Duration::from_secs(60);
 /// What is said where no list can be compared.
 const UNREADABLE: &str = "what was put in place a moment ago iptables or ipset does not list as expected (another \
      version?, or somebody changed it at once): whom others bring back there no look notices, only whether a block still \

@@ -6,6 +6,7 @@
 
 use std::iter::successors;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -15,6 +16,7 @@ use super::restore::timed_all;
 use crate::helper::command::Failure;
 use crate::helper::error::log;
 use crate::helper::escalation::Block;
+use crate::helper::iptables::SOON;
 use crate::helper::jobs::{Job, Purpose};
 use crate::helper::respond::{Refusal, Respond};
 use crate::protocol::{Fault, Response, Responses};
@@ -38,7 +40,10 @@ impl<R: Respond> Service<R> {
         if self.overdue.contains(OURS) {
             return self.put_programs_back(OVERDUE);
         }
-        let as_made = self.steps.is_as_made(&self.jobs.unfinished(OURS))?;
+        let mut unsettled = self.jobs.unfinished(OURS);
+        let soon = self.now.utc.saturating_add(u64::try_from(SOON.as_millis()).unwrap_or(u64::MAX));
+        unsettled.extend(self.core.escalation.ending_by(soon));
+        let as_made = self.steps.is_as_made(&unsettled)?;
         let stands = as_made && self.steps.stand(&self.sample(), true)?;
         if stands { Ok(()) } else { self.put_programs_back(CHANGED) }
     }
@@ -61,11 +66,13 @@ impl<R: Respond> Service<R> {
         Some((OURS, refusal))
     }
 
+    /// One of each family, of those that a look cannot outlast.
     fn sample(&self) -> Vec<IpNet> {
         let (record, now) = (&self.core.escalation, self.now.utc);
         let first_after = |last: Option<IpNet>| {
             let mut blocks = successors(record.after(last, now), |(last, _)| record.after(Some(*last), now));
-            blocks.find(|(_, block)| block.with.contains(OURS)).map(|(target, _)| target)
+            let lasts = |block: &Block| Duration::from_millis(block.left(now)) > SOON;
+            blocks.find(|(_, block)| block.with.contains(OURS) && lasts(block)).map(|(target, _)| target)
         };
         // In the order of targets IPv6 comes after the last of IPv4.
         let last_v4 = IpNet::from(IpAddr::from(Ipv4Addr::BROADCAST));
