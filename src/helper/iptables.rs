@@ -18,9 +18,11 @@ use super::respond::{Refusal, Timed};
 use crate::protocol::Fault;
 use crate::protocol::wording::Words;
 
-/// How long one of the programs may take; `-w` waits this long for another that holds the lock.
+/// How long one of the programs may take; `-w` waits so many seconds for another that holds the lock.
 pub const LIMIT: Duration = Duration::from_secs(10);
 const WAIT: [&str; 2] = ["-w", "5"];
+/// Whatever looks only waits no longer: the helper answers nobody meanwhile, and there is a look every ten seconds.
+const LOOK_WAIT: [&str; 2] = ["-w", "1"];
 /// What ends by itself within this time may end between a look at the clock and one at what stands: a look waits for
 /// programs.
 pub const SOON: Duration = Duration::from_secs(60);
@@ -122,7 +124,7 @@ impl Iptables {
         run_to_end(&[&[family.restore], &WAIT[..], &["--noflush"]].concat(), &text, LIMIT)?;
         let jump = ["INPUT", "-j", "PORTSENTRY"];
         let insert = [&[family.program], &WAIT[..], &["-I"], &jump[..]].concat();
-        run_to_end(&check(family, &jump), "", LIMIT).or_else(|_| run_to_end(&insert, "", LIMIT))
+        run_to_end(&check(family, WAIT, &jump), "", LIMIT).or_else(|_| run_to_end(&insert, "", LIMIT))
     }
 
     /// Whether INPUT still asks the chain, and the chain the set, in the families of these: others flush the firewall too.
@@ -135,11 +137,11 @@ impl Iptables {
                 continue;
             }
             let asked = ["PORTSENTRY", "-m", "set", "--match-set", family.set, "src", "-j", "DROP"];
-            let mut checks = vec![check(family, &["INPUT", "-j", "PORTSENTRY"])];
-            checks.extend(self.ipset.then(|| check(family, &asked)));
+            let mut checks = vec![check(family, LOOK_WAIT, &["INPUT", "-j", "PORTSENTRY"])];
+            checks.extend(self.ipset.then(|| check(family, LOOK_WAIT, &asked)));
             checks.extend(blocked.iter().filter(|_| with_blocks).map(|address| match self.ipset {
                 true => vec!["ipset", "test", family.set, address],
-                false => check(family, &["PORTSENTRY", "-s", address, "-j", "DROP"]),
+                false => check(family, LOOK_WAIT, &["PORTSENTRY", "-s", address, "-j", "DROP"]),
             }));
             for words in checks {
                 if found_there(run_to_end(&words, "", LIMIT))?.is_none() {
@@ -237,8 +239,8 @@ fn deletion(family: Family, address: &str) -> Words {
     Words::Shell(format!("{delete}; ended=$?; [ $ended -eq 1 ] || exit $ended; {look}; [ $? -eq 1 ]"))
 }
 
-fn check<'a>(family: Family, rule: &[&'a str]) -> Vec<&'a str> {
-    [&[family.program], &WAIT[..], &["-C"], rule].concat()
+fn check<'a>(family: Family, wait: [&'a str; 2], rule: &[&'a str]) -> Vec<&'a str> {
+    [&[family.program], &wait[..], &["-C"], rule].concat()
 }
 
 fn plain(words: &[&str]) -> Words {
@@ -272,6 +274,14 @@ mod tests {
         iptables.took(block.0, true);
         assert_eq!(iptables.block(&block), None);
         assert_eq!(iptables.lift(&block.0), lift);
+    }
+
+    #[test]
+    fn a_look_waits_for_the_lock_a_second_and_a_change_longer() {
+        let jump = ["INPUT", "-j", "PORTSENTRY"];
+        let looks = check(V4, LOOK_WAIT, &jump).join(" ");
+        assert_eq!(looks, "iptables -w 1 -C INPUT -j PORTSENTRY");
+        assert!(rule(V4, "-A", "192.0.2.7/32").join(" ").starts_with("iptables -w 5 -A "));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use super::{Family, Iptables, LIMIT, LINK_MESSAGES, SOON, V4, V6, WAIT, check, family_of, found_there};
+use super::{Family, Iptables, LIMIT, LINK_MESSAGES, LOOK_WAIT, SOON, V4, V6, check, family_of, found_there};
 use crate::helper::command::{run_and_read, run_to_end};
 use crate::helper::error::log;
 use crate::helper::respond::{Refusal, Timed};
@@ -69,7 +69,9 @@ impl Iptables {
     }
 
     fn holds_ours(&self, family: Family, unsettled: &BTreeSet<IpNet>) -> Result<bool, Refusal> {
-        if found_there(run_to_end(&check(family, &["INPUT", "-j", "PORTSENTRY"]), "", LIMIT))?.is_none() {
+        if found_there(run_to_end(&check(family, LOOK_WAIT, &["INPUT", "-j", "PORTSENTRY"]), "", LIMIT))?
+            .is_none()
+        {
             return Ok(false);
         }
         let blocks = self.listed(family, unsettled.len())?;
@@ -80,7 +82,7 @@ impl Iptables {
 
     /// Whom chain or set drop, in order; none where they are not as we make them.
     fn listed(&self, family: Family, more: usize) -> Result<Option<Vec<IpNet>>, Refusal> {
-        let chain = [&[family.program], &WAIT[..], &["-S", "PORTSENTRY"]].concat();
+        let chain = [&[family.program], &LOOK_WAIT[..], &["-S", "PORTSENTRY"]].concat();
         let chain = self.list(&chain, more)?;
         let Some(drops) = chain.as_deref().and_then(|chain| drops(chain, family)) else { return Ok(None) };
         match self.ipset {
