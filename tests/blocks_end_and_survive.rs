@@ -275,7 +275,11 @@ fn a_ruleset_that_somebody_restores_brings_back_no_lifted_block_and_costs_none()
 #[test]
 fn unblock_lets_in_whom_a_table_in_the_place_of_ours_holds() {
     let lab = Lab::new(1);
-    let daemon = Setup::new(&lab, &config("1h")).start();
+    let setup = Setup::new(&lab, &config("1h"));
+    let log = setup.path("log");
+    let to_log = format!("exec 2> {}; exec \"$@\"", log.display());
+    let daemon = setup.start_through("sh", &["-c", &to_log, "sh"].map(str::to_owned));
+    let said = || std::fs::read_to_string(&log).unwrap().matches("they are installed again").count();
     let table = "flush ruleset; table inet portsentry { set blocked4 { type ipv4_addr; flags timeout; \
                  elements = { 198.51.100.9 timeout 1h, 198.51.100.10 timeout 1h }; }; }";
     let held = || ["198.51.100.9", "198.51.100.10"].map(|it| lab.is_blocked(it.parse::<IpAddr>().unwrap()));
@@ -289,6 +293,7 @@ fn unblock_lets_in_whom_a_table_in_the_place_of_ours_holds() {
         assert!(output.status.success() && held() == left, "{output:?}: {}", lab.nft_table());
         assert!(lab.nft_table().contains("never4"), "and it is our table");
     }
+    assert!(said() >= 2, "each time the log says so");
 }
 
 /// Without a tripwire either: nothing else is to be looked at.

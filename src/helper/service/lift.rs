@@ -8,6 +8,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use super::Service;
+use super::host::CHANGED;
 use super::tell::{micros, timed_reply};
 use crate::helper::decide::{done, in_force};
 use crate::helper::error::log;
@@ -39,7 +40,7 @@ impl<R: Respond> Service<R> {
         if lifting.table_gone() {
             let others: Vec<(IpNet, Block)> =
                 self.in_force().into_iter().filter(|(other, _)| other != target).collect();
-            let installed = self.install_these(&others).err();
+            let installed = self.install_these(&others).map(|()| log(CHANGED)).err();
             lifting.refused = installed.map(|refusal| (Response::Nftables, refusal)).into_iter().collect();
         }
         lifting
@@ -113,7 +114,7 @@ impl<R: Respond> Service<R> {
         }
         // Once for all of them.
         if let Some(target) = gone
-            && let Err(refusal) = self.install_again()
+            && let Err(refusal) = self.install_again().map(|()| log(CHANGED))
         {
             self.keeps_hold(target, Response::Nftables, refusal);
         }
