@@ -285,6 +285,7 @@ static BASE: &[Rule] = &[
     rule("sigaltstack", "a thread ends"),
     rule("rt_sigprocmask", "a thread ends"),
     rule("write", "libtest prints"),
+    rule("ppoll", "whether standard error has room for the name of a refused call"),
 ];
 static ROLE: &[Rule] = &[
     rule("close", "files"),
