@@ -11,7 +11,7 @@ use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use support::daemon::{PATIENCE, Setup, alive, kill, suspend};
+use support::daemon::{Daemon, PATIENCE, Setup, alive, kill, suspend};
 use support::{Lab, eventually, ledger};
 
 const PORTS: &str = "TCP_PORTS=\"111\"\nBLOCK_TCP=\"1\"";
@@ -62,14 +62,20 @@ fn who_is_blocked_is_known_when_the_daemon_is_ready() {
     assert!(told.starts_with("READY=1") && told.contains(&format!(", {blocks} in force")), "{told}");
 }
 
-#[test]
-fn a_stop_waits_for_a_helper_that_is_held_up_and_lifts_its_blocks() {
-    let lab = Lab::new(1);
-    let mut daemon = Setup::new(&lab, &format!("{PORTS}\nFLUSH_ON_STOP=\"1\"")).start();
+/// With one block, which the stop is to lift.
+fn stopping_while_the_helper_stands_still(lab: &Lab) -> (Daemon, u32) {
+    let daemon = Setup::new(lab, &format!("{PORTS}\nFLUSH_ON_STOP=\"1\"")).start();
     assert!(daemon.client(&["block", "198.51.100.9"]).status.success());
     let helper = daemon.helper_pid();
     suspend(helper);
     daemon.signal(Signal::SIGTERM);
+    (daemon, helper)
+}
+
+#[test]
+fn a_stop_waits_for_a_helper_that_is_held_up_and_lifts_its_blocks() {
+    let lab = Lab::new(1);
+    let (mut daemon, helper) = stopping_while_the_helper_stands_still(&lab);
     // As long as another program may well hold the lock of iptables.
     std::thread::sleep(Duration::from_secs(3));
     kill(helper, Signal::SIGCONT);
@@ -83,11 +89,7 @@ fn a_stop_waits_for_a_helper_that_is_held_up_and_lifts_its_blocks() {
 #[test]
 fn a_stop_that_the_helper_does_not_answer_says_so_and_no_block_is_told_to_have_ended() {
     let lab = Lab::new(1);
-    let mut daemon = Setup::new(&lab, &format!("{PORTS}\nFLUSH_ON_STOP=\"1\"")).start();
-    assert!(daemon.client(&["block", "198.51.100.9"]).status.success());
-    let helper = daemon.helper_pid();
-    suspend(helper);
-    daemon.signal(Signal::SIGTERM);
+    let (mut daemon, helper) = stopping_while_the_helper_stands_still(&lab);
     let told = daemon.wait_for("that there is no answer", |event| event["event_type"] == "error");
     let said = told["error"].as_str().unwrap_or_default();
     assert!(said.starts_with("the helper has not answered within 8 s"), "{told}");
