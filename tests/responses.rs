@@ -747,6 +747,23 @@ fn what_cannot_be_installed_again_is_not_said_to_be_and_is_once_it_is() {
 }
 
 #[test]
+fn a_jump_that_could_not_be_looked_for_is_not_put_in_twice() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\""));
+    let log = setup.path("log");
+    let to_log = format!("exec 2> {};", log.display());
+    let said = || std::fs::read_to_string(&log).unwrap();
+    let locked = "*' -w 5 -C INPUT'*) exit 4;;";
+    let (daemon, lock) = start_with_programs_going_through(&["iptables"], locked, &to_log, setup);
+    assert!(daemon.client(&["block", "198.51.100.9"]).status.success());
+    lock(true);
+    assert!(lab.on_target(&["iptables", "-F", "PORTSENTRY"]).status.success());
+    eventually("the look is refused", PATIENCE, || said().contains("iptables cannot be set up"));
+    let rules = text(&lab.on_target(&["iptables", "-S", "INPUT"]));
+    assert_eq!(rules.matches("-j PORTSENTRY").count(), 1, "{rules}");
+}
+
+#[test]
 fn an_iptables_that_lists_its_rules_otherwise_is_said_to_and_asked_for_single_ones_alone() {
     let lab = Lab::new(1);
     let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\""));

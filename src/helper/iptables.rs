@@ -124,7 +124,11 @@ impl Iptables {
         run_to_end(&[&[family.restore], &WAIT[..], &["--noflush"]].concat(), &text, LIMIT)?;
         let jump = ["INPUT", "-j", "PORTSENTRY"];
         let insert = [&[family.program], &WAIT[..], &["-I"], &jump[..]].concat();
-        run_to_end(&check(family, WAIT, &jump), "", LIMIT).or_else(|_| run_to_end(&insert, "", LIMIT))
+        // What could not be looked at may stand: a second jump would stay when the first is taken back.
+        match found_there(run_to_end(&check(family, WAIT, &jump), "", LIMIT))? {
+            Some(()) => Ok(()),
+            None => run_to_end(&insert, "", LIMIT),
+        }
     }
 
     /// Whether INPUT still asks the chain, and the chain the set, in the families of these: others flush the firewall too.
@@ -144,7 +148,7 @@ impl Iptables {
                 false => check(family, LOOK_WAIT, &["PORTSENTRY", "-s", address, "-j", "DROP"]),
             }));
             for words in checks {
-                if found_there(run_to_end(&words, "", LIMIT))?.is_none() {
+                if looked_at(run_to_end(&words, "", LIMIT))?.is_none() {
                     return Ok(false);
                 }
             }
@@ -191,13 +195,18 @@ impl Iptables {
     }
 }
 
-/// What a look found; none where there is no such thing. 1: there is none; 2: nor a chain to jump to, as iptables-legacy
-/// says it. Others are of no account here: 4, the lock is another's.
-fn found_there<T>(looked: Result<T, Failure>) -> Result<Option<T>, Refusal> {
+/// What a look found, or that it could not look.
+fn looked_at<T>(looked: Result<T, Failure>) -> Result<Option<T>, Refusal> {
+    found_there(looked).map_err(|failure| refusal("looked at", failure))
+}
+
+/// None where there is no such thing. 1: there is none; 2: nor a chain to jump to, as iptables-legacy says it. Others are
+/// of no account here: 4, the lock is another's.
+fn found_there<T>(looked: Result<T, Failure>) -> Result<Option<T>, Failure> {
     match looked {
         Ok(found) => Ok(Some(found)),
         Err(Failure { fault: Fault::Exit(1 | 2), .. }) => Ok(None),
-        Err(failure) => Err(refusal("looked at", failure)),
+        Err(failure) => Err(failure),
     }
 }
 

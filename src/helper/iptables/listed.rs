@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use super::{Family, Iptables, LIMIT, LINK_MESSAGES, LOOK_WAIT, SOON, V4, V6, check, family_of, found_there};
+use super::{Family, Iptables, LIMIT, LINK_MESSAGES, LOOK_WAIT, SOON, V4, V6, check, family_of, looked_at};
 use crate::helper::command::{run_and_read, run_to_end};
 use crate::helper::error::log;
 use crate::helper::respond::{Refusal, Timed};
@@ -69,7 +69,7 @@ impl Iptables {
     }
 
     fn holds_ours(&self, family: Family, unsettled: &BTreeSet<IpNet>) -> Result<bool, Refusal> {
-        if found_there(run_to_end(&check(family, LOOK_WAIT, &["INPUT", "-j", "PORTSENTRY"]), "", LIMIT))?
+        if looked_at(run_to_end(&check(family, LOOK_WAIT, &["INPUT", "-j", "PORTSENTRY"]), "", LIMIT))?
             .is_none()
         {
             return Ok(false);
@@ -99,7 +99,7 @@ impl Iptables {
     fn list(&self, words: &[&str], more: usize) -> Result<Option<String>, Refusal> {
         let most = LINE.saturating_mul(self.present.len() + more + LINES);
         let listed = run_and_read(words, LIMIT, most);
-        Ok(found_there(listed)?.flatten())
+        Ok(looked_at(listed)?.flatten())
     }
 }
 
