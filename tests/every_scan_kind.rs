@@ -332,6 +332,31 @@ fn a_header_that_is_buried_under_extension_headers() {
     });
 }
 
+/// Linux asks for a whole transport header in a first fragment only where the chain before it ends there too.
+#[test]
+fn fragments_torn_among_extension_headers() {
+    // Bytes of the chain's first header, of which the first fragment has the first 8 or all, and so many of the next.
+    for (length, tear) in [(8, 8), (16, 8), (16, 16), (24, 16)] {
+        is_flagged(true, &format!("{length} bytes torn at {tear}"), "other_flags", |scanner, _| {
+            let (from, to) = (scanner.v6, scanner.target_v6);
+            let options = |next: u8, length: u8| {
+                let head = [next, length / 8 - 1, 0x1e, length - 4];
+                [&head[..], &vec![0; usize::from(length) - 4]].concat()
+            };
+            let pieces = |port: u16| {
+                let segment = capture::segment6(from, to, port, capture::SYN);
+                let chain = [options(60, length), options(6, 8), segment].concat();
+                let pieces = capture::torn6(60, &chain, tear, port as u8);
+                pieces.map(|piece| capture::ipv6(from, to, 44, &piece))
+            };
+            let ear = ear(true, scanner);
+            send(scanner, pieces(2000));
+            is_answered(true, ear, 2000);
+            send(scanner, (2001..2012).flat_map(pieces));
+        });
+    }
+}
+
 /// RFC 2675 leaves a jumbogram's length to an option. Linux takes a packet without the option too, as long as it came.
 #[test]
 fn a_length_that_is_left_out_before_hop_by_hop_options() {

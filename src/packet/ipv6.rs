@@ -19,6 +19,9 @@ pub const MAX_EXTENSIONS: usize = 8;
 /// holds 176 bytes. Honest packets stay far below: most that have more than 8 bytes never arrive (RFC 7872).
 pub const MAX_EXTENSION_BYTES: usize = 112;
 
+/// Bytes that no header is shorter than: RFC 8200 §4, RFC 768.
+const SHORTEST: usize = 8;
+
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
@@ -74,12 +77,14 @@ fn extensions(
     let (mut next, mut payload, mut envelope) = (next, payload, envelope);
     for at in 0..=MAX_EXTENSIONS {
         let (following, length) = match next {
-            // RFC 8200 §4.3: nowhere but here.
-            HOP_BY_HOP if at == 0 => options(payload)?,
-            DESTINATION_OPTIONS => options(payload)?,
+            NO_NEXT_HEADER => return Err(Reject::NoNextHeader),
+            // RFC 8200 §4.3: nowhere but at the beginning.
+            HOP_BY_HOP if at > 0 => return Err(Reject::ExtensionHeader),
+            FRAGMENT if fragmented => return Err(Reject::ExtensionHeader),
+            _ if is_torn(payload, SHORTEST, &envelope) => return Ok(Transport::Buried),
+            HOP_BY_HOP | DESTINATION_OPTIONS => options(payload)?,
             ROUTING => routing(payload)?,
             AUTHENTICATION => authentication(payload)?,
-            FRAGMENT if fragmented => return Err(Reject::ExtensionHeader),
             FRAGMENT => {
                 fragmented = true;
                 let (following, fragment, rest) = fragment_header(payload)?;
@@ -90,10 +95,11 @@ fn extensions(
                 envelope.first_fragment = fragment.more.then_some(fragment.identification);
                 (following, 8)
             }
-            HOP_BY_HOP => return Err(Reject::ExtensionHeader),
-            NO_NEXT_HEADER => return Err(Reject::NoNextHeader),
             protocol => return transport::parse(protocol, payload, &envelope),
         };
+        if is_torn(payload, length, &envelope) {
+            break;
+        }
         let left = payload.length().checked_sub(length).ok_or(Reject::ExtensionHeader)?;
         if whole.saturating_sub(left) > MAX_EXTENSION_BYTES {
             break;
@@ -101,6 +107,13 @@ fn extensions(
         (next, payload) = (following, payload.skip(length, Reject::ExtensionHeader)?);
     }
     Ok(Transport::Buried)
+}
+
+/// Whether a header of `length` bytes goes on in a fragment to come. No honest stack tears there (RFC 7112), but Linux does
+/// not mind: it has a transport header whole in the first fragment, and asks nothing of one that ends before the chain does
+/// (ipv6frag_thdr_truncated; older kernels of none).
+fn is_torn(payload: Span<'_>, length: usize, envelope: &Envelope<'_>) -> bool {
+    envelope.first_fragment.is_some() && payload.length() < length
 }
 
 /// Next header and length, bytes, of a header whose second byte counts 8-byte units beyond the first.
@@ -224,6 +237,42 @@ mod tests {
         let mut table = super::super::Reassembly::new();
         assert_eq!(table.offer(later, (), 0), None);
         assert_eq!(table.offer(tiny.unwrap(), (), 0), Some((syn6(), ())));
+    }
+
+    #[test]
+    fn a_first_fragment_that_ends_among_its_headers_buries_the_transport() {
+        let seen = |first: u8, place: u8, headers: &[u8]| {
+            let fragment = [first, 0, 0, place, 0, 0, 0, 9];
+            verified(&ipv6(FRAGMENT, &[&fragment[..], headers].concat())).map(|packet| packet.transport)
+        };
+        let long = [60, 1, 0x1e, 12, 0, 0, 0, 0];
+        let routing = [60, 2, 0, 0, 0, 0, 0, 0];
+        let authentication = [60, 4, 0, 0, 0, 0, 0, 1];
+        let chains: [(u8, &[u8]); 7] = [
+            (60, &pad(60)),
+            (60, &pad(6)),
+            (60, &[pad(60), pad(60)].concat()),
+            (60, &long),
+            (60, &[pad(60), long].concat()),
+            (43, &routing),
+            (51, &authentication),
+        ];
+        for (first, headers) in chains {
+            assert_eq!(seen(first, 1, headers), Ok(Transport::Buried), "{headers:?}");
+            // Nothing follows a whole packet.
+            assert!(seen(first, 0, headers).is_err(), "{headers:?}");
+        }
+        // What a host refuses at once, whatever follows.
+        assert_eq!(seen(60, 1, &pad(0)), Err(Reject::ExtensionHeader));
+        assert_eq!(seen(60, 1, &pad(44)), Err(Reject::ExtensionHeader));
+        assert_eq!(seen(60, 1, &pad(59)), Err(Reject::NoNextHeader));
+        assert_eq!(seen(60, 1, &[]), Err(Reject::FragmentLength));
+        // A header that the capture alone cuts off says nothing of its sender.
+        let whole =
+            ipv6(FRAGMENT, &[&[60, 0, 0, 1, 0, 0, 0, 9], &pad(60)[..], &pad(6), &SYN6[40..]].concat());
+        let cut = |length| parse(Span::new(&whole[..length], whole.len()), Checksums::Verify);
+        assert_eq!(cut(56), Err(Reject::CutShort));
+        assert!(matches!(cut(whole.len()), Ok(Packet { transport: Transport::Tcp { .. }, .. })));
     }
 
     #[test]

@@ -108,7 +108,8 @@ pub enum Transport {
         /// How many bytes of `head` are real.
         head_length: u8,
     },
-    /// Behind more IPv6 extension headers than are followed ([`MAX_EXTENSIONS`], [`MAX_EXTENSION_BYTES`]).
+    /// Behind more IPv6 extension headers than are followed ([`MAX_EXTENSIONS`], [`MAX_EXTENSION_BYTES`]), or behind the end
+    /// of a first fragment that ends among them.
     Buried,
     /// Any other IP protocol.
     Other {
