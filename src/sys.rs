@@ -1,7 +1,7 @@
 //! The only unsafe code of the crate: system calls that no safe crate wraps. Everything here has a safe face.
 //!
-//! Packet rings, random numbers, forks, pidfds, prefetching, and the naming of refused system calls live on it. It decides
-//! nothing and parses nothing: which packets, how many rings and what a slot means are the caller's.
+//! Packet rings, random numbers, forks, pidfds, prefetching, listening without Fast Open, and the naming of refused system
+//! calls live on it. It decides nothing and parses nothing: which packets, how many rings and what a slot means are the caller's.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -109,13 +109,27 @@ pub fn random<const N: usize>() -> io::Result<[u8; N]> {
     }
 }
 
+/// From now on nobody is in this listening socket's queue before his handshake is done: no TCP Fast Open (RFC 7413).
+pub fn end_fast_open(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let longest_queue: libc::c_int = 0;
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, &longest_queue)
+}
+
 fn set_packet_option<T: Copy>(socket: BorrowedFd<'_>, name: libc::c_int, value: &T) -> io::Result<()> {
+    set_option(socket, libc::SOL_PACKET, name, value)
+}
+
+fn set_option<T: Copy>(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
     let length = size_of::<T>() as libc::socklen_t;
     let value: *const T = value;
     // SAFETY: the pointer is to a live `T` of `length` bytes, which the kernel reads during the call only. No safe
-    // crate knows the SOL_PACKET options.
-    let result =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, name, value.cast(), length) };
+    // crate knows the SOL_PACKET options, nor TCP_FASTOPEN.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value.cast(), length) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 use support::Lab;
-use support::daemon::{Daemon, Setup};
+use support::daemon::{Daemon, PATIENCE, Setup};
 use support::service::Service;
 
 const DECOYS: &str = "DECOY_TCP_PORTS=\"21,23,143\"\n";
@@ -221,4 +221,31 @@ fn connect_mode_binds_the_watched_ports_themselves_and_sniffs_nothing() {
         "{scan}"
     );
     daemon.wait_for("the block", |event| event["event_type"] == "block");
+}
+
+/// With these bits of the setting the kernel itself turns Fast Open on where anybody listens, and asks for no cookie.
+#[test]
+fn a_forged_syn_with_data_is_no_visit_where_every_listener_has_fast_open() {
+    let lab = Lab::new(2);
+    let (forger, nobody) = (lab.peer(0), "10.77.0.9");
+    lab.on_target(&["sysctl", "-qw", &format!("net.ipv4.tcp_fastopen={}", 0x603)]);
+    let target = forger.target_v4.to_string();
+    let forge = |port| forger.hping3(&["-S", "-a", nobody, "-d", "8", "-c", "1", "-p", port, &target]);
+    // The setting does what is said of it.
+    let service = support::inside(&lab.target(), || std::net::TcpListener::bind("0.0.0.0:80").unwrap());
+    service.set_nonblocking(true).unwrap();
+    forge("80");
+    support::eventually("a connection of one SYN", PATIENCE, || service.accept().is_ok());
+    let config = format!("{DECOYS}BLOCK_TCP=\"0\"\nSCAN_TRIGGER=\"1\"");
+    let mut daemon = Setup::new(&lab, &config).start();
+    forge("23");
+    let events = told_of(&mut daemon, &lab, nobody);
+    assert!(events.iter().any(|event| event["dest_port"] == 23), "the SYN came: {events:#?}");
+    for event in &events {
+        assert_eq!(
+            (&event["scan"]["type"], &event["scan"]["verified"]),
+            (&"syn".into(), &false.into()),
+            "{event}"
+        );
+    }
 }

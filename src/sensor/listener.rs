@@ -6,12 +6,14 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol as IpProtocol, Socket, Type};
 use thiserror::Error;
 
 use crate::detect::probe::Protocol;
+use crate::sys;
 
 /// Handshakes that the kernel completes ahead of us, for each port. The loop empties it at every wake-up; beyond it
 /// SYN cookies take over, so a flood costs no more memory than this.
@@ -139,8 +141,26 @@ fn bound_in(domain: Domain, address: SocketAddr, protocol: Protocol) -> io::Resu
     socket.bind(&address.into())?;
     if tcp {
         socket.listen(BACKLOG)?;
+        demand_handshakes(&socket)?;
     }
     Ok(socket)
+}
+
+/// A visit is proof of an address only where a handshake came before it. With bits 0x200 and 0x400 of net.ipv4.tcp_fastopen
+/// listen(2) itself turns Fast Open on, and a single SYN with data, which may be forged, makes a visit.
+fn demand_handshakes(socket: &Socket) -> io::Result<()> {
+    match sys::end_fast_open(socket.as_fd()) {
+        // There is none to turn off.
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => return Ok(()),
+        result => result?,
+    }
+    // Who came in between has proved nothing.
+    for _ in 0..=BACKLOG {
+        if socket.accept4(libc::SOCK_CLOEXEC).is_err() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// A datagram's destination is known only from its control message.
