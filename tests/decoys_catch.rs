@@ -84,15 +84,20 @@ fn a_daemon_that_runs_keeps_check_from_warning_of_no_port_but_a_services() {
     let said = String::from_utf8(daemon.client(&["check"]).stderr).unwrap();
     assert!(said.contains("a service has TCP port 143 now"), "{said}");
     assert_eq!(said.matches("a service has").count(), 1, "{said}");
-    // As ExecReload= of the unit with its drop-in for root: whose the sockets are is not told, so nothing is.
-    let output = Command::new("ip")
-        .args(["netns", "exec", &lab.target(), "setpriv", "--bounding-set=-sys_ptrace"])
-        .args([env!("CARGO_BIN_EXE_portsentry-rs"), "check", "-c"])
-        .arg(daemon.path("portsentry.conf"))
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && !said.contains("a service has"), "{said}");
+    // As ExecReload= of the unit with its drop-in for root, without and with its ProtectProc=, which hides nothing from
+    // group 0: whose the sockets are is not told, so nothing is.
+    let hidden = "mount -t proc -o hidepid=invisible proc /proc && exec \"$@\"";
+    for script in ["exec \"$@\"", hidden] {
+        let output = Command::new("ip")
+            .args(["netns", "exec", &lab.target(), "sh", "-c", script, "sh"])
+            .args(["setpriv", "--regid=65534", "--clear-groups", "--bounding-set=-sys_ptrace"])
+            .args([env!("CARGO_BIN_EXE_portsentry-rs"), "check", "-c"])
+            .arg(daemon.path("portsentry.conf"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !said.contains("a service has"), "{said}");
+    }
 }
 
 #[test]

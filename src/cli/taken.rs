@@ -8,8 +8,11 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
+use caps::Capability;
+
 use crate::config::{ConfigError, Loaded, PortSet};
 use crate::netlink::sock_diag::{LocalSocket, SocketTables, Transport};
+use crate::sandbox::capabilities;
 
 /// The daemon's name, as /proc/PID/comm has it: 15 bytes at most.
 const DAEMON: &str = "portsentry-rs";
@@ -52,7 +55,14 @@ fn why(transport: &str, port: u16) -> String {
 }
 
 /// The sockets that a daemon's sensor holds, by inode.
+///
+/// # Errors
+/// There may be a daemon that is not seen, or whose sockets are not: whose one is cannot be told then.
 fn sockets_of_daemons(proc: &Path) -> io::Result<BTreeSet<u32>> {
+    let mounts = fs::read(proc.join("self/mounts"))?;
+    if hides_processes(&String::from_utf8_lossy(&mounts), proc) && !may_see_all() {
+        return Err(ErrorKind::PermissionDenied.into());
+    }
     let processes = fs::read_dir(proc)?.filter_map(|entry| Some(entry.ok()?.path()));
     let is_daemon = |path: &std::path::PathBuf| {
         fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == DAEMON)
@@ -72,7 +82,38 @@ fn sockets_of_daemons(proc: &Path) -> io::Result<BTreeSet<u32>> {
     Ok(inodes)
 }
 
+/// Whether /proc keeps processes of other users to itself, as ProtectProc= of a unit has it: `hidepid` of proc(5), which
+/// proc_pid_mounts(5) shows unless it is off. Of mounts at one place the last counts.
+fn hides_processes(mounts: &str, proc: &Path) -> bool {
+    let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let here = fields.rfind(|fields| fields.get(1).is_some_and(|at| Path::new(at) == proc));
+    here.is_some_and(|fields| {
+        fields.get(3).is_some_and(|options| options.split(',').any(|it| it.starts_with("hidepid=")))
+    })
+}
+
+fn may_see_all() -> bool {
+    capabilities::held().is_ok_and(|held| held.contains(&Capability::CAP_SYS_PTRACE))
+}
+
 /// `socket:[123]` (proc_pid_fd(5)).
 fn inode(link: &str) -> Option<u32> {
     link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_are_hidden_where_the_last_mount_of_proc_says_so() {
+        let hidden = |mounts: &str| hides_processes(mounts, Path::new("/proc"));
+        let open = "proc /proc proc rw,nosuid,nodev,noexec,relatime 0 0\n";
+        let closed = "proc /proc proc rw,relatime,hidepid=invisible,subset=pid 0 0\n";
+        let elsewhere = "proc /srv/proc proc rw,hidepid=2 0 0\nproc /proc/sys proc ro,hidepid=2 0 0\n";
+        assert!(hidden(closed) && hidden(&format!("{open}{closed}{elsewhere}")));
+        assert!(
+            !hidden(open) && !hidden(&format!("{closed}{open}{elsewhere}")) && !hidden("") && !hidden("x")
+        );
+    }
 }
