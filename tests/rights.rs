@@ -236,7 +236,8 @@ fn what_a_reload_will_not_be_able_to_read_is_told_at_the_start_and_by_check() {
         String::from_utf8(checked.stderr).unwrap()
     };
     let names_the_user = |said: &str| {
-        assert!(said.contains("(RUN_AS, uid ") && said.contains(") cannot read "), "{said}");
+        // Under a unit it is its User=, which `check` cannot know: nothing is said of any other daemon.
+        assert!(said.contains("a daemon that runs as uid ") && said.contains(") cannot read "), "{said}");
         assert!(said.contains("chmod g+r and chgrp ") && said.contains("restart"), "{said}");
     };
     let refused = |event: &serde_json::Value, words: &str| {

@@ -21,7 +21,12 @@ const HOW: &str = "share/portsentry-rs/docs/migrating.md, Under systemd";
 
 /// What stands against a start by the unit on this machine; nothing where systemd does not run it.
 pub fn notes(loaded: &Loaded) -> Vec<ConfigError> {
-    if Path::new(SYSTEMD).exists() { all(loaded) } else { Vec::new() }
+    if may_start_it() { all(loaded) } else { Vec::new() }
+}
+
+/// Whether there is a systemd whose unit may start the daemon, as the unit's User= and not as RUN_AS.
+pub fn may_start_it() -> bool {
+    Path::new(SYSTEMD).exists()
 }
 
 fn all(loaded: &Loaded) -> Vec<ConfigError> {

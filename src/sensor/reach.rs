@@ -84,7 +84,9 @@ const PASS: &str = "let it pass (chmod o+x) every folder above";
 
 fn told(what: &str, mend: &str) -> String {
     let user = geteuid();
-    format!("the user that the daemon runs as (RUN_AS, uid {user}) {what}: {mend}, and restart")
+    format!(
+        "a daemon that runs as uid {user} (by RUN_AS, or by User= of a systemd unit) {what}: {mend}, and restart"
+    )
 }
 
 fn group() -> u32 {
