@@ -122,12 +122,13 @@ install: build ## Install below PREFIX (/usr/local); DESTDIR is honoured. Keeps 
 	@if $(SYSTEMD); then systemctl daemon-reload; journalctl --update-catalog; \
 	  ! systemctl --quiet is-active portsentry-rs || echo "the old version still runs: systemctl restart portsentry-rs"; fi
 
-# A daemon that runs knows best what its blocks did, and would put its table back.
+# A daemon that runs knows best what its blocks did, and would put its table back. `stats` it answers by itself: `status`
+# fails too where its helper does not.
 uninstall: ## Remove what install put there, and every block; configuration, state and user are kept and named.
 	@if $(SYSTEMD) && [ -e "$(LIB)/systemd/system/portsentry-rs.service" ]; then \
 	  ! systemctl --quiet is-active portsentry-rs || "$(PREFIX)/sbin/portsentry-rs" unblock all || echo "some blocks could not be lifted"; \
 	  systemctl disable --now portsentry-rs; fi
-	@if $(HERE) && "$(PREFIX)/sbin/portsentry-rs" status >/dev/null 2>&1; then \
+	@if $(HERE) && "$(PREFIX)/sbin/portsentry-rs" stats >/dev/null 2>&1; then \
 	  echo "the daemon runs: lift its blocks (portsentry-rs unblock all) and stop it first" >&2; exit 1; fi
 	rm -f "$(DESTDIR)$(PREFIX)/sbin/portsentry-rs" "$(DESTDIR)$(PREFIX)/sbin/portsentry-rs-helper"
 	rm -f "$(LIB)/systemd/system/portsentry-rs.service" "$(LIB)/systemd/catalog/portsentry-rs.catalog" "$(LIB)/sysusers.d/portsentry-rs.conf"

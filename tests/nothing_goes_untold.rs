@@ -4,7 +4,9 @@
 mod support;
 
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::ptrace;
@@ -99,6 +101,36 @@ fn a_stop_that_the_helper_does_not_answer_says_so_and_no_block_is_told_to_have_e
     assert_eq!(daemon.wait().code(), Some(70));
     kill(helper, Signal::SIGCONT);
     eventually("the helper ends", PATIENCE, || !alive(helper));
+}
+
+/// The programs of a daemon that runs must not go, however its helper is.
+#[test]
+fn uninstall_knows_a_daemon_whose_helper_stands_still() {
+    let lab = Lab::new(1);
+    let daemon = Setup::new(&lab, PORTS).start();
+    let (prefix, config) = (daemon.path("prefix"), daemon.path("portsentry.conf"));
+    let program = prefix.join("sbin/portsentry-rs");
+    std::fs::create_dir_all(prefix.join("sbin")).unwrap();
+    let client = env!("CARGO_BIN_EXE_portsentry-rs");
+    std::fs::write(&program, format!("#!/bin/sh\nexec {client} \"$@\" -c {}\n", config.display())).unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    let helper = daemon.helper_pid();
+    // It has begun by then: before, it waits for the helper, and answers nobody.
+    daemon.stats();
+    suspend(helper);
+    // In the lab, whose blocks it would take back.
+    let output = Command::new("ip")
+        .args(["netns", "exec", &lab.target(), "make", "--no-print-directory", "uninstall"])
+        .arg(format!("PREFIX={}", prefix.display()))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env_remove("MAKEFLAGS")
+        .env_remove("DESTDIR")
+        .output()
+        .expect("make is installed");
+    kill(helper, Signal::SIGCONT);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("the daemon runs: lift its blocks"), "{output:?}");
+    assert!(program.exists() && lab.has_nft_table());
 }
 
 #[test]

@@ -83,12 +83,18 @@ pub enum ControlReply {
 pub struct Status {
     /// Running since, seconds since 1970 UTC.
     pub since: u64,
-    /// Whether the helper has given a sign of life since this was asked for; else nobody is blocked or let in.
+    /// Whether the helper has given a sign of life since this was asked for; else nobody is blocked or let in. A daemon of
+    /// before an upgrade, which does not ask it, says nothing against it.
+    #[serde(default = "nothing_against_it")]
     pub helper_answers: bool,
     /// What the `start` event said.
     pub start: Start,
     /// What a `stats` event would say now.
     pub stats: Stats,
+}
+
+fn nothing_against_it() -> bool {
+    true
 }
 
 /// One block in force.
@@ -255,6 +261,16 @@ mod tests {
         for wrong in ["", "all", "10.0.0.1/33", "example.org", "10.0.0.1 "] {
             assert!(parse_target(wrong).is_err(), "{wrong}");
         }
+    }
+
+    /// `make uninstall` of a new version must see the daemon that runs.
+    #[test]
+    fn the_status_of_a_daemon_from_before_an_upgrade_can_be_read() {
+        let start = r#"{"version":"0.1.0","pid":1,"helper_pid":2,"mode":"stealth","network":"host","interfaces":[],"tcp_ports":"",
+            "udp_ports":"","decoy_tcp_ports":"","decoy_udp_ports":"","restored":0,"confinement":{"in_force":[],"missing":[]}}"#;
+        let stats = serde_json::to_string(&Stats::default()).unwrap();
+        let old = format!(r#"{{"since":1,"start":{start},"stats":{stats}}}"#);
+        assert!(serde_json::from_str::<Status>(&old).unwrap().helper_answers);
     }
 
     #[test]
