@@ -227,6 +227,12 @@ mod tests {
         let source = include_str!("journald.rs");
         let fields = catalogue.split('@').skip(1).step_by(2);
         fields.for_each(|field| assert!(source.contains(&format!("\"{field}\"")), "{field}"));
+        // An end that failed is none that lets the source in: the subject, which all ends share, must not say so.
+        let ends = catalogue.split("-- ").find(|it| it.starts_with(message_id(EventType::Unblock))).unwrap();
+        for verdict in ["expired", "lifted", "failed"] {
+            assert!(ends.contains(&format!("\"{verdict}\"")), "{verdict}: {ends}");
+        }
+        assert!(!ends.contains("no longer"), "{ends}");
     }
 
     #[test]
