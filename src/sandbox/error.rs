@@ -31,7 +31,7 @@ pub enum SandboxError {
         source: nix::Error,
     },
     /// RUN_AS names nobody, or somebody it may not be.
-    #[error("RUN_AS=\"{name}\": {reason}; give a user of /etc/passwd, a number or uid:gid")]
+    #[error("RUN_AS=\"{name}\": {reason}; give a user of /etc/passwd or uid:gid")]
     RunAs {
         /// What was asked for.
         name: String,

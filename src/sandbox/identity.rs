@@ -125,5 +125,8 @@ mod tests {
         {
             assert_eq!(numbers(HERE, Some(name)), None, "{name}");
         }
+        // What RUN_AS may be, and no lone number, which it may not.
+        let told = resolve_in(HERE, Some("ghost")).unwrap_err().to_string();
+        assert_eq!(told, "RUN_AS=\"ghost\": no such user; give a user of /etc/passwd or uid:gid");
     }
 }
