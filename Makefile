@@ -101,9 +101,9 @@ bench-quick: build ## The same of the whole daemon only, in under a minute once 
 # The daemon is the user `portsentry`: as a service from its start, else once it is confined (without one, `nobody`).
 # What only this machine's own systemd needs is left out below DESTDIR: a package's scripts do that.
 LIB := $(DESTDIR)$(PREFIX)/lib
-# The documentation and what it tells to copy, by the names that it has here.
+# The documentation, what it points to and what it tells to copy, by the names that it has here.
 SHARE := $(DESTDIR)$(PREFIX)/share/portsentry-rs
-SHARED := $(wildcard docs/* config/fail2ban/*/*) config/logrotate
+SHARED := $(wildcard docs/* config/fail2ban/*/*) config/logrotate config/portsentry.conf config/portsentry.ignore config/event.schema.json
 HERE := [ -z "$(DESTDIR)" ]
 SYSTEMD := $(HERE) && [ -d /run/systemd/system ]
 

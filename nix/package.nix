@@ -41,7 +41,7 @@ rustPlatform.buildRustPackage {
 
   # The sensor looks for the helper beside itself: both stay in one folder.
   postInstall = ''
-    for file in README.md docs/* config/fail2ban/*/* config/logrotate config/portsentry.conf; do
+    for file in README.md docs/* config/fail2ban/*/* config/logrotate config/portsentry.conf config/portsentry.ignore config/event.schema.json; do
       install -D -m 644 "$file" "$out/share/portsentry-rs/$file"
     done
     install -D -m 644 -t "$out/lib/systemd/catalog" config/portsentry-rs.catalog

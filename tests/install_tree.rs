@@ -12,8 +12,11 @@ const SERVICE: [&str; 3] = [
     "usr/local/lib/sysusers.d/portsentry-rs.conf",
 ];
 /// What the documentation tells to copy, and where the unit and `check` send the reader.
-const SHARED: [&str; 4] = [
+const SHARED: [&str; 7] = [
     "usr/local/share/portsentry-rs/docs/migrating.md",
+    "usr/local/share/portsentry-rs/config/portsentry.conf",
+    "usr/local/share/portsentry-rs/config/portsentry.ignore",
+    "usr/local/share/portsentry-rs/config/event.schema.json",
     "usr/local/share/portsentry-rs/config/logrotate",
     "usr/local/share/portsentry-rs/config/fail2ban/filter.d/portsentry-rs.conf",
     "usr/local/share/portsentry-rs/config/fail2ban/jail.d/portsentry-rs.conf",
@@ -54,6 +57,8 @@ fn install_and_uninstall_keep_a_configuration() {
     let plain = CONFIGURATION.iter().chain(&SERVICE).chain(&SHARED);
     plain.for_each(|file| assert_eq!(mode(&root.join(file)), 0o644, "{file}"));
 
+    links_lead_somewhere(&root.join("usr/local/share/portsentry-rs/docs"));
+
     let ours = root.join(CONFIGURATION[0]);
     fs::write(&ours, "TCP_PORTS=\"111\"\n").unwrap();
     assert!(make("install", &root).status.success());
@@ -64,6 +69,21 @@ fn install_and_uninstall_keep_a_configuration() {
     assert!(!root.join("usr/local/share/portsentry-rs").exists());
     assert_eq!(fs::read_to_string(&ours).unwrap(), "TCP_PORTS=\"111\"\n");
     assert!(String::from_utf8_lossy(&uninstalled.stdout).contains("kept: "), "{uninstalled:?}");
+}
+
+/// What the pages in `docs` point to is there, by the path that they give.
+fn links_lead_somewhere(docs: &Path) {
+    let pages = fs::read_dir(docs).unwrap().map(|entry| entry.unwrap().path());
+    let mut followed = 0;
+    for page in pages.filter(|page| page.extension().is_some_and(|it| it == "md")) {
+        let text = fs::read_to_string(&page).unwrap();
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+        for link in links.filter(|link| !link.is_empty() && !link.contains("://")) {
+            assert!(docs.join(link).exists(), "{}: {link}", page.display());
+            followed += 1;
+        }
+    }
+    assert!(followed > 0);
 }
 
 #[test]
