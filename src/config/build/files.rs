@@ -93,7 +93,11 @@ fn ignore_file(
         return Ok(Default::default());
     };
     let bytes = read(path).map_err(|error| {
-        let mend = mend(&error, if_refused, "create it (it may be empty), or take the key out");
+        let otherwise = match error.kind() == ErrorKind::NotFound {
+            true => "create it (it may be empty), or take the key out",
+            false => "name a plain file, or take the key out",
+        };
+        let mend = mend(&error, if_refused, otherwise);
         let message = format!("cannot read IGNORE_FILE {}: {error}; {mend}", path.display());
         vec![ConfigError::new(loaded.origin("IGNORE_FILE"), message)]
     })?;
@@ -107,13 +111,17 @@ mod tests {
     use crate::config::Config;
 
     #[test]
-    fn a_missing_ignore_file_is_an_error_that_says_what_to_do() {
+    fn an_ignore_file_that_cannot_be_read_is_an_error_that_says_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
         let (conf, ignore) = (folder.path().join("conf"), folder.path().join("ignore"));
         std::fs::write(&conf, format!("TCP_PORTS=1\nIGNORE_FILE={}", ignore.display())).unwrap();
         let errors = load(&conf, &Overrides::default()).unwrap_err();
         assert!(errors[0].to_string().contains(":2:13: cannot read IGNORE_FILE"), "{}", errors[0]);
         assert!(errors[0].message.contains("create it"));
+        std::fs::create_dir(&ignore).unwrap();
+        let message = &load(&conf, &Overrides::default()).unwrap_err()[0].message;
+        assert!(message.ends_with("; name a plain file, or take the key out"), "{message}");
+        std::fs::remove_dir(&ignore).unwrap();
         std::fs::write(&ignore, "10.0.0.1/8\n::1 # me").unwrap();
         assert_eq!(load(&conf, &Overrides::default()).unwrap().ignored.len(), 2);
         std::fs::write(&ignore, "10.0.0.1/8\nme").unwrap();
