@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -108,20 +108,39 @@ fn logrotate_with_our_file_is_followed_where_the_daemon_may_make_no_file() {
     let name = Command::new("id").args(["-un", &user]).output().unwrap();
     let ours = include_str!("../config/logrotate")
         .replace("/var/log/portsentry-rs/history", &history.display().to_string())
-        .replace("portsentry adm", &format!("{} root", String::from_utf8(name.stdout).unwrap().trim()))
-        .replace("pkill -HUP -x portsentry-rs", &format!("kill -HUP {}", daemon.pid()));
+        .replace("portsentry adm", &format!("{} root", String::from_utf8(name.stdout).unwrap().trim()));
     std::fs::write(daemon.path("logrotate"), ours).unwrap();
+    let path = programs_that_mean(&daemon);
+    let mut bystander = Command::new(daemon.path("programs/else/portsentry-rs")).arg("600").spawn().unwrap();
     let mut logrotate = Command::new("logrotate");
     logrotate.arg("--force").arg("--state").arg(daemon.path("status")).arg(daemon.path("logrotate"));
-    let output = logrotate.output().expect("logrotate is installed: make test sees to it");
+    let output = logrotate.env("PATH", path).output().expect("logrotate is installed: make test sees to it");
     assert!(output.status.success() && rotated.exists(), "{output:?}");
     daemon.wait_for("a reload", |event| event["event_type"] == "reload");
+    assert!(bystander.try_wait().unwrap().is_none(), "what else is called so has nothing to do with it");
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
     scan_is_seen(&lab, &mut daemon, 1, "9");
     eventually("its line is in the new file", PATIENCE, || {
         std::fs::read_to_string(&history).unwrap().contains("port: [9]")
     });
     assert!(!std::fs::read_to_string(&rotated).unwrap().contains("port: [9]"));
     assert!(!daemon.seen.iter().any(|event| event["event_type"] == "error"), "{:#?}", daemon.seen);
+}
+
+/// A PATH on which `portsentry-rs` asks `daemon`, and no unit is that of this machine's systemd; and beside it a program
+/// that is called so and does nothing.
+fn programs_that_mean(daemon: &Daemon) -> String {
+    let folder = daemon.path("programs");
+    std::fs::create_dir_all(folder.join("else")).unwrap();
+    std::fs::copy("/usr/bin/sleep", folder.join("else/portsentry-rs")).unwrap();
+    let (program, config) = (env!("CARGO_BIN_EXE_portsentry-rs"), daemon.path("portsentry.conf"));
+    let ours = format!("exec {program} \"$@\" -c {}", config.display());
+    for (name, script) in [("portsentry-rs", &*ours), ("systemctl", "exit 3")] {
+        std::fs::write(folder.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(folder.join(name), PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    format!("{}:{}", folder.display(), std::env::var("PATH").unwrap())
 }
 
 #[test]
