@@ -172,6 +172,21 @@ fn reloads(machine: &Machine, command: &str) {
     );
     machine.run("sed -i /mistyped/d /etc/portsentry/portsentry.ignore");
     machine.run(command);
+    is_reached_by_logrotate(machine);
+}
+
+/// What logrotate runs once it has moved the history away: a signal, which no mistake in the configuration stops.
+fn is_reached_by_logrotate(machine: &Machine) {
+    let lines = include_str!("../config/logrotate").lines().map(str::trim);
+    let script: Vec<&str> = lines
+        .skip_while(|line| *line != "postrotate")
+        .skip(1)
+        .take_while(|line| *line != "endscript")
+        .collect();
+    let reloads = || machine.says("journalctl --boot -o cat PORTSENTRY_EVENT=reload").lines().count();
+    let before = reloads();
+    machine.run(&format!("sh -c '{}'", script.join("\n").replace('\'', "'\\''")));
+    eventually("it has heard logrotate", SOON, || reloads() > before);
 }
 
 fn leaves_nothing(machine: &Machine, command: &str) {
