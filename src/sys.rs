@@ -1,13 +1,16 @@
 //! The only unsafe code of the crate: system calls that no safe crate wraps. Everything here has a safe face.
 //!
-//! Packet rings, random numbers, forks, pidfds, prefetching, listening without Fast Open, and the naming of refused system
-//! calls live on it. It decides nothing and parses nothing: which packets, how many rings and what a slot means are the caller's.
+//! Packet rings, random numbers, forks, programs that take every signal, pidfds, prefetching, listening without Fast Open,
+//! and the naming of refused system calls live on it. It decides nothing and parses nothing: which
+//! packets, how many rings and what a slot means are the caller's.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::marker::PhantomData;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -93,6 +96,14 @@ pub fn fork() -> io::Result<ForkResult> {
     // SAFETY: the child of a process of one thread has all that its parent had, and may go on with any of it. Nobody
     // safe knows how many threads there are: nix's own `daemon` asks the same of its caller, but lets nobody wait.
     Ok(unsafe { nix::unistd::fork() }?)
+}
+
+/// Has `command` start with no signal blocked, whatever its starter blocks: std hands that on.
+pub fn unblock_signals(command: &mut Command) {
+    let unblock = || SigSet::empty().thread_set_mask().map_err(io::Error::from);
+    // SAFETY: runs in the child between fork and exec, where only async-signal-safe calls may be made: pthread_sigmask is
+    // one, the set lies on the stack, and neither it nor an errno as an error allocates. std has no safe way to it.
+    unsafe { command.pre_exec(unblock) };
 }
 
 /// Bytes that nobody can guess; waits until the kernel has some, early after boot. 256 at most come whole

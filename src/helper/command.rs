@@ -1,7 +1,8 @@
 //! Programs that the helper runs: the administrator's commands, and iptables. The helper's; never a shell where plain
 //! words do, never waits for one of the administrator's.
 //!
-//! Each gets its own process group, a clean environment, no input, nothing open but standard error, and a time limit.
+//! Each gets its own process group, a clean environment, no input, nothing open but standard error, no signal blocked, and
+//! a time limit.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -219,6 +220,8 @@ fn prepared(words: &Words) -> Result<(Command, String), Failure> {
     let mut command = Command::new(found(name).ok_or_else(missing)?);
     command.args(arguments).env_clear().env("PATH", PATH).env("HOME", "/").current_dir("/");
     command.process_group(0).stdout(Stdio::null()).stderr(Stdio::piped());
+    // Ours are: what they run in the background would not be ended by `timeout`, nor by whoever asks it to end.
+    sys::unblock_signals(&mut command);
     Ok((command, name.to_owned()))
 }
 
@@ -235,6 +238,8 @@ fn kill_group(child: &Child) {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::signal::{SigSet, SigmaskHow};
+
     use super::*;
     use crate::protocol::wording::words;
 
@@ -314,6 +319,15 @@ mod tests {
         let grep = ["grep", "-q", "right", "-"];
         assert_eq!(run_to_end(&grep, "left\nright\n", LONG), Ok(()));
         assert_eq!(run_to_end(&grep, "left\n", LONG).unwrap_err().fault, Fault::Exit(1));
+        // As the helper does.
+        let before = SigSet::from_iter([Signal::SIGTERM, Signal::SIGHUP])
+            .thread_swap_mask(SigmaskHow::SIG_BLOCK)
+            .unwrap();
+        let blocks_none = ["grep", "-q", "^SigBlk:[[:space:]]*0*$", "/proc/self/status"];
+        assert_eq!(run_to_end(&blocks_none, "", LONG), Ok(()));
+        // Which sends it SIGTERM, and no other signal.
+        assert_eq!(end_of("timeout 0.1 sleep 60", LONG).unwrap_err().fault, Fault::Exit(124));
+        before.thread_set_mask().unwrap();
     }
 
     #[test]
