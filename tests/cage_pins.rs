@@ -61,11 +61,13 @@ fn rules(lists: &Lists) -> impl Iterator<Item = (&'static Rule, i64)> {
 
 /// Useless arguments but for those that are pinned.
 fn right(rule: &Rule) -> [u64; 6] {
-    let mut arguments = USELESS;
-    for pin in rule.pins {
-        let argument = &mut arguments[usize::from(pin.argument)];
-        *argument = *argument & !pin.mask | pin.value;
-    }
+    rule.pins.iter().fold(USELESS, |arguments, pin| with(arguments, pin, pin.value))
+}
+
+/// The same arguments, but for what this pin looks at.
+fn with(mut arguments: [u64; 6], pin: &Pin, value: u64) -> [u64; 6] {
+    let argument = &mut arguments[usize::from(pin.argument)];
+    *argument = *argument & !pin.mask | value;
     arguments
 }
 
@@ -77,33 +79,48 @@ fn wrong(lists: &Lists, number: i64, rule: &Rule, pin: &Pin) -> [u64; 6] {
         arguments[usize::from(pin.argument)] ^= bit;
         arguments
     });
-    let allowed = |arguments: &[u64; 6]| rules(lists).any(|(it, its)| its == number && it.allows(arguments));
-    spoilt.into_iter().find(|arguments| !allowed(arguments)).expect("a pin leaves something out")
+    spoilt.into_iter().find(|it| !is_allowed(lists, number, it)).expect("a pin leaves something out")
+}
+
+fn is_allowed(lists: &Lists, number: i64, arguments: &[u64; 6]) -> bool {
+    rules(lists).any(|(rule, its)| its == number && rule.allows(arguments))
+}
+
+/// Calls of a rule and what must become of each: the right one, a wrong one for each pin, and where a pin allows a range
+/// the last of that and the first beyond.
+fn calls(lists: &Lists, number: i64, rule: &Rule) -> Vec<([u64; 6], Fate)> {
+    let mut calls = vec![(right(rule), Fate::Lives)];
+    for pin in rule.pins {
+        calls.push((wrong(lists, number, rule, pin), Fate::Dies));
+        if pin.most > pin.value {
+            let [last, beyond] = [pin.most, pin.most + 1].map(|value| with(right(rule), pin, value));
+            assert!(!is_allowed(lists, number, &beyond), "{}: ranges that meet are one", rule.syscall);
+            calls.extend([(last, Fate::Lives), (beyond, Fate::Dies)]);
+        }
+    }
+    calls
 }
 
 #[test]
 fn each_pinned_argument_must_be_right() {
     let mut failures = Vec::new();
+    let mut ranges = 0;
     println!("{:21} {:14} {:8} reason", "role", "system call", "pins");
     for (role, lists) in roles::all() {
         for (rule, number) in rules(&lists).filter(|(rule, _)| !rule.pins.is_empty()) {
             println!("{role:21} {:14} {:<8} {}", rule.syscall, rule.pins.len(), rule.reason);
-            if fate(role, &lists, number, right(rule)) != Fate::Lives {
-                failures
-                    .push(format!("{role} {} ({}): dies of the right arguments", rule.syscall, rule.reason));
-            }
-            for pin in rule.pins {
-                let arguments = wrong(&lists, number, rule, pin);
-                if fate(role, &lists, number, arguments) != Fate::Dies {
-                    failures.push(format!(
-                        "{role} {} ({}): lives with {arguments:x?}",
-                        rule.syscall, rule.reason
-                    ));
+            ranges += rule.pins.iter().filter(|pin| pin.most > pin.value).count();
+            for (arguments, right) in calls(&lists, number, rule) {
+                let fate = fate(role, &lists, number, arguments);
+                if fate != right {
+                    let call = format!("{role} {} ({})", rule.syscall, rule.reason);
+                    failures.push(format!("{call}: {fate:?} with {arguments:x?}"));
                 }
             }
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert_ne!(ranges, 0, "no rule allows a range any more");
 }
 
 #[test]
