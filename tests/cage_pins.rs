@@ -123,6 +123,15 @@ fn each_pinned_argument_must_be_right() {
     assert_ne!(ranges, 0, "no rule allows a range any more");
 }
 
+/// The queue from the rings to the main thread does so while another thread is halfway in, which takes it to be kept from
+/// the processor just there: no test brings that about.
+#[test]
+fn a_ring_thread_that_waits_for_another_one_may_let_it_run() {
+    let [(sensor, lists), (helper, none)] = roles::all();
+    let yields = |role, lists| fate(role, lists, libc::SYS_sched_yield, USELESS);
+    assert_eq!([yields(sensor, &lists), yields(helper, &none)], [Fate::Lives, Fate::Dies]);
+}
+
 #[test]
 fn every_call_without_a_rule_is_deadly() {
     for (role, lists) in roles::all() {

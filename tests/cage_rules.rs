@@ -241,6 +241,12 @@ const UNPROVOKED: &[(&str, &str, &str, &str)] = &[
     ),
     (
         SENSOR,
+        "sched_yield",
+        "a ring thread that waits for another one's place in the queue to the main thread",
+        "crossbeam: only where that other one lost its processor between taking the place and filling it",
+    ),
+    (
+        SENSOR,
         "getsockopt",
         "why a ring woke its thread",
         "the kernel reports no error on a ring that is bound to all interfaces, as ours are; left alone, one would keep the thread awake for ever",

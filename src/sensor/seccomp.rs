@@ -21,6 +21,7 @@ use crate::sandbox::seccomp::{Pin, Rule, between, pin, rule};
 /// The ring threads'; the helper has none.
 const THREADS: &[Rule] = &[
     rule("futex", "threads, the allocator's lock"),
+    rule("sched_yield", "a ring thread that waits for another one's place in the queue to the main thread"),
     #[cfg(not(target_env = "musl"))]
     rule("mprotect", "memory of a thread's arena, never code").with(&[without(2, EXEC)]),
     #[cfg(not(target_env = "musl"))]
