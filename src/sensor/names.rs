@@ -85,11 +85,13 @@ impl Names {
         Some(event)
     }
 
-    /// Takes answers in.
+    /// Takes answers in: no more in a turn than there can be questions, for whoever floods us with them would keep
+    /// the main thread here. What is left makes the socket ready again.
     pub fn on_ready(&mut self, now: Instant) {
         let mut datagram = [0; 1232];
-        // An error tells of a resolver that is not there; the questions' time runs out.
-        while let Ok(length) = self.socket.recv(&mut datagram) {
+        for _ in 0..ASKED {
+            // An error tells of a resolver that is not there; the questions' time runs out.
+            let Ok(length) = self.socket.recv(&mut datagram) else { return };
             let bytes = datagram.get(..length).unwrap_or_default();
             let Some((answered, name)) = ptr::answer(bytes) else { continue };
             let asked = |(source, known): &(&IpAddr, &mut Known)| {
@@ -131,5 +133,27 @@ impl Names {
 impl AsFd for Names {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_answers_is_taken_in_by_turns() {
+        let resolver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        socket.connect(resolver.local_addr().unwrap()).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        for _ in 0..2 * ASKED {
+            resolver.send_to(b"no answer", socket.local_addr().unwrap()).unwrap();
+        }
+        let mut names = Names { socket, known: HashMap::new(), waiting: VecDeque::new() };
+        let is_ready = |names: &Names| names.socket.peek(&mut [0; 16]).is_ok();
+        names.on_ready(Instant::now());
+        assert!(is_ready(&names), "the rest waits for its turn");
+        names.on_ready(Instant::now());
+        assert!(!is_ready(&names));
     }
 }
