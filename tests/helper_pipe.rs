@@ -174,10 +174,14 @@ impl Lab {
     }
 }
 
+/// Of its own accord if it can: it ends the commands that it runs, which after a test that failed may wait for ever.
 impl Drop for Lab {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.requests = None;
+        if ended(&mut self.child, SOON).is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
     }
 }
 
@@ -437,7 +441,7 @@ fn what_an_unblock_is_undoing_when_the_block_ends_is_undone_once() {
     let mut lab = with_a_file_for_each(folder.path(), "true");
     let [rule, lifting, goes_on] = ["203.0.113.7", "lifting", "goes-on"].map(|name| folder.path().join(name));
     let target = net("203.0.113.7/32");
-    assert_eq!(lab.block("203.0.113.7/32", 3), Outcome::Blocked);
+    assert_eq!(lab.block("203.0.113.7/32", 10), Outcome::Blocked);
     lab.send(|id| Request::Unblock { id, target });
     until(SOON, || lifting.exists().then_some(())).expect("it is being undone");
     until(PATIENCE, || lab.list().is_empty().then_some(())).expect("its time is over");
