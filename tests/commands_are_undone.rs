@@ -202,7 +202,7 @@ fn a_block_that_ends_before_its_command_was_run_again_leaves_nothing_behind() {
     ));
     let sources: Vec<String> = (1..=12).map(|host| format!("198.51.100.{host}")).collect();
     let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
-    ledger_of(&setup, &sources, long_ago(), 8);
+    ledger_of(&setup, &sources, long_ago(), 15);
     let daemon = setup.start();
     let stand = || std::fs::read_dir(&rules).unwrap().count();
     eventually("as many rules stand as commands run", PATIENCE, || stand() == 8);
