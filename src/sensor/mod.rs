@@ -11,7 +11,7 @@ pub mod conversation;
 pub mod datagram;
 pub mod decoy;
 pub mod delay_line;
-mod departed;
+pub mod departed;
 pub mod event_loop;
 pub mod filter;
 pub mod flood;

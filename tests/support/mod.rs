@@ -26,6 +26,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::time::{ClockId, clock_gettime};
+use portsentry::sensor::departed::BOOT;
 
 static NEXT_LAB: AtomicU32 = AtomicU32::new(0);
 
@@ -34,6 +36,16 @@ pub fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
     line.split_whitespace().next().and_then(|word| word.parse().ok()).expect("a number")
+}
+
+/// Waits until the machine is so long up that no daemon takes the ports of a lab for those of services still on their way.
+fn await_boot() {
+    let up = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).expect("a clock"));
+    let left = Duration::from_millis(BOOT).saturating_sub(up);
+    if !left.is_zero() {
+        eprintln!("the machine has just booted: waiting for {left:?}");
+        std::thread::sleep(left);
+    }
 }
 
 /// A target and some peers, each peer on a network of its own with the target.
@@ -102,6 +114,7 @@ impl Lab {
     /// A target with `peers` peers; peer 0 is the scanner by convention, peer 1 the innocent third host.
     pub fn new(peers: u8) -> Lab {
         assert!(nix::unistd::geteuid().is_root(), "these tests make network namespaces: run them with sudo");
+        await_boot();
         let name = format!("ps{}x{}", std::process::id(), NEXT_LAB.fetch_add(1, Ordering::Relaxed));
         let mut lab = Lab { name, peers: Vec::new() };
         ip(&["netns", "add", &lab.target()]);
