@@ -1,7 +1,7 @@
 //! The only unsafe code of the crate: system calls that no safe crate wraps. Everything here has a safe face.
 //!
 //! Packet rings, random numbers, forks, programs that take every signal, pidfds, prefetching, listening without Fast Open,
-//! and the naming of refused system calls live on it. It decides nothing and parses nothing: which
+//! the heap of all threads, and the naming of refused system calls live on it. It decides nothing and parses nothing: which
 //! packets, how many rings and what a slot means are the caller's.
 #![allow(unsafe_code)]
 
@@ -96,6 +96,16 @@ pub fn fork() -> io::Result<ForkResult> {
     // SAFETY: the child of a process of one thread has all that its parent had, and may go on with any of it. Nobody
     // safe knows how many threads there are: nix's own `daemon` asks the same of its caller, but lets nobody wait.
     Ok(unsafe { nix::unistd::fork() }?)
+}
+
+/// Has every thread that is started from now on allocate from the process's one heap. With heaps of their own, as glibc has
+/// them, threads would need calls to grow and to shrink those, and that they open a file of /proc.
+pub fn share_heap() {
+    // SAFETY: mallopt takes two integers and has an effect on where later allocations lie alone. There is no safe one.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1)
+    };
 }
 
 /// Has `command` start with no signal blocked, whatever its starter blocks: std hands that on.

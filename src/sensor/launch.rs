@@ -38,6 +38,7 @@ use crate::event::{self, Confinement, Start, stderr};
 use crate::protocol::Settings;
 use crate::sandbox::capabilities;
 use crate::sandbox::identity::Identity;
+use crate::sys;
 
 /// Exit code when the other process died, or did not answer the goodbye (sysexits.h, EX_SOFTWARE).
 const PEER_DIED: u8 = 70;
@@ -98,6 +99,7 @@ fn start(loaded: &Loaded, background: &Background) -> Result<EventLoop, StartErr
 
     let confined = Confined::enter(loaded, identity, helper.link.pid())?;
     opened.lacking.extend(confined.out_of_reach.iter().map(ToString::to_string));
+    sys::share_heap();
     let threads = Parked::start(std::mem::take(&mut opened.readers), &opened.shared)?;
     let confinement = confined.seal(cage, &helper.settings, helper.ready)?;
 

@@ -9,23 +9,15 @@ use std::os::fd::RawFd;
 
 use crate::config::{self, Config};
 use crate::event::history;
-#[cfg(not(target_env = "musl"))]
-use crate::sandbox::base::EXEC;
 #[cfg(target_env = "musl")]
 use crate::sandbox::base::opens;
 use crate::sandbox::base::{BASE, opens_at};
-#[cfg(not(target_env = "musl"))]
-use crate::sandbox::seccomp::without;
 use crate::sandbox::seccomp::{Pin, Rule, between, pin, rule};
 
 /// The ring threads'; the helper has none.
 const THREADS: &[Rule] = &[
     rule("futex", "threads, the allocator's lock"),
     rule("sched_yield", "a ring thread that waits for another one's place in the queue to the main thread"),
-    #[cfg(not(target_env = "musl"))]
-    rule("mprotect", "memory of a thread's arena, never code").with(&[without(2, EXEC)]),
-    #[cfg(not(target_env = "musl"))]
-    rule("madvise", "memory of a thread's arena given back").with(&[pin(2, libc::MADV_DONTNEED)]),
 ];
 
 const LOOP: &[Rule] = &[
