@@ -6,18 +6,19 @@
 mod clock;
 mod interfaces;
 mod services;
+mod sweeps;
 mod vantage;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use vantage::View;
 
 use self::clock::CaptureClock;
 use self::interfaces::Interfaces;
 use self::services::Services;
+use self::sweeps::Sweeps;
 use crate::capture::Frame;
 use crate::config::{BlockMode, Loaded};
 use crate::detect::peers::Hearing;
@@ -51,7 +52,6 @@ pub struct Replay {
     watch: Arc<Watch>,
     table: Arc<ScoreTable>,
     peers: Peers,
-    half_life: Option<Duration>,
     responder: Responder,
     services: Services,
     /// SYNs to decoys that a visit may yet follow.
@@ -66,8 +66,7 @@ pub struct Replay {
     heard: Option<Now>,
     /// The moment of the packet that was judged last.
     latest: Option<Now>,
-    /// When the score table was swept last, microseconds of the captures' clock.
-    swept: u64,
+    sweeps: Sweeps,
     /// Times of the first and the latest frame, microseconds since 1970 UTC.
     span: Option<(u64, u64)>,
     packets: u64,
@@ -128,7 +127,6 @@ impl Replay {
             table,
             // A capture may hold one direction only.
             peers: Peers::new(&KEY, Hearing::of_senders()),
-            half_life,
             responder,
             services: Services::new(tcp_decoys, udp_decoys),
             half_open: HalfOpen::new(),
@@ -140,7 +138,7 @@ impl Replay {
             clock: CaptureClock::start(),
             heard: None,
             latest: None,
-            swept: 0,
+            sweeps: Sweeps::every(half_life),
             span: None,
             packets: 0,
             rejects: [0; Reject::ALL.len()],
@@ -175,7 +173,8 @@ impl Replay {
     /// Judges one of the packets that are held back; `None` when there are no more.
     pub fn judge_next(&mut self) -> Option<Vec<Event>> {
         let seen = self.waiting.pop_front().or_else(|| self.last_half())?;
-        self.sweep(micros(seen.now));
+        // So that no account of long ago passes for a fresh one.
+        self.sweeps.on_time(micros(seen.now), |at| self.table.sweep(at));
         Some(self.judge(&seen))
     }
 
@@ -324,19 +323,6 @@ impl Replay {
     /// A packet to oneself is left out, as the daemon does unless told otherwise.
     fn is_for_us(&self, probe: &Probe) -> bool {
         self.view.protects(probe.destination) && probe.source != probe.destination
-    }
-
-    /// As often as the daemon does, so that no account of long ago passes for a fresh one. A long silence is cut short
-    /// once everything has faded.
-    fn sweep(&mut self, now: u64) {
-        let Some(half_life) = self.half_life else { return };
-        let step = u64::try_from(half_life.as_micros()).unwrap_or(u64::MAX);
-        while self.swept.saturating_add(step) <= now {
-            self.swept = self.swept.saturating_add(step);
-            if self.table.sweep(self.swept) == 0 {
-                self.swept = now;
-            }
-        }
     }
 }
 
