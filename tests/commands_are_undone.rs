@@ -124,6 +124,100 @@ fn an_unblock_that_fails_in_part_says_so_claims_nothing_and_can_be_asked_for_aga
     assert!(!daemon.client(&["unblock", "10.77.0.2"]).status.success(), "there is nothing left of it");
 }
 
+/// A file a block, as the route to a black hole would be: it cannot be made where it stands already, nor removed before
+/// `mended` is there.
+struct Route {
+    path: std::path::PathBuf,
+    mended: std::path::PathBuf,
+}
+
+impl Route {
+    /// The keys that make and remove it, of blocks that nftables holds too; `after`: what KILL_ROUTE does besides.
+    fn made_by(setup: &Setup, after: &str) -> (Route, String) {
+        let route = Route { path: setup.path("route-10.77.0.2"), mended: setup.path("mended") };
+        let (path, mended) = (setup.path("route-$TARGET$"), route.mended.display());
+        let path = path.display();
+        let lines = format!(
+            "{PORTS}\nBLOCK_WITH=\"nftables,command\"\nTRIPWIRE=\"0\"\n\
+             KILL_ROUTE=\"mkdir {path} && {after}\"\nUNBLOCK_CMD=\"test -e {mended} && rmdir {path}\""
+        );
+        (route, lines)
+    }
+
+    fn stands(&self) -> bool {
+        self.path.exists()
+    }
+
+    /// From now on it can be removed.
+    fn mend(&self) {
+        std::fs::write(&self.mended, "").unwrap();
+    }
+}
+
+fn is_listed(daemon: &Daemon) -> bool {
+    String::from_utf8_lossy(&daemon.client(&["list"]).stdout).contains("10.77.0.2")
+}
+
+/// A block of the lab's attacker for so many seconds. Returns what is told of it.
+fn block(daemon: &mut Daemon, seconds: &str) -> serde_json::Value {
+    let output = daemon.client(&["block", "10.77.0.2", seconds]);
+    assert!(output.status.success(), "{output:?}");
+    daemon.wait_for_new("the block", |event| event["event_type"] == "block")
+}
+
+#[test]
+fn what_an_earlier_block_left_behind_is_taken_back_with_the_next_one_that_is_not_its_work() {
+    for lifts in [true, false] {
+        let lab = Lab::new(1);
+        let setup = Setup::new(&lab, "");
+        let (route, lines) = Route::made_by(&setup, "true");
+        setup.rewrite(&lines);
+        let mut daemon = setup.start();
+        block(&mut daemon, "1");
+        let told = daemon.wait_for("the failure", |event| {
+            event["event_type"] == "unblock" && event["action"]["verdict"] == "failed"
+        });
+        assert_eq!(told["action"]["error"], "command: exit status 1", "{told}");
+        let again = block(&mut daemon, if lifts { "600" } else { "5" });
+        assert_eq!(again["action"]["with"], serde_json::json!(["nftables"]), "{again}");
+        assert!(blocked_in_kernel(&lab, 0) && route.stands());
+        if lifts {
+            // Nor does a restart forget it, whose own try of the command fails again.
+            let (_, setup) = daemon.stop();
+            daemon = setup.start();
+            daemon.catch_up();
+            assert!(blocked_in_kernel(&lab, 0) && route.stands());
+        }
+        route.mend();
+        if lifts {
+            assert!(daemon.client(&["unblock", "10.77.0.2"]).status.success());
+            assert!(!route.stands(), "an unblock that is answered has taken it back");
+        }
+        eventually("nothing is left", PATIENCE, || !route.stands() && !is_listed(&daemon));
+        assert!(!daemon.client(&["unblock", "10.77.0.2"]).status.success());
+    }
+}
+
+#[test]
+fn what_a_killed_command_did_and_could_not_be_undone_is_taken_back_when_its_block_ends() {
+    for lifts in [true, false] {
+        let lab = Lab::new(1);
+        let setup = Setup::new(&lab, "");
+        let (route, lines) = Route::made_by(&setup, "sleep 30");
+        setup.rewrite(&format!("{lines}\nCOMMAND_TIMEOUT=\"1s\""));
+        let mut daemon = setup.start();
+        let told = block(&mut daemon, if lifts { "600" } else { "5" });
+        assert_eq!(told["action"]["with"], serde_json::json!(["nftables"]), "{told}");
+        assert!(blocked_in_kernel(&lab, 0) && route.stands());
+        route.mend();
+        if lifts {
+            assert!(daemon.client(&["unblock", "10.77.0.2"]).status.success());
+            assert!(!route.stands(), "an unblock that is answered has taken it back");
+        }
+        eventually("nothing is left", PATIENCE, || !route.stands() && !is_listed(&daemon));
+    }
+}
+
 /// A ledger with one block by a command, from and until so many seconds from now.
 fn ledger(setup: &Setup, since: i64, until: i64) {
     ledger_of(setup, &["10.77.0.2"], since, until);

@@ -208,7 +208,7 @@ impl Core {
             left.ended.push((target, Block { until: now.utc, ..block }));
         }
         self.escalation.enter_all(in_force);
-        left.ended.retain(|(_, block)| !block.with.is_empty());
+        left.ended.retain(|(_, block)| !block.to_end().is_empty());
         left
     }
 }

@@ -51,9 +51,18 @@ pub struct Block {
     /// What is in force, or was and has not been taken back yet.
     #[serde(default, skip_serializing_if = "Responses::is_empty")]
     pub with: Responses,
+    /// What an earlier block, or a failed attempt of this one, may have left behind: nobody claims that it is in force,
+    /// but this one's end takes it back. Nothing that `with` has.
+    #[serde(default, skip_serializing_if = "Responses::is_empty")]
+    pub owed: Responses,
 }
 
 impl Block {
+    /// Nobody's offence, over at `now`.
+    pub fn nothing(now: u64) -> Block {
+        Block { since: now, until: now, offence: 0, with: Responses::NONE, owed: Responses::NONE }
+    }
+
     /// Milliseconds left at `now`.
     pub fn left(&self, now: u64) -> u64 {
         self.until.saturating_sub(now)
@@ -70,15 +79,20 @@ impl Block {
         self.with.is_run_only()
     }
 
+    /// What its end is to take back.
+    pub fn to_end(&self) -> Responses {
+        self.with.union(self.owed)
+    }
+
     /// What outlasts the block, and this program too, until it is taken back.
     pub fn remains(&self) -> Responses {
-        self.with.among(Responses::NONE.and(Response::HostsDeny).and(Response::Command))
+        self.to_end().among(Responses::NONE.and(Response::HostsDeny).and(Response::Command))
     }
 
     /// What is remembered once it is over at `now`.
     fn over(self, now: u64) -> Block {
         let (since, until) = (self.since.min(now), self.until.min(now));
-        Block { since, until, with: self.remains(), ..self }
+        Block { since, until, with: self.remains(), owed: Responses::NONE, ..self }
     }
 }
 
@@ -115,17 +129,19 @@ impl Escalation {
             until: now.saturating_add(length),
             offence,
             with: Responses::NONE,
+            owed: Responses::NONE,
         }
     }
 
     /// Enters a block that the kernel has taken. What is in force of an earlier one of the same target still is, and so
-    /// is the line of hosts.deny of one that is over, where it could not be taken out: it goes with this one. Returns the
-    /// block as it is on record now.
+    /// is the line of hosts.deny of one that is over, where it could not be taken out: it goes with this one. So does what
+    /// a command did, but whether that shuts anybody out nobody knows. Returns the block as it is on record now.
     pub fn enter(&mut self, target: IpNet, block: Block) -> Block {
-        let of = |before: Option<Block>| before.map_or(Responses::NONE, |before| before.with);
-        let line = of(self.offenders.remove(&target)).among(Responses::NONE.and(Response::HostsDeny));
-        let with = block.with.union(of(self.get(&target))).union(line);
-        let block = Block { with, ..block };
+        let over = self.offenders.remove(&target).map_or(Responses::NONE, |over| over.remains());
+        let line = over.among(Responses::NONE.and(Response::HostsDeny));
+        let (with, owed) = self.get(&target).map_or_else(Default::default, |it| (it.with, it.owed));
+        let with = block.with.union(with).union(line);
+        let block = Block { with, owed: owed.union(over).without(with), ..block };
         self.blocks.insert(target, block);
         block
     }
@@ -168,21 +184,18 @@ impl Escalation {
         }
     }
 
-    /// Remembers at `now` that these responses to `target`, of whom no block is in force, are still to be taken back.
+    /// Remembers at `now` that these responses to `target` are still to be taken back: with its block where there is one.
     /// Returns whether that is news.
     pub fn leave(&mut self, target: &IpNet, left: Responses, now: u64) -> bool {
-        let unknown = Block { since: now, until: now, offence: 0, with: Responses::NONE };
-        let (blocked, known) = (self.get(target), self.known_of(target).unwrap_or(unknown));
-        let left = Block { with: known.with.union(left), ..known };
-        if left == known || blocked.is_some_and(|block| block.with.block()) {
-            return false;
+        let known = self.known_of(target).unwrap_or(Block::nothing(now));
+        let news = left.without(known.to_end());
+        let known = Block { owed: known.owed.union(news), ..known };
+        match self.get(target) {
+            _ if news.is_empty() => {}
+            Some(_) => self.blocks.insert(*target, known),
+            None => self.remember(*target, known, now),
         }
-        match blocked {
-            // On its way out: what else there was has been taken back.
-            Some(_) => self.blocks.insert(*target, left),
-            None => self.remember(*target, left, now),
-        }
-        true
+        !news.is_empty()
     }
 
     /// Ends the block of `target` at `now`: it shuts nobody out, although its time is not over.
@@ -216,7 +229,7 @@ impl Escalation {
             std::iter::from_fn(|| self.offenders.take_ended(long_ago)).collect();
         let line = Responses::NONE.and(Response::HostsDeny);
         for (target, block) in long_over.into_iter().filter(|(_, block)| !block.with.among(line).is_empty()) {
-            let left = Block { since: now, until: now, offence: 0, with: block.with.among(line) };
+            let left = Block { with: block.with.among(line), ..Block::nothing(now) };
             self.offenders.insert(target, left);
         }
     }
@@ -236,8 +249,8 @@ impl Escalation {
     pub fn take_back(&mut self, target: &IpNet, gone: Responses) -> bool {
         // Where nothing is asked nothing is looked for: a million blocks may end at once.
         let known = if gone.is_empty() { None } else { self.known_of(target) };
-        let Some(block) = known.filter(|block| !block.with.among(gone).is_empty()) else { return false };
-        let left = Block { with: block.with.without(gone), ..block };
+        let Some(block) = known.filter(|block| !block.to_end().among(gone).is_empty()) else { return false };
+        let left = Block { with: block.with.without(gone), owed: block.owed.without(gone), ..block };
         if self.blocks.get(target).is_some() {
             self.blocks.insert(*target, left);
         } else if left.offence == 0 && left.with.is_empty() {
@@ -253,9 +266,9 @@ impl Escalation {
         self.get(target).filter(|block| block.until > now).map_or(Responses::NONE, |block| block.with)
     }
 
-    /// What is in force against exactly `target`, or was and has not been taken back.
+    /// What is in force against exactly `target`, or was, or may be, and has not been taken back.
     pub fn remains(&self, target: &IpNet) -> Responses {
-        self.known_of(target).map_or(Responses::NONE, |block| block.with)
+        self.known_of(target).map_or(Responses::NONE, |block| block.to_end())
     }
 
     /// What is on record about exactly `target`: its block, or the last one that is over.

@@ -24,7 +24,6 @@ pub use read::Loaded;
 
 use self::error::io_error;
 use super::escalation::Block;
-use crate::protocol::Responses;
 use crate::protocol::settings::LEDGER;
 
 const NEW_NAME: &str = "ledger.new";
@@ -73,7 +72,7 @@ impl Ledger {
 
     /// Notes that nothing is held against `target` any more.
     pub fn forget(&mut self, target: IpNet) {
-        self.note(target, Block { since: 0, until: 0, offence: 0, with: Responses::NONE });
+        self.note(target, Block::nothing(0));
     }
 
     /// Drops what was noted; the next commit writes everything anew.

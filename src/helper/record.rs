@@ -114,7 +114,7 @@ mod tests {
     use crate::protocol::Responses;
 
     fn block(until: u64) -> Block {
-        Block { since: 0, until, offence: 1, with: Responses::NONE }
+        Block { since: 0, until, offence: 1, with: Responses::NONE, owed: Responses::NONE }
     }
 
     fn target(number: u8) -> IpNet {

@@ -316,7 +316,13 @@ pub(super) mod tests {
     #[test]
     fn after_a_reboot_commands_are_run_again_and_else_only_if_they_never_were() {
         let steps = steps(&[Command]);
-        let ran = Block { since: 5, until: 10, offence: 1, with: Responses::NONE.and(Command) };
+        let ran = Block {
+            since: 5,
+            until: 10,
+            offence: 1,
+            with: Responses::NONE.and(Command),
+            owed: Responses::NONE,
+        };
         assert!(!steps.must_renew(&ran, 4, false) && steps.must_renew(&ran, 6, false));
         assert!(steps.must_renew(&ran, 4, true), "a clock that came up behind knows no better");
         assert!(steps.must_renew(&Block { with: Responses::NONE, ..ran }, 4, false));

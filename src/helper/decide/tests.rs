@@ -114,7 +114,13 @@ fn a_flood_of_blocks_leaves_the_operator_a_way_in() {
 
 #[test]
 fn a_restored_block_never_outlasts_its_grant() {
-    let granted = Block { since: at(0).utc, until: at(60).utc, offence: 3, with: Responses::NONE };
+    let granted = Block {
+        since: at(0).utc,
+        until: at(60).utc,
+        offence: 3,
+        with: Responses::NONE,
+        owed: Responses::NONE,
+    };
     let entries = BTreeMap::from([(net("192.0.2.1/32"), granted), (net("10.1.1.1/32"), granted)]);
     let left = |now: Now| {
         let mut core = core();
@@ -131,7 +137,8 @@ fn of_more_restored_blocks_than_there_may_be_those_that_end_first_are_over() {
     let mut core = core();
     core.authority = Authority::new(Vec::new(), 2, 0);
     let with = Responses::NONE.and(crate::protocol::Response::HostsDeny);
-    let granted = |end: u64| Block { since: at(0).utc, until: at(end).utc, offence: 1, with };
+    let granted =
+        |end: u64| Block { since: at(0).utc, until: at(end).utc, offence: 1, with, owed: Responses::NONE };
     let ends = [("192.0.2.1/32", 90), ("192.0.2.2/32", 60), ("192.0.2.3/32", 80), ("192.0.2.4/32", 70)];
     let left = core.restore(ends.map(|(target, end)| (net(target), granted(end))).into(), at(20));
     let over = |target: &str| (net(target), granted(20));
@@ -145,8 +152,10 @@ fn of_more_restored_blocks_than_there_may_be_those_that_end_first_are_over() {
 #[test]
 fn what_was_lifted_and_is_still_to_be_taken_back_is_in_force_on_no_clock() {
     let with = Responses::NONE.and(crate::protocol::Response::Command);
-    let (target, lifted) =
-        (net("192.0.2.1/32"), Block { since: at(0).utc, until: at(60).utc, offence: 0, with });
+    let (target, lifted) = (
+        net("192.0.2.1/32"),
+        Block { since: at(0).utc, until: at(60).utc, offence: 0, with, owed: Responses::NONE },
+    );
     for now in [at(20), at(61), Now { utc: 5, uptime: 0 }] {
         let mut core = core();
         let left = core.restore(BTreeMap::from([(target, lifted)]), now);
@@ -158,7 +167,13 @@ fn what_was_lifted_and_is_still_to_be_taken_back_is_in_force_on_no_clock() {
 #[test]
 fn a_restored_offender_is_remembered() {
     let mut core = core();
-    let past = Block { since: at(0).utc, until: at(60).utc, offence: 3, with: Responses::NONE };
+    let past = Block {
+        since: at(0).utc,
+        until: at(60).utc,
+        offence: 3,
+        with: Responses::NONE,
+        owed: Responses::NONE,
+    };
     core.restore(BTreeMap::from([(net("192.0.2.1/32"), past)]), at(3600));
     assert_eq!(block(&mut core, "192.0.2.1/32", 0, at(3601)).unwrap().block.offence, 4);
 }

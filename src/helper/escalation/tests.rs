@@ -32,14 +32,17 @@ fn a_second_offence_after_expiry_counts_and_one_after_a_week_does_not() {
     let mut record = Escalation::new(TERMS);
     assert_eq!(
         offend(&mut record, "192.0.2.1/32", 0, 0),
-        Block { since: 0, until: 1_000, offence: 1, with: Responses::NONE }
+        Block { since: 0, until: 1_000, offence: 1, with: Responses::NONE, owed: Responses::NONE }
     );
     assert_eq!(record.next_end(), Some(1_000));
     assert_eq!(record.expire(999).len(), 0);
     assert_eq!(record.expire(1_000).len(), 1);
     assert!(record.is_empty());
     let second = offend(&mut record, "192.0.2.1/32", 0, 5_000);
-    assert_eq!(second, Block { since: 5_000, until: 8_000, offence: 2, with: Responses::NONE });
+    assert_eq!(
+        second,
+        Block { since: 5_000, until: 8_000, offence: 2, with: Responses::NONE, owed: Responses::NONE }
+    );
     assert_eq!(record.sentence(&net("192.0.2.1/32"), 0, 8_000 + MEMORY).offence, 1);
 }
 
@@ -48,11 +51,11 @@ fn an_operators_length_overrides_counts_once_and_renews_without_counting() {
     let mut record = Escalation::new(TERMS);
     assert_eq!(
         offend(&mut record, "192.0.2.1/32", 60, 0),
-        Block { since: 0, until: 60_000, offence: 1, with: Responses::NONE }
+        Block { since: 0, until: 60_000, offence: 1, with: Responses::NONE, owed: Responses::NONE }
     );
     assert_eq!(
         offend(&mut record, "192.0.2.1/32", 90, 10),
-        Block { since: 10, until: 90_010, offence: 1, with: Responses::NONE }
+        Block { since: 10, until: 90_010, offence: 1, with: Responses::NONE, owed: Responses::NONE }
     );
     assert_eq!(record.sentence(&net("192.0.2.1/32"), u32::MAX, 20).until, LONGEST + 20);
 }
@@ -90,7 +93,13 @@ fn offenders_are_bounded_and_the_oldest_are_forgotten() {
     for at in 0..count {
         record.remember(
             target(at),
-            Block { since: 0, until: u64::from(at), offence: 1, with: Responses::NONE },
+            Block {
+                since: 0,
+                until: u64::from(at),
+                offence: 1,
+                with: Responses::NONE,
+                owed: Responses::NONE,
+            },
             u64::MAX,
         );
     }
@@ -114,7 +123,7 @@ proptest! {
     fn the_list_walks_every_block_in_force_once(ends in prop::collection::btree_map(any::<u32>(), 0u64..100, 0..50), now in 0u64..100) {
         let mut record = Escalation::new(TERMS);
         for (address, until) in &ends {
-            record.enter(IpNet::from(IpAddr::V4(Ipv4Addr::from(*address))), Block { since: 0, until: *until, offence: 1, with: Responses::NONE });
+            record.enter(IpNet::from(IpAddr::V4(Ipv4Addr::from(*address))), Block { since: 0, until: *until, offence: 1, with: Responses::NONE, owed: Responses::NONE });
         }
         let (mut last, mut seen) = (None, 0);
         while let Some((target, block)) = record.after(last, now) {
@@ -135,7 +144,10 @@ fn what_is_to_be_taken_back_stays_on_record_until_it_is() {
     assert_eq!(record.enter(target, block).with, with);
     assert_eq!((record.in_force(&target, 999), record.in_force(&target, 1_000)), (with, Responses::NONE));
     assert!(record.lift(&target, 5).is_some() && record.get(&target).is_none());
-    assert_eq!(record.known_of(&target), Some(Block { since: 0, until: 5, offence: 0, with: command }));
+    assert_eq!(
+        record.known_of(&target),
+        Some(Block { since: 0, until: 5, offence: 0, with: command, owed: Responses::NONE })
+    );
     assert!(record.take_back(&target, with) && !record.take_back(&target, with));
     assert_eq!(record.known_of(&target), None, "it is forgiven");
     record.enter(target, block);
@@ -146,14 +158,25 @@ fn what_is_to_be_taken_back_stays_on_record_until_it_is() {
 }
 
 #[test]
-fn a_line_that_could_not_be_taken_out_is_the_next_blocks_and_a_command_is_not() {
+fn what_could_not_be_taken_back_is_the_next_blocks_and_what_a_command_did_is_no_claim_of_its() {
     let (mut record, target) = (Escalation::new(TERMS), net("192.0.2.1/32"));
     let (line, kernel) = (Responses::NONE.and(Response::HostsDeny), Responses::NONE.and(Response::Nftables));
-    let with = line.and(Response::Command);
-    record.enter(target, Block { with, ..record.sentence(&target, 0, 0) });
-    assert!(record.expire(1_000).len() == 1 && record.remains(&target) == with);
+    let command = Responses::NONE.and(Response::Command);
+    record.enter(target, Block { with: line.union(command), ..record.sentence(&target, 0, 0) });
+    assert!(record.expire(1_000).len() == 1 && record.remains(&target) == line.union(command));
     let again = Block { with: kernel, ..record.sentence(&target, 0, 2_000) };
-    assert_eq!(record.enter(target, again), Block { with: kernel.union(line), ..again });
+    let entered = Block { with: kernel.union(line), owed: command, ..again };
+    assert_eq!(record.enter(target, again), entered);
+    assert_eq!(record.in_force(&target, 2_001), kernel.union(line), "the command is to run again");
+    assert_eq!(record.remains(&target), kernel.union(line).union(command), "and is undone if it fails");
+    assert_eq!(record.enter(target, again), entered, "a renewal changes nothing");
+    let both = kernel.union(line).union(command);
+    assert_eq!(record.enter(target, Block { with: command, ..again }).to_end(), both);
+    assert_eq!(record.get(&target), Some(Block { with: both, ..again }), "it did its work");
+    assert!(record.take_back(&target, command) && record.leave(&target, command, 2_002));
+    assert_eq!(record.get(&target), Some(entered));
+    assert_eq!(record.expire(again.until), [(target, entered)]);
+    assert_eq!(record.remains(&target), line.union(command));
 }
 
 #[test]
@@ -177,25 +200,29 @@ fn after_a_week_an_offence_is_forgotten_and_a_line_that_could_not_be_taken_out_i
 }
 
 #[test]
-fn what_is_left_to_take_back_is_remembered_of_all_but_blocks_in_force() {
+fn what_is_left_to_take_back_is_remembered_whether_or_not_a_block_is_in_force() {
     let mut record = Escalation::new(Terms { first: 80, longest: 80, factor: 1 });
     let [unknown, over, leaving, blocked] =
         [1, 2, 3, 4].map(|host: u8| format!("192.0.2.{host}/32").parse::<IpNet>().unwrap());
     let (nftables, command) =
         (Responses::NONE.and(Response::Nftables), Responses::NONE.and(Response::Command));
-    let block = Block { since: 0, until: 90, offence: 2, with: nftables };
+    let block = Block { since: 0, until: 90, offence: 2, with: nftables, owed: Responses::NONE };
     record.remember(over, Block { until: 10, ..block }, 10);
     record.enter(leaving, block);
     record.take_back(&leaving, nftables);
     record.enter(blocked, block);
     for target in [unknown, over, leaving, blocked] {
-        assert_eq!(record.leave(&target, command, 20), target != blocked, "{target}");
+        assert!(record.leave(&target, command, 20), "{target}");
         assert!(!record.leave(&target, command, 20), "{target} for the second time");
     }
     assert_eq!(
         [unknown, over, leaving, blocked].map(|it| record.remains(&it)),
-        [command, command, command, nftables]
+        [command, command, command, nftables.union(command)]
     );
+    assert_eq!(record.in_force(&blocked, 20), nftables);
     record.lift(&leaving, 30);
-    assert_eq!(record.known_of(&leaving), Some(Block { since: 0, until: 30, offence: 0, with: command }));
+    assert_eq!(
+        record.known_of(&leaving),
+        Some(Block { since: 0, until: 30, offence: 0, with: command, owed: Responses::NONE })
+    );
 }

@@ -7,7 +7,7 @@ use crate::helper::escalation::{Block, Terms};
 use crate::helper::steps::tests::that_run;
 
 fn grant(target: IpNet, since: u64, until: u64) -> Grant {
-    let block = Block { since, until, offence: 1, with: Responses::NONE };
+    let block = Block { since, until, offence: 1, with: Responses::NONE, owed: Responses::NONE };
     Grant { id: 1, target, block, port: 22, protocol: Protocol::Tcp, tripped: false, run_only: false }
 }
 
@@ -16,7 +16,7 @@ fn a_line_that_outlasted_its_block_is_ours_and_a_command_that_did_is_run_anew() 
     let mut record = Escalation::new(Terms { first: 1_000, longest: 1_000, factor: 1 });
     let target: IpNet = "192.0.2.7/32".parse().unwrap();
     let with = Responses::NONE.and(Response::HostsDeny).and(Response::Command);
-    record.remember(target, Block { since: 0, until: 5, offence: 1, with }, 5);
+    record.remember(target, Block { since: 0, until: 5, offence: 1, with, owed: Responses::NONE }, 5);
     let job = Job::new(Purpose::Renew, target, VecDeque::new());
     let in_force = |response: Response| job.before(Step::Do(response), &record, 9).contains(response);
     assert!(in_force(Response::HostsDeny) && !in_force(Response::Command));

@@ -25,19 +25,22 @@ pub(super) struct Line {
     /// Absent in ledgers of builds that knew nftables alone.
     #[serde(default, skip_serializing_if = "Responses::is_empty")]
     with: Responses,
+    /// Absent in ledgers of builds that forgot it.
+    #[serde(default, skip_serializing_if = "Responses::is_empty")]
+    owed: Responses,
 }
 
 impl Line {
     pub(super) fn block(self) -> Block {
-        let Line { target: _, since, until, offence, with } = self;
-        Block { since, until, offence, with }
+        let Line { target: _, since, until, offence, with, owed } = self;
+        Block { since, until, offence, with, owed }
     }
 }
 
 /// With its end.
 pub(super) fn write(out: &mut impl Write, target: IpNet, block: Block) -> io::Result<()> {
-    let Block { since, until, offence, with } = block;
-    serde_json::to_writer(&mut *out, &Line { target, since, until, offence, with })?;
+    let Block { since, until, offence, with, owed } = block;
+    serde_json::to_writer(&mut *out, &Line { target, since, until, offence, with, owed })?;
     out.write_all(b"\n")
 }
 

@@ -47,7 +47,7 @@ fn read(mut input: impl BufRead, room: usize) -> io::Result<Loaded> {
     while let Some(ending) = next_line(&mut input, &mut line)? {
         loaded.lines = loaded.lines.saturating_add(1);
         match parse(&line).filter(|_| ending == Ending::Whole) {
-            Some(known) if known.offence == 0 && known.block().with.is_empty() => {
+            Some(known) if known.offence == 0 && known.block().to_end().is_empty() => {
                 loaded.entries.remove(&known.target);
             }
             Some(known) => {

@@ -10,7 +10,13 @@ use crate::helper::escalation::Block;
 use crate::protocol::Responses;
 
 pub(super) fn block(offence: u16) -> Block {
-    Block { since: 1_700_000_000_000, until: 1_700_000_060_000, offence, with: Responses::NONE }
+    Block {
+        since: 1_700_000_000_000,
+        until: 1_700_000_060_000,
+        offence,
+        with: Responses::NONE,
+        owed: Responses::NONE,
+    }
 }
 
 /// Targets by number, each with a block that ends later than those before.

@@ -56,7 +56,8 @@ impl<R: Respond> Service<R> {
         self.tell_failures(id, &job.failures);
         let unknown = job.failed().among(Responses::NONE.and(Response::Command));
         // Blocked anew meanwhile, or what blocks would not end.
-        match self.core.escalation.remains(&job.target).without(unknown).block() {
+        let known = self.core.escalation.known_of(&job.target);
+        match known.is_some_and(|known| known.with.without(unknown).block()) {
             true => self.taken_back(job.target, unknown),
             false => self.forget(&job.target),
         }
@@ -128,7 +129,7 @@ impl<R: Respond> Service<R> {
                 self.keeps_hold(*target, Response::Route, refusal);
             }
             // What the kernel ends by itself needs no word in the ledger.
-            if block.with.iter().any(|response| response != Response::Nftables) {
+            if block.to_end().iter().any(|response| response != Response::Nftables) {
                 self.note(*target);
             }
         }
@@ -163,7 +164,7 @@ impl<R: Respond> Service<R> {
         let undoing = self.jobs.undoing();
         for (target, block) in ended {
             let kept = if undoing.contains(target) { kept.and(Response::Command) } else { kept };
-            let mut job = self.lift_job(*target, block.with, None);
+            let mut job = self.lift_job(*target, block.to_end(), None);
             job.leave(kept);
             self.taken_back(*target, block.remains().without(job.to_undo().union(kept)));
             if !job.is_done() {

@@ -67,9 +67,10 @@ fn word_of(target: &IpNet, known: Option<Block>, jobs: &Jobs, now: u64) -> Optio
     if !jobs.is_unsettled(target) {
         return known;
     }
-    let unknown = Block { since: now, until: now, offence: 0, with: Responses::NONE };
-    let Block { until, offence, with, .. } = known.unwrap_or(unknown);
-    Some(Block { since: now.min(until), until, offence, with: with.and(Response::Command) })
+    let known = known.unwrap_or(Block::nothing(now));
+    let command = Responses::NONE.and(Response::Command);
+    let (with, owed) = (known.with.union(command), known.owed.without(command));
+    Some(Block { since: now.min(known.until), with, owed, ..known })
 }
 
 #[cfg(test)]
@@ -91,7 +92,13 @@ mod tests {
     fn a_file_that_is_written_anew_has_what_commands_under_way_may_have_done() {
         let [blocked, known, unknown] =
             ["192.0.2.1/32", "192.0.2.2/32", "192.0.2.3/32"].map(|it| it.parse::<IpNet>().unwrap());
-        let block = Block { since: 10, until: 90, offence: 2, with: Responses::NONE.and(Response::Nftables) };
+        let block = Block {
+            since: 10,
+            until: 90,
+            offence: 2,
+            with: Responses::NONE.and(Response::Nftables),
+            owed: Responses::NONE,
+        };
         let mut record = Escalation::new(Terms { first: 80, longest: 80, factor: 1 });
         record.enter(blocked, block);
         record.remember(known, Block { until: 20, ..block }, 20);
@@ -107,7 +114,7 @@ mod tests {
         let under_way = BTreeMap::from([
             (blocked, Block { since: 30, with: with.union(block.with), ..block }),
             (known, Block { since: 20, until: 20, with, ..block }),
-            (unknown, Block { since: 30, until: 30, offence: 0, with }),
+            (unknown, Block { since: 30, until: 30, offence: 0, with, owed: Responses::NONE }),
         ]);
         assert_eq!(read(&jobs), under_way);
         // Given up, what they may have done is yet to be undone.

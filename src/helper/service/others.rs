@@ -65,7 +65,7 @@ impl<R: Respond> Service<R> {
 
     fn stray(&mut self, kept: Kept, ended: &[(IpNet, Block)]) -> Option<Stray> {
         let on_record = self.core.escalation.entries().chain(ended.iter().copied());
-        let has = on_record.filter(|(_, block)| block.with.contains(kept.response));
+        let has = on_record.filter(|(_, block)| block.to_end().contains(kept.response));
         let targets: BTreeSet<IpNet> = has.map(|(target, _)| target).collect();
         targets.iter().for_each(|target| self.taken_back(*target, Responses::NONE.and(kept.response)));
         targets.first().map(|first| (kept, *first, targets.len()))

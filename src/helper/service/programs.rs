@@ -49,10 +49,12 @@ impl<R: Respond> Service<R> {
     }
 
     /// A program could not take back its part of a block, and the record claims it no more: the next look does. What a
-    /// command did no look can take back, but whoever is asked to lift it.
+    /// command did no look can take back, but the end of the block in force, or whoever is asked to lift it. What another
+    /// did take back is gone, whichever block it was of.
     pub(super) fn keep_in_mind(&mut self, job: &Job) {
-        let command = job.kept.among(Responses::NONE.and(Response::Command));
-        if self.core.escalation.leave(&job.target, command, self.now.utc) {
+        let command = Responses::NONE.and(Response::Command);
+        self.taken_back(job.target, job.undone.among(command));
+        if self.core.escalation.leave(&job.target, job.kept.among(command), self.now.utc) {
             self.note(job.target);
         }
         let claimed = self.core.escalation.remains(&job.target);
@@ -118,7 +120,7 @@ impl<R: Respond> Service<R> {
             job.failures.push((OURS, failure));
             job.with = job.with.without(Responses::NONE.and(OURS));
             self.taken_back(job.target, Responses::NONE.and(OURS));
-            if !self.core.escalation.remains(&job.target).block() {
+            if !self.core.escalation.known_of(&job.target).is_some_and(|known| known.with.block()) {
                 self.core.escalation.end(&job.target, self.now.utc);
                 self.note(job.target);
             }

@@ -128,7 +128,8 @@ impl<R: Respond> Service<R> {
             // A line that stood there before we did anything is ours only if the record says so.
             let installed = if stood.contains(&target) { everywhere.without(line) } else { everywhere };
             let renew = self.steps.must_renew(&block, boot, left.ahead.contains(&target));
-            if renew {
+            // What is left of an earlier one is not undone by running it again.
+            if renew && block.with.contains(Response::Command) {
                 self.taken_back(target, Responses::NONE.and(Response::Command));
             }
             if block.with.union(installed) != block.with {
