@@ -218,6 +218,33 @@ fn what_a_killed_command_did_and_could_not_be_undone_is_taken_back_when_its_bloc
     }
 }
 
+#[test]
+fn an_unblock_of_a_block_under_way_undoes_what_that_could_not_or_says_so() {
+    for mends in [false, true] {
+        let lab = Lab::new(1);
+        let setup = Setup::new(&lab, "");
+        let (route, lines) = Route::made_by(&setup, "sleep 30");
+        let [told, blocked] = ["told", "blocked"].map(|name| setup.path(name));
+        setup.rewrite(&format!(
+            "{lines}\nCOMMAND_TIMEOUT=\"4s\"\nKILL_RUN_CMD=\"touch {}; sleep 30 # $TARGET$\"\n\
+             BLOCKED_FILE=\"{}\"",
+            told.display(),
+            blocked.display()
+        ));
+        let daemon = setup.start();
+        scan(&lab, 0);
+        eventually("the next command runs", PATIENCE, || told.exists());
+        assert!(route.stands() && blocked_in_kernel(&lab, 0));
+        if mends {
+            route.mend();
+        }
+        let output = daemon.client(&["unblock", "10.77.0.2"]);
+        assert_eq!((output.status.success(), route.stands()), (mends, !mends), "{output:?}");
+        assert!(!is_listed(&daemon) && !blocked_in_kernel(&lab, 0), "{mends}");
+        assert_eq!(std::fs::read(&blocked).unwrap(), b"");
+    }
+}
+
 /// A ledger with one block by a command, from and until so many seconds from now.
 fn ledger(setup: &Setup, since: i64, until: i64) {
     ledger_of(setup, &["10.77.0.2"], since, until);

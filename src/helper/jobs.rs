@@ -145,10 +145,12 @@ impl Job {
             }
             (Step::Undo(response), Ok(())) => {
                 self.undone = self.undone.and(response);
+                self.kept = self.kept.without(Responses::NONE.and(response));
                 steps.took(response, self.target, false);
             }
             (Step::Undo(response), Err(failure)) => {
-                self.kept = self.kept.and(response);
+                // Still there: whoever gives this up has it tried again.
+                (self.kept, self.did) = (self.kept.and(response), self.did.and(response));
                 let text = match self.is_block() {
                     true => format!("when taken back: {}", failure.text),
                     false => failure.text,
@@ -224,7 +226,7 @@ impl Job {
         self.purpose == Purpose::Renew && is_over()
     }
 
-    /// Its program is ended, and what it has done is undone.
+    /// Its program is ended, and what it has done is undone, or tried to be once more.
     fn give_up(&mut self) {
         self.purpose = Purpose::Abandoned;
         self.failures.clear();

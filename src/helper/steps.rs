@@ -259,7 +259,8 @@ pub(super) mod tests {
     pub(in crate::helper) fn that_run(kill_route: &str, unblock_cmd: &str) -> Steps {
         let Steps { custom, .. } = steps(&[]);
         let (kill_route, unblock_cmd) = (Some(kill_route.to_owned()), Some(unblock_cmd.to_owned()));
-        let custom = Custom { kill_route, unblock_cmd, command_timeout: 60, ..custom };
+        let kill_run_cmd = Some("sleep 60 # $TARGET$".to_owned());
+        let custom = Custom { kill_route, kill_run_cmd, unblock_cmd, command_timeout: 60, ..custom };
         Steps { custom, ..steps(&[Command]) }
     }
 

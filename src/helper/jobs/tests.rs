@@ -55,3 +55,34 @@ fn an_unblock_waits_for_the_block_that_it_overtook_and_fails_where_that_cannot_b
         assert_eq!(done.iter().map(what).collect::<Vec<_>>(), expected);
     }
 }
+
+#[test]
+fn a_block_that_is_given_up_undoes_what_it_could_not_undo_before_or_fails_anew() {
+    let record = Escalation::new(Terms { first: 1_000, longest: 1_000, factor: 1 });
+    let (folder, target) = (tempfile::tempdir().unwrap(), "192.0.2.7/32".parse().unwrap());
+    let mended = folder.path().join("mended");
+    let mut steps = that_run("true", &format!("test -e {} # $TARGET$", mended.display()));
+    let command = Responses::NONE.and(Response::Command);
+    for mends in [false, true] {
+        let left = [Step::Undo(Response::Command), Step::Do(Response::RunCommand)];
+        let mut job = Job::new(Purpose::Block(grant(target, 0, 5_000)), target, left.into());
+        let mut go_on = |job: &mut Job| {
+            job.go_on(&mut steps, &record, 0, true);
+            job.look(&mut steps, Instant::now());
+        };
+        while job.kept.is_empty() {
+            go_on(&mut job);
+        }
+        go_on(&mut job);
+        assert!(job.is_unsettled() && job.failed() == command);
+        job.give_up();
+        if mends {
+            std::fs::write(&mended, "").unwrap();
+        }
+        while !job.is_done() {
+            go_on(&mut job);
+        }
+        let (undone, kept) = if mends { (command, Responses::NONE) } else { (Responses::NONE, command) };
+        assert_eq!((job.undone, job.kept, job.failed()), (undone, kept, kept));
+    }
+}
