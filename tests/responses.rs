@@ -708,6 +708,35 @@ fn who_is_let_in_leaves_the_set_though_nothing_can_be_put_in_place_anew() {
 }
 
 #[test]
+fn who_cannot_be_shut_out_is_in_no_file_and_has_no_offence_the_more() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    let file = setup.path("blocked");
+    setup.rewrite(&format!("{PORTS}\nBLOCK_WITH=\"iptables\"\nBLOCKED_FILE=\"{}\"", file.display()));
+    let (mut daemon, lock) = start_with_sets_and_no_restoring_by(&["ipset"], setup);
+    let says = || std::fs::read(&file).unwrap();
+    assert!(daemon.client(&["block", "198.51.100.1"]).status.success());
+    assert_eq!(says()[2..], [198, 51, 100, 1]);
+    lock(true);
+    assert!(lab.on_target(&["sh", "-c", "iptables -F && iptables -X"]).status.success());
+    for _ in 0..2 {
+        assert!(!daemon.client(&["block", "198.51.100.9"]).status.success());
+    }
+    assert_eq!(says()[2..], [198, 51, 100, 1], "nobody else is blocked");
+    assert!(!daemon.client(&["block", "198.51.100.1", "700"]).status.success());
+    assert_eq!(says(), b"", "nor is who cannot be blocked anew");
+    lock(false);
+    let rules = || text(&lab.on_target(&["iptables", "-w", "-S"]));
+    eventually("the next look puts it back", PATIENCE, || rules().contains("--match-set portsentry4 src"));
+    assert!(daemon.client(&["block", "198.51.100.9"]).status.success());
+    let told = daemon.wait_for("the block", |event| {
+        event["action"]["verdict"] == "blocked" && event["action"]["target"] == "198.51.100.9/32"
+    });
+    assert_eq!(told["action"]["offence"], 1, "{told}");
+    assert_eq!(says()[2..], [198, 51, 100, 9]);
+}
+
+#[test]
 fn an_ipset_that_fails_for_a_while_is_used_again_after_it() {
     let lab = Lab::new(1);
     let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\""));

@@ -38,14 +38,14 @@ impl<R: Respond> Service<R> {
             return Ok(());
         }
         if self.overdue.contains(OURS) {
-            return self.put_programs_back(OVERDUE);
+            return self.put_programs_back(OVERDUE, &[]);
         }
         let mut unsettled = self.jobs.unfinished(OURS);
         let soon = self.now.utc.saturating_add(u64::try_from(SOON.as_millis()).unwrap_or(u64::MAX));
         unsettled.extend(self.core.escalation.ending_by(soon));
         let as_made = self.steps.is_as_made(&unsettled)?;
         let stands = as_made && self.steps.stand(&self.sample(), true)?;
-        if stands { Ok(()) } else { self.put_programs_back(CHANGED) }
+        if stands { Ok(()) } else { self.put_programs_back(CHANGED, &[]) }
     }
 
     /// A program could not take back its part of a block, and the record claims it no more: the next look does. What a
@@ -105,25 +105,33 @@ impl<R: Respond> Service<R> {
         if claimed.is_empty() {
             return Ok(());
         }
-        for job in &claimed {
-            if let Purpose::Block(grant) = job.purpose {
-                self.record(job.target, Block { with: job.with, ..grant.block });
-            }
-        }
         let targets: Vec<IpNet> = claimed.iter().map(|job| job.target).collect();
         if gone.is_empty() && self.steps.stand(&targets, true)? {
             return Ok(());
         }
-        let Err(refusal) = self.put_programs_back(CHANGED) else { return Ok(()) };
+        // None is on record, nor in BLOCKED_FILE, before it stands.
+        let block_of = |job: &&mut Job| match job.purpose {
+            Purpose::Block(grant) => Some((job.target, Block { with: job.with, ..grant.block })),
+            Purpose::Lift(_) | Purpose::Flush { .. } | Purpose::Renew | Purpose::Abandoned => None,
+        };
+        let blocks: Vec<(IpNet, Block)> = claimed.iter().filter_map(block_of).collect();
+        let Err(refusal) = self.put_programs_back(CHANGED, &blocks) else { return Ok(()) };
+        let mut is_over = false;
         for job in &mut claimed {
             let failure = Failure { fault: Fault::Errno(refusal.errno), text: refusal.text.clone() };
             job.failures.push((OURS, failure));
             job.with = job.with.without(Responses::NONE.and(OURS));
+            // One that it was to renew, and that nothing else holds, is over.
+            let renewed = self.core.escalation.get(&job.target).filter(|block| block.with.contains(OURS));
             self.taken_back(job.target, Responses::NONE.and(OURS));
-            if !self.core.escalation.known_of(&job.target).is_some_and(|known| known.with.block()) {
+            if renewed.is_some_and(|block| !block.with.without(Responses::NONE.and(OURS)).block()) {
                 self.core.escalation.end(&job.target, self.now.utc);
                 self.note(job.target);
+                is_over = true;
             }
+        }
+        if is_over {
+            self.rewrite_blocked_file();
         }
         Ok(())
     }
@@ -142,11 +150,13 @@ impl<R: Respond> Service<R> {
         Ok(gone)
     }
 
-    /// But for what a program is at work on: it would be there twice, or stay after its end, and is looked at when that
-    /// program has ended.
-    fn put_programs_back(&mut self, why: &str) -> Result<(), Refusal> {
-        let (mut in_force, changing) = (self.in_force(), self.jobs.changing(OURS));
-        in_force.retain(|(target, _)| !changing.contains(target));
+    /// What is on record, and what is `claimed` and not yet there. But for what a program is at work on: it would be there
+    /// twice, or stay after its end, and is looked at when that program has ended.
+    fn put_programs_back(&mut self, why: &str, claimed: &[(IpNet, Block)]) -> Result<(), Refusal> {
+        let (mut in_force, mut apart) = (self.in_force(), self.jobs.changing(OURS));
+        apart.extend(claimed.iter().map(|(target, _)| *target));
+        in_force.retain(|(target, _)| !apart.contains(target));
+        in_force.extend(claimed);
         self.steps.install_again(&timed_all(&in_force, self.now.utc))?;
         log(why);
         self.overdue = self.overdue.without(Responses::NONE.and(OURS));
