@@ -76,7 +76,7 @@ impl Iptables {
         }
     }
 
-    fn new(ipset: bool) -> Iptables {
+    pub(super) fn new(ipset: bool) -> Iptables {
         let (present, next_list) = (BTreeSet::new(), Instant::now());
         Iptables { ipset, settled: false, present, next_list, is_readable: true }
     }
@@ -186,12 +186,12 @@ impl Iptables {
         self.present.contains(target)
     }
 
-    /// A command of [`block`](Self::block) (or of [`lift`](Self::lift)) did its work.
-    pub fn took(&mut self, target: IpNet, blocked: bool) {
+    /// A command of [`block`](Self::block) (or of [`lift`](Self::lift)) did its work. Returns whether that is news.
+    pub fn took(&mut self, target: IpNet, blocked: bool) -> bool {
         match blocked {
             true => self.present.insert(target),
             false => self.present.remove(&target),
-        };
+        }
     }
 }
 

@@ -71,6 +71,8 @@ pub struct Job {
     did: Responses,
     steps: VecDeque<Step>,
     running: Option<(Step, Running)>,
+    /// What its step is to put there was not there before, as far as we know.
+    is_new: bool,
     /// So many wait that its programs are not run.
     without_programs: bool,
 }
@@ -90,6 +92,7 @@ impl Job {
             did: Responses::NONE,
             steps,
             running: None,
+            is_new: false,
             without_programs: false,
         }
     }
@@ -137,7 +140,9 @@ impl Job {
                         self.did = self.did.and(response);
                         self.steps.push_front(Step::Undo(response));
                     }
-                    false => steps.took(response, self.target, false),
+                    // What was there before is there still.
+                    false if self.is_new => drop(steps.took(response, self.target, false)),
+                    false => {}
                 }
                 if !given_up {
                     self.failures.push((response, failure));
@@ -210,7 +215,7 @@ impl Job {
             }
             (_, Work::Run { words, limit }) => {
                 if let Step::Do(response) = step {
-                    steps.took(response, self.target, true);
+                    self.is_new = steps.took(response, self.target, true);
                 }
                 match Running::start(&words, limit) {
                     Ok(running) => self.running = Some((step, running)),

@@ -225,11 +225,10 @@ impl Steps {
         self.hosts_deny.as_ref().map_or(Ok(()), |file| file.edit(&[], &[line.to_owned()]).map(drop))
     }
 
-    /// A step for `response` did its work, or may have.
-    pub fn took(&mut self, response: Response, target: IpNet, blocked: bool) {
-        if let Some(iptables) = self.iptables.as_mut().filter(|_| response == Response::Iptables) {
-            iptables.took(target, blocked);
-        }
+    /// A step for `response` did its work, or may have. Returns whether that is news to what it goes by.
+    pub fn took(&mut self, response: Response, target: IpNet, blocked: bool) -> bool {
+        let iptables = self.iptables.as_mut().filter(|_| response == Response::Iptables);
+        iptables.is_some_and(|iptables| iptables.took(target, blocked))
     }
 
     /// Whether a command must be run again for a block restored at start: it never was, or the machine was started since,
@@ -262,6 +261,11 @@ pub(super) mod tests {
         let kill_run_cmd = Some("sleep 60 # $TARGET$".to_owned());
         let custom = Custom { kill_route, kill_run_cmd, unblock_cmd, command_timeout: 60, ..custom };
         Steps { custom, ..steps(&[Command]) }
+    }
+
+    /// Steps that add to a set.
+    pub(in crate::helper) fn that_fill_a_set() -> Steps {
+        Steps { iptables: Some(Iptables::new(true)), ..steps(&[Response::Iptables]) }
     }
 
     fn steps(order: &[Response]) -> Steps {

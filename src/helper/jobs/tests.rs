@@ -4,7 +4,7 @@
 use super::*;
 use crate::detect::probe::Protocol;
 use crate::helper::escalation::{Block, Terms};
-use crate::helper::steps::tests::that_run;
+use crate::helper::steps::tests::{that_fill_a_set, that_run};
 
 fn grant(target: IpNet, since: u64, until: u64) -> Grant {
     let block = Block { since, until, offence: 1, with: Responses::NONE, owed: Responses::NONE };
@@ -84,5 +84,30 @@ fn a_block_that_is_given_up_undoes_what_it_could_not_undo_before_or_fails_anew()
         }
         let (undone, kept) = if mends { (command, Responses::NONE) } else { (Responses::NONE, command) };
         assert_eq!((job.undone, job.kept, job.failed()), (undone, kept, kept));
+    }
+}
+
+#[test]
+fn a_renewal_that_fails_leaves_in_the_set_what_was_there_and_another_block_nothing() {
+    let record = Escalation::new(Terms { first: 1_000, longest: 1_000, factor: 1 });
+    let [there, new] = ["192.0.2.7/32", "192.0.2.8/32"].map(|it| it.parse::<IpNet>().unwrap());
+    let mut steps = that_fill_a_set();
+    steps.took(Response::Iptables, there, true);
+    for (target, is_there) in [(there, true), (new, false)] {
+        for is_busy in [true, false] {
+            let step = Step::Do(Response::Iptables);
+            let mut job = Job::new(Purpose::Block(grant(target, 0, 5_000)), target, [step].into());
+            job.without_programs = is_busy;
+            match is_busy {
+                true => job.go_on(&mut steps, &record, 0, true),
+                false => {
+                    job.is_new = steps.took(Response::Iptables, target, true);
+                    let failure = Failure { fault: Fault::Exit(1), text: String::new() };
+                    job.settle(step, Err(failure), &mut steps);
+                }
+            }
+            assert!(job.failed().contains(Response::Iptables));
+            assert_eq!(!steps.to_lift(&target, Responses::NONE, false).is_empty(), is_there, "{target}");
+        }
     }
 }
