@@ -725,6 +725,9 @@ fn who_cannot_be_shut_out_is_in_no_file_and_has_no_offence_the_more() {
     assert_eq!(says()[2..], [198, 51, 100, 1], "nobody else is blocked");
     assert!(!daemon.client(&["block", "198.51.100.1", "700"]).status.success());
     assert_eq!(says(), b"", "nor is who cannot be blocked anew");
+    daemon.wait_for("the end of the block that could not be renewed", |event| {
+        event["event_type"] == "unblock" && event["action"]["target"] == "198.51.100.1/32"
+    });
     lock(false);
     let rules = || text(&lab.on_target(&["iptables", "-w", "-S"]));
     eventually("the next look puts it back", PATIENCE, || rules().contains("--match-set portsentry4 src"));

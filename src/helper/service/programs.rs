@@ -119,7 +119,7 @@ impl<R: Respond> Service<R> {
         let mut is_over = false;
         for job in &mut claimed {
             let failure = Failure { fault: Fault::Errno(refusal.errno), text: refusal.text.clone() };
-            job.failures.push((OURS, failure));
+            job.failures.push((OURS, failure.clone()));
             job.with = job.with.without(Responses::NONE.and(OURS));
             // One that it was to renew, and that nothing else holds, is over.
             let renewed = self.core.escalation.get(&job.target).filter(|block| block.with.contains(OURS));
@@ -127,6 +127,7 @@ impl<R: Respond> Service<R> {
             if renewed.is_some_and(|block| !block.with.without(Responses::NONE.and(OURS)).block()) {
                 self.core.escalation.end(&job.target, self.now.utc);
                 self.note(job.target);
+                self.tell_over(job.target, &[(OURS, failure)]);
                 is_over = true;
             }
         }
