@@ -5,6 +5,7 @@
 mod support;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -111,7 +112,8 @@ fn logrotate_with_our_file_is_followed_where_the_daemon_may_make_no_file() {
         .replace("portsentry adm", &format!("{} root", String::from_utf8(name.stdout).unwrap().trim()));
     std::fs::write(daemon.path("logrotate"), ours).unwrap();
     let path = programs_that_mean(&daemon);
-    let mut bystander = Command::new(daemon.path("programs/else/portsentry-rs")).arg("600").spawn().unwrap();
+    let mut bystander =
+        Command::new(daemon.path("programs/else/portsentry-rs")).arg0("sleep").arg("600").spawn().unwrap();
     let mut logrotate = Command::new("logrotate");
     logrotate.arg("--force").arg("--state").arg(daemon.path("status")).arg(daemon.path("logrotate"));
     let output = logrotate.env("PATH", path).output().expect("logrotate is installed: make test sees to it");
