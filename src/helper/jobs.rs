@@ -134,15 +134,16 @@ impl Job {
                 }
             }
             (Step::Do(response), Err(failure)) => {
+                // What was there before is there still, also of a set whose program was cut short.
+                let was_there = response == Response::Iptables && !self.is_new;
                 match failure.fault.is_cut_short() {
+                    _ if was_there => {}
                     true => {
                         steps.took(response, self.target, true);
                         self.did = self.did.and(response);
                         self.steps.push_front(Step::Undo(response));
                     }
-                    // What was there before is there still.
-                    false if self.is_new => drop(steps.took(response, self.target, false)),
-                    false => {}
+                    false => drop(steps.took(response, self.target, false)),
                 }
                 if !given_up {
                     self.failures.push((response, failure));

@@ -94,20 +94,24 @@ fn a_renewal_that_fails_leaves_in_the_set_what_was_there_and_another_block_nothi
     let mut steps = that_fill_a_set();
     steps.took(Response::Iptables, there, true);
     for (target, is_there) in [(there, true), (new, false)] {
-        for is_busy in [true, false] {
+        for fault in [Fault::Busy, Fault::Exit(1), Fault::Hung(10)] {
             let step = Step::Do(Response::Iptables);
             let mut job = Job::new(Purpose::Block(grant(target, 0, 5_000)), target, [step].into());
-            job.without_programs = is_busy;
-            match is_busy {
+            job.without_programs = fault == Fault::Busy;
+            match job.without_programs {
                 true => job.go_on(&mut steps, &record, 0, true),
                 false => {
                     job.is_new = steps.took(Response::Iptables, target, true);
-                    let failure = Failure { fault: Fault::Exit(1), text: String::new() };
-                    job.settle(step, Err(failure), &mut steps);
+                    job.steps.clear();
+                    job.settle(step, Err(Failure { fault, text: String::new() }), &mut steps);
                 }
             }
             assert!(job.failed().contains(Response::Iptables));
-            assert_eq!(!steps.to_lift(&target, Responses::NONE, false).is_empty(), is_there, "{target}");
+            // Of a new one that was cut short nobody knows how far it came.
+            let undoes = fault == Fault::Hung(10) && !is_there;
+            assert_eq!(job.steps.contains(&Step::Undo(Response::Iptables)), undoes, "{target} {fault}");
+            let has = !steps.to_lift(&target, Responses::NONE, false).is_empty();
+            assert_eq!(has, is_there || undoes, "{target} {fault}");
         }
     }
 }
