@@ -740,6 +740,24 @@ fn who_cannot_be_shut_out_is_in_no_file_and_has_no_offence_the_more() {
 }
 
 #[test]
+fn who_could_be_shut_out_in_part_alone_is_let_in_by_the_next_look() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\""));
+    let restoring = ["iptables-restore", "ip6tables-restore"];
+    let (daemon, lock) = start_with_sets_and_no_restoring_by(&restoring, setup);
+    let jump = |how| lab.on_target(&["iptables", "-w", how, "INPUT", "-j", "PORTSENTRY"]).status.success();
+    let set = || text(&lab.on_target(&["ipset", "save", "portsentry4"]));
+    assert!(daemon.client(&["block", "198.51.100.1"]).status.success());
+    lock(true);
+    assert!(jump("-D"));
+    assert!(!daemon.client(&["block", "198.51.100.9"]).status.success());
+    assert!(jump("-I"));
+    lock(false);
+    eventually("it is in no set", PATIENCE, || !set().contains("198.51.100.9"));
+    assert!(set().contains("198.51.100.1"));
+}
+
+#[test]
 fn an_ipset_that_fails_for_a_while_is_used_again_after_it() {
     let lab = Lab::new(1);
     let setup = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"iptables\""));

@@ -52,7 +52,7 @@ pub struct Block {
     #[serde(default, skip_serializing_if = "Responses::is_empty")]
     pub with: Responses,
     /// What an earlier block, or a failed attempt of this one, may have left behind: nobody claims that it is in force,
-    /// but this one's end takes it back. Nothing that `with` has.
+    /// but this one's end, by time or by hand, takes it back. Nothing that `with` has.
     #[serde(default, skip_serializing_if = "Responses::is_empty")]
     pub owed: Responses,
 }
@@ -245,7 +245,8 @@ impl Escalation {
         over.map(|(target, _)| target)
     }
 
-    /// These responses are not in force any more. Returns whether the record said that one of them was.
+    /// These responses are not in force any more. Returns whether the record said that one of them was, or may
+    /// have been left behind.
     pub fn take_back(&mut self, target: &IpNet, gone: Responses) -> bool {
         // Where nothing is asked nothing is looked for: a million blocks may end at once.
         let known = if gone.is_empty() { None } else { self.known_of(target) };

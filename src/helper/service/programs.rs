@@ -116,6 +116,8 @@ impl<R: Respond> Service<R> {
         };
         let blocks: Vec<(IpNet, Block)> = claimed.iter().filter_map(block_of).collect();
         let Err(refusal) = self.put_programs_back(CHANGED, &blocks) else { return Ok(()) };
+        // It may have come as far as the sets: the next look puts in place what is on record alone.
+        self.overdue = self.overdue.and(OURS);
         let mut is_over = false;
         for job in &mut claimed {
             let failure = Failure { fault: Fault::Errno(refusal.errno), text: refusal.text.clone() };
