@@ -140,8 +140,13 @@ impl Lab {
 
     /// What `nft` shows of our table on the target; empty if there is none.
     pub fn nft_table(&self) -> String {
-        let is_there = self.nft(&["list", "tables"]).lines().any(|line| line == "table inet portsentry");
-        if is_there { self.nft(&["list", "table", "inet", "portsentry"]) } else { String::new() }
+        let list = ["nft", "list", "table", "inet", "portsentry"];
+        let listed = self.on_target(&list);
+        // Asked in one breath: somebody may take it away between two.
+        if String::from_utf8_lossy(&listed.stderr).contains("No such file or directory") {
+            return String::new();
+        }
+        String::from_utf8_lossy(&succeeds(&list, listed).stdout).into_owned()
     }
 
     /// Whether the kernel has a block of this very address; panics if there is no table that could hold one. Other sets
