@@ -94,6 +94,32 @@ fn a_scan_is_told_with_the_captures_own_times_and_then_the_counts() {
     assert_eq!((stats["packets"].as_u64(), stats["scans"].as_u64()), (Some(7), Some(1)), "{stats}");
 }
 
+/// In a place of its own, so that nothing of the machine's configuration is there.
+#[test]
+fn without_any_configuration_the_shipped_one_judges() {
+    let folder = Folder::new();
+    // Its first watched ports, 1 and 7: each is an alarm by itself, and one source has one.
+    let capture = folder.write("capture", &RAW.file(&scan(SCANNER, TARGET, 7)));
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", "mount -t tmpfs none /etc && exec \"$@\"", "sh"])
+        .args([env!("CARGO_BIN_EXE_portsentry-rs"), "replay"])
+        .arg(&capture)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let told = stderr(&output);
+    assert!(
+        told.starts_with("note: /etc/portsentry/portsentry.conf: it is not there, so the configuration"),
+        "{told}"
+    );
+    let events = events(&output);
+    assert_eq!(
+        (scanners(&events), &events[0]["dest_port"]),
+        (vec![shown(SCANNER)], &1.into()),
+        "{events:#?}"
+    );
+}
+
 /// A second, in microseconds.
 const SECOND: u64 = 1_000_000;
 

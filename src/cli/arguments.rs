@@ -127,7 +127,7 @@ pub enum Command {
 /// What is replayed, and as whom.
 #[derive(Clone, Debug, Args)]
 pub struct Replay {
-    /// Configuration file to judge by [default: /etc/portsentry/portsentry.conf, or none]
+    /// Configuration file to judge by [default: /etc/portsentry/portsentry.conf; where there is none, the shipped one]
     #[arg(short, long, value_name = "FILE")]
     pub configfile: Option<PathBuf>,
     /// Protect this address alone; without it every destination is a protected host of its own

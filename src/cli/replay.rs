@@ -14,9 +14,12 @@ use super::check::complain;
 use super::progress::Progress;
 use super::run_flags::DEFAULT_CONFIG;
 use crate::capture::{Capture, CaptureError};
-use crate::config::{Loaded, Overrides, load, parse};
+use crate::config::{ConfigError, Loaded, Origin, Overrides, load, parse};
 use crate::event::{Event, json, stderr, time};
 use crate::replay::{Replay, View};
+
+/// What judges where nothing else is named: a capture is looked at on machines that run no daemon.
+const SHIPPED: &str = include_str!("../../config/portsentry.conf");
 
 /// Why no more events come.
 #[derive(Debug, thiserror::Error)]
@@ -57,13 +60,16 @@ pub fn replay(arguments: &arguments::Replay) -> ExitCode {
     }
 }
 
-/// The named configuration, or the usual one if there is one, or the defaults.
+/// The named configuration, or the usual one, or the shipped one where it is certain that there is no other.
 fn configured(path: Option<&Path>) -> Result<Loaded, ExitCode> {
     let (usual, overrides) = (Path::new(DEFAULT_CONFIG), Overrides::default());
     let loaded = match path {
         Some(path) => load(path, &overrides),
-        None if usual.exists() => load(usual, &overrides),
-        None => parse("defaults", b"", &overrides),
+        None if matches!(usual.try_exists(), Ok(false)) => {
+            complain("note: ", &[shipped_instead()]);
+            parse("the shipped configuration", SHIPPED.as_bytes(), &overrides)
+        }
+        None => load(usual, &overrides),
     };
     let loaded = loaded.map_err(|errors| {
         complain("", &errors);
@@ -71,6 +77,11 @@ fn configured(path: Option<&Path>) -> Result<Loaded, ExitCode> {
     })?;
     complain("warning: ", &loaded.warnings);
     Ok(loaded)
+}
+
+fn shipped_instead() -> ConfigError {
+    let message = "it is not there, so the configuration that portsentry-rs is shipped with judges; name another with -c FILE";
+    ConfigError::new(Origin::WholeFile(DEFAULT_CONFIG.into()), message)
 }
 
 struct Player<W: Write> {
