@@ -74,6 +74,9 @@ passed {
     + section "Install" { WantedBy = service.wantedBy; };
   # Its parts, for a test to build it.
   configuration = { inherit (config.services.portsentry-rs.configuration) script configuration ignored; };
+  # As the manual shows them.
+  defaults = lib.mapAttrs (_: option: option.defaultText or "")
+    (removeAttrs (evaluated.options.services.portsentry-rs.settings.type.getSubOptions [ ]) [ "_module" "_freeformOptions" ]);
   inherit (config) warnings;
   inherit (config.boot) kernelModules;
   firewall = removeAttrs config.networking.firewall [ "enable" ];

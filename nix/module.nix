@@ -23,6 +23,16 @@ let
     hosts_deny = taken.KILL_HOSTS_DENY;
   };
 
+  # What other options say of these keys, where the daemon's own default would not be true.
+  defaultTexts = {
+    BLOCK_WITH = "${here}.blockWith";
+    BLOCK_TCP = "1, or 0 where ${here}.blockWith is empty";
+    BLOCK_UDP = "1, or 0 where ${here}.blockWith is empty";
+    DECOY_TCP_PORTS = "${here}.decoys.tcp";
+    DECOY_UDP_PORTS = "${here}.decoys.udp";
+  };
+  options = lib.recursiveUpdate keys.options (lib.mapAttrs (_: defaultText: { inherit defaultText; }) defaultTexts);
+
   set = lib.filterAttrs (_: value: value != null && value != [ ]) cfg.settings;
   ways = set.BLOCK_WITH or [ ];
   blocksWith = way: builtins.elem way ways;
@@ -102,10 +112,10 @@ in
     };
 
     settings = mkOption {
-      type = types.submodule { freeformType = keys.freeform; inherit (keys) options; };
+      type = types.submodule { freeformType = keys.freeform; inherit options; };
       default = { };
       example = { TCP_PORTS = [ 1 7 "20-25" 111 ]; BLOCK_TIME = "2h"; SENSITIVITY = "high"; };
-      description = "The keys of portsentry.conf (docs/configuration.md); what is not set has the daemon's default.";
+      description = "The keys of portsentry.conf (docs/configuration.md). What is not set has the daemon's default, but for what other options say: alarms block unless blockWith is empty (BLOCK_TCP, BLOCK_UDP: 1), and BLOCK_WITH, DECOY_TCP_PORTS and DECOY_UDP_PORTS are blockWith and decoys.";
     };
 
     ignore = mkOption {

@@ -374,6 +374,22 @@ fn values_reach_the_configuration_as_the_daemon_writes_them() {
 }
 
 #[test]
+fn of_what_the_module_sets_itself_the_manual_shows_no_default_of_the_daemon() {
+    let Some(lib) = nixpkgs_lib() else { return };
+    let settings =
+        "services.portsentry-rs = { decoys = { tcp = [ 23 ]; udp = [ 161 ]; }; openFirewall = true; };";
+    let result = evaluate(&lib, "/nix/store/x", &with(settings)).unwrap_or_else(|error| panic!("{error}"));
+    let configuration = result["configuration"]["configuration"].as_str().unwrap();
+    let set: Vec<&str> = configuration.lines().filter_map(|line| line.split('=').next()).collect();
+    assert_eq!(set, ["BLOCK_TCP", "BLOCK_UDP", "BLOCK_WITH", "DECOY_TCP_PORTS", "DECOY_UDP_PORTS"]);
+    for key in set {
+        let shown = result["defaults"][key].as_str().unwrap();
+        assert!(shown.contains("services.portsentry-rs."), "{key}: {shown}");
+    }
+    assert_eq!(result["defaults"]["BLOCK_TIME"], "1h");
+}
+
+#[test]
 fn files_lie_wherever_the_unit_may_write() {
     let Some(lib) = nixpkgs_lib() else { return };
     let settings = "services.portsentry-rs = {
