@@ -91,7 +91,7 @@ pub static KEYS: &[Key] = &[
     key("SCAN_TRIGGER", Classic, Number(0..=65535, |c, v| c.scan_trigger = v), "0",
         "probes of watched ports before the alarm; 0 and 1 both mean the first"),
     key("SENSITIVITY", Ours, Sensitivity(|c, v| c.sensitivity = v), "medium",
-        "alarm after so many failed contacts with different ports that are not watched: low 14, medium 9, high 4, off never"),
+        "alarm after so many failed contacts with different ports that are not watched: low 14, medium 9, high 4, off never. Flags that no honest stack sends count each time, at a service's port too"),
     key("SCORE_WINDOW", Ours, Duration(|c, v| c.score_window = v), "6h",
         "half-life of what a source has done: after so long it counts half"),
     key("IPV6_PREFIX", Ours, Number(48..=128, |c, v| c.ipv6_prefix = v as u8), "64",
