@@ -49,5 +49,5 @@ pub mod sensor;
 pub mod stderr;
 pub mod sys;
 
-/// This build's version, as `-V` and the first line of output show it.
+/// This build's version, as `-V`, the `start` event and the first line of classic text show it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

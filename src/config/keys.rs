@@ -143,7 +143,7 @@ pub static KEYS: &[Key] = &[
     key("BLOCKED_FILE", Classic, Path(|c, v| c.blocked_file = kept(v)), "",
         "file with the addresses that are blocked, in PortSentry's format"),
     key("LOG_FORMAT", Ours, Format(|c, v| c.log_format = v), "auto",
-        "json, classic, or auto: classic on a terminal and else json; PORTSENTRY_LOG_FORMAT goes before it"),
+        "json, classic, or auto: classic on a terminal and to syslog (-l syslog, -D), else json; PORTSENTRY_LOG_FORMAT goes before it"),
     key("STATE_DIR", Ours, Path(|c, v| c.state_dir = v), "/var/lib/portsentry-rs",
         "folder in which blocks are remembered over a restart"),
     key("CONTROL_SOCKET", Ours, Socket(|c, v| c.control_socket = v), "/run/portsentry-rs/control.sock",

@@ -312,7 +312,7 @@ pub enum Interfaces {
 /// LOG_FORMAT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Classic text if stdout is a terminal, else JSON.
+    /// Classic text to syslog and if stdout is a terminal, else JSON.
     Auto,
     /// One JSON object a line.
     Json,

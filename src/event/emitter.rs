@@ -42,12 +42,13 @@ pub enum Form {
 }
 
 impl Form {
-    /// LOG_FORMAT; `auto` is classic on a terminal, for people, and JSON elsewhere, for programs.
-    pub fn chosen(format: LogFormat, terminal: bool) -> Form {
+    /// LOG_FORMAT; `auto` is classic where PortSentry's lines are expected, on a terminal and in syslog, and JSON elsewhere,
+    /// for programs.
+    pub fn chosen(format: LogFormat, expected: bool) -> Form {
         match format {
             LogFormat::Json => Form::Json,
             LogFormat::Classic => Form::Classic,
-            LogFormat::Auto if terminal => Form::Classic,
+            LogFormat::Auto if expected => Form::Classic,
             LogFormat::Auto => Form::Json,
         }
     }
