@@ -3,12 +3,13 @@
 
 mod support;
 
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use support::daemon::{Daemon, PATIENCE, Setup, suspend};
 use support::service::{Service, answers};
-use support::{Host, Lab};
+use support::{Host, Lab, ip};
 
 /// The promise: so long after it is missed a service is awaited,
 const AWAITED: Duration = Duration::from_secs(60);
@@ -216,6 +217,37 @@ fn a_scan_whose_ninth_port_is_that_of_a_new_service_is_one_all_the_same() {
     });
     daemon.signal(nix::sys::signal::Signal::SIGCONT);
     daemon.wait_for("the alarm", |event| event["event_type"] == "scan");
+}
+
+/// Of connections from ports where nobody listens, as a mount of NFS has them.
+#[test]
+fn a_server_that_acknowledges_on_connections_older_than_the_daemon_is_no_scanner() {
+    let lab = Lab::new(1);
+    let peer = lab.peer(0);
+    // So many interfaces that the sockets are listed, whatever there is to ask of them.
+    for number in 0..12 {
+        let ends = [format!("a{number}"), format!("b{number}")];
+        ip(&["-n", &lab.target(), "link", "add", &ends[0], "type", "veth", "peer", "name", &ends[1]]);
+    }
+    let server = support::inside(&peer.netns, || TcpListener::bind("0.0.0.0:2049").unwrap());
+    let connection = |port: u16| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([0; 4], port)).into()).unwrap();
+        socket.connect(&SocketAddr::from((peer.v4, 2049)).into()).unwrap();
+        TcpStream::from(socket)
+    };
+    let mut mounts: Vec<_> = support::inside(&lab.target(), || (700..720).map(connection).collect());
+    let _served: Vec<_> = mounts.iter().map(|_| server.accept().unwrap()).collect();
+    let config = "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nPROTECT_ESTABLISHED=\"0\"";
+    let mut daemon = Setup::new(&lab, config).start();
+    let before = packets(&daemon);
+    mounts.iter_mut().for_each(|mount| mount.write_all(b"a question").unwrap());
+    support::eventually("all is acknowledged", PATIENCE, || packets(&daemon) >= before + 20);
+    daemon.catch_up();
+    assert!(daemon.seen.iter().all(|event| event["event_type"] == "start"), "{:#?}", daemon.seen);
+    // Where it has no connection it is one.
+    peer.hping3(&["-A", "-i", "u2000", "-c", "20", "-p", "++2000", &peer.target_v4.to_string()]);
+    daemon.wait_for("the scan", |event| event["event_type"] == "scan");
 }
 
 /// Eight ports at a time that nobody serves, one less than an alarm takes, and then `knock`, which something takes in.

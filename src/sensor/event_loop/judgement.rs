@@ -82,8 +82,11 @@ impl EventLoop {
         }
         match sockets {
             Sockets::Unknown => true,
-            Sockets::Listed => !probe.verified && self.shared.in_use.holds(probe.protocol, probe.port),
-            Sockets::AskEach if probe.verified => false,
+            Sockets::AskEach | Sockets::Listed if probe.verified => false,
+            Sockets::Listed => {
+                self.shared.in_use.holds(probe.protocol, probe.port)
+                    || self.is_of_a_connection(probe, interface)
+            }
             Sockets::AskEach => match self.host.takes(probe, interface) {
                 Ok(false) => false,
                 // The ring threads shall know too. An error counts as yes, and the list will say what is wrong.
@@ -93,6 +96,12 @@ impl EventLoop {
                 }
             },
         }
+    }
+
+    /// The list has listeners alone. Whether a segment as connections send them is one of a connection that stands, only
+    /// the question about its two ends tells. An error counts as yes here too.
+    fn is_of_a_connection(&mut self, probe: &Probe, interface: u32) -> bool {
+        probe.scan_type.may_be_stray() && self.host.takes(probe, interface).unwrap_or(true)
     }
 
     /// A fresh look at all sockets, for the ring threads too.

@@ -54,7 +54,7 @@ impl Host {
     }
 
     /// Whether asking about each of these with [`takes`](Self::takes) costs less than a list of all sockets, and tells
-    /// all that a list would.
+    /// all that a list would. It tells more: of connections no list is made.
     pub fn may_ask(&self, sightings: &[Sighting]) -> bool {
         let each = self.surroundings.links().count().saturating_add(1);
         sightings.len().saturating_mul(each) <= QUESTIONS
