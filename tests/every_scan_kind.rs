@@ -7,8 +7,8 @@ use support::daemon::{Daemon, Setup};
 use support::service::Service;
 use support::{Host, Lab, capture, inside};
 
-/// No scan here goes to port 1.
-const CONFIG: &str = "TCP_PORTS=\"1\"\nUDP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nBLOCK_UDP=\"1\"";
+/// No scan here goes to port 1, unless nobody sees where it goes.
+const CONFIG: &str = "TCP_PORTS=\"1\"\nUDP_PORTS=\"1\"\nSCAN_TRIGGER=\"3\"\nBLOCK_TCP=\"1\"\nBLOCK_UDP=\"1\"";
 const PORTS: &str = "2000-2049";
 
 /// nmap's words, what the source must be called, and whether nmap can do it over IPv6.
@@ -316,20 +316,30 @@ fn torn_sctp_headers_over_ipv4() {
     }
 }
 
+/// A SYN behind destination options: 168 bytes of an option that is to be skipped.
+fn buried(from: &Host, port: u16) -> Vec<u8> {
+    let segment = capture::segment6(from.v6, from.target_v6, port, capture::SYN);
+    let options = [&[6, 20, 0x1e, 164][..], &[0; 164], &segment].concat();
+    capture::ipv6(from.v6, from.target_v6, 60, &options)
+}
+
 #[test]
 fn a_header_that_is_buried_under_extension_headers() {
     is_flagged(true, "a long chain", "other_flags", |scanner, _| {
-        let (from, to) = (scanner.v6, scanner.target_v6);
-        send(
-            scanner,
-            (2000..2030).map(|port| {
-                // Destination options, 168 bytes of an option that is to be skipped.
-                let mut header = [&[6, 20, 0x1e, 164][..], &[0; 164]].concat();
-                header.extend(capture::segment6(from, to, port, capture::SYN));
-                capture::ipv6(from, to, 60, &header)
-            }),
-        );
+        send(scanner, (2000..2030).map(|port| buried(scanner, port)));
     });
+}
+
+/// Where watched ports alone count, and one probe of them is enough: whether this one was of such a port nobody saw.
+#[test]
+fn one_probe_of_a_watched_port_that_is_buried_under_extension_headers() {
+    let lab = Lab::new(1);
+    let scanner = lab.peer(0);
+    let mut daemon = Setup::new(&lab, "TCP_PORTS=\"111\"\nBLOCK_TCP=\"1\"\nSENSITIVITY=\"off\"").start();
+    let ear = ear(true, scanner);
+    send(scanner, [buried(scanner, 111)]);
+    is_answered(true, ear, 111);
+    alarm(&mut daemon, &scanner.v6.to_string(), "other_flags", "one buried SYN");
 }
 
 /// Linux asks for a whole transport header in a first fragment only where the chain before it ends there too.

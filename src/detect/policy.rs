@@ -85,7 +85,8 @@ impl Watch {
         now: u64,
     ) -> Verdict {
         debug_assert_eq!(seat, table.seat(self.account(probe)), "another source's seat");
-        let is_watched = self.is_watched(probe.protocol, probe.port);
+        // Who hides the port may have hidden a watched one, and nobody does so by chance.
+        let is_watched = self.is_watched(probe.protocol, probe.port) || probe.hides_its_port();
         if !is_watched && !self.walk.is_on() {
             return Verdict::NotWatched;
         }

@@ -183,6 +183,12 @@ impl Probe {
         }
     }
 
+    /// Whether its port is out of sight, under headers that are there for that: only a packet so buried has flags without
+    /// a transport.
+    pub fn hides_its_port(&self) -> bool {
+        self.protocol == Protocol::Ip && self.scan_type == ScanType::OtherFlags
+    }
+
     /// Whether it counts also where a service runs.
     pub fn counts_at_a_service(&self) -> bool {
         self.scan_type.is_impossible() || self.farewell().is_some()

@@ -57,6 +57,31 @@ fn a_call_to_everybody_from_a_watched_port_makes_nobodys_probe_of_it_an_answer()
 }
 
 #[test]
+fn whoever_buries_the_port_is_judged_as_if_it_were_a_watched_one_with_a_walk_or_without() {
+    let [source, destination] = ["2001:db8::9", "2001:db8::1"].map(|text| text.parse().unwrap());
+    let buried = Packet { source, destination, ip_options: None, transport: Transport::Buried };
+    for (sensitivity, trigger) in [(Sensitivity::Off, 0), (Sensitivity::Off, 3), (Sensitivity::Medium, 3)] {
+        let (table, peers) = (table(), peers());
+        let watch = Watch { walk: Walk::new(sensitivity), ..watch(trigger) };
+        let scans = |at: u64| {
+            let probe = watch.note_received(&buried, &table, &peers, HOUR + at).unwrap();
+            match watch.judge(&probe, &table, &peers, NOBODY, HOUR + at) {
+                Verdict::Scan(standing) => standing.crossed && standing.ledger == Ledger::Watched,
+                Verdict::Probe(_) => false,
+                other => panic!("{other:?}"),
+            }
+        };
+        let fired = (1..=5).find(|&at| scans(at));
+        assert_eq!(fired, Some(u64::from(trigger.max(1))), "{sensitivity:?}");
+    }
+    // Not so a protocol that has a number.
+    let number = Packet { transport: Transport::Other { protocol: 0 }, ..buried };
+    let (table, peers, watch) = (table(), peers(), watch(0));
+    let probe = watch.note_received(&number, &table, &peers, HOUR).unwrap();
+    assert_eq!(watch.judge(&probe, &table, &peers, NOBODY, HOUR), Verdict::NotWatched);
+}
+
+#[test]
 fn a_quick_scan_triggers_at_exactly_the_nth_probe() {
     for (trigger, expected) in [(0, 1), (1, 1), (2, 2), (3, 3), (10, 10), (500, 500)] {
         let probes = (1..=600).map(|port| probe("10.0.0.1", port));
