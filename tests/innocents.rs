@@ -222,6 +222,8 @@ fn backscatter_and_strays() {
 fn daily_life() {
     nobody_is_flagged("traceroute", |lab| {
         forge(lab, "10.77.0.2", &["--udp", "-s", "41000", "-p", "++33434"], "90");
+        // tracepath
+        forge(lab, "10.77.0.2", &["--udp", "-s", "41000", "-p", "++44444"], "64");
         lab.peer(0).run(&["ping", "-q", "-c", "20", "-i", "0.01", &lab.peer(0).target_v4.to_string()]);
     });
     nobody_is_flagged("neighbours", |lab| {

@@ -84,7 +84,7 @@ fn failure(probe: &Probe, place: Place) -> Points {
         _ if answers_what_is_not_listened_for(probe) => Points::NONE,
         ScanType::Syn | ScanType::Connect | ScanType::SctpInit | ScanType::SctpCookieEcho => weights::FAILURE,
         ScanType::Maimon | ScanType::Ack => unless_an_answer(probe, place),
-        ScanType::Udp if weights::TRACEROUTE_UDP.contains(&probe.port) => Points::NONE,
+        ScanType::Udp if is_traced(probe.port) => Points::NONE,
         ScanType::Udp if is_neighbourly(probe.port) && is_neighbourly(probe.source_port) => Points::NONE,
         ScanType::Udp if is_neighbourly(probe.port) => weights::NEIGHBOURLY,
         ScanType::Udp => unless_an_answer(probe, place),
@@ -129,6 +129,10 @@ pub fn may_be_an_answer(probe: &Probe, heard: Heard) -> bool {
 
 fn is_from_server_to_client(probe: &Probe) -> bool {
     probe.source_port < weights::FIRST_CLIENT_PORT && probe.port >= weights::FIRST_CLIENT_PORT
+}
+
+fn is_traced(port: u16) -> bool {
+    weights::TRACED_UDP.iter().any(|ports| ports.contains(&port))
 }
 
 fn is_neighbourly(port: u16) -> bool {

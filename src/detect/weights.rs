@@ -90,9 +90,10 @@ pub const NEIGHBOURLY_UDP: [u16; 10] = [67, 68, 137, 138, 546, 547, 1900, 3702, 
 /// less than a failure: all ten together are no scan, while of the ten UDP ports that are scanned most four are among them.
 pub const NEIGHBOURLY: Points = Points(160);
 
-/// UDP ports of traceroute(8): it begins at 33434 and takes the next one for each of 3 probes on at most 30 hops, and
-/// those that reach us are answered as a matter of course.
-pub const TRACEROUTE_UDP: std::ops::RangeInclusive<u16> = 33434..=33534;
+/// UDP ports of those who trace the way to us, and whose last probes are answered as a matter of course: traceroute(8)
+/// begins at 33434 and takes the next one for each of 3 probes on at most 30 hops; tracepath(8) goes round in 64 from
+/// 44444 on. `mtr --udp` takes the next one from 33000 on for as long as it runs: to excuse that would leave a hole.
+pub const TRACED_UDP: [std::ops::RangeInclusive<u16>; 2] = [33_434..=33_534, 44_444..=44_507];
 
 /// SENSITIVITY: the error rates of the walk's sequential test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -298,7 +298,7 @@ fn daily_life_is_no_failure() {
     let mut site = Site::new(Sensitivity::High);
     let neighbours =
         weights::NEIGHBOURLY_UDP.map(|port| Probe { source_port: port, ..of(ScanType::Udp, port) });
-    let traced = weights::TRACEROUTE_UDP.map(|port| of(ScanType::Udp, port));
+    let traced = weights::TRACED_UDP.into_iter().flatten().map(|port| of(ScanType::Udp, port));
     assert_eq!(site.flags_at(1_000, neighbours.into_iter().chain(traced)), None);
     let from_any_port = weights::NEIGHBOURLY_UDP.map(|port| of(ScanType::Udp, port));
     assert_eq!(Site::new(Sensitivity::Medium).flags_at(1_000, from_any_port), None);
