@@ -4,11 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::bucket::{Entry, Heads, Moment, WAYS};
-use super::head::{Head, age};
-
-/// Ticks of silence after which an account counts half in the contest for a place: about nine minutes of a half-life of
-/// six hours, nearly twice the gap between probes of nmap's slowest scan.
-const SILENCE: u16 = 8;
+use super::head::Head;
 
 /// For each way that was claimed last, the others' and its own turn to go, and in the lowest four bits their way.
 const TURNS: [[u8; WAYS]; 8] = {
@@ -24,7 +20,7 @@ const TURNS: [[u8; WAYS]; 8] = {
 
 /// The way for a newcomer with `entry`, where the way `last` was claimed last: the one worth least, spoofable before
 /// verified, and of equals the one claimed longest ago. Nobody who is worth more than the newcomer goes, but for sources
-/// long silent: in this contest what they are worth halves with every [`SILENCE`], or a flood of two packets a source
+/// long silent: in this contest what they are worth halves with every [silence](Decay::silences), or a flood of two packets a source
 /// would keep all others out for hours. The highest score of the bucket stays whatever comes.
 #[inline]
 pub(super) fn victim(heads: &Heads, last: u64, entry: &Entry) -> Option<(usize, Head)> {
@@ -48,8 +44,8 @@ fn rank(head: Head, moment: Moment) -> u64 {
     if head.tick() == moment.tick {
         return head.rank();
     }
-    let silent = age(head.tick(), moment.tick) / SILENCE;
-    (moment.worth(head) >> silent.min(20)) << 1 | u64::from(head.verified())
+    let silences = moment.decay.silences(head.tick(), moment.tick);
+    (moment.worth(head) >> silences.min(20)) << 1 | u64::from(head.verified())
 }
 
 /// Whether nobody in the bucket is worth more than `way`: of equals the one heard of last, and the upper.
@@ -90,7 +86,7 @@ mod tests {
         let worth = |way: usize| moment.worth(heads[way]);
         let highest = (0..WAYS).max_by_key(|&way| (worth(way), heads[way].tick())).unwrap();
         let mine = u64::try_from(gain.points.0).unwrap_or(0);
-        let silences = |way: usize| (NOW - heads[way].tick()) / SILENCE;
+        let silences = |way: usize| moment.decay.silences(heads[way].tick(), NOW);
         let rank = |way: usize| (worth(way) >> silences(way), heads[way].verified());
         let in_turn = (1..=WAYS).map(|step| (last + step) % WAYS);
         let others = in_turn.filter(|&way| way != highest || worth(way) <= mine);

@@ -86,6 +86,10 @@ pub(super) fn age(then: u16, now: u16) -> u16 {
     if age < 1 << 15 { age } else { 0 }
 }
 
+/// So long a silence, 2^29 µs, counts in the contest for a place: nine minutes, nearly twice the gap between probes of
+/// nmap's slowest scan.
+const SILENCE_SHIFT: u32 = 29;
+
 /// How scores fade: by half in each half-life.
 #[derive(Clone, Debug)]
 pub(super) struct Decay {
@@ -114,6 +118,13 @@ impl Decay {
     /// The tick of a time in microseconds.
     pub fn tick(&self, now: u64) -> u16 {
         (now >> self.shift) as u16
+    }
+
+    /// How many silences of nine minutes lie between ticks `then` and `now`. Of two ticks at least, or one could be over
+    /// at the tick after `then`, which may be at once.
+    pub fn silences(&self, then: u16, now: u16) -> u32 {
+        let ticks = SILENCE_SHIFT.saturating_sub(self.shift).max(1);
+        u32::from(age(then, now)) >> ticks
     }
 
     /// What a `score` as of tick `then` is worth at tick `now`, rounded to the nearest 256th.
@@ -155,6 +166,20 @@ mod tests {
     fn without_a_half_life_nothing_fades() {
         let decay = Decay::new(None);
         assert_eq!(decay.faded(300, 0, 30_000), 300);
+    }
+
+    #[test]
+    fn a_silence_is_nine_minutes_whatever_the_half_life_but_a_whole_tick_at_least() {
+        let silences =
+            |decay: &Decay, minutes: u64| decay.silences(decay.tick(0), decay.tick(minutes * HOUR / 60));
+        for half_life in [None, Some(60), Some(3_600), Some(6 * 3_600), Some(24 * 3_600)] {
+            let decay = Decay::new(half_life.map(Duration::from_secs));
+            assert_eq!([7, 10, 19].map(|at| silences(&decay, at)), [0, 1, 2], "{half_life:?}");
+        }
+        // A tick of 30 days is 143 minutes.
+        let decay = hours(30 * 24);
+        assert_eq!([142, 285, 287].map(|at| silences(&decay, at)), [0, 0, 1]);
+        assert_eq!(Decay::new(Some(Duration::ZERO)).silences(0, 32_767), 0);
     }
 
     #[test]

@@ -173,9 +173,9 @@ fn a_flood_of_two_packets_a_source_keeps_newcomers_out_for_minutes_not_hours() {
         table.standing(source(number), now).is_some()
     };
     let share = |now| (0..100).filter(|&number| comes_in(number, now)).count();
-    // A half-life of an hour here, not of six: a sixth of nine minutes.
-    assert!(share(START) < 5);
-    assert_eq!(share(START + 3 * MINUTE), 100);
+    // Nine, though the half-life is of an hour here.
+    assert!(share(START) < 5 && share(START + 8 * MINUTE) < 5);
+    assert_eq!(share(START + 10 * MINUTE), 100);
 }
 
 #[test]
