@@ -49,9 +49,9 @@ enum Part {
 pub enum Course {
     /// It said something: an exchange.
     Exchanged,
-    /// It refused, with RST, what it had asked for itself: `nmap -sS`, masscan, zmap at an open port.
+    /// Its kernel refused, with a bare RST, what it had not asked for: `nmap -sS`, masscan, zmap at an open port.
     HalfOpen,
-    /// It completed the handshake and reset the connection without a word: `nmap -sT` at an open port.
+    /// It reset its own connection without a word: `nmap -sT` at an open port, a balancer's look at a service.
     Abandoned,
 }
 
@@ -168,8 +168,9 @@ impl Peers {
         }
         let part = [Part::Accepted, Part::Opened].into_iter().find(|&part| self.take(flow, part, now))?;
         match (is_reset, part) {
-            (true, Part::Accepted) => return Some(Course::HalfOpen),
-            (true, Part::Opened | Part::Asked) => return Some(Course::Abandoned),
+            // Its kernel has no such connection, or it would have the RST acknowledge what it heard.
+            (true, Part::Accepted) if !is_ack => return Some(Course::HalfOpen),
+            (true, Part::Accepted | Part::Opened | Part::Asked) => return Some(Course::Abandoned),
             (false, _) => {}
         }
         // What comes next on it is a conversation's, or the end of one.

@@ -57,13 +57,14 @@ pub const FAILURE: Points = Points::ONE;
 /// θ1 = 1 − θ0. A handshake alone is no success: every scan that connects has one at each open port.
 pub const SUCCESS: Points = Points(-Points::ONE.0);
 
-/// The walk: a client that resets, before any ACK, a connection that it asked for and a service accepted. Its kernel
-/// knew of no such connection: the SYN was a raw packet (`nmap -sS`, masscan, zmap), or another's in its name, like any
+/// The walk: a client that answers a service's SYN+ACK with a bare RST. So does a kernel that knows of no such connection
+/// (RFC 9293 §3.10.7.1): the SYN was a raw packet (`nmap -sS`, masscan, zmap), or another's in its name, like any
 /// failure. A port that is open has failed the scanner no less than a closed one: nothing was wanted of it.
 pub const HALF_OPEN: Points = FAILURE;
 
-/// The walk: a client that completes a handshake and resets the connection without a word (`nmap -sT`). So do some
-/// balancers' health checks, each at the few ports it balances: half a failure, so that it takes 17 services of one host.
+/// The walk: a client that resets a connection of its own without a word: after the handshake (`nmap -sT`), or with RST
+/// and ACK in place of its last segment (HAProxy's health checks). Balancers do both, each at the few ports it balances:
+/// half a failure, so that it takes 17 services of one host.
 pub const ABANDONED: Points = Points(128);
 
 /// The walk: flags that no honest stack sends (see [`super::ScanType::is_impossible`]). A whole point for each packet,

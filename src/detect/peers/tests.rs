@@ -95,6 +95,7 @@ fn courses(client: &[(u8, u16)]) -> Vec<Option<Course>> {
 fn what_a_client_makes_of_its_connection_is_told_once() {
     let (ack, push, fin, reset, reset_ack) = ((0x10, 0), (0x18, 9), (0x11, 0), (0x04, 0), (0x14, 0));
     assert_eq!(courses(&[reset, reset]), [Some(Course::HalfOpen), None]);
+    assert_eq!(courses(&[reset_ack, reset]), [Some(Course::Abandoned), None]);
     assert_eq!(courses(&[ack, reset_ack, reset]), [None, Some(Course::Abandoned), None]);
     assert_eq!(courses(&[ack, ack, push, push, reset]), [None, None, Some(Course::Exchanged), None, None]);
     assert_eq!(courses(&[push, reset]), [Some(Course::Exchanged), None]);

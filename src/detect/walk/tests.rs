@@ -190,20 +190,24 @@ fn a_scan_of_services_is_flagged_by_how_it_leaves_them() {
         site.come(40_000, port, 0x10, 0);
         site.come(40_000, port, 0x14, 0)
     });
+    // HAProxy's check: no ACK of its own before the end.
+    let checked = open_ports(|site, port| site.come(40_000, port, 0x14, 0));
     let looked = open_ports(|site, port| {
         site.come(40_000, port, 0x10, 0);
         site.come(40_000, port, 0x11, 0)
     });
-    assert_eq!((half_open, abandoned, looked), (Some(9), Some(17), None));
+    assert_eq!((half_open, abandoned, checked, looked), (Some(9), Some(17), Some(17), None));
 }
 
 #[test]
 fn a_balancer_that_resets_every_look_at_its_services_is_no_scanner() {
-    let mut site = Site::new(Sensitivity::Medium);
-    for look in 0..1_000 {
-        let source_port = 40_000 + look;
-        site.answer_syn(80 + look % 8, source_port);
-        assert!(!matches!(site.come(source_port, 80 + look % 8, 0x04, 0), Some(Verdict::Scan(_))));
+    for (services, reset) in [(8, 0x04), (12, 0x14)] {
+        let mut site = Site::new(Sensitivity::Medium);
+        for look in 0..1_000 {
+            let (source_port, port) = (40_000 + look, 80 + look % services);
+            site.answer_syn(port, source_port);
+            assert!(!matches!(site.come(source_port, port, reset, 0), Some(Verdict::Scan(_))), "{port}");
+        }
     }
 }
 
