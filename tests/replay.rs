@@ -14,7 +14,8 @@ use portsentry::replay::{Replay, View};
 use proptest::prelude::*;
 use serde_json::Value;
 use support::capture::{
-    Classic, Ng, RAW, RST_ACK, START, SYN, SYN_ACK, ipv6, link_header, scan, segment6, shown, tcp, torn4, udp,
+    Classic, Ng, RAW, RST_ACK, START, SYN, SYN_ACK, ipv4, ipv6, link_header, scan, segment6, shown, tcp,
+    torn4, udp,
 };
 use support::daemon::{PATIENCE, Setup};
 use support::service::{Service, answers};
@@ -370,6 +371,25 @@ fn services_are_known_by_their_answers_though_these_come_later() {
         frames.push(tcp(TARGET, 100 + port, SCANNER, 41_000, RST_ACK));
     }
     assert_eq!(folder.scanners(&[], &RAW.file(&timed(frames))), [shown(SCANNER)]);
+}
+
+#[test]
+fn who_pings_a_network_is_a_scanner_where_nobody_answers() {
+    let folder = Folder::new();
+    let monitor = [192, 0, 2, 1];
+    let frames = |answered: bool| -> Vec<(u64, Vec<u8>)> {
+        let ping = |from, to, kind: u8| {
+            let sum = [0xff - kind, 0xff];
+            ipv4(from, to, 1, &[&[kind, 0][..], &sum, &[0; 4]].concat())
+        };
+        let exchange = |host: u8| {
+            let host = [198, 51, 100, host];
+            [ping(monitor, host, 8)].into_iter().chain(answered.then(|| ping(host, monitor, 0)))
+        };
+        (1..=20).flat_map(exchange).zip(START..).map(|(frame, time)| (time, frame)).collect()
+    };
+    assert!(folder.scanners(&["--network"], &RAW.file(&frames(true))).is_empty());
+    assert_eq!(folder.scanners(&["--network"], &RAW.file(&frames(false))), [shown(monitor)]);
 }
 
 #[test]

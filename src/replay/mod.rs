@@ -284,7 +284,7 @@ impl Replay {
     }
 
     fn count(&mut self, (probe, interface): Knock, now: Now, turn: &mut Turn) {
-        let in_use = |protocol, port| self.services.holds(probe.destination, protocol, port);
+        let in_use = |_, _| self.services.take_in(&probe);
         let account = self.watch.account(&probe);
         let standing = match self.watch.judge(&probe, &self.table, &self.peers, in_use, micros(now)) {
             Verdict::Probe(standing) => standing,

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use crate::config::PortSet;
-use crate::detect::probe::Protocol;
+use crate::detect::probe::{Probe, Protocol};
 use crate::packet::{Packet, TcpFlags, Transport};
 
 /// Sockets that are remembered: about 30 MB at most.
@@ -15,6 +15,9 @@ const MOST: usize = 1 << 19;
 
 /// SCTP's ABORT chunk (RFC 9260 §3.3.7): what a port without a socket answers.
 const ABORT: u8 = 6;
+
+/// Echo requests and their answers: of ICMP (RFC 792), of ICMPv6 (RFC 4443).
+const ECHOES: [(u8, u8); 2] = [(8, 0), (128, 129)];
 
 /// The sockets seen.
 #[derive(Debug)]
@@ -38,9 +41,12 @@ impl Services {
         }
     }
 
-    /// Whether `host` has a socket there.
-    pub(super) fn holds(&self, host: IpAddr, protocol: Protocol, port: u16) -> bool {
-        self.sockets.contains(&(host, protocol, port))
+    /// Whether its destination has a socket for `probe`.
+    pub(super) fn take_in(&self, probe: &Probe) -> bool {
+        let Probe { destination, protocol, port, sequence, .. } = *probe;
+        // An ICMP query has no port, but a type.
+        let port = if protocol == Protocol::Icmp { sequence as u16 } else { port };
+        self.sockets.contains(&(destination, protocol, port))
     }
 
     /// What a decoy says.
@@ -68,12 +74,14 @@ fn sender(transport: Transport) -> Option<(Protocol, u16)> {
         Transport::Sctp { source_port, chunk, .. } => {
             (chunk != ABORT).then_some((Protocol::Sctp, source_port))
         }
+        // Answers to pings, as if what answers had a socket by the name of the question.
+        Transport::Icmp { kind, .. } => {
+            let question = ECHOES.iter().find(|(_, answer)| *answer == kind)?.0;
+            Some((Protocol::Icmp, question.into()))
+        }
         // Whoever sends an IP protocol speaks it.
         Transport::Other { protocol } => Some((Protocol::Ip, protocol.into())),
-        Transport::Icmp { .. }
-        | Transport::TinyFragment { .. }
-        | Transport::LaterFragment { .. }
-        | Transport::Buried => None,
+        Transport::TinyFragment { .. } | Transport::LaterFragment { .. } | Transport::Buried => None,
     }
 }
 
@@ -107,14 +115,31 @@ mod tests {
             packet(Transport::Sctp { source_port: 37, port: 9, chunk: ABORT }),
             packet(Transport::Other { protocol: 47 }),
             packet(Transport::Icmp { kind: 0, code: 0 }),
+            packet(Transport::Icmp { kind: 3, code: 3 }),
+            packet(Transport::Icmp { kind: 8, code: 0 }),
+            packet(Transport::Icmp { kind: 14, code: 0 }),
         ] {
             services.learn(&known);
         }
         let mut learnt: Vec<_> =
             services.sockets.iter().map(|&(_, protocol, port)| (protocol as u8, port)).collect();
         learnt.sort_unstable();
-        assert_eq!(learnt, [(0, 47), (6, 80), (17, 53), (132, 36)]);
-        let (host, other) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
-        assert!(services.holds(host, Protocol::Tcp, 80) && !services.holds(other, Protocol::Tcp, 80));
+        assert_eq!(learnt, [(0, 47), (1, 8), (6, 80), (17, 53), (132, 36)]);
+        let knock = |destination: [u8; 4], transport| {
+            let question = Packet { destination: destination.into(), ..packet(transport) };
+            services.take_in(&Probe::from_packet(&question).unwrap())
+        };
+        let [syn, ping, timestamp] = [
+            segment(9, TcpFlags::SYN).transport,
+            Transport::Icmp { kind: 8, code: 0 },
+            Transport::Icmp { kind: 13, code: 0 },
+        ];
+        assert_eq!(
+            [syn, ping, timestamp].map(|transport| knock([192, 0, 2, 1], transport)),
+            [false, true, false]
+        );
+        let web = Transport::Tcp { source_port: 9, port: 80, flags: TcpFlags(2), sequence: 0, payload: 0 };
+        assert_eq!([1, 2].map(|host| knock([192, 0, 2, host], web)), [true, false]);
+        assert!(!knock([192, 0, 2, 2], ping));
     }
 }
