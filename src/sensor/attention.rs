@@ -19,10 +19,11 @@ pub fn turned(before: &Interest, watch: &Watch, in_use: &PortsInUse) -> Interest
             // Above are the ports that this host connects from: their peers' ACKs are no probes.
             tcp_acks: below(&watch.tcp_ports),
             udp: watch.udp_ports.clone(),
-            ..before.clone()
+            interfaces: before.interfaces.clone(),
+            ..Interest::default()
         };
     }
-    let free = |protocol| (1..=u16::MAX).filter(move |&port| !in_use.holds(protocol, port));
+    let free = |protocol| (0..=u16::MAX).filter(move |&port| !in_use.holds(protocol, port));
     let tcp = watch.tcp_ports.union(&free(Protocol::Tcp).collect());
     let (clients, udp): (PortSet, PortSet) = {
         let (clients, servers): (Vec<u16>, Vec<u16>) =
@@ -36,7 +37,7 @@ pub fn turned(before: &Interest, watch: &Watch, in_use: &PortsInUse) -> Interest
         udp_clients: clients,
         icmp: true,
         other_protocols: true,
-        ..before.clone()
+        interfaces: before.interfaces.clone(),
     }
 }
 
@@ -47,6 +48,7 @@ mod tests {
     use crate::detect::walk::Walk;
     use crate::detect::weights::Sensitivity;
     use crate::netlink::sock_diag::{LocalSocket, Transport};
+    use crate::sensor::filter::Watched;
 
     fn watch(sensitivity: Sensitivity) -> Watch {
         Watch {
@@ -88,9 +90,22 @@ mod tests {
     }
 
     #[test]
-    fn without_a_walk_nothing_but_watched_ports_goes_up() {
-        let interest = turned(&Interest::default(), &watch(Sensitivity::Off), &in_use());
-        assert_eq!((interest.tcp.len(), interest.tcp_acks.len(), interest.udp.len()), (3, 2, 2));
-        assert!(interest.udp_clients.is_empty() && !interest.icmp && !interest.other_protocols);
+    fn without_a_walk_nothing_but_watched_ports_goes_up_whatever_did_before() {
+        let with = turned(&Interest::default(), &watch(Sensitivity::High), &in_use());
+        for before in [Interest::default(), with] {
+            let interest = turned(&before, &watch(Sensitivity::Off), &in_use());
+            assert_eq!((interest.tcp.len(), interest.tcp_acks.len(), interest.udp.len()), (3, 2, 2));
+            assert!(interest.udp_clients.is_empty() && !interest.icmp && !interest.other_protocols);
+        }
+    }
+
+    #[test]
+    fn the_interfaces_are_what_they_were_and_port_0_is_as_free_as_any() {
+        let before = Interest { interfaces: Watched::Indexes(vec![7]), ..Interest::default() };
+        for sensitivity in [Sensitivity::Off, Sensitivity::Medium] {
+            assert_eq!(turned(&before, &watch(sensitivity), &in_use()).interfaces, before.interfaces);
+        }
+        let interest = turned(&before, &watch(Sensitivity::Medium), &in_use());
+        assert!([&interest.tcp, &interest.tcp_acks, &interest.udp].iter().all(|ports| ports.contains(0)));
     }
 }
