@@ -7,6 +7,7 @@ use super::duration::show_duration;
 use super::error::{ConfigError, Origin};
 use super::networks::doubts;
 use super::{BlockMode, Config, Loaded, PortSet, Watch};
+use crate::detect::weights::TRIGGER_MAX;
 use crate::protocol::settings::Response;
 
 /// Completes `loaded.config`; `faults` are those of single values.
@@ -22,6 +23,8 @@ pub(super) fn finish(loaded: &mut Loaded, faults: &[ConfigError]) -> Vec<ConfigE
         errors.extend(nothing_to_watch(loaded));
     }
     errors.extend(command_missing(loaded));
+    let beyond = trigger_out_of_reach(loaded);
+    loaded.warnings.extend(beyond);
     loaded.warnings.extend(line_with_port(loaded));
     loaded.warnings.extend(doubtful_networks(loaded));
     errors
@@ -127,6 +130,18 @@ fn nothing_to_watch(loaded: &Loaded) -> Option<ConfigError> {
     Some(ConfigError::new(origin, format!("there is no port to watch; set {which}")))
 }
 
+/// PortSentry takes any number, and many a file has one that it never reaches. Scores do not go so far: it is the number
+/// in force that everybody is told from here on.
+fn trigger_out_of_reach(loaded: &mut Loaded) -> Option<ConfigError> {
+    let asked = loaded.config.scan_trigger;
+    loaded.config.scan_trigger = asked.min(TRIGGER_MAX);
+    let message = format!(
+        "SCAN_TRIGGER: {asked} acts as {TRIGGER_MAX}, the most probes that are counted; BLOCK_TCP=0 and BLOCK_UDP=0 \
+         only tell"
+    );
+    (asked > TRIGGER_MAX).then(|| ConfigError::new(loaded.origin("SCAN_TRIGGER"), message))
+}
+
 /// A line is found again by what stands in it when the block ends, and the port is not kept so long.
 fn line_with_port(loaded: &Loaded) -> Option<ConfigError> {
     let has_port = loaded.config.kill_hosts_deny.as_deref().is_some_and(|line| line.contains("$PORT$"));
@@ -160,6 +175,7 @@ fn command_missing(loaded: &Loaded) -> Option<ConfigError> {
 mod tests {
     use super::*;
     use crate::config::build::tests::{bad, good};
+    use crate::config::effective::render_effective;
     use crate::config::{FOREVER, Flags, Overrides, parse};
 
     fn with_flags(text: &str, tcp: Watch, udp: Watch) -> Result<Loaded, Vec<ConfigError>> {
@@ -172,6 +188,22 @@ mod tests {
         let loaded = good("TCP_PORTS=1\nKILL_HOSTS_DENY=\"ALL: $TARGET$ : spawn log $PORT$\"");
         let warned = loaded.warnings[0].to_string();
         assert!(warned.starts_with("conf:2:18: KILL_HOSTS_DENY: $PORT$ is always 0"), "{warned}");
+    }
+
+    #[test]
+    fn a_trigger_that_no_score_reaches_is_taken_and_the_one_in_force_is_told() {
+        assert!(good("TCP_PORTS=1\nSCAN_TRIGGER=1000").warnings.is_empty());
+        for asked in ["1001", "100000", "2147483647"] {
+            let loaded = good(&format!("TCP_PORTS=1\nSCAN_TRIGGER={asked}"));
+            let warned = loaded.warnings[0].to_string();
+            assert!(
+                warned.starts_with(&format!("conf:2:14: SCAN_TRIGGER: {asked} acts as 1000")),
+                "{warned}"
+            );
+            assert_eq!(loaded.config.scan_trigger, 1000);
+            let report = render_effective(&loaded);
+            assert!(report.contains("after 1000 probes of watched ports"), "{report}");
+        }
     }
 
     #[test]

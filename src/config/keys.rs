@@ -57,6 +57,9 @@ fn kept(path: PathBuf) -> Option<PathBuf> {
     (path != FilePath::new("/dev/null")).then_some(path)
 }
 
+/// What PortSentry, which takes any, can read: a C int.
+const ANY_INT: u32 = i32::MAX as u32;
+
 const fn key(name: &'static str, since: Since, kind: Kind, default: &'static str, help: &'static str) -> Key {
     Key { name, kind, default, since, help }
 }
@@ -88,8 +91,8 @@ pub static KEYS: &[Key] = &[
         "with -audp: ports that are left out"),
     key("INTERFACES", Ours, Interfaces(|c, v| c.interfaces = v), "ALL_NLO",
         "interfaces to watch; ALL_NLO is all but loopback, ALL or any is all; -i goes before it. Visits to decoys at other interfaces' addresses are let be"),
-    key("SCAN_TRIGGER", Classic, Number(0..=65535, |c, v| c.scan_trigger = v), "0",
-        "probes of watched ports before the alarm; 0 and 1 both mean the first"),
+    key("SCAN_TRIGGER", Classic, Number(0..=ANY_INT, |c, v| c.scan_trigger = v), "0",
+        "probes of watched ports before the alarm; 0 and 1 both mean the first, above 1000 acts as 1000"),
     key("SENSITIVITY", Ours, Sensitivity(|c, v| c.sensitivity = v), "medium",
         "alarm after so many failed contacts with different ports that are not watched: low 14, medium 9, high 4, off never. Flags that no honest stack sends count each time, at a service's port too"),
     key("SCORE_WINDOW", Ours, Duration(|c, v| c.score_window = v), "6h",

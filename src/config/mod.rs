@@ -48,7 +48,7 @@ pub struct Config {
     pub block_tcp: BlockMode,
     /// BLOCK_UDP.
     pub block_udp: BlockMode,
-    /// SCAN_TRIGGER: probes of watched ports before the alarm; 0 and 1 both mean the first.
+    /// SCAN_TRIGGER: probes of watched ports before the alarm; 0 and 1 both mean the first. 1000 at most.
     pub scan_trigger: u32,
     /// SENSITIVITY: how contacts with ports that are not watched are judged.
     pub sensitivity: Sensitivity,

@@ -32,7 +32,7 @@ pub const STRAY: Points = Points(96);
 /// What may be missing of a whole score at the trigger: see [`trigger_threshold`].
 pub const HALF_POINT: Points = Points(128);
 
-/// SCAN_TRIGGER values above this act as this: scores saturate at 1,023 points.
+/// SCAN_TRIGGER values above this act as this, and `config` says so: scores saturate at 1,023 points.
 pub const TRIGGER_MAX: u32 = 1_000;
 
 /// After this long a point is worth half, unless SCORE_WINDOW says otherwise. A night's pause between two halves of a
