@@ -14,7 +14,6 @@ use support::service::{Service, answers};
 use support::{Host, Lab, eventually, inside};
 
 const FILTER: &str = include_str!("../config/fail2ban/filter.d/portsentry-rs.conf");
-const JAIL: &str = include_str!("../config/fail2ban/jail.d/portsentry-rs.conf");
 
 /// A fail2ban of our own: its configuration, socket and bans lie in our folder.
 struct Fail2ban(Child);
@@ -43,16 +42,27 @@ fn said(folder: &Path) -> String {
     std::fs::read_to_string(folder.join("fail2ban.log")).unwrap_or_default()
 }
 
+/// What docs/migrating.md tells to type, with another folder in the place of /etc/fail2ban.
+fn install(etc: &Path) {
+    let typed = support::readme::typed(include_str!("../docs/migrating.md"));
+    let copy = typed.iter().find(|line| line.contains("config/fail2ban")).unwrap();
+    let copy = copy.replace("sudo ", "").replace("/etc/fail2ban", &etc.display().to_string());
+    let copied = Command::new("sh").args(["-ec", &copy]).current_dir(env!("CARGO_MANIFEST_DIR")).status();
+    assert!(copied.unwrap().success(), "{copy}");
+}
+
 /// This machine's fail2ban configuration with our two files, and what it lies in.
 fn configured(folder: &Path, history: &Path, local: &str) -> String {
     let etc = folder.join("fail2ban");
     let copied = Command::new("cp").args(["-r", "/etc/fail2ban"]).arg(&etc).status().unwrap();
     assert!(copied.success());
-    std::fs::write(etc.join("filter.d/portsentry-rs.conf"), FILTER).unwrap();
-    let jail = JAIL.replace("/var/log/portsentry-rs/history", &history.display().to_string());
+    install(&etc);
+    let path = etc.join("jail.d/portsentry-rs.conf");
+    let jail = std::fs::read_to_string(&path).unwrap();
+    let jail = jail.replace("/var/log/portsentry-rs/history", &history.display().to_string());
     // Other jails watch logs that this machine need not have.
     let _ = std::fs::remove_file(etc.join("jail.d/defaults-debian.conf"));
-    std::fs::write(etc.join("jail.d/portsentry-rs.conf"), jail).unwrap();
+    std::fs::write(path, jail).unwrap();
     let write = "[Definition]\nactionban = echo <ip> >> <to>\nactionunban = true\n";
     std::fs::write(etc.join("action.d/write.conf"), write).unwrap();
     std::fs::write(etc.join("jail.local"), local).unwrap();
