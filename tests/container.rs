@@ -18,6 +18,9 @@ const SOON: Duration = Duration::from_secs(60);
 const BASE: &str = "docker.io/library/rust:1-bookworm";
 const BASE_PACKAGES: &str = "gcc,libc6-dev,ca-certificates,make,libcap2-bin";
 
+/// What of systemd-resolved's a container must be given to know the resolvers behind its stub.
+const RESOLVERS: &str = "/run/systemd/resolve/resolv.conf";
+
 const NO_CONTAINERS: &str = "podman rm --all --force --volumes";
 
 /// podman with a store of its own below target/ (which is kept: what it built is not built again), on the target of a lab: its `--network=host` is the target's network.
@@ -253,5 +256,8 @@ fn compose_and_kubernetes_ask_for_what_the_readmes_line_asks_for() {
         ),
     ] {
         lines.iter().for_each(|line| assert!(file.contains(line), "{line}"));
+        assert!(file.contains(RESOLVERS), "how its resolvers are protected");
     }
+    assert!(readme::text_of("Container").contains(RESOLVERS));
+    assert!(kubernetes.contains("\n      dnsPolicy: Default\n"), "the node's resolvers, not the cluster's");
 }

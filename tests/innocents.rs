@@ -287,9 +287,7 @@ fn names_that_nobody_bears_and_that_must_not_be_shut_out() {
     let lab = Lab::new(3);
     let (gateway, resolver) = (lab.peer(1).v4.to_string(), "203.0.113.53");
     ip(&["-n", &lab.target(), "route", "add", "default", "via", &gateway]);
-    let etc = std::path::PathBuf::from(format!("/etc/netns/{}", lab.target()));
-    std::fs::create_dir_all(&etc).unwrap();
-    std::fs::write(etc.join("resolv.conf"), format!("nameserver {resolver}\n")).unwrap();
+    lab.ask(&[resolver]);
     let _service = Service::start(&lab.target(), 80);
     let mut daemon = Setup::new(&lab, CONFIG).start();
     let own = lab.peer(0).target_v4.to_string();
@@ -301,7 +299,6 @@ fn names_that_nobody_bears_and_that_must_not_be_shut_out() {
     forge(&lab, "198.51.100.99", &["-S", "-p", "++2000"], "40");
     daemon.wait_for("the forger's alarm", |event| event["action"]["verdict"] == "blocked");
     daemon.catch_up();
-    let _ = std::fs::remove_dir_all(&etc);
     assert_eq!(blocked(&daemon), ["198.51.100.99"]);
 }
 

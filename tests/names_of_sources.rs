@@ -4,7 +4,6 @@
 mod support;
 
 use std::net::UdpSocket;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -17,15 +16,11 @@ use support::{Lab, eventually, inside};
 struct Resolver {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    etc: PathBuf,
 }
 
 impl Resolver {
     fn start(lab: &Lab, name: Option<&'static [u8]>) -> Resolver {
-        // `ip netns exec` puts this in the place of /etc/resolv.conf.
-        let etc = PathBuf::from(format!("/etc/netns/{}", lab.target()));
-        std::fs::create_dir_all(&etc).unwrap();
-        std::fs::write(etc.join("resolv.conf"), "nameserver 127.0.0.1\n").unwrap();
+        lab.ask(&["127.0.0.1"]);
         let socket = inside(&lab.target(), || UdpSocket::bind("127.0.0.1:53").unwrap());
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
@@ -58,7 +53,7 @@ impl Resolver {
                 socket.send_to(&answer, from).unwrap();
             }
         });
-        Resolver { stop, thread: Some(thread), etc }
+        Resolver { stop, thread: Some(thread) }
     }
 }
 
@@ -66,7 +61,6 @@ impl Drop for Resolver {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         let _ = self.thread.take().unwrap().join();
-        let _ = std::fs::remove_dir_all(&self.etc);
     }
 }
 

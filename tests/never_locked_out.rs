@@ -3,7 +3,7 @@
 mod support;
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -120,6 +120,27 @@ fn the_resolver_is_never_blocked_whatever_encoding_the_systems_files_have() {
     let mut daemon = Setup::new(&lab, CONFIG).start();
     scan_is_ignored(&lab, &mut daemon, false);
     scan_is_ignored(&lab, &mut daemon, true);
+}
+
+/// Whoever stands behind it can be shut out by one forged packet.
+#[test]
+fn a_stub_that_hides_the_resolvers_is_told_of_at_the_start_and_by_a_quiet_check() {
+    let lab = Lab::new(1);
+    let told = "whom that asks is not known here";
+    let behind = ["/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf"];
+    let has_stub_alone = !behind.iter().any(|file| Path::new(file).exists());
+    for (resolvers, is_stub) in
+        [(&["127.0.0.53"][..], has_stub_alone), (&["127.0.0.53", "192.0.2.53"], false)]
+    {
+        lab.ask(resolvers);
+        let mut daemon = Setup::new(&lab, CONFIG).start();
+        daemon.wait_for("the start", |event| event["event_type"] == "start");
+        let errors = daemon.seen.iter().filter_map(|event| event["error"].as_str());
+        assert_eq!(errors.filter(|error| error.contains(told)).count(), usize::from(is_stub));
+        let check = String::from_utf8(daemon.client(&["check", "--quiet"]).stderr).unwrap();
+        let warned = check.lines().any(|line| line.starts_with("warning: ") && line.contains(told));
+        assert_eq!(warned, is_stub, "{check}");
+    }
 }
 
 #[test]

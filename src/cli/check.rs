@@ -36,7 +36,6 @@ pub fn check(run: &RunFlags, quiet: bool) -> ExitCode {
         Ok(loaded) => {
             if !quiet {
                 complain("note: ", &unit::notes(&loaded));
-                complain("note: ", &stub(&loaded));
                 // A reader that hangs up early (`| head`) has seen what it wanted.
                 let _ = std::io::stdout().write_all(render_effective(&loaded).as_bytes());
             }
@@ -46,15 +45,17 @@ pub fn check(run: &RunFlags, quiet: bool) -> ExitCode {
     }
 }
 
-fn stub(loaded: &Loaded) -> Vec<ConfigError> {
-    let told = never_block::only_a_stub(&never_block::resolvers().0);
-    told.map(|text| ConfigError::new(loaded.origin("NEVER_BLOCK"), text)).into_iter().collect()
+/// Resolvers that the daemon will not know for what they are.
+fn unprotected(loaded: &Loaded) -> Vec<ConfigError> {
+    let (_, untold) = never_block::resolvers();
+    untold.into_iter().map(|text| ConfigError::new(loaded.origin("NEVER_BLOCK"), text)).collect()
 }
 
 /// What a start would come upon, and what only the daemon's user can tell, which root becomes here.
 fn tried(loaded: &Loaded) -> Result<(), ExitCode> {
     complain("warning: ", &obstacles::warnings(loaded));
     complain("warning: ", &taken::warnings(loaded));
+    complain("warning: ", &unprotected(loaded));
     let warnings = reach::as_daemon(loaded).map_err(|error| {
         complain("", &[ConfigError::new(loaded.origin("RUN_AS"), error.to_string())]);
         ExitCode::FAILURE

@@ -22,19 +22,23 @@ pub fn configured(loaded: &Loaded, resolvers: &[IpAddr]) -> Vec<IpNet> {
     loaded.config.never_block.iter().chain(&loaded.ignored).copied().chain(resolvers).collect()
 }
 
-/// What is said where all resolvers that are known are this host itself: whom it asks then, nobody tells.
-pub fn only_a_stub(resolvers: &[IpAddr]) -> Option<&'static str> {
+/// The host's resolvers, and what is said of those that are not protected, for nobody tells which they are.
+pub fn resolvers() -> (Vec<IpAddr>, Vec<String>) {
+    let (addresses, mut untold) = listed_in(&RESOLVER_FILES);
+    untold.extend(only_a_stub(&addresses).map(str::to_owned));
+    (addresses, untold)
+}
+
+/// What is said where all resolvers that are known are this host itself: whom it asks then, nobody tells. It is said also to
+/// whoever has listed them: a list does not say what it lists.
+fn only_a_stub(resolvers: &[IpAddr]) -> Option<&'static str> {
     let is_stub = !resolvers.is_empty() && resolvers.iter().all(IpAddr::is_loopback);
     is_stub.then_some(
-        "the resolver that this host asks is one of its own, and whom that asks is not known here: list those servers in NEVER_BLOCK, or a forged packet may have them blocked",
+        "the resolver that this host asks is one of its own, and whom that asks is not known here: a forged packet may have those servers blocked, unless they stand in NEVER_BLOCK; in a container, mount the host's /run/systemd/resolve/resolv.conf where it has one",
     )
 }
 
-/// The host's resolvers, and of each file that is there but cannot be read what that means.
-pub fn resolvers() -> (Vec<IpAddr>, Vec<String>) {
-    listed_in(&RESOLVER_FILES)
-}
-
+/// Likewise of these files: each that is there but cannot be read is told of.
 fn listed_in(files: &[&str]) -> (Vec<IpAddr>, Vec<String>) {
     let (mut addresses, mut unreadable) = (Vec::new(), Vec::new());
     for path in files {

@@ -22,7 +22,7 @@ pub const SOON: Duration = Duration::from_secs(15);
 pub const IGNORED: &str = "127.0.0.1/32\n0.0.0.0\n10.77.1.2\n";
 
 /// What the host's own /etc lends: who `nobody` is, the time zone, where libraries lie, which iptables is meant.
-const LENT: [&str; 6] = ["passwd", "group", "localtime", "ld.so.cache", "resolv.conf", "alternatives"];
+const LENT: [&str; 5] = ["passwd", "group", "localtime", "ld.so.cache", "alternatives"];
 
 /// In the test's mount namespace; `/tmp` comes last, for the rest lies in it.
 const MOUNTS: &str = r#"set -e

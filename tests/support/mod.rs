@@ -21,6 +21,7 @@ pub mod tracer;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -119,8 +120,24 @@ impl Lab {
         let mut lab = Lab { name, peers: Vec::new() };
         ip(&["netns", "add", &lab.target()]);
         ip(&["-n", &lab.target(), "link", "set", "lo", "up"]);
+        // A stub that the machine asks would be told of. Where there is no such file nothing can be put in its place.
+        if Path::new("/etc/resolv.conf").exists() {
+            lab.ask(&["198.18.53.53"]);
+        }
         (0..peers).for_each(|index| lab.add_peer(index));
         lab
+    }
+
+    /// Whom the target asks for names, whoever the machine asks: `ip netns exec` puts this in the place of /etc/resolv.conf.
+    pub fn ask(&self, resolvers: &[&str]) {
+        let lines: String = resolvers.iter().map(|resolver| format!("nameserver {resolver}\n")).collect();
+        std::fs::create_dir_all(self.etc()).expect("/etc can be written");
+        std::fs::write(self.etc().join("resolv.conf"), lines).expect("/etc can be written");
+    }
+
+    /// What is the target's own of /etc.
+    fn etc(&self) -> PathBuf {
+        PathBuf::from("/etc/netns").join(self.target())
     }
 
     /// The target's namespace.
@@ -210,6 +227,7 @@ impl Drop for Lab {
             processes(&netns).into_iter().for_each(|pid| daemon::kill(pid, Signal::SIGKILL));
             let _ = Command::new("ip").args(["netns", "delete", &netns]).output();
         }
+        let _ = std::fs::remove_dir_all(self.etc());
     }
 }
 
