@@ -29,12 +29,11 @@ pub fn hosts_deny(template: &str, filling: &Filling<'_>) -> String {
     let pattern = match target {
         IpNet::V4(net) if single => net.addr().to_string(),
         IpNet::V4(net) => format!("{}/{}", net.addr(), net.netmask()),
-        // Whoever knew that brackets are due has written them already.
-        IpNet::V6(net) if single && template.contains("[$TARGET$]") => net.addr().to_string(),
         IpNet::V6(net) if single => format!("[{}]", net.addr()),
         IpNet::V6(net) => format!("[{}]/{}", net.addr(), net.prefix_len()),
     };
-    filled(template, &pattern, filling)
+    // Whoever knew that brackets are due has written them already: they are the mark's, for no network stands in them, nor IPv4.
+    filled(&template.replace("[$TARGET$]", "$TARGET$"), &pattern, filling)
 }
 
 fn filled(template: &str, target: &str, filling: &Filling<'_>) -> String {
@@ -142,8 +141,8 @@ mod tests {
             ("2001:db8::/64", "ALL: [2001:db8::]/64"),
         ] {
             assert_eq!(hosts_deny("ALL: $TARGET$", &at(target)), line);
+            assert_eq!(hosts_deny("ALL: [$TARGET$] : DENY", &at(target)), format!("{line} : DENY"));
         }
-        assert_eq!(hosts_deny("ALL: [$TARGET$] : DENY", &at("2001:db8::7/128")), "ALL: [2001:db8::7] : DENY");
     }
 
     #[test]
