@@ -916,7 +916,7 @@ fn a_rule_of_iptables_shuts_its_source_out_and_nobody_else() {
 fn hosts_deny_lives_its_life() {
     let lines = |setup: &Setup| {
         format!(
-            "KILL_HOSTS_DENY=\"ALL: $TARGET$ : DENY $PORT$\"\nHOSTS_DENY_FILE=\"{}\"",
+            "KILL_HOSTS_DENY=\"ALL: $TARGET$ : DENY $PORT$ \"\nHOSTS_DENY_FILE=\"{}\"",
             setup.path("hosts.deny").display()
         )
     };

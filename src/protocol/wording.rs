@@ -22,7 +22,8 @@ pub fn command(template: &str, filling: &Filling<'_>) -> String {
     filled(template, &address(&filling.target), filling)
 }
 
-/// A line of hosts.deny (hosts_access(5)): IPv6 in brackets, IPv4 networks with their mask.
+/// A line of hosts.deny (hosts_access(5)): IPv6 in brackets, IPv4 networks with their mask. Without blanks at its end: a line
+/// is found again whatever blanks or CR the file has there.
 pub fn hosts_deny(template: &str, filling: &Filling<'_>) -> String {
     let target = filling.target;
     let single = target.prefix_len() == target.max_prefix_len();
@@ -33,7 +34,8 @@ pub fn hosts_deny(template: &str, filling: &Filling<'_>) -> String {
         IpNet::V6(net) => format!("[{}]/{}", net.addr(), net.prefix_len()),
     };
     // Whoever knew that brackets are due has written them already: they are the mark's, for no network stands in them, nor IPv4.
-    filled(&template.replace("[$TARGET$]", "$TARGET$"), &pattern, filling)
+    let line = filled(&template.replace("[$TARGET$]", "$TARGET$"), &pattern, filling);
+    line.trim_ascii_end().to_owned()
 }
 
 fn filled(template: &str, target: &str, filling: &Filling<'_>) -> String {
@@ -142,6 +144,7 @@ mod tests {
         ] {
             assert_eq!(hosts_deny("ALL: $TARGET$", &at(target)), line);
             assert_eq!(hosts_deny("ALL: [$TARGET$] : DENY", &at(target)), format!("{line} : DENY"));
+            assert_eq!(hosts_deny("ALL: $TARGET$ \t\r ", &at(target)), line);
         }
     }
 
