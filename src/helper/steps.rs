@@ -239,8 +239,7 @@ impl Steps {
     }
 
     fn line(&self, target: &IpNet) -> String {
-        let filling = Filling { target: *target, port: 0, mode: &self.custom.mode };
-        hosts_deny(self.custom.hosts_deny.as_deref().unwrap_or_default(), &filling)
+        hosts_deny(self.custom.hosts_deny.as_deref().unwrap_or_default(), *target, &self.custom.mode)
     }
 
     fn run(&self, text: Option<&str>, about: &About) -> Work {

@@ -23,9 +23,9 @@ pub fn command(template: &str, filling: &Filling<'_>) -> String {
 }
 
 /// A line of hosts.deny (hosts_access(5)): IPv6 in brackets, IPv4 networks with their mask. Without blanks at its end: a line
-/// is found again whatever blanks or CR the file has there.
-pub fn hosts_deny(template: &str, filling: &Filling<'_>) -> String {
-    let target = filling.target;
+/// is found again whatever blanks or CR the file has there. `$PORT$` is 0 in it: nobody knows the port any more when the
+/// line is to be taken out.
+pub fn hosts_deny(template: &str, target: IpNet, mode: &str) -> String {
     let single = target.prefix_len() == target.max_prefix_len();
     let pattern = match target {
         IpNet::V4(net) if single => net.addr().to_string(),
@@ -34,7 +34,8 @@ pub fn hosts_deny(template: &str, filling: &Filling<'_>) -> String {
         IpNet::V6(net) => format!("[{}]/{}", net.addr(), net.prefix_len()),
     };
     // Whoever knew that brackets are due has written them already: they are the mark's, for no network stands in them, nor IPv4.
-    let line = filled(&template.replace("[$TARGET$]", "$TARGET$"), &pattern, filling);
+    let line =
+        filled(&template.replace("[$TARGET$]", "$TARGET$"), &pattern, &Filling { target, port: 0, mode });
     line.trim_ascii_end().to_owned()
 }
 
@@ -136,15 +137,18 @@ mod tests {
 
     #[test]
     fn hosts_deny_has_brackets_for_ipv6_and_masks_for_networks() {
+        let hosts_deny =
+            |template: &str, target: &str| hosts_deny(template, target.parse().unwrap(), "stealth");
         for (target, line) in [
             ("192.0.2.7/32", "ALL: 192.0.2.7"),
             ("192.0.2.0/24", "ALL: 192.0.2.0/255.255.255.0"),
             ("2001:db8::7/128", "ALL: [2001:db8::7]"),
             ("2001:db8::/64", "ALL: [2001:db8::]/64"),
         ] {
-            assert_eq!(hosts_deny("ALL: $TARGET$", &at(target)), line);
-            assert_eq!(hosts_deny("ALL: [$TARGET$] : DENY", &at(target)), format!("{line} : DENY"));
-            assert_eq!(hosts_deny("ALL: $TARGET$ \t\r ", &at(target)), line);
+            assert_eq!(hosts_deny("ALL: $TARGET$", target), line);
+            assert_eq!(hosts_deny("ALL: [$TARGET$] : DENY", target), format!("{line} : DENY"));
+            assert_eq!(hosts_deny("ALL: $TARGET$ \t\r ", target), line);
+            assert_eq!(hosts_deny("ALL: $TARGET$ : $PORT$ $MODE$", target), format!("{line} : 0 stealth"));
         }
     }
 

@@ -183,7 +183,7 @@ impl Responder {
             Response::Nftables | Response::Iptables | Response::Route => Deed::Shut(response.name()),
             Response::HostsDeny => {
                 let line = self.custom.hosts_deny.as_deref().unwrap_or_default();
-                Deed::Wrappers(wording::hosts_deny(line, filling))
+                Deed::Wrappers(wording::hosts_deny(line, filling.target, filling.mode))
             }
             Response::Command => Deed::Route(command(&self.custom.kill_route)),
             Response::RunCommand => Deed::Ran(command(&self.custom.kill_run_cmd)),
