@@ -12,9 +12,13 @@ use std::path::{Path, PathBuf};
 
 use super::error::HelperError;
 use super::respond::Refusal;
+use crate::protocol::settings::MOST_BLOCKS;
 
-/// Longest file that is read, bytes: far beyond what can be blocked at once.
-const LONGEST: u64 = 4 << 20;
+/// The longest record, bytes: of IPv6.
+const RECORD: u64 = 18;
+/// As much of a file is read, bytes: a record of everybody who can be blocked at once, and a byte by which a longer one is
+/// known.
+const LONGEST: u64 = MOST_BLOCKS as u64 * RECORD + 1;
 /// After a failed write the next try is this much later, milliseconds.
 const RETRY: u64 = 10_000;
 
@@ -229,6 +233,19 @@ mod tests {
         assert_eq!(read(&whole[..11]).addresses.len(), 1);
         assert!(read(&whole[..11]).damaged && !read(&whole).damaged);
         assert!(read(b"\xff\xff1234").damaged);
+    }
+
+    #[test]
+    fn a_file_of_everybody_who_can_be_blocked_is_read_to_its_end_and_what_is_longer_is_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("blocked");
+        let (mut file, _) = BlockedFile::open(&path, None).unwrap();
+        let address = |number: u32| IpAddr::from(std::net::Ipv6Addr::from_bits(number.into()));
+        file.rewrite((0..MOST_BLOCKS).map(address), 0).unwrap();
+        let read = || BlockedFile::open(&path, None).unwrap().1;
+        assert!(read().addresses.len() == MOST_BLOCKS as usize && !read().damaged);
+        file.add(address(MOST_BLOCKS), 0).unwrap();
+        assert!(read().addresses.len() == MOST_BLOCKS as usize && read().damaged);
     }
 
     proptest! {
