@@ -284,6 +284,43 @@ fn what_an_earlier_configuration_left_where_no_right_reaches_is_told_and_not_cla
     assert!(std::fs::read_to_string(&deny).unwrap().contains("198.51.100.9"));
 }
 
+/// One is still in force, and one is over when the daemon comes back.
+#[test]
+fn lines_of_hosts_deny_in_another_form_are_told_of_and_no_end_of_a_block_claims_them() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    let deny = setup.path("hosts.deny");
+    let with = |line: &str, never: &str| {
+        format!(
+            "{PORTS}\nHOSTS_DENY_FILE=\"{}\"\nKILL_HOSTS_DENY=\"{line}\"\nNEVER_BLOCK=\"{never}\"",
+            deny.display()
+        )
+    };
+    let stays = |event: &Value| {
+        event["action"]["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("had no line in the form of now"))
+    };
+    setup.rewrite(&with("ALL: $TARGET$", ""));
+    let daemon = setup.start();
+    for address in ["198.51.100.9", "198.51.100.10"] {
+        assert!(daemon.client(&["block", address]).status.success());
+    }
+    let (_, setup) = daemon.stop();
+    setup.rewrite(&with("sshd: $TARGET$", "198.51.100.10"));
+    let mut daemon = setup.start();
+    let told = daemon.wait_for("what stays", stays);
+    assert!(told["action"]["error"].as_str().unwrap().contains(": 2 blocks "), "{told}");
+    let lines = || std::fs::read_to_string(&deny).unwrap();
+    assert_eq!(lines(), "ALL: 198.51.100.9\nALL: 198.51.100.10\nsshd: 198.51.100.9\n");
+    let (_, setup) = daemon.stop();
+    let mut daemon = setup.start();
+    assert!(daemon.client(&["unblock", "198.51.100.9"]).status.success());
+    daemon.catch_up();
+    assert_eq!(lines(), "ALL: 198.51.100.9\nALL: 198.51.100.10\n");
+    assert!(!daemon.seen.iter().any(stays), "once");
+}
+
 /// The ledger of a configuration with `nftables,command`: a block that is over, one that ends in `seconds`, and one that
 /// does not.
 fn blocks_by_a_command(setup: &Setup, seconds: u64) {

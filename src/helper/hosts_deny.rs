@@ -43,7 +43,8 @@ impl HostsDeny {
     }
 
     /// Adds the lines that are missing and takes out those of `gone`, in one replacement; none if nothing changes.
-    /// Returns which of those to be added stood there already: unless they are known to be ours, somebody else wrote them.
+    /// Returns which of them, `added` before `gone`, stood there: one to be added that is not known to be ours is somebody
+    /// else's; one of ours that did not was made otherwise, or somebody took it out.
     pub fn edit(&self, added: &[String], gone: &[String]) -> Result<Vec<bool>, Refusal> {
         let (old, facts) = self.read()?;
         let (new, stood) = edited(&old, added, gone);
@@ -127,15 +128,16 @@ fn create(path: &Path) -> io::Result<File> {
 }
 
 fn edited(old: &[u8], added: &[String], gone: &[String]) -> (Vec<u8>, Vec<bool>) {
-    let gone: BTreeSet<&[u8]> = gone.iter().map(String::as_bytes).collect();
+    let taken = gone.iter().map(String::as_bytes);
+    let gone: BTreeSet<&[u8]> = taken.clone().collect();
     let lines: Vec<&[u8]> = old.split_inclusive(|&byte| byte == b'\n').collect();
     let kept = lines.into_iter().filter(|line| !gone.contains(line.trim_ascii_end()));
     let mut new: Vec<u8> = kept.flatten().copied().collect();
-    let mut present: BTreeSet<Vec<u8>> =
-        new.split(|&byte| byte == b'\n').map(|line| line.trim_ascii_end().to_vec()).collect();
-    let stood: Vec<bool> = added.iter().map(|line| present.contains(line.as_bytes())).collect();
+    let before: BTreeSet<&[u8]> = old.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii_end).collect();
+    let stood = added.iter().map(String::as_bytes).chain(taken).map(|line| before.contains(line)).collect();
+    let mut present: BTreeSet<&[u8]> = before.difference(&gone).copied().collect();
     for line in added {
-        if !present.insert(line.clone().into_bytes()) {
+        if !present.insert(line.as_bytes()) {
             continue;
         }
         if new.last().is_some_and(|&byte| byte != b'\n') {
@@ -169,7 +171,8 @@ mod tests {
         assert_eq!(file.edit(&lines(&["ALL: 192.0.2.7"]), &[]).unwrap(), [true]);
         assert_eq!(fs::read(&path).unwrap(), b"# mine \xff\nALL: 192.0.2.9\nALL: 192.0.2.7\n");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
-        file.edit(&[], &lines(&["ALL: 192.0.2.7", "ALL: 192.0.2.70"])).unwrap();
+        let stood = file.edit(&[], &lines(&["ALL: 192.0.2.7", "ALL: 192.0.2.70"])).unwrap();
+        assert_eq!(stood, [true, false]);
         assert_eq!(fs::read(&path).unwrap(), b"# mine \xff\nALL: 192.0.2.9\n");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }

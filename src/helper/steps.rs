@@ -96,14 +96,15 @@ impl Steps {
     }
 
     /// Puts these blocks in place, and takes out the lines of what has `ended`. Commands are not run: see
-    /// [`must_renew`](Self::must_renew). Returns whose lines stood in hosts.deny already.
+    /// [`must_renew`](Self::must_renew). Returns whose lines stood in hosts.deny before, of both.
     pub fn install(&mut self, blocks: &[Timed], ended: &[IpNet]) -> Result<BTreeSet<IpNet>, Refusal> {
         let mut stood = BTreeSet::new();
         if let Some(file) = &self.hosts_deny {
             let added: Vec<String> = blocks.iter().map(|(target, _)| self.line(target)).collect();
             let gone: Vec<String> = ended.iter().map(|target| self.line(target)).collect();
-            let there = file.edit(&added, &gone)?.into_iter().zip(blocks).filter(|(there, _)| *there);
-            stood = there.map(|(_, (target, _))| *target).collect();
+            let targets = blocks.iter().map(|(target, _)| target).chain(ended);
+            let there = targets.zip(file.edit(&added, &gone)?).filter(|(_, there)| *there);
+            stood = there.map(|(target, _)| *target).collect();
         }
         self.install_again(blocks)?;
         Ok(stood)

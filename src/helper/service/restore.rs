@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use ipnet::IpNet;
 
 use super::host::Said;
+use super::others::Stray;
 use super::{Opened, REPLIES, Service, timed};
 use crate::helper::authorise::{Authority, Standing};
 use crate::helper::blocked_file;
@@ -78,8 +79,8 @@ impl<R: Respond> Service<R> {
         let in_force = self.in_force();
         let told_only = self.core.escalation.len().saturating_sub(in_force.len());
         let refused = self.install(&in_force)?;
-        let others = self.leave_others(&left.ended);
-        self.install_steps(in_force, &left)?;
+        let mut others = self.leave_others(&left.ended);
+        others.extend(self.install_steps(in_force, &left)?);
         self.remove_others();
         self.let_go(&refused);
         self.commit();
@@ -110,15 +111,16 @@ impl<R: Respond> Service<R> {
 
     /// The files and programs' part of the start: what ended while nobody was there is taken back, what is in force put
     /// in place, commands run again where the machine was started since. None of them runs before `Ready` is queued: what
-    /// they have to say comes after it.
+    /// they have to say comes after it. Returns whose lines of hosts.deny were not found.
     pub(super) fn install_steps(
         &mut self,
         in_force: Vec<(IpNet, Block)>,
         left: &Leftovers,
-    ) -> Result<(), HelperError> {
+    ) -> Result<Option<Stray>, HelperError> {
         let had_a_line = |(_, block): &&(IpNet, Block)| block.with.contains(Response::HostsDeny);
         let gone: Vec<IpNet> = left.ended.iter().filter(had_a_line).map(|(target, _)| *target).collect();
         let stood = self.steps.install(&timed_all(&in_force, self.now.utc), &gone)?;
+        let unfound = self.unfound(in_force.iter().chain(&left.ended), &stood);
         left.ended.iter().for_each(|(target, _)| self.note(*target));
         self.undo(&left.ended, Responses::NONE);
         let boot = self.clock.boot();
@@ -140,7 +142,7 @@ impl<R: Respond> Service<R> {
                 self.jobs.push(Job::new(Purpose::Renew, target, steps));
             }
         }
-        Ok(())
+        Ok(unfound)
     }
 }
 
