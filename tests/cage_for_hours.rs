@@ -95,6 +95,16 @@ fn a_suspended_daemon_goes_on_where_it_stopped() {
 /// error that logrotate does.
 #[test]
 fn logrotate_with_our_file_is_followed_where_the_daemon_may_make_no_file() {
+    followed_by("portsentry-rs");
+}
+
+/// As docs/migrating.md has it.
+#[test]
+fn logrotate_is_followed_by_a_daemon_that_a_link_by_portsentrys_name_started() {
+    followed_by("portsentry");
+}
+
+fn followed_by(name: &str) {
     let lab = Lab::new(2);
     let setup = Setup::new(&lab, "");
     let (history, rotated) = (setup.path("log/history"), setup.path("log/history.1"));
@@ -102,7 +112,9 @@ fn logrotate_with_our_file_is_followed_where_the_daemon_may_make_no_file() {
     setup.rewrite(&format!("TCP_PORTS=\"1,9\"\nHISTORY_FILE=\"{}\"", history.display()));
     let told = String::from_utf8(setup.run(&["check"]).stderr).unwrap();
     assert!(told.contains("may not make HISTORY_FILE") && told.contains("let logrotate create it"), "{told}");
-    let mut daemon = setup.start();
+    let program = setup.path(name);
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_portsentry-rs"), &program).unwrap();
+    let mut daemon = setup.start_program(&program, &[]);
     scan_is_seen(&lab, &mut daemon, 0, "1");
 
     let user = std::fs::metadata(&history).unwrap().uid().to_string();

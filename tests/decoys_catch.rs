@@ -79,11 +79,19 @@ fn types(events: &[Value]) -> Vec<&str> {
 fn a_daemon_that_runs_keeps_check_from_warning_of_no_port_but_a_services() {
     let lab = Lab::new(1);
     let _service = Service::start(&lab.target(), 143);
-    let daemon =
-        Setup::new(&lab, "TCP_PORTS=\"1\"\nDECOY_TCP_PORTS=\"21,143\"\nDECOY_UDP_PORTS=\"161\"").start();
-    let said = String::from_utf8(daemon.client(&["check"]).stderr).unwrap();
-    assert!(said.contains("a service has TCP port 143 now"), "{said}");
-    assert_eq!(said.matches("a service has").count(), 1, "{said}");
+    let setup = || Setup::new(&lab, "TCP_PORTS=\"1\"\nDECOY_TCP_PORTS=\"21,143\"\nDECOY_UDP_PORTS=\"161\"");
+    let warned = |daemon: &Daemon| {
+        let said = String::from_utf8(daemon.client(&["check"]).stderr).unwrap();
+        assert!(said.contains("a service has TCP port 143 now"), "{said}");
+        assert_eq!(said.matches("a service has").count(), 1, "{said}");
+    };
+    // A link by PortSentry's name.
+    let old = setup();
+    let link = old.path("portsentry");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_portsentry-rs"), &link).unwrap();
+    warned(&old.start_program(&link, &[]));
+    let daemon = setup().start();
+    warned(&daemon);
     // As ExecReload= of the unit with its drop-in for root, without and with its ProtectProc=, which hides nothing from
     // group 0: whose the sockets are is not told, so nothing is.
     let hidden = "mount -t proc -o hidepid=invisible proc /proc && exec \"$@\"";

@@ -14,8 +14,9 @@ use crate::config::{ConfigError, Loaded, PortSet};
 use crate::netlink::sock_diag::{LocalSocket, SocketTables, Transport};
 use crate::sandbox::capabilities;
 
-/// The daemon's name, as /proc/PID/comm has it: 15 bytes at most.
-const DAEMON: &str = "portsentry-rs";
+/// The daemon's names, as /proc/PID/comm has them: 15 bytes at most. The other is the link that keeps scripts of
+/// PortSentry's going; PortSentry itself goes when the daemon comes, so what it holds is no service's either.
+const DAEMONS: [&str; 2] = ["portsentry-rs", "portsentry"];
 
 /// One warning a port. None where the kernel does not tell, or not whose a socket is.
 pub fn warnings(loaded: &Loaded) -> Vec<ConfigError> {
@@ -65,7 +66,7 @@ fn sockets_of_daemons(proc: &Path) -> io::Result<BTreeSet<u32>> {
     }
     let processes = fs::read_dir(proc)?.filter_map(|entry| Some(entry.ok()?.path()));
     let is_daemon = |path: &std::path::PathBuf| {
-        fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == DAEMON)
+        fs::read_to_string(path.join("comm")).is_ok_and(|comm| DAEMONS.contains(&comm.trim_end()))
     };
     let mut inodes = BTreeSet::new();
     for process in processes.filter(is_daemon) {
