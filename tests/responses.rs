@@ -277,9 +277,10 @@ fn what_an_earlier_configuration_left_where_no_right_reaches_is_told_and_not_cla
     for response in ["iptables", "hosts_deny"] {
         let stays = format!("1 blocks stay in {response}");
         daemon.wait_for("what stays", |event| {
-            event["action"]["error"].as_str().is_some_and(|error| error.contains(&stays))
+            event["error"].as_str().is_some_and(|error| error.contains(&stays))
         });
     }
+    assert!(daemon.seen.iter().all(|event| event["event_type"] != "unblock"), "it is in force still");
     assert!(daemon.client(&["unblock", "198.51.100.9"]).status.success());
     assert!(std::fs::read_to_string(&deny).unwrap().contains("198.51.100.9"));
 }
@@ -297,9 +298,7 @@ fn lines_of_hosts_deny_in_another_form_are_told_of_and_no_end_of_a_block_claims_
         )
     };
     let stays = |event: &Value| {
-        event["action"]["error"]
-            .as_str()
-            .is_some_and(|error| error.contains("had no line in the form of now"))
+        event["error"].as_str().is_some_and(|error| error.contains("had no line in the form of now"))
     };
     setup.rewrite(&with("ALL: $TARGET$", ""));
     let daemon = setup.start();
@@ -310,7 +309,9 @@ fn lines_of_hosts_deny_in_another_form_are_told_of_and_no_end_of_a_block_claims_
     setup.rewrite(&with("sshd: $TARGET$", "198.51.100.10"));
     let mut daemon = setup.start();
     let told = daemon.wait_for("what stays", stays);
-    assert!(told["action"]["error"].as_str().unwrap().contains(": 2 blocks "), "{told}");
+    assert!(told["event_type"] == "error" && told["action"].is_null() && told["src_ip"].is_null(), "{told}");
+    assert!(told["error"].as_str().unwrap().contains(": 2 blocks "), "{told}");
+    assert!(daemon.seen.iter().all(|event| event["event_type"] != "unblock"), "one is in force still");
     let lines = || std::fs::read_to_string(&deny).unwrap();
     assert_eq!(lines(), "ALL: 198.51.100.9\nALL: 198.51.100.10\nsshd: 198.51.100.9\n");
     let (_, setup) = daemon.stop();
@@ -360,8 +361,9 @@ fn what_a_command_did_that_is_set_no_longer_is_undone_or_told_and_not_claimed() 
             eventually("everything is undone", PATIENCE, || text().is_empty());
         }
         daemon.catch_up();
-        let told =
-            daemon.seen.iter().filter_map(|event| event["action"]["error"].as_str()).collect::<Vec<_>>();
+        let of_a_block = |event: &Value| event["action"]["error"].is_string();
+        assert!(!daemon.seen.iter().any(of_a_block), "{left}: {:#?}", daemon.seen);
+        let told = daemon.seen.iter().filter_map(|event| event["error"].as_str()).collect::<Vec<_>>();
         let stays = "command: Operation not permitted (os error 1): what KILL_ROUTE did for 3 blocks stays: take it back by hand";
         assert_eq!(told, if undone { vec![] } else { vec![stays] }, "{left}");
         assert_eq!(text(), if undone { "" } else { standing }, "{left}");

@@ -78,8 +78,8 @@ pub struct Service<R> {
     protecting: Vec<u64>,
     listing: Option<Listing>,
     /// Ends of blocks that the sensor is still to be told of. No request is taken meanwhile: nobody is blocked anew whose
-    /// end is not told, and they are no more than there were blocks.
-    over: VecDeque<tell::Over>,
+    /// end is not told, and they are no more than there were blocks. At the start also what was left behind.
+    unasked: VecDeque<tell::Unasked>,
     stopped: bool,
     /// Responses that may hold what is over, for they would not let go of it: the next look takes it from them.
     overdue: Responses,
@@ -97,7 +97,7 @@ impl<R: Respond> Service<R> {
     /// Whether a request can be taken: its reply must find room, and replies must not overtake a list, nor the ends of
     /// blocks.
     pub fn is_free(&self) -> bool {
-        self.listing.is_none() && self.over.is_empty() && !self.stopped && self.has_room_for(1)
+        self.listing.is_none() && self.unasked.is_empty() && !self.stopped && self.has_room_for(1)
     }
 
     /// Whether a list goes on as soon as replies find room.

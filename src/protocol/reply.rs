@@ -43,7 +43,7 @@ pub enum Reply {
     },
     /// Why a response to a request failed, before the request's `Done`; several make up one text.
     Note {
-        /// The request's number; 0 before `Over`.
+        /// The request's number; 0 before `Over` and `LeftBehind`.
         id: u64,
         /// What failed, and why.
         note: Note,
@@ -69,6 +69,9 @@ pub enum Reply {
         /// What was blocked.
         target: IpNet,
     },
+    /// An earlier configuration has left something that nobody looks after now: the notes with number 0 before this say what.
+    /// It is no block's end: those that it was left for may be in force.
+    LeftBehind,
     /// No more entries.
     End {
         /// The request's number.
@@ -93,6 +96,7 @@ impl Reply {
             | Reply::Entry { .. }
             | Reply::End { .. }
             | Reply::Over { .. }
+            | Reply::LeftBehind
             | Reply::Pong { .. } => self,
         }
     }

@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use ipnet::IpNet;
 
 pub use self::effect::Effect;
+pub use self::outcome::on_left_behind;
 
 use super::blocks::Blocks;
 use super::clock::Now;

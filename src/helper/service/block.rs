@@ -64,7 +64,7 @@ impl<R: Respond> Service<R> {
         };
         self.record(grant.target, block);
         // The end of an earlier one, told after this answer, would end this one; the log has what failed.
-        self.over.retain(|over| over.target != grant.target);
+        self.unasked.retain(|it| it.target != Some(grant.target));
         let micros = micros(job.begun.elapsed());
         let reply = in_force(grant.id, Outcome::Blocked, block, self.now.utc, micros, job.with);
         self.answer(reply.after_a_trip(grant.tripped));

@@ -57,10 +57,10 @@ const KEPT: [Kept; 3] = [
 const UNFOUND: Kept = Kept {
     response: Response::HostsDeny,
     errno: libc::ENODATA,
-    short: ["", "had no line in the form of now: delete what stands in an older one"],
-    long: "had no line in hosts.deny as KILL_HOSTS_DENY makes it now: where that was changed, or HOSTS_DENY_FILE, or the mode \
+    short: ["", "had no line in the form of now: if any stand in an older one, delete them"],
+    long: "had no line in hosts.deny as KILL_HOSTS_DENY makes it now: if that was changed, or HOSTS_DENY_FILE, or the mode \
            that $MODE$ tells, their lines in the form or the file of before stay there, and no unblock takes them out: \
-           delete them",
+           delete them; lines that somebody has taken out left nothing",
 };
 
 /// What stays, whose block is the first of them, and how many there are.
@@ -104,7 +104,7 @@ impl<R: Respond> Service<R> {
         for (Kept { response, errno, short: [before, after], long }, first, count) in strays {
             log(&format!("{count} blocks of an earlier configuration, {first} first, {long}"));
             let text = format!("{before}{count} blocks {after}");
-            self.tell_remains(*first, &[(*response, Failure { fault: Fault::Errno(*errno), text })]);
+            self.tell_left_behind((*response, Failure { fault: Fault::Errno(*errno), text }));
         }
     }
 }

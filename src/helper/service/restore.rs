@@ -45,7 +45,7 @@ impl<R: Respond> Service<R> {
             pending: Vec::new(),
             protecting: Vec::new(),
             listing: None,
-            over: VecDeque::new(),
+            unasked: VecDeque::new(),
             stopped: false,
             overdue: Responses::NONE,
             never_retry: Retry::default(),

@@ -16,9 +16,10 @@ use crate::helper::respond::{Refusal, Respond};
 use crate::protocol::reply::NOTE_BYTES;
 use crate::protocol::{Fault, Note, Outcome, Reply, Response, Responses};
 
-/// The end of a block that nobody asked for, and what failed: many fail alike.
-pub(super) struct Over {
-    pub(super) target: IpNet,
+/// What nobody asked for: the end of a block, or where it has no target what is left behind; and what failed: many fail
+/// alike.
+pub(super) struct Unasked {
+    pub(super) target: Option<IpNet>,
     failures: Rc<[(Response, Failure)]>,
 }
 
@@ -50,9 +51,14 @@ impl<R: Respond> Service<R> {
     /// A block is over, and nobody asked for that: the sensor, which counts it still, is told of each, be there a million of
     /// them. `failures`: why, or what of it would not end.
     pub(super) fn tell_over(&mut self, target: IpNet, failures: &[(Response, Failure)]) {
-        let before = self.over.back().map(|over| &over.failures).filter(|before| ***before == *failures);
+        let before = self.unasked.back().map(|it| &it.failures).filter(|before| ***before == *failures);
         let failures = before.map_or_else(|| failures.into(), Rc::clone);
-        self.over.push_back(Over { target, failures });
+        self.unasked.push_back(Unasked { target: Some(target), failures });
+    }
+
+    /// What an earlier configuration has left, of which no block's end tells.
+    pub(super) fn tell_left_behind(&mut self, what: (Response, Failure)) {
+        self.unasked.push_back(Unasked { target: None, failures: [what].into() });
     }
 
     /// What a block that is over has left behind, if anything.
@@ -62,19 +68,19 @@ impl<R: Respond> Service<R> {
         }
     }
 
-    /// Queues as many ends that nobody asked for as there is room for.
+    /// Queues as much of what nobody asked for as there is room for.
     pub fn tell(&mut self) {
         while self.is_telling()
-            && let Some(Over { target, failures }) = self.over.pop_front()
+            && let Some(Unasked { target, failures }) = self.unasked.pop_front()
         {
             self.tell_failures(0, &failures);
-            self.answer(Reply::Over { target });
+            self.answer(target.map_or(Reply::LeftBehind, |target| Reply::Over { target }));
         }
     }
 
-    /// Whether there are any, and room for one.
+    /// Whether there is any, and room for it.
     pub fn is_telling(&self) -> bool {
-        !self.over.is_empty() && self.has_room_for(1)
+        !self.unasked.is_empty() && self.has_room_for(1)
     }
 
     pub(super) fn tell_refusal(&mut self, target: IpNet, response: Response, refusal: Refusal) {

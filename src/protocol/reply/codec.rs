@@ -14,6 +14,7 @@ const END: u8 = 0x84;
 const PONG: u8 = 0x85;
 const NOTE: u8 = 0x86;
 const OVER: u8 = 0x87;
+const LEFT_BEHIND: u8 = 0x88;
 
 impl Reply {
     /// The reply's frame.
@@ -46,6 +47,7 @@ impl Reply {
                 .put(frame::OFFENCE, offence.to_be_bytes())
                 .put(frame::RESPONSES, [u8::from(*with)]),
             Reply::Over { target } => Writer::new(OVER).network(target),
+            Reply::LeftBehind => Writer::new(LEFT_BEHIND),
             Reply::End { id } => Writer::new(END).put(frame::ID, id.to_be_bytes()),
             Reply::Pong { id } => Writer::new(PONG).put(frame::ID, id.to_be_bytes()),
         };
@@ -64,6 +66,7 @@ impl Reply {
             DONE => decode_done(bytes, id)?,
             ENTRY => decode_entry(bytes, id)?,
             OVER => Reply::Over { target: frame::network(bytes, OVER)? },
+            LEFT_BEHIND => Reply::LeftBehind,
             END => Reply::End { id },
             PONG => Reply::Pong { id },
             NOTE => Reply::Note { id, note: decode_note(bytes)? },
@@ -172,6 +175,7 @@ mod tests {
                 }
             ),
             any::<[u8; 4]>().prop_map(|ip| Reply::Over { target: IpNet::new(ip.into(), 32).unwrap() }),
+            Just(Reply::LeftBehind),
             any::<u64>().prop_map(|id| Reply::End { id }),
             any::<u64>().prop_map(|id| Reply::Pong { id }),
         ]

@@ -13,7 +13,7 @@ use crate::protocol::Reply;
 use crate::sensor::clock::Now;
 use crate::sensor::helper_link::{LinkError, READY_WITHIN};
 use crate::sensor::operators::Answers;
-use crate::sensor::responder::{Effect, Turn};
+use crate::sensor::responder::{self, Effect, Turn};
 
 impl EventLoop {
     /// Learns which blocks there are, before anybody is told how many or can lift one, as its end would have no event; then
@@ -102,6 +102,10 @@ impl EventLoop {
             Reply::Over { target } => {
                 let notes = self.notes.remove(&0).unwrap_or_default();
                 self.responder.on_over(target, &notes, now, turn);
+            }
+            Reply::LeftBehind => {
+                let notes = self.notes.remove(&0).unwrap_or_default();
+                responder::on_left_behind(&notes, now, turn);
             }
             Reply::End { id } => self.operators.on_end(id, answers),
             Reply::Ready { .. } | Reply::Pong { .. } => {}

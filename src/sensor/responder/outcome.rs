@@ -204,6 +204,14 @@ impl Responder {
     }
 }
 
+/// What an earlier configuration has left is no block's end: whoever mirrors blocks by their events keeps those that it was
+/// left for.
+pub fn on_left_behind(notes: &[Note], now: Now, turn: &mut Turn) {
+    let mut event = Event::new(now.wall, EventType::Error);
+    event.error = reasons(notes);
+    turn.events.push((event, 0));
+}
+
 fn verdict_of_end(ending: Ending) -> ActionVerdict {
     match ending {
         Ending::Expired => ActionVerdict::Expired,
