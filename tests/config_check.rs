@@ -261,10 +261,7 @@ fn pipes_in_the_place_of_files_are_refused_at_once() {
 #[test]
 fn quiet_leaves_only_what_is_wrong() {
     let right = Lab::with("TCP_PORTS=\"1\"\n");
-    let (code, stdout, stderr) = right.check(&["--quiet"]);
-    assert!(code == Some(0) && stdout.is_empty(), "{stdout}");
-    // Where this machine asks a stub that is told.
-    assert!(stderr.lines().all(|line| line.starts_with("warning: ")), "{stderr}");
+    assert_eq!(right.check(&["--quiet"]), (Some(0), String::new(), String::new()));
     let wrong = Lab::with("TCP_PORTS=\"70000\"\n");
     assert_eq!(wrong.check(&["--quiet"]), wrong.check(&[]));
 }

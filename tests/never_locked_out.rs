@@ -3,7 +3,7 @@
 mod support;
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -122,24 +122,44 @@ fn the_resolver_is_never_blocked_whatever_encoding_the_systems_files_have() {
     scan_is_ignored(&lab, &mut daemon, true);
 }
 
-/// Whoever stands behind it can be shut out by one forged packet.
+/// Runs what follows where the machine's own stub, if it has one, tells nobody whom it asks. The lab's resolv.conf may lie
+/// upon one of these files.
+const HIDES_RESOLVERS: &str = "
+for file in /run/systemd/resolve/resolv.conf /run/NetworkManager/no-stub-resolv.conf; do
+  [ ! -e $file ] || [ $file -ef /etc/resolv.conf ] || mount --bind /dev/null $file || exit
+done
+exec \"$@\"";
+
+/// Whoever stands behind it can be shut out by one forged packet. Whoever has listed somebody may have listed them: a start
+/// has nothing to say of that, every time, and a check says it still.
 #[test]
 fn a_stub_that_hides_the_resolvers_is_told_of_at_the_start_and_by_a_quiet_check() {
     let lab = Lab::new(1);
     let told = "whom that asks is not known here";
-    let behind = ["/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf"];
-    let has_stub_alone = !behind.iter().any(|file| Path::new(file).exists());
-    for (resolvers, is_stub) in
-        [(&["127.0.0.53"][..], has_stub_alone), (&["127.0.0.53", "192.0.2.53"], false)]
-    {
+    let through = ["--mount", "sh", "-c", HIDES_RESOLVERS, "sh"];
+    for (resolvers, config, at_the_start, by_check) in [
+        (&["127.0.0.53"][..], CONFIG.to_owned(), true, true),
+        (&["127.0.0.53"], format!("{CONFIG}\nNEVER_BLOCK=\"127.0.0.0/8, ::1, 0.0.0.0\""), true, true),
+        (&["127.0.0.53"], format!("{CONFIG}\nNEVER_BLOCK=\"192.0.2.53\""), false, true),
+        (&["127.0.0.53"], "TCP_PORTS=\"111\"".to_owned(), false, false),
+        (&["127.0.0.53", "192.0.2.53"], CONFIG.to_owned(), false, false),
+    ] {
         lab.ask(resolvers);
-        let mut daemon = Setup::new(&lab, CONFIG).start();
+        let setup = Setup::new(&lab, &config);
+        let conf = setup.path("portsentry.conf");
+        let mut daemon = setup.start_through("unshare", &through.map(str::to_owned));
         daemon.wait_for("the start", |event| event["event_type"] == "start");
         let errors = daemon.seen.iter().filter_map(|event| event["error"].as_str());
-        assert_eq!(errors.filter(|error| error.contains(told)).count(), usize::from(is_stub));
-        let check = String::from_utf8(daemon.client(&["check", "--quiet"]).stderr).unwrap();
+        assert_eq!(
+            errors.filter(|error| error.contains(told)).count(),
+            usize::from(at_the_start),
+            "{config}"
+        );
+        let check = [env!("CARGO_BIN_EXE_portsentry-rs"), "check", "--quiet", "-c", conf.to_str().unwrap()];
+        let output = lab.on_target(&[&["unshare"][..], &through, &check].concat());
+        let check = String::from_utf8(output.stderr).unwrap();
         let warned = check.lines().any(|line| line.starts_with("warning: ") && line.contains(told));
-        assert_eq!(warned, is_stub, "{check}");
+        assert!(output.status.success() && warned == by_check, "{config}: {check}");
     }
 }
 

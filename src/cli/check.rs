@@ -47,7 +47,9 @@ pub fn check(run: &RunFlags, quiet: bool) -> ExitCode {
 
 /// Resolvers that the daemon will not know for what they are.
 fn unprotected(loaded: &Loaded) -> Vec<ConfigError> {
-    let (_, untold) = never_block::resolvers();
+    let (resolvers, mut untold) = never_block::resolvers();
+    // Also to whoever has listed somebody: it may be somebody else.
+    untold.extend(never_block::only_a_stub(&loaded.config, &resolvers).map(str::to_owned));
     untold.into_iter().map(|text| ConfigError::new(loaded.origin("NEVER_BLOCK"), text)).collect()
 }
 

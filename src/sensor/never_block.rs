@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::config::Loaded;
+use crate::config::{Config, Loaded};
 use crate::netlink::surroundings::Surroundings;
 use crate::networks::Networks;
 
@@ -22,23 +22,28 @@ pub fn configured(loaded: &Loaded, resolvers: &[IpAddr]) -> Vec<IpNet> {
     loaded.config.never_block.iter().chain(&loaded.ignored).copied().chain(resolvers).collect()
 }
 
-/// The host's resolvers, and what is said of those that are not protected, for nobody tells which they are.
+/// The host's resolvers, and of each file that is there but cannot be read what that means.
 pub fn resolvers() -> (Vec<IpAddr>, Vec<String>) {
-    let (addresses, mut untold) = listed_in(&RESOLVER_FILES);
-    untold.extend(only_a_stub(&addresses).map(str::to_owned));
-    (addresses, untold)
+    listed_in(&RESOLVER_FILES)
 }
 
-/// What is said where all resolvers that are known are this host itself: whom it asks then, nobody tells. It is said also to
-/// whoever has listed them: a list does not say what it lists.
-fn only_a_stub(resolvers: &[IpAddr]) -> Option<&'static str> {
+/// What is said where all resolvers that are known are this host itself and somebody may be blocked: whom it asks then,
+/// nobody tells.
+pub fn only_a_stub(config: &Config, resolvers: &[IpAddr]) -> Option<&'static str> {
     let is_stub = !resolvers.is_empty() && resolvers.iter().all(IpAddr::is_loopback);
-    is_stub.then_some(
+    (is_stub && config.blocks()).then_some(
         "the resolver that this host asks is one of its own, and whom that asks is not known here: a forged packet may have those servers blocked, unless they stand in NEVER_BLOCK; in a container, mount the host's /run/systemd/resolve/resolv.conf where it has one",
     )
 }
 
-/// Likewise of these files: each that is there but cannot be read is told of.
+/// Whether somebody is listed who may be the servers behind a stub: a list does not say what it lists. What every list of
+/// PortSentry's begins with, loopback and 0.0.0.0, is none of them.
+pub fn lists_others(loaded: &Loaded) -> bool {
+    let is_nobody = |net: &IpNet| net.prefix_len() == net.max_prefix_len() && net.addr().is_unspecified();
+    let mut listed = loaded.config.never_block.iter().chain(&loaded.ignored);
+    listed.any(|net| !net.addr().is_loopback() && !is_nobody(net))
+}
+
 fn listed_in(files: &[&str]) -> (Vec<IpAddr>, Vec<String>) {
     let (mut addresses, mut unreadable) = (Vec::new(), Vec::new());
     for path in files {
@@ -72,6 +77,7 @@ fn nameservers(text: &str) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::BlockMode;
 
     #[test]
     fn nameserver_lines_are_read_and_all_else_is_not() {
@@ -81,12 +87,16 @@ mod tests {
     }
 
     #[test]
-    fn a_stub_alone_is_told_of() {
-        let told = |texts: &[&str]| {
-            only_a_stub(&texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>()).is_some()
+    fn a_stub_alone_is_told_of_where_somebody_may_be_blocked() {
+        let told = |block_udp: BlockMode, texts: &[&str]| {
+            let config = Config { block_udp, ..Config::default() };
+            let resolvers: Vec<IpAddr> = texts.iter().map(|text| text.parse().unwrap()).collect();
+            only_a_stub(&config, &resolvers).is_some()
         };
-        assert!(told(&["127.0.0.53"]) && told(&["127.0.0.1", "::1"]));
-        assert!(!told(&[]) && !told(&["127.0.0.53", "192.0.2.1"]));
+        let block = BlockMode::Block;
+        assert!(told(block, &["127.0.0.53"]) && told(block, &["127.0.0.1", "::1"]));
+        assert!(!told(block, &[]) && !told(block, &["127.0.0.53", "192.0.2.1"]));
+        assert!(!told(BlockMode::Log, &["127.0.0.53"]));
     }
 
     #[test]

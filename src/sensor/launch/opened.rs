@@ -80,6 +80,10 @@ impl Opened {
         let mut emitter = outputs(config, own_uid)?;
         greet(loaded, &mut emitter);
         let (resolvers, mut lacking) = never_block::resolvers();
+        // Whoever has done what this asks for is not to hear it at every start.
+        let hidden =
+            never_block::only_a_stub(config, &resolvers).filter(|_| !never_block::lists_others(loaded));
+        lacking.extend(hidden.map(str::to_owned));
         let configured_never = never_block::configured(loaded, &resolvers);
         let mut host = open_host(config, &configured_never)?;
         let network = network::whose();
