@@ -63,8 +63,35 @@ const UNFOUND: Kept = Kept {
            delete them; lines that somebody has taken out left nothing",
 };
 
-/// What stays, whose block is the first of them, and how many there are.
-pub(super) type Stray = (Kept, IpNet, usize);
+/// As many are named in the log, be there a million.
+const NAMED: usize = 32;
+
+/// What stays, of whose blocks.
+pub(super) struct Stray {
+    kept: Kept,
+    /// The first of them.
+    named: Vec<IpNet>,
+    count: usize,
+}
+
+impl Stray {
+    fn of(kept: Kept, targets: &BTreeSet<IpNet>) -> Option<Stray> {
+        let named = targets.iter().take(NAMED).copied().collect();
+        (!targets.is_empty()).then_some(Stray { kept, named, count: targets.len() })
+    }
+
+    fn long(&self) -> String {
+        let mut names: Vec<String> = self.named.iter().map(IpNet::to_string).collect();
+        let more = self.count.saturating_sub(self.named.len());
+        names.extend((more > 0).then(|| format!("{more} more")));
+        format!("{} blocks of an earlier configuration ({}) {}", self.count, names.join(", "), self.kept.long)
+    }
+
+    fn short(&self) -> String {
+        let [before, after] = self.kept.short;
+        format!("{before}{} blocks {after}", self.count)
+    }
+}
 
 impl<R: Respond> Service<R> {
     /// The kernel's part, once what replaces it stands.
@@ -89,7 +116,7 @@ impl<R: Respond> Service<R> {
         let had_a_line = on_record.filter(|(_, block)| looks && block.with.contains(UNFOUND.response));
         let targets: BTreeSet<IpNet> =
             had_a_line.map(|(target, _)| *target).filter(|target| !stood.contains(target)).collect();
-        targets.first().map(|first| (UNFOUND, *first, targets.len()))
+        Stray::of(UNFOUND, &targets)
     }
 
     fn stray(&mut self, kept: Kept, ended: &[(IpNet, Block)]) -> Option<Stray> {
@@ -97,14 +124,40 @@ impl<R: Respond> Service<R> {
         let has = on_record.filter(|(_, block)| block.to_end().contains(kept.response));
         let targets: BTreeSet<IpNet> = has.map(|(target, _)| target).collect();
         targets.iter().for_each(|target| self.taken_back(*target, Responses::NONE.and(kept.response)));
-        targets.first().map(|first| (kept, *first, targets.len()))
+        Stray::of(kept, &targets)
     }
 
     pub(super) fn tell_others(&mut self, strays: &[Stray]) {
-        for (Kept { response, errno, short: [before, after], long }, first, count) in strays {
-            log(&format!("{count} blocks of an earlier configuration, {first} first, {long}"));
-            let text = format!("{before}{count} blocks {after}");
-            self.tell_left_behind((*response, Failure { fault: Fault::Errno(*errno), text }));
+        for stray in strays {
+            log(&stray.long());
+            let failure = Failure { fault: Fault::Errno(stray.kept.errno), text: stray.short() };
+            self.tell_left_behind((stray.kept.response, failure));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::reply::NOTE_BYTES;
+
+    #[test]
+    fn the_log_names_whose_traces_stay_and_an_event_has_room_for_how_many() {
+        let targets: BTreeSet<IpNet> = (0..40u32)
+            .map(|host| IpNet::from(std::net::IpAddr::from((0xc633_6400 + host).to_be_bytes())))
+            .collect();
+        assert!(Stray::of(UNFOUND, &BTreeSet::new()).is_none());
+        let all = Stray::of(UNFOUND, &targets).unwrap().long();
+        assert!(
+            all.starts_with("40 blocks of an earlier configuration (198.51.100.0/32, 198.51.100.1/32, "),
+            "{all}"
+        );
+        assert!(all.contains(", 198.51.100.31/32, 8 more) had no line"), "{all}");
+        let two = Stray::of(UNFOUND, &targets.into_iter().take(2).collect()).unwrap().long();
+        assert!(two.contains("(198.51.100.0/32, 198.51.100.1/32) had no line"), "{two}");
+        for kept in KEPT.into_iter().chain([UNFOUND]) {
+            let million = Stray { kept, named: Vec::new(), count: 1_000_000 };
+            assert!(million.short().len() <= 2 * NOTE_BYTES, "{}", million.short());
         }
     }
 }
