@@ -17,7 +17,7 @@ use crate::protocol::settings::BLOCKS_A_MINUTE;
 pub const WIDEST_V4: u8 = 24;
 /// Widest IPv6 prefix that may be blocked: what a site is given (RFC 6177).
 pub const WIDEST_V6: u8 = 48;
-/// Networks that `Protect` may add: as many as the settings have room for at the start.
+/// Networks that `Protect` may add to those of the start.
 pub const MAX_PROTECTED: usize = 65_536;
 
 /// New blocks at once, beside [`BLOCKS_A_MINUTE`] over time. BLOCK_LIMIT is no higher than that, and a minute's worth of it

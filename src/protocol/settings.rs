@@ -102,8 +102,9 @@ pub const BLOCKS_A_MINUTE: u32 = 2_400;
 /// The highest MAX_BLOCKS.
 pub const MOST_BLOCKS: u32 = 1 << 20;
 
-/// Longest settings document, bytes.
-pub const MAX_SETTINGS: u32 = 1 << 20;
+/// Longest settings document, bytes: whatever was accepted of a configuration and an ignore file of a mebibyte each fits in. A
+/// byte of them becomes three at most, where `::` and a comma are `"::/128",` here.
+pub const MAX_SETTINGS: u32 = 8 << 20;
 
 /// Why settings were not sent or not accepted.
 #[derive(Debug, thiserror::Error)]

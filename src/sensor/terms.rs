@@ -114,3 +114,42 @@ pub fn half_life(config: &Config) -> Option<Duration> {
 pub fn tells_all(config: &Config, form: Form) -> bool {
     config.history_file.is_some() || form == Form::Classic
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Overrides, load};
+    use crate::sensor::never_block;
+
+    /// The longest file that is read, bytes.
+    const LONGEST_FILE: usize = 1 << 20;
+
+    /// `unit` over and over, between `before` and `after`, as a file of the greatest length.
+    fn filled(before: &str, unit: &str, after: &str) -> String {
+        let room = LONGEST_FILE - before.len() - after.len();
+        let text = format!("{before}{}{after}", unit.repeat(room / unit.len()));
+        format!("{text}{}", "\n".repeat(LONGEST_FILE - text.len()))
+    }
+
+    #[test]
+    fn whatever_is_accepted_of_the_files_the_helper_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let (conf, ignore) = (folder.path().join("conf"), folder.path().join("ignore"));
+        // Three bytes of a file become nine, `"::/128",`; one of a command two, `\\\\`.
+        std::fs::write(&ignore, filled("", "::\n", "")).unwrap();
+        let keys = format!("TCP_PORTS=1\nIGNORE_FILE={}\n", ignore.display());
+        let networks = filled(&format!("{keys}NEVER_BLOCK=\""), "::,", "::\"");
+        let command = filled(&format!("{keys}BLOCK_WITH=command\nKILL_ROUTE=\"true $TARGET$ "), "\\\\", "\"");
+        for text in [networks, command] {
+            std::fs::write(&conf, &text).unwrap();
+            let loaded = load(&conf, &Overrides::default()).unwrap();
+            let never = never_block::configured(&loaded, &[]);
+            let sent = settings(&loaded.config, never, Identity { uid: 1, gid: 1 });
+            let mut pipe = Vec::new();
+            sent.write_to(&mut pipe).unwrap();
+            assert_eq!(Settings::read_from(&mut pipe.as_slice()).unwrap(), sent);
+        }
+        std::fs::write(&ignore, "\n".repeat(LONGEST_FILE + 1)).unwrap();
+        assert!(load(&conf, &Overrides::default()).is_err(), "longer files are read");
+    }
+}
