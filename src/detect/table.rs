@@ -21,7 +21,8 @@
 //!
 //! **Time** is in microseconds of any clock that the caller keeps to (the packets' own). A tick is a 256th to a 512th of
 //! the half-life and has 16 bits; it wraps after 128 half-lives (32 days for 6 hours). [`ScoreTable::sweep`] must come by
-//! at least every 64, so that no old account passes for a new one.
+//! at least every 64, so that no old account passes for a new one. Where nothing fades nothing is swept: it wraps after 200
+//! days, and an account that has been silent for more than half of them passes for a new one in the contest for a place.
 #![forbid(unsafe_code)]
 
 mod bucket;

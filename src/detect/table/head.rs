@@ -90,6 +90,10 @@ pub(super) fn age(then: u16, now: u16) -> u16 {
 /// nmap's slowest scan.
 const SILENCE_SHIFT: u32 = 29;
 
+/// Where nothing fades ticks tell the last probe alone: of four and a half minutes, so that an account is old to the contest
+/// for a hundred days before the circle has come half round.
+const NO_DECAY_SHIFT: u32 = 28;
+
 /// How scores fade: by half in each half-life.
 #[derive(Clone, Debug)]
 pub(super) struct Decay {
@@ -105,7 +109,7 @@ impl Decay {
     /// `None` for scores that never fade. Half-lives are kept between a millisecond and a year.
     pub fn new(half_life: Option<Duration>) -> Decay {
         let Some(half_life) = half_life else {
-            return Decay { shift: 20, half_life: None, fractions: Box::default() };
+            return Decay { shift: NO_DECAY_SHIFT, half_life: None, fractions: Box::default() };
         };
         let micros =
             u64::try_from(half_life.as_micros()).unwrap_or(u64::MAX).clamp(1_000, 365 * 86_400_000_000);
@@ -180,6 +184,15 @@ mod tests {
         let decay = hours(30 * 24);
         assert_eq!([142, 285, 287].map(|at| silences(&decay, at)), [0, 0, 1]);
         assert_eq!(Decay::new(Some(Duration::ZERO)).silences(0, 32_767), 0);
+    }
+
+    #[test]
+    fn without_a_half_life_an_account_is_old_for_a_hundred_days() {
+        let decay = Decay::new(None);
+        for days in 1..=100 {
+            let silences = decay.silences(decay.tick(0), decay.tick(days * 24 * HOUR));
+            assert!(silences >= days as u32 * 160, "{silences} silences in {days} days");
+        }
     }
 
     #[test]
