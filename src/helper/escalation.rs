@@ -15,8 +15,11 @@ use crate::protocol::{Response, Responses};
 
 /// How long an offence is remembered after its block has ended.
 pub const MEMORY: u64 = 7 * 24 * 3600 * 1000;
-/// Offenders remembered beside those that are blocked; past it the oldest is forgotten.
+/// Offenders remembered beside those that are blocked; past it the oldest are forgotten.
 pub const MAX_OFFENDERS: usize = 32_768;
+/// As many at once: what is still to be taken back is passed over, and whoever looks for the oldest without it may meet them
+/// all.
+const FORGOTTEN_AT_ONCE: usize = MAX_OFFENDERS / 16;
 /// Longest block, also for an operator: a year.
 pub const LONGEST: u64 = LONGEST_BLOCK as u64 * 1000;
 
@@ -154,9 +157,22 @@ impl Escalation {
     /// Remembers an offence whose block is over at `now`, and what of it is still to be taken back.
     pub fn remember(&mut self, target: IpNet, block: Block, now: u64) {
         if self.offenders.len() >= MAX_OFFENDERS {
-            self.offenders.take_first();
+            self.forget_the_oldest();
         }
         self.offenders.insert(target, block.over(now));
+    }
+
+    /// A record that is forgotten with something still to be taken back leaves that for ever: only where all are such.
+    fn forget_the_oldest(&mut self) {
+        let settled = |target: &IpNet| self.offenders.get(target).is_some_and(|it| it.remains().is_empty());
+        let oldest = self.offenders.ending_by(u64::MAX).filter(settled);
+        let forgotten: Vec<IpNet> = oldest.take(FORGOTTEN_AT_ONCE).collect();
+        for target in &forgotten {
+            self.offenders.remove(target);
+        }
+        if forgotten.is_empty() {
+            self.offenders.keep_last(MAX_OFFENDERS - FORGOTTEN_AT_ONCE).for_each(drop);
+        }
     }
 
     /// Lifts a block and forgives what led to it; what is still to be taken back is remembered. Returns the block.

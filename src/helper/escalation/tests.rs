@@ -109,6 +109,22 @@ fn offenders_are_bounded_and_the_oldest_are_forgotten() {
 }
 
 #[test]
+fn what_is_still_to_be_taken_back_is_forgotten_last() {
+    let mut record = Escalation::new(TERMS);
+    let target = |at: u32| IpNet::from(IpAddr::V4(Ipv4Addr::from(at)));
+    let over = |at: u32, with| Block { with, until: at.into(), ..Block::nothing(0) };
+    let line = Responses::NONE.and(Response::HostsDeny);
+    let many = u32::try_from(MAX_OFFENDERS).unwrap();
+    (0..100).for_each(|at| record.remember(target(at), over(at, line), u64::MAX));
+    (100..3 * many).for_each(|at| record.remember(target(at), over(at, Responses::NONE), u64::MAX));
+    assert_eq!(record.over_with(Response::HostsDeny).count(), 100);
+    assert!(record.known() <= MAX_OFFENDERS);
+    (3 * many..6 * many).for_each(|at| record.remember(target(at), over(at, line), u64::MAX));
+    assert!(record.known() <= MAX_OFFENDERS && record.known_of(&target(0)).is_none(), "bounded all the same");
+    assert!(record.known_of(&target(6 * many - 1)).is_some());
+}
+
+#[test]
 fn a_set_clock_leaves_the_time_that_is_left() {
     let mut record = Escalation::new(TERMS);
     let block = offend(&mut record, "192.0.2.1/32", 0, 1_000_000);
