@@ -48,6 +48,10 @@ impl HostsDeny {
     pub fn edit(&self, added: &[String], gone: &[String]) -> Result<Vec<bool>, Refusal> {
         let (old, facts) = self.read()?;
         let (new, stood) = edited(&old, added, gone);
+        // What we have made so long we could not read again, and no line would ever be taken out.
+        if new.len() > old.len() && new.len() as u64 > LONGEST {
+            return Err(self.too_long());
+        }
         if new != old {
             self.replace(&new, &facts).map_err(|error| self.refusal("replace", &error))?;
         }
@@ -74,6 +78,14 @@ impl HostsDeny {
         let mut bytes = Vec::new();
         file.take(LONGEST).read_to_end(&mut bytes).map_err(failed)?;
         Ok((bytes, facts))
+    }
+
+    fn too_long(&self) -> Refusal {
+        let path = self.path.display();
+        let text = format!(
+            "{path} would be longer than 16 MiB; take lines out that need not be there, or hosts_deny out of BLOCK_WITH"
+        );
+        Refusal { errno: libc::EFBIG, table_gone: false, text }
     }
 
     fn fresh(&self) -> PathBuf {
@@ -175,6 +187,22 @@ mod tests {
         assert_eq!(stood, [true, false]);
         assert_eq!(fs::read(&path).unwrap(), b"# mine \xff\nALL: 192.0.2.9\n");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn no_line_makes_the_file_longer_than_it_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hosts.deny");
+        let ours = "ALL: 192.0.2.7\n";
+        let mine = "#".repeat(LONGEST as usize - ours.len() - 1) + "\n";
+        fs::write(&path, &mine).unwrap();
+        let file = HostsDeny::open(&path).unwrap();
+        assert_eq!(file.edit(&lines(&["ALL: 192.0.2.7"]), &[]).unwrap(), [false]);
+        let refusal = file.edit(&lines(&["ALL: 192.0.2.8"]), &[]).unwrap_err();
+        assert!(refusal.errno == libc::EFBIG && refusal.text.contains("longer than 16 MiB"), "{refusal:?}");
+        assert!(fs::read_to_string(&path).unwrap().ends_with(ours));
+        assert_eq!(file.edit(&[], &lines(&["ALL: 192.0.2.7"])).unwrap(), [true]);
+        assert_eq!(fs::read_to_string(&path).unwrap(), mine);
     }
 
     #[test]
