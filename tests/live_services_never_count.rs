@@ -3,8 +3,8 @@
 
 mod support;
 
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use support::daemon::{Daemon, PATIENCE, Setup, suspend};
@@ -219,35 +219,88 @@ fn a_scan_whose_ninth_port_is_that_of_a_new_service_is_one_all_the_same() {
     daemon.wait_for("the alarm", |event| event["event_type"] == "scan");
 }
 
-/// Of connections from ports where nobody listens, as a mount of NFS has them.
-#[test]
-fn a_server_that_acknowledges_on_connections_older_than_the_daemon_is_no_scanner() {
-    let lab = Lab::new(1);
-    let peer = lab.peer(0);
-    // So many interfaces that the sockets are listed, whatever there is to ask of them.
-    for number in 0..12 {
-        let ends = [format!("a{number}"), format!("b{number}")];
-        ip(&["-n", &lab.target(), "link", "add", &ends[0], "type", "veth", "peer", "name", &ends[1]]);
-    }
+/// Connections to port 2049 of `peer` from ports where nobody listens, as a mount of NFS has them, and their other ends.
+fn mounts(lab: &Lab, peer: &Host, ports: std::ops::Range<u16>) -> Vec<(TcpStream, TcpStream)> {
     let server = support::inside(&peer.netns, || TcpListener::bind("0.0.0.0:2049").unwrap());
     let connection = |port: u16| {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from(([0; 4], port)).into()).unwrap();
         socket.connect(&SocketAddr::from((peer.v4, 2049)).into()).unwrap();
-        TcpStream::from(socket)
+        (TcpStream::from(socket), server.accept().unwrap().0)
     };
-    let mut mounts: Vec<_> = support::inside(&lab.target(), || (700..720).map(connection).collect());
-    let _served: Vec<_> = mounts.iter().map(|_| server.accept().unwrap()).collect();
-    let config = "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nPROTECT_ESTABLISHED=\"0\"";
-    let mut daemon = Setup::new(&lab, config).start();
-    let before = packets(&daemon);
-    mounts.iter_mut().for_each(|mount| mount.write_all(b"a question").unwrap());
-    support::eventually("all is acknowledged", PATIENCE, || packets(&daemon) >= before + 20);
-    daemon.catch_up();
-    assert!(daemon.seen.iter().all(|event| event["event_type"] == "start"), "{:#?}", daemon.seen);
-    // Where it has no connection it is one.
-    peer.hping3(&["-A", "-i", "u2000", "-c", "20", "-p", "++2000", &peer.target_v4.to_string()]);
-    daemon.wait_for("the scan", |event| event["event_type"] == "scan");
+    support::inside(&lab.target(), || ports.map(connection).collect())
+}
+
+/// So many interfaces that the sockets are listed, whatever there is to ask of them.
+fn has_many_interfaces(lab: &Lab) {
+    for number in 0..12 {
+        let ends = [format!("a{number}"), format!("b{number}")];
+        ip(&["-n", &lab.target(), "link", "add", &ends[0], "type", "veth", "peer", "name", &ends[1]]);
+    }
+}
+
+const FILE_SERVED: &str = "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nPROTECT_ESTABLISHED=\"0\"";
+
+/// Everything is written, acknowledged and read.
+fn ask_each(mounts: &mut [(TcpStream, TcpStream)]) {
+    for (mount, served) in mounts {
+        mount.write_all(b"a question").unwrap();
+        served.read_exact(&mut [0; 10]).unwrap();
+    }
+}
+
+#[test]
+fn a_server_that_ends_connections_older_than_the_daemon_is_no_scanner() {
+    for many in [false, true] {
+        let lab = Lab::new(1);
+        let peer = lab.peer(0);
+        if many {
+            has_many_interfaces(&lab);
+        }
+        let mut mounts = mounts(&lab, peer, 700..720);
+        let mut daemon = Setup::new(&lab, FILE_SERVED).start();
+        let before = packets(&daemon);
+        (0..100).for_each(|_| ask_each(&mut mounts));
+        support::eventually("all is acknowledged", PATIENCE, || packets(&daemon) >= before + 20);
+        daemon.catch_up();
+        // The server first: its last ACK meets a socket that is gone.
+        for (mount, served) in mounts {
+            drop(served);
+            drop(mount);
+        }
+        daemon.catch_up();
+        assert!(daemon.seen.iter().all(|event| event["event_type"] == "start"), "{:#?}", daemon.seen);
+        // Where it has no connection it is one.
+        peer.hping3(&["-A", "-i", "u2000", "-c", "20", "-p", "++2000", &peer.target_v4.to_string()]);
+        daemon.wait_for("the scan", |event| event["event_type"] == "scan");
+    }
+}
+
+/// Those that one side has ended are not among the connections that the daemon learns when it starts.
+#[test]
+fn of_a_connection_that_it_was_told_of_the_daemon_needs_no_socket_at_its_end() {
+    for many in [false, true] {
+        let lab = Lab::new(1);
+        let peer = lab.peer(0);
+        if many {
+            has_many_interfaces(&lab);
+        }
+        // As many as an alarm takes, and one more.
+        let mut mounts = mounts(&lab, peer, 700..710);
+        mounts.iter().for_each(|(_, served)| served.shutdown(Shutdown::Write).unwrap());
+        let mut daemon = Setup::new(&lab, FILE_SERVED).start();
+        for _ in 0..3 {
+            let before = packets(&daemon);
+            ask_each(&mut mounts);
+            support::eventually("all is acknowledged", PATIENCE, || packets(&daemon) >= before + 10);
+            daemon.catch_up();
+        }
+        let before = packets(&daemon);
+        drop(mounts);
+        support::eventually("the ends are acknowledged", PATIENCE, || packets(&daemon) >= before + 10);
+        daemon.catch_up();
+        assert!(daemon.seen.iter().all(|event| event["event_type"] == "start"), "{:#?}", daemon.seen);
+    }
 }
 
 /// Eight ports at a time that nobody serves, one less than an alarm takes, and then `knock`, which something takes in.

@@ -8,7 +8,7 @@
 mod flow;
 mod hearing;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::AcqRel, Ordering::Relaxed};
 
 use siphasher::sip::SipHasher13;
@@ -114,6 +114,12 @@ impl Peers {
         let serves = part == Part::Accepted || flow.protocol == Protocol::Udp;
         let Flow { protocol, host, peer: client, port, peer_port: _ } = flow;
         serves.then_some(Served { client, host, protocol, port })
+    }
+
+    /// Takes note of a connection over TCP that the kernel has between `local`, which is ours, and `remote`: what comes on
+    /// it was asked for, if longer ago than anything is remembered.
+    pub fn note_connection(&self, local: SocketAddr, remote: SocketAddr, now: u64) {
+        self.insert(Flow::between(Protocol::Tcp, local, remote), Part::Asked, now);
     }
 
     /// Takes note of what a protected host sent to everybody: whoever hears it may answer, from any port.

@@ -3,7 +3,7 @@
 //! Pure, for the ring threads. Never remembers anything.
 #![forbid(unsafe_code)]
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use siphasher::sip::SipHasher13;
 
@@ -46,6 +46,11 @@ impl Flow {
         let Transport::Tcp { source_port: peer_port, port, .. } = packet.transport else { return None };
         let (host, peer) = (packet.destination, packet.source);
         Some(Flow { protocol: Protocol::Tcp, host, peer, port, peer_port })
+    }
+
+    pub fn between(protocol: Protocol, local: SocketAddr, remote: SocketAddr) -> Flow {
+        let [(host, port), (peer, peer_port)] = [local, remote].map(|end| (end.ip(), end.port()));
+        Flow { protocol, host, peer, port, peer_port }
     }
 
     pub fn of(probe: &Probe) -> Flow {

@@ -194,3 +194,16 @@ fn whoever_hears_a_question_to_everybody_may_answer_it_from_any_port() {
     let stranger = Probe { source: "198.51.100.54".parse().unwrap(), ..back(Protocol::Udp, 53, 40_000) };
     assert!(!peers.expect(&stranger, NOW));
 }
+
+#[test]
+fn a_connection_that_the_kernel_has_is_expected_by_both_its_ends_alone() {
+    let peers = peers();
+    let ends = |text: &str| text.parse().unwrap();
+    peers.note_connection(ends("192.0.2.1:700"), ends("198.51.100.53:2049"), NOW);
+    assert!(peers.expect(&back(Protocol::Tcp, 2049, 700), NOW + SECOND));
+    for (protocol, source_port, port) in
+        [(Protocol::Tcp, 2049, 701), (Protocol::Tcp, 2050, 700), (Protocol::Udp, 2049, 700)]
+    {
+        assert!(!peers.expect(&back(protocol, source_port, port), NOW), "{protocol:?} {source_port} {port}");
+    }
+}

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -52,6 +52,13 @@ impl SocketTables {
         let found = self.connections_in(states, None, most)?;
         let ends = |socket: &LocalSocket| Some((socket.remote?.ip().to_canonical(), socket.local.port()));
         Ok(found.iter().filter_map(ends).collect())
+    }
+
+    /// Both ends, ours first, of every TCP connection that stands.
+    pub fn both_ends(&mut self) -> io::Result<Vec<(SocketAddr, SocketAddr)>> {
+        let found = self.connections_in(States::Established, None, usize::MAX)?;
+        let canonical = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+        Ok(found.iter().filter_map(|it| Some((canonical(it.local), canonical(it.remote?)))).collect())
     }
 
     /// Whatever goes wrong with the older question, the newer one has the last word.
@@ -131,7 +138,7 @@ fn remote_is(remote: IpNet) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::net::{TcpListener, TcpStream};
 
     use super::*;
 

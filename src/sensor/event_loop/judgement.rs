@@ -85,23 +85,28 @@ impl EventLoop {
             Sockets::AskEach | Sockets::Listed if probe.verified => false,
             Sockets::Listed => {
                 self.shared.in_use.holds(probe.protocol, probe.port)
-                    || self.is_of_a_connection(probe, interface)
+                    || probe.scan_type.may_be_stray() && self.is_taken(probe, interface, now)
             }
-            Sockets::AskEach => match self.host.takes(probe, interface) {
-                Ok(false) => false,
-                // The ring threads shall know too. An error counts as yes, and the list will say what is wrong.
-                Ok(true) | Err(_) => {
+            Sockets::AskEach => {
+                let is_taken = self.is_taken(probe, interface, now);
+                if is_taken {
+                    // The ring threads shall know too; of an error the list will say what is wrong.
                     self.look_at_sockets(now);
-                    true
                 }
-            },
+                is_taken
+            }
         }
     }
 
-    /// The list has listeners alone. Whether a segment as connections send them is one of a connection that stands, only
-    /// the question about its two ends tells. An error counts as yes here too.
-    fn is_of_a_connection(&mut self, probe: &Probe, interface: u32) -> bool {
-        probe.scan_type.may_be_stray() && self.host.takes(probe, interface).unwrap_or(true)
+    /// Asks about this one probe; an error counts as yes. Of a connection no list tells, so the ring threads learn it
+    /// here: what else comes on it wakes nobody, and its last segments, when the socket is gone, are not blamed on the peer.
+    fn is_taken(&mut self, probe: &Probe, interface: u32, now: Now) -> bool {
+        let taken = self.host.takes(probe, interface);
+        if probe.scan_type.may_be_stray() && matches!(taken, Ok(true)) {
+            let [local, remote] = [(probe.destination, probe.port), (probe.source, probe.source_port)];
+            self.shared.peers.note_connection(local.into(), remote.into(), micros(now));
+        }
+        taken.unwrap_or(true)
     }
 
     /// A fresh look at all sockets, for the ring threads too.

@@ -10,7 +10,9 @@ use ipnet::IpNet;
 
 use super::Host;
 use crate::config::PortSet;
+use crate::detect::peers::Peers;
 use crate::detect::probe::Protocol;
+use crate::detect::weights::FIRST_EPHEMERAL_PORT;
 use crate::detect::{Probe, Watch};
 use crate::netlink::sock_diag::Transport;
 use crate::sensor::ports_in_use::PortsInUse;
@@ -50,6 +52,25 @@ impl Host {
             },
             uptime,
         );
+        Ok(())
+    }
+
+    /// Makes known to `peers` which connections stand, from ports that are no service's: those older than the daemon, none
+    /// of which it saw begin. Of ephemeral ports nothing need be known: a segment to them is no probe anyway.
+    ///
+    /// # Errors
+    /// The kernel did not list them.
+    pub fn note_connections(&mut self, peers: &Peers, in_use: &PortsInUse, now: u64) -> io::Result<()> {
+        let may_be_blamed = |port| {
+            port < FIRST_EPHEMERAL_PORT
+                && !in_use.holds(Protocol::Tcp, port)
+                && !self.decoy_tcp.contains(port)
+        };
+        for (local, remote) in self.sockets.both_ends()? {
+            if may_be_blamed(local.port()) {
+                peers.note_connection(local, remote, now);
+            }
+        }
         Ok(())
     }
 
