@@ -389,6 +389,22 @@ fn iptables_lives_its_life() {
     );
 }
 
+#[test]
+fn the_sets_of_ipset_have_room_for_any_max_blocks_also_where_an_earlier_one_was_lower() {
+    let lab = Lab::new(1);
+    let mut setup = Setup::new(&lab, "");
+    for most in [1_000, 1_048_576] {
+        setup.rewrite(&format!("{PORTS}\nBLOCK_WITH=\"iptables\"\nMAX_BLOCKS=\"{most}\""));
+        let daemon = setup.start();
+        let rules = text(&lab.on_target(&["iptables", "-w", "-S", "PORTSENTRY"]));
+        assert!(rules.contains("--match-set portsentry4"), "{rules}");
+        let set = text(&lab.on_target(&["ipset", "list", "-t", "portsentry4"]));
+        let mut words = set.split_whitespace().skip_while(|word| *word != "maxelem");
+        assert!(words.nth(1).unwrap().parse::<u32>().unwrap() >= most, "{set}");
+        setup = daemon.stop().1;
+    }
+}
+
 /// Starts a daemon that finds `instead` where the machine has ipset.
 fn start_with_ipset_being(instead: &str, setup: Setup) -> Daemon {
     // In a mount namespace of its own: nobody else sees it.

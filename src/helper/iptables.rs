@@ -16,6 +16,7 @@ use super::command::{Failure, found, run_to_end};
 use super::error::log;
 use super::respond::{Refusal, Timed};
 use crate::protocol::Fault;
+use crate::protocol::settings::MOST_BLOCKS;
 use crate::protocol::wording::Words;
 
 /// How long one of the programs may take; `-w` waits so many seconds for another that holds the lock.
@@ -28,6 +29,9 @@ const LOOK_WAIT: [&str; 2] = ["-w", "1"];
 pub const SOON: Duration = Duration::from_secs(60);
 /// Longest time an ipset entry can have, seconds (linux/netfilter/ipset/ip_set_timeout.h, IPSET_MAX_TIMEOUT).
 const LONGEST: u64 = 2_147_483;
+/// Entries that a set may have: of whatever MAX_BLOCKS, for a set that stands cannot be made again with another number. It
+/// is a limit alone: the kernel makes a set as large as it is.
+const MOST_ENTRIES: u32 = MOST_BLOCKS + MOST_BLOCKS / 8;
 /// An entry that stays until it is deleted.
 const NO_END: u64 = 0;
 
@@ -213,8 +217,8 @@ fn found_there<T>(looked: Result<T, Failure>) -> Result<Option<T>, Failure> {
 fn fill_sets(blocks: &[Timed]) -> Result<(), Failure> {
     let mut text = String::new();
     for family in [V4, V6] {
-        let _ =
-            writeln!(text, "create {} hash:net family {} timeout 0 maxelem 131072", family.set, family.inet);
+        let (set, inet) = (family.set, family.inet);
+        let _ = writeln!(text, "create {set} hash:net family {inet} timeout 0 maxelem {MOST_ENTRIES}");
         let _ = writeln!(text, "flush {}", family.set);
     }
     for (target, left) in blocks {
