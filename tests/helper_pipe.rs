@@ -8,6 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
@@ -597,6 +598,36 @@ fn a_block_leaves_kernel_and_list_when_its_time_is_over() {
     assert_eq!(lab.list().len(), 1);
     until(PATIENCE, || lab.list().is_empty().then_some(())).expect("the list lets it go");
     until(PATIENCE, || kernel().is_empty().then_some(())).expect("the kernel lets it go");
+}
+
+/// Nothing else wakes it: there is nothing in a firewall to look at.
+#[test]
+fn what_a_full_disk_kept_from_the_ledger_is_written_when_there_is_room_though_nobody_asks() {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (state, lines) = (folder.path().join("state"), folder.path().join("hosts.deny"));
+    std::fs::create_dir(&state).unwrap();
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    mount(Some("none"), &state, Some("tmpfs"), MsFlags::empty(), Some("size=4096")).unwrap();
+    std::fs::write(state.join("filler"), [0; 4096]).unwrap();
+    let mut lab = Lab::with(|settings| {
+        settings.block_with = vec![Response::HostsDeny];
+        settings.state_dir = state.clone();
+        settings.custom.hosts_deny = Some("ALL: $TARGET$".into());
+        settings.custom.hosts_deny_file = lines.clone();
+    });
+    assert_eq!(lab.block("203.0.113.7/32", 600), Outcome::Blocked);
+    let ledger = || std::fs::read_to_string(state.join("ledger")).unwrap();
+    // The ledger comes after the reply, and before the next one.
+    assert_eq!(lab.list(), [net("203.0.113.7/32")]);
+    assert_eq!(ledger(), "");
+    std::fs::remove_file(state.join("filler")).unwrap();
+    let begin = Instant::now();
+    while !ledger().contains("203.0.113.7") {
+        assert!(begin.elapsed() < PATIENCE, "it is not tried again");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

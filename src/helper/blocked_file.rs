@@ -79,6 +79,11 @@ impl BlockedFile {
         self.broken.is_some_and(|retry| now >= retry)
     }
 
+    /// The uptime from which it is.
+    pub fn next_try(&self) -> Option<u64> {
+        self.broken
+    }
+
     /// Makes the file say exactly this.
     pub fn rewrite(&mut self, addresses: impl Iterator<Item = IpAddr>, now: u64) -> Result<(), Refusal> {
         let bytes: Vec<u8> = addresses.flat_map(record).collect();

@@ -103,6 +103,11 @@ impl Ledger {
         result
     }
 
+    /// The uptime of the next try, after a write that failed.
+    pub fn next_try(&self) -> Option<u64> {
+        self.broken
+    }
+
     fn append(&mut self) -> Result<(), LedgerError> {
         if self.pending.is_empty() {
             return Ok(());

@@ -203,10 +203,13 @@ impl<R: Respond> Service<R> {
         &self.jobs
     }
 
-    /// Milliseconds until the next block ends, or the firewall is looked at again.
+    /// Milliseconds until the next block ends, the firewall is looked at again, or a write that failed is tried again.
     pub fn next_end(&self) -> Option<u64> {
         let end = self.core.escalation.next_end().map(|end| end.saturating_sub(self.now.utc));
-        end.into_iter().chain(self.next_look()).min()
+        let file = self.blocked_file.as_ref().and_then(BlockedFile::next_try);
+        let writes = file.into_iter().chain(self.ledger.next_try());
+        let write = writes.map(|at| at.saturating_sub(self.now.uptime)).min();
+        end.into_iter().chain(self.next_look()).chain(write).min()
     }
 
     /// The descriptor that tells of changed surroundings.
