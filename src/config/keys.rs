@@ -158,7 +158,7 @@ pub static KEYS: &[Key] = &[
     key("TABLE_SIZE", Ours, Number(256..=4_194_304, |c, v| c.table_size = v as usize), "16384",
         "sources that are remembered at once; memory is fixed by it"),
     key("FLUSH_ON_STOP", Ours, Switch(|c, v| c.flush_on_stop = v), "0",
-        "1 lifts every block when the daemon stops, 0 leaves them; nftables and ipset end theirs in time, the next start all others"),
+        "1 lifts every block when the daemon stops, 0 leaves them; nftables ends its own in time, ipset those of less than 24 days, the next start all others"),
     key("SANDBOX", Ours, Confinement(|c, v| c.sandbox = v), "strict",
         "strict: no start where the kernel cannot confine both processes; best-effort: as far as it can; off: neither Landlock nor seccomp"),
     key("SANDBOX_LOG", Ours, Switch(|c, v| c.sandbox_log = v), "0",

@@ -185,7 +185,10 @@ impl<R: Respond> Service<R> {
         let (now, step) = self.clock.read();
         self.now = now;
         if step != 0 {
-            log(&format!("the clock was set by {} seconds; blocks keep the time they had left", step / 1000));
+            log(&format!(
+                "the clock was set by {} seconds, or the machine slept so long; blocks keep the time they had left",
+                step / 1000
+            ));
             self.core.escalation.shift(step);
             self.jobs.shift(step);
             self.ledger.renew();
