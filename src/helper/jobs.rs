@@ -55,7 +55,7 @@ pub struct Job {
     pub purpose: Purpose,
     /// What is blocked or lifted.
     pub target: IpNet,
-    /// What is in force for it.
+    /// What is in force for it; of the end of a block, what was until then.
     pub with: Responses,
     /// What it took back.
     pub undone: Responses,
@@ -75,6 +75,8 @@ pub struct Job {
     is_new: bool,
     /// So many wait that its programs are not run.
     without_programs: bool,
+    /// What its command would do an earlier block's did, of which only the end waits behind this one.
+    takes_over: bool,
 }
 
 impl Job {
@@ -94,6 +96,7 @@ impl Job {
             running: None,
             is_new: false,
             without_programs: false,
+            takes_over: false,
         }
     }
 
@@ -190,13 +193,17 @@ impl Job {
 
     /// What is in force before `step`. A line of hosts.deny outlasts its block where it could not be taken out, and is
     /// ours still. What an operator lifts may have been lifted meanwhile; else what is to be undone was in force when the
-    /// job was made.
+    /// job was made. A block that was renewed takes over what the one before it has left, also where that one ended while
+    /// it waited: no command runs twice for it, and the end that waits behind it takes nothing from it.
     fn before(&self, step: Step, record: &Escalation, now: u64) -> Responses {
+        let itself = Responses::NONE.and(step.response());
         match (step, self.purpose) {
             (Step::Do(Response::HostsDeny), _) => record.remains(&self.target),
+            (Step::Do(Response::Command), _) if self.takes_over => itself,
             (Step::Do(_), _) => record.in_force(&self.target, now),
-            (Step::Undo(_), Purpose::Lift(Some(_))) => record.remains(&self.target),
-            (Step::Undo(response), _) => Responses::NONE.and(response),
+            (Step::Undo(Response::Command), Purpose::Lift(Some(_))) => record.remains(&self.target),
+            (Step::Undo(_), Purpose::Lift(None)) => itself.without(record.in_force(&self.target, now)),
+            (Step::Undo(_), _) => itself,
         }
     }
 
@@ -260,6 +267,12 @@ impl Job {
     fn is_at_its_command(&self) -> bool {
         let runs = self.running.as_ref().is_some_and(|(step, _)| step.response() == Response::Command);
         runs || self.did.union(self.to_undo()).contains(Response::Command)
+    }
+
+    /// Whether it is the end of a block that shut somebody out by its command, and that is not undone yet.
+    fn can_hand_over(&self) -> bool {
+        let waits = self.purpose == Purpose::Lift(None) && self.to_undo().contains(Response::Command);
+        waits && self.with.contains(Response::Command)
     }
 
     fn undoes_its_command(&self) -> bool {

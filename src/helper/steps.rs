@@ -176,6 +176,7 @@ impl Steps {
         match step {
             Step::Do(Response::Nftables | Response::Route)
             | Step::Undo(Response::Nftables | Response::Route | Response::RunCommand) => Work::Nothing,
+            Step::Undo(response) if !before.contains(response) => Work::Nothing,
             Step::Do(Response::HostsDeny) => {
                 let ours = before.contains(Response::HostsDeny);
                 Work::Line { line: self.line(&about.target), ours }
@@ -195,7 +196,6 @@ impl Steps {
             }
             Step::Do(Response::Command) => self.run(custom.kill_route.as_deref(), about),
             Step::Do(Response::RunCommand) => self.run(custom.kill_run_cmd.as_deref(), about),
-            Step::Undo(Response::Command) if !before.contains(Response::Command) => Work::Nothing,
             Step::Undo(Response::Command) => self.run(custom.unblock_cmd.as_deref(), about),
         }
     }

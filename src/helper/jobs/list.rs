@@ -40,6 +40,8 @@ impl Jobs {
         let mut running = self.list.iter().filter(|job| job.running.is_some()).count();
         let (mut busy, mut done, mut rest) = (BTreeSet::new(), Vec::new(), VecDeque::new());
         let mut failed = Failures::default();
+        let handed_over: BTreeSet<IpNet> =
+            self.list.iter().filter(|job| job.can_hand_over()).map(|job| job.target).collect();
         for mut job in std::mem::take(&mut self.list) {
             if job.is_outlived(record, utc) {
                 job.give_up();
@@ -50,6 +52,7 @@ impl Jobs {
             running -= usize::from(ran && !runs);
             let is_next = !busy.contains(&job.target);
             if is_next {
+                job.takes_over = job.is_block() && handed_over.contains(&job.target);
                 job.go_on(steps, record, utc, running < AT_ONCE);
                 running += usize::from(job.running.is_some() && !runs);
             }

@@ -115,3 +115,55 @@ fn a_renewal_that_fails_leaves_in_the_set_what_was_there_and_another_block_nothi
         }
     }
 }
+
+#[test]
+fn the_end_of_a_block_takes_nothing_from_one_that_was_renewed_before_its_turn() {
+    let target = "192.0.2.7/32".parse().unwrap();
+    let [iptables, command] = [Response::Iptables, Response::Command].map(|it| Responses::NONE.and(it));
+    for (with, mut steps) in [(iptables, that_fill_a_set()), (command, that_run("true", "exit 3 # $TARGET$"))]
+    {
+        for (renewed, asked) in [(true, None), (false, None), (true, Some((2, true)))] {
+            let mut record = Escalation::new(Terms { first: 1_000, longest: 1_000, factor: 1 });
+            let old = Block { since: 0, until: 14, offence: 1, with, owed: Responses::NONE };
+            record.enter(target, old);
+            assert_eq!(record.expire(14).len(), 1);
+            let undo = with.iter().map(Step::Undo).collect();
+            let mut job = Job::new(Purpose::Lift(asked), target, undo);
+            if renewed {
+                record.enter(target, Block { since: 14, until: 600, ..old });
+            }
+            job.go_on(&mut steps, &record, 16, true);
+            let stays = renewed && asked.is_none();
+            let ran = job.running.is_some() || !job.failures.is_empty();
+            assert_eq!((ran, job.undone), (!stays, Responses::NONE), "{with:?} {renewed} {asked:?}");
+        }
+    }
+}
+
+#[test]
+fn a_command_that_an_ended_block_ran_is_not_run_again_by_the_renewal_that_waited_nor_undone_behind_it() {
+    let target = "192.0.2.7/32".parse().unwrap();
+    let command = Responses::NONE.and(Response::Command);
+    // What nobody claimed is none that could be taken over: it is run, and what is left behind goes with it.
+    for (was_in_force, fault) in [(command, None), (Responses::NONE, Some(Fault::Exit(3)))] {
+        let mut record = Escalation::new(Terms { first: 1_000, longest: 1_000, factor: 1 });
+        record.remember(target, Block { with: command, ..grant(target, 0, 14).block }, 14);
+        let (mut jobs, mut steps) = (Jobs::default(), that_run("exit 3 # $TARGET$", "sleep 60 # $TARGET$"));
+        let renewal = Job::new(Purpose::Block(grant(target, 10, 600)), target, steps.to_block(false));
+        let mut end = Job::new(Purpose::Lift(None), target, [Step::Undo(Response::Command)].into());
+        end.with = was_in_force;
+        jobs.push(renewal);
+        jobs.push(end);
+        let mut done = Vec::new();
+        while done.is_empty() {
+            done = jobs.advance(&mut steps, &record, 16);
+        }
+        let [renewed] = &done[..] else { panic!("{done:?}") };
+        assert_eq!((renewed.with, renewed.failures.first().map(|it| it.1.fault)), (was_in_force, fault));
+        if fault.is_none() {
+            record.enter(target, Block { with: renewed.with, ..grant(target, 10, 600).block });
+            assert_eq!(jobs.advance(&mut steps, &record, 16).len(), 1);
+            assert!(jobs.is_empty() && record.in_force(&target, 16) == command);
+        }
+    }
+}

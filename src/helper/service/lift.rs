@@ -165,6 +165,7 @@ impl<R: Respond> Service<R> {
         for (target, block) in ended {
             let kept = if undoing.contains(target) { kept.and(Response::Command) } else { kept };
             let mut job = self.lift_job(*target, block.to_end(), None);
+            job.with = block.with;
             job.leave(kept);
             self.taken_back(*target, block.remains().without(job.to_undo().union(kept)));
             if !job.is_done() {
