@@ -1,6 +1,6 @@
 //! The only unsafe code of the crate: system calls that no safe crate wraps. Everything here has a safe face.
 //!
-//! Packet rings, random numbers, forks, programs that take every signal, pidfds, prefetching, listening without Fast Open,
+//! Packet rings, random numbers, forks, programs that take every signal, ends of children, pidfds, prefetching, listening without Fast Open,
 //! the heap of all threads, and the naming of refused system calls live on it. It decides nothing and parses nothing: which
 //! packets, how many rings and what a slot means are the caller's.
 #![allow(unsafe_code)]
@@ -106,6 +106,15 @@ pub fn share_heap() {
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1)
     };
+}
+
+/// Has the kernel keep the end of a child until it is asked for, whatever our starter made of SIGCHLD: one that is ignored is
+/// handed on by exec, and of every child there is no status then.
+pub fn keep_ends_of_children() {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: no handler is put in place, and nobody has put one there whose end would matter: this is called first thing.
+    // Fails for numbers of signals that there are not.
+    let _ = unsafe { sigaction(Signal::SIGCHLD, &default) };
 }
 
 /// Has `command` start with no signal blocked, whatever its starter blocks: std hands that on.

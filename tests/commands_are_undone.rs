@@ -154,6 +154,21 @@ impl Route {
     }
 }
 
+/// As some supervisors leave it, and perl.
+#[test]
+fn the_end_of_a_command_is_seen_also_where_the_starter_ignores_ends() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    let (rules, lines) = Rules::kept_by(&setup, "true");
+    setup.rewrite(&format!("{PORTS}\nBLOCK_WITH=\"nftables,command\"\nTRIPWIRE=\"0\"\n{lines}"));
+    let mut daemon = setup.start_through("env", &["--ignore-signal=CHLD".to_owned()]);
+    let told = block(&mut daemon, "600");
+    assert_eq!((told["action"]["verdict"].as_str(), rules.count()), (Some("blocked"), 1), "{told}");
+    assert!(daemon.client(&["unblock", "10.77.0.2"]).status.success());
+    assert_eq!(rules.count(), 0);
+    assert!(daemon.stop().0.success());
+}
+
 fn is_listed(daemon: &Daemon) -> bool {
     String::from_utf8_lossy(&daemon.client(&["list"]).stdout).contains("10.77.0.2")
 }

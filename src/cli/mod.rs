@@ -26,6 +26,7 @@ use crate::control::client;
 use crate::event::stderr;
 use crate::sandbox::proof;
 use crate::sensor::launch;
+use crate::sys;
 
 /// Does what the process's arguments say.
 pub fn main() -> ExitCode {
@@ -33,6 +34,7 @@ pub fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == proof::ARGUMENT) {
         return proof::copy();
     }
+    sys::keep_ends_of_children();
     let arguments = Arguments::parse_from(rewritten(std::env::args_os()));
     match arguments.command {
         None => run(&arguments.run),

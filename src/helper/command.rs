@@ -100,9 +100,9 @@ impl Running {
             self.hung = true;
             self.kill();
         }
-        let status = self.child.try_wait().ok()??;
+        let ended = self.child.try_wait().transpose()?;
         self.listen();
-        Some(self.judge(status))
+        Some(ended.map_err(|error| unseen(&error)).and_then(|status| self.judge(status)))
     }
 
     /// Ends it and all of its group.
@@ -230,6 +230,11 @@ fn unable(name: &str, error: &io::Error) -> Failure {
     Failure { fault, text: format!("{name} cannot be run") }
 }
 
+/// It is no child of ours any more: it has ended, and somebody else was told how. What it had done nobody knows.
+fn unseen(error: &io::Error) -> Failure {
+    Failure { fault: Fault::Signal(0), text: format!("its end was not seen: {error}") }
+}
+
 fn kill_group(child: &Child) {
     if let Ok(pid) = i32::try_from(child.id()) {
         let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
@@ -306,6 +311,17 @@ mod tests {
             "{failure:?}"
         );
         assert!(!process.exists());
+    }
+
+    #[test]
+    fn a_program_whose_end_somebody_else_has_taken_has_ended_all_the_same() {
+        let mut running = Running::start(&words("true"), LONG).unwrap();
+        nix::sys::wait::waitpid(Pid::from_raw(running.child.id().try_into().unwrap()), None).unwrap();
+        let failure = running.look(Instant::now()).unwrap().unwrap_err();
+        assert!(
+            failure.fault.is_cut_short() && failure.text.starts_with("its end was not seen"),
+            "{failure:?}"
+        );
     }
 
     #[test]

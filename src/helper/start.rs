@@ -22,12 +22,14 @@ use super::steps::Steps;
 use crate::protocol::Settings;
 use crate::sandbox::proof;
 use crate::stderr;
+use crate::sys;
 
 /// Serves the sensor on standard input (requests) and output (replies); standard error is the log.
 pub fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == proof::ARGUMENT) {
         return proof::copy();
     }
+    sys::keep_ends_of_children();
     stderr::never_wait();
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
