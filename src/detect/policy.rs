@@ -85,8 +85,7 @@ impl Watch {
         now: u64,
     ) -> Verdict {
         debug_assert_eq!(seat, table.seat(self.account(probe)), "another source's seat");
-        // Who hides the port may have hidden a watched one, and nobody does so by chance.
-        let is_watched = self.is_watched(probe.protocol, probe.port) || probe.hides_its_port();
+        let is_watched = self.is_watched(probe.protocol, probe.port) || self.takes_for_watched(probe);
         if !is_watched && !self.walk.is_on() {
             return Verdict::NotWatched;
         }
@@ -214,6 +213,11 @@ impl Watch {
             Protocol::Udp => self.udp_ports.contains(port),
             Protocol::Sctp | Protocol::Icmp | Protocol::Ip => false,
         }
+    }
+
+    /// Who hides the port may have hidden a watched one. Where the walk is quicker to tell it is left to that.
+    fn takes_for_watched(&self, probe: &Probe) -> bool {
+        probe.hides_its_port() && !self.walk.is_quicker_than(weights::trigger_threshold(self.scan_trigger))
     }
 
     /// What is to be done about a scan over `protocol`; only TCP and UDP have a key, the others go with TCP.

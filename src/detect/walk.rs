@@ -48,6 +48,11 @@ impl Walk {
         self.threshold.unwrap_or(Points::NONE).as_f32()
     }
 
+    /// Whether it ends before a score of `threshold` is reached.
+    pub fn is_quicker_than(&self, threshold: Points) -> bool {
+        self.threshold.is_some_and(|own| own < threshold)
+    }
+
     /// What `probe` is worth there; `None`: nothing.
     pub fn evidence(&self, probe: &Probe, place: Place) -> Option<Evidence> {
         let threshold = self.threshold?;

@@ -57,22 +57,29 @@ fn a_call_to_everybody_from_a_watched_port_makes_nobodys_probe_of_it_an_answer()
 }
 
 #[test]
-fn whoever_buries_the_port_is_judged_as_if_it_were_a_watched_one_with_a_walk_or_without() {
+fn whoever_buries_the_port_is_judged_as_if_it_were_a_watched_one_unless_the_walk_is_quicker() {
     let [source, destination] = ["2001:db8::9", "2001:db8::1"].map(|text| text.parse().unwrap());
     let buried = Packet { source, destination, ip_options: None, transport: Transport::Buried };
-    for (sensitivity, trigger) in [(Sensitivity::Off, 0), (Sensitivity::Off, 3), (Sensitivity::Medium, 3)] {
+    for (sensitivity, trigger, expected, ledger) in [
+        (Sensitivity::Off, 0, 1, Ledger::Watched),
+        (Sensitivity::Off, 3, 3, Ledger::Watched),
+        (Sensitivity::Off, 100, 100, Ledger::Watched),
+        (Sensitivity::Medium, 3, 3, Ledger::Watched),
+        (Sensitivity::Medium, 8, 8, Ledger::Watched),
+        (Sensitivity::Medium, 100, 9, Ledger::Walk),
+    ] {
         let (table, peers) = (table(), peers());
         let watch = Watch { walk: Walk::new(sensitivity), ..watch(trigger) };
         let scans = |at: u64| {
             let probe = watch.note_received(&buried, &table, &peers, HOUR + at).unwrap();
             match watch.judge(&probe, &table, &peers, NOBODY, HOUR + at) {
-                Verdict::Scan(standing) => standing.crossed && standing.ledger == Ledger::Watched,
+                Verdict::Scan(standing) => standing.crossed && standing.ledger == ledger,
                 Verdict::Probe(_) => false,
                 other => panic!("{other:?}"),
             }
         };
-        let fired = (1..=5).find(|&at| scans(at));
-        assert_eq!(fired, Some(u64::from(trigger.max(1))), "{sensitivity:?}");
+        let fired = (1..=200).find(|&at| scans(at));
+        assert_eq!(fired, Some(expected), "{sensitivity:?}, {trigger}");
     }
     // Not so a protocol that has a number.
     let number = Packet { transport: Transport::Other { protocol: 0 }, ..buried };
