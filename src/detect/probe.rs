@@ -30,7 +30,7 @@ pub enum ScanType {
     /// ACK alone (also nmap's window scan).
     Ack,
     /// Any other impossible combination; also a transport header torn into fragments that did not meet or read like an
-    /// answer, or buried under more IPv6 extension headers than honest packets have (RFC 9098 §4: to evade whoever looks).
+    /// answer, or buried under more IPv6 extension headers than packets commonly have (RFC 9098 §4: to evade whoever looks).
     OtherFlags,
     /// A UDP datagram.
     Udp,
