@@ -182,6 +182,15 @@ fn bell_rings(pid: u32) -> bool {
     })
 }
 
+/// Whether every thread but the held main one sleeps (proc_pid_stat(5)): a packet wakes its ring thread as it arrives, so whoever
+/// sleeps again has judged all that came. The bell alone may ring for somebody else's packet.
+fn others_sleep(pid: u32) -> bool {
+    let stat = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("stat")).unwrap();
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|entry| entry.unwrap());
+    let mut others = threads.filter(|entry| entry.file_name() != *pid.to_string());
+    others.all(|entry| stat(entry).rsplit(") ").next().is_some_and(|rest| rest.starts_with('S')))
+}
+
 /// The main thread alone is held, so that it finds what the rings saw before the helper's end, and writes to nobody.
 #[test]
 fn a_helper_that_dies_during_a_scan_is_told_to_have_died_and_the_scan_is_told_of() {
@@ -198,7 +207,9 @@ fn a_helper_that_dies_during_a_scan_is_told_to_have_died_and_the_scan_is_told_of
     assert!(matches!(held, WaitStatus::PtraceEvent(..)), "{held:?}");
     let scanner = lab.peer(0);
     scanner.nmap(&["-sS", "--max-retries", "0", "-p", "111", &scanner.target_v4.to_string()]);
-    eventually("the rings have seen it", PATIENCE, || bell_rings(daemon.pid()));
+    eventually("the rings have judged it", PATIENCE, || {
+        others_sleep(daemon.pid()) && bell_rings(daemon.pid())
+    });
     kill(helper, Signal::SIGSYS);
     eventually("the helper is dead", PATIENCE, || !alive(helper));
     ptrace::detach(main, None).unwrap();
