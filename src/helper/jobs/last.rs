@@ -14,13 +14,15 @@ use crate::protocol::{Response, Responses};
 /// What is told of the failures of a great many.
 const TOLD: usize = 3;
 
-/// What jobs failed at.
+/// What jobs failed at, and what some of them undid.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     /// The first few of it.
     few: Vec<(Response, Failure)>,
     /// What blocks that were given up could not undo.
     given_up: Vec<(IpNet, Vec<(Response, Failure)>)>,
+    /// And what they did undo.
+    undone: Vec<(IpNet, Responses)>,
 }
 
 impl Failures {
@@ -34,6 +36,7 @@ impl Failures {
         self.few.extend(named.take(room));
         if job.purpose == Purpose::Abandoned {
             self.given_up.push((job.target, job.failures.clone()));
+            self.undone.push((job.target, job.undone));
         }
     }
 }
@@ -60,7 +63,8 @@ impl Job {
         is_first || self.has_a_target()
     }
 
-    /// What those before it failed at is its failure.
+    /// What those before it failed at is its failure. What a block that was given up has undone already is not undone twice
+    /// by the end of an earlier one.
     pub(super) fn answer_for(&mut self, others: &Failures) {
         match self.purpose {
             Purpose::Flush { .. } => {
@@ -71,7 +75,12 @@ impl Job {
                 let overtaken = others.given_up.iter().filter(|(target, _)| *target == self.target);
                 self.failures.extend(overtaken.flat_map(|(_, failures)| failures).cloned());
             }
-            Purpose::Block(_) | Purpose::Lift(None) | Purpose::Renew | Purpose::Abandoned => {}
+            Purpose::Lift(None) => {
+                let target = self.target;
+                let overtaken = others.undone.iter().filter(|(other, _)| *other == target);
+                overtaken.for_each(|(_, undone)| self.leave(*undone));
+            }
+            Purpose::Block(_) | Purpose::Renew | Purpose::Abandoned => {}
         }
     }
 }

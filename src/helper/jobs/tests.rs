@@ -167,3 +167,24 @@ fn a_command_that_an_ended_block_ran_is_not_run_again_by_the_renewal_that_waited
         }
     }
 }
+
+#[test]
+fn what_a_block_that_is_given_up_has_undone_the_end_of_an_earlier_one_does_not_undo_again() {
+    let record = Escalation::new(Terms { first: 1_000, longest: 1_000, factor: 1 });
+    let (folder, target) = (tempfile::tempdir().unwrap(), "192.0.2.7/32".parse().unwrap());
+    for has_begun in [true, false] {
+        let undone = folder.path().join(format!("undone-{has_begun}"));
+        let unblock_cmd = format!("echo $TARGET$ >> {}", undone.display());
+        let (mut jobs, mut steps) = (Jobs::default(), that_run("sleep 60 # $TARGET$", &unblock_cmd));
+        jobs.push(Job::new(Purpose::Block(grant(target, 0, 5_000)), target, steps.to_block(false)));
+        if has_begun {
+            assert!(jobs.advance(&mut steps, &record, 0).is_empty());
+        }
+        jobs.abandon(|_| true);
+        jobs.push(Job::new(Purpose::Lift(None), target, [Step::Undo(Response::Command)].into()));
+        while !jobs.is_empty() {
+            jobs.advance(&mut steps, &record, 0);
+        }
+        assert_eq!(std::fs::read_to_string(undone).unwrap().lines().count(), 1, "begun: {has_begun}");
+    }
+}
