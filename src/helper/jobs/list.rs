@@ -84,6 +84,13 @@ impl Jobs {
         grants
     }
 
+    /// Leaves out renewals that have not begun: the next start finds their blocks without their command, and runs it then.
+    pub fn drop_renewals(&mut self) {
+        let waits =
+            |job: &Job| job.running.is_none() && job.steps.front() == Some(&Step::Do(Response::Command));
+        self.list.retain(|job| job.purpose != Purpose::Renew || !waits(job));
+    }
+
     /// Moves the times of blocks on their way by `step` milliseconds, as those on record are.
     pub fn shift(&mut self, step: i64) {
         for job in &mut self.list {

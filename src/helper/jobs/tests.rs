@@ -188,3 +188,22 @@ fn what_a_block_that_is_given_up_has_undone_the_end_of_an_earlier_one_does_not_u
         assert_eq!(std::fs::read_to_string(undone).unwrap().lines().count(), 1, "begun: {has_begun}");
     }
 }
+
+#[test]
+fn a_stop_leaves_to_the_next_start_the_renewals_that_wait_and_ends_those_that_run() {
+    let mut record = Escalation::new(Terms { first: 9_000, longest: 9_000, factor: 1 });
+    let (mut jobs, mut steps) = (Jobs::default(), that_run("true # $TARGET$", "true $TARGET$"));
+    for host in 0..200_u8 {
+        let target = IpNet::from(std::net::IpAddr::from([192, 0, 2, host]));
+        let with = Responses::NONE.and(Response::Nftables);
+        record.enter(target, Block { with, ..grant(target, 0, 9_000).block });
+        jobs.push(Job::new(Purpose::Renew, target, [Step::Do(Response::Command)].into()));
+    }
+    assert!(jobs.advance(&mut steps, &record, 1).is_empty());
+    jobs.drop_renewals();
+    let mut done = 0;
+    while !jobs.is_empty() {
+        done += jobs.advance(&mut steps, &record, 1).len();
+    }
+    assert_eq!(done, AT_ONCE);
+}

@@ -58,9 +58,11 @@ impl<R: Respond> Service<R> {
     }
 
     /// Unlike an operator's flush this forgives nobody. From now on nobody confirms or clears whom the tripwire trips, and
-    /// whoever ends the sensor may end us before the last command has.
+    /// whoever ends the sensor may end us before the last command has. Those that restored blocks wait for are the next
+    /// start's: it would wait for us, and a great many are not run in the time that it has.
     pub(super) fn do_stop(&mut self, id: u64) {
         self.disarm();
+        self.jobs.drop_renewals();
         let outcome = match self.flush_on_stop.then(|| self.flush_kernel()) {
             None => Outcome::NotBlocked,
             Some(Err(refusal)) => Outcome::Failed(refusal.errno),
