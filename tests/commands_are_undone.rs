@@ -303,6 +303,30 @@ fn a_block_whose_command_fails_after_a_reboot_is_none_and_that_is_told() {
     }
 }
 
+/// A ledger with a block of which only what an earlier one's command did is left.
+fn ledger_that_owes(setup: &Setup) {
+    ledger(setup, -60, 3600);
+    let path = setup.path("state").join("ledger");
+    let line = std::fs::read_to_string(&path).unwrap().replace("\"with\":16", "\"owed\":16");
+    std::fs::write(path, line).unwrap();
+}
+
+#[test]
+fn what_an_earlier_block_left_behind_is_undone_where_the_command_fails_that_would_have_renewed_it() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    let rules = setup.path("rules");
+    std::fs::write(&rules, "10.77.0.2\n").unwrap();
+    setup.rewrite(&format!(
+        "{PORTS}\nKILL_ROUTE=\"exit 3 # $TARGET$\"\nUNBLOCK_CMD=\"rm {} # $TARGET$\"",
+        rules.display()
+    ));
+    ledger_that_owes(&setup);
+    let mut daemon = setup.start();
+    daemon.wait_for("the failure", |event| event["event_type"] == "unblock");
+    eventually("what was left behind is gone", PATIENCE, || !rules.exists());
+}
+
 #[test]
 fn commands_are_run_again_after_a_reboot_also_where_the_clock_came_up_behind() {
     for (since, until) in [(long_ago(), 3600), (7200, 9000)] {

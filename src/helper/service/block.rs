@@ -89,10 +89,10 @@ impl<R: Respond> Service<R> {
     /// A restored block that its command alone would have put in force again is none where the command failed. One that is
     /// over does not come here: its renewal is given up.
     pub(super) fn renewed(&mut self, job: &Job) {
+        self.taken_back(job.target, job.undone);
         let Some(block) = self.core.escalation.get(&job.target) else { return };
         if job.with.is_empty() && !block.with.block() {
-            self.core.escalation.end(&job.target, self.now.utc);
-            self.note(job.target);
+            self.end_early(job.target, job.kept);
             self.rewrite_blocked_file();
             return self.tell_remains(job.target, &job.failures);
         }

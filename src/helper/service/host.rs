@@ -60,6 +60,8 @@ impl<R: Respond> Service<R> {
         // Somebody changed our table: what is put in its place has the new traps.
         let set = self.responses.set_traps(datagrams, page).or_else(|_| self.install_again());
         self.answer_effect(id, set, begun);
+        // What could not be installed again ends, and programs may have their part in that.
+        self.advance();
     }
 
     pub(super) fn do_spare(&mut self, id: u64, address: IpAddr) {

@@ -63,8 +63,7 @@ impl<R: Respond> Service<R> {
         };
         let over: Vec<&Refused> = refused.iter().filter(|(target, ..)| is_over(target)).collect();
         for (target, response, refusal) in &over {
-            self.core.escalation.end(target, self.now.utc);
-            self.note(*target);
+            self.end_early(*target, Responses::NONE);
             let failure = Failure { fault: Fault::Errno(refusal.errno), text: refusal.text.clone() };
             self.tell_over(*target, &[(*response, failure)]);
         }

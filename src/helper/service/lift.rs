@@ -136,6 +136,15 @@ impl<R: Respond> Service<R> {
         self.take_back(&ended);
     }
 
+    /// Nothing holds a block any more, although its time is not over: what it was to take back goes with it, but for what was
+    /// `kept`. Programs run with the next [`advance`](Self::advance).
+    pub(super) fn end_early(&mut self, target: IpNet, kept: Responses) {
+        let Some(block) = self.core.escalation.get(&target) else { return };
+        self.core.escalation.end(&target, self.now.utc);
+        self.note(target);
+        self.undo(&[(target, block)], kept);
+    }
+
     /// A response would not let go of a block that is over. That is told, and tried again at each look.
     fn keeps_hold(&mut self, target: IpNet, response: Response, refusal: Refusal) {
         self.overdue = self.overdue.and(response);

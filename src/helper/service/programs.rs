@@ -127,8 +127,9 @@ impl<R: Respond> Service<R> {
             let renewed = self.core.escalation.get(&job.target).filter(|block| block.with.contains(OURS));
             self.taken_back(job.target, Responses::NONE.and(OURS));
             if renewed.is_some_and(|block| !block.with.without(Responses::NONE.and(OURS)).block()) {
-                self.core.escalation.end(&job.target, self.now.utc);
-                self.note(job.target);
+                // The next look empties what programs hold; what the job has tried to undo is not tried at once again.
+                self.taken_back(job.target, job.undone);
+                self.end_early(job.target, job.kept.and(OURS));
                 self.tell_over(job.target, &[(OURS, failure)]);
                 is_over = true;
             }
