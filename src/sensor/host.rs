@@ -42,6 +42,8 @@ pub struct Host {
     decoy_udp: PortSet,
     /// `-S`: ports with a service count too.
     ignore_services: bool,
+    /// About single sockets, in this turn.
+    questions: usize,
     rings: Option<(RingControl, Interest)>,
     /// Services came or went that the rings' filter does not know of; when it was set last, milliseconds of uptime.
     filter_is_stale: bool,
@@ -87,6 +89,7 @@ impl Host {
             decoy_tcp: PortSet::new(),
             decoy_udp: PortSet::new(),
             ignore_services: known.ignore_services,
+            questions: 0,
             rings: None,
             filter_is_stale: false,
             filter_set: 0,

@@ -85,7 +85,9 @@ impl EventLoop {
             Sockets::AskEach | Sockets::Listed if probe.verified => false,
             Sockets::Listed => {
                 self.shared.in_use.holds(probe.protocol, probe.port)
-                    || probe.scan_type.may_be_stray() && self.is_taken(probe, interface, now)
+                    || probe.scan_type.may_be_stray()
+                        // Beyond the turn's questions all are believed: a scanner is asked about again in the next.
+                        && (!self.host.may_ask_more() || self.is_taken(probe, interface, now))
             }
             Sockets::AskEach => {
                 let is_taken = self.is_taken(probe, interface, now);

@@ -77,7 +77,7 @@ impl Host {
     /// Whether asking about each of these with [`takes`](Self::takes) costs less than a list of all sockets, and tells
     /// all that a list would. It tells more: of connections no list is made.
     pub fn may_ask(&self, sightings: &[Sighting]) -> bool {
-        let each = self.surroundings.links().count().saturating_add(1);
+        let each = self.questions_for_each();
         sightings.len().saturating_mul(each) <= QUESTIONS
             && sightings.iter().all(|sighting| match sighting.state {
                 State::Counted(_) => sighting.probe.protocol != Protocol::Sctp,
@@ -85,6 +85,17 @@ impl Host {
                 // The ring threads' own picture is out of date: only a list puts it right.
                 State::Doubtful => false,
             })
+    }
+
+    /// Whether one probe more may be asked about in this turn: one always, with more than a few interfaces no other. Else
+    /// who forges segments of connections has us ask the kernel in place of everything else.
+    pub fn may_ask_more(&self) -> bool {
+        self.questions == 0 || self.questions.saturating_add(self.questions_for_each()) <= QUESTIONS
+    }
+
+    /// At most: see [`takes`](Self::takes).
+    fn questions_for_each(&self) -> usize {
+        self.surroundings.links().count().saturating_add(1)
     }
 
     /// Whether a socket that is no decoy takes in this probe.
@@ -97,6 +108,7 @@ impl Host {
         if self.ignore_services || ours {
             return Ok(false);
         }
+        self.questions = self.questions.saturating_add(self.questions_for_each());
         let local = SocketAddr::new(probe.destination, probe.port);
         let remote = SocketAddr::new(probe.source, probe.source_port);
         // A socket may be bound to the bridge or VRF that the interface belongs to: any interface will do.
@@ -118,8 +130,9 @@ impl Host {
         self.connected.is(source, &self.decoy_tcp, &mut self.sockets)
     }
 
-    /// What was learnt of connections in one turn is forgotten.
+    /// What was learnt of connections in one turn is forgotten, and how much was asked.
     pub fn begin_turn(&mut self) {
+        self.questions = 0;
         self.connected.begin_turn();
     }
 
