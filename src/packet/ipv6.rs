@@ -16,9 +16,9 @@ use super::{Checksums, Packet, Reject, Transport};
 pub const MAX_EXTENSIONS: usize = 8;
 
 /// And how many bytes of them: with the fixed header before them and a TCP header behind they fit a ring's slot, which
-/// holds 176 bytes. Nearly all packets stay far below: most that have more than 8 bytes never cross the Internet (RFC 7872). Only within one
-/// operator's domain do honest ones have more: a segment routing header of 7 segments is 120 bytes (RFC 8754 §2), and
-/// what telemetry writes on the way may be as much again (IOAM, RFC 9486).
+/// holds 176 bytes. Nearly all packets stay far below: most that have more than 8 bytes never cross the Internet
+/// (RFC 7872). Only within one operator's domain do honest ones have more: a segment routing header of 7 segments is 120
+/// bytes (RFC 8754 §2), and what telemetry writes on the way may be as much again (IOAM, RFC 9486).
 pub const MAX_EXTENSION_BYTES: usize = 112;
 
 /// Bytes that no header is shorter than: RFC 8200 §4, RFC 768.
