@@ -83,10 +83,11 @@ impl Traps {
         self.udp.iter().any(|port| peers.asks_from(Protocol::Udp, port))
     }
 
-    /// Has the tripwire leave alone whose probe was none after all.
+    /// Has the tripwire leave alone whose probe was none after all. Segments that may belong to a connection trip nobody:
+    /// a flood of them must not fill the queue that blocks are asked through.
     pub fn spare(&self, probe: &Probe, requests: &mut RequestWriter) {
         let may_have_tripped = match probe.protocol {
-            Protocol::Tcp => self.tcp.contains(probe.port),
+            Protocol::Tcp => !probe.scan_type.may_be_stray() && self.tcp.contains(probe.port),
             Protocol::Udp => self.udp.contains(probe.port),
             Protocol::Sctp | Protocol::Icmp | Protocol::Ip => false,
         };
@@ -116,6 +117,7 @@ fn turn(told: &mut PortSet, wanted: &PortSet, datagrams: Datagrams, requests: &m
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detect::probe::{ScanType, samples};
     use crate::detect::walk::Walk;
     use crate::detect::weights::Sensitivity;
     use crate::netlink::sock_diag::{LocalSocket, Transport};
@@ -190,5 +192,19 @@ mod tests {
             traps.are_behind()
         });
         assert_eq!(turns.by_ref().take(4).collect::<Vec<_>>(), [true, true, false, false]);
+    }
+
+    #[test]
+    fn only_what_trips_is_spared() {
+        let mut traps = Traps::new(true);
+        traps.become_these(wanted(&watch(), &decoys(), &in_use(), &peers()), &mut RequestWriter::new(8));
+        let spares = |scan_type, port| {
+            let probe = Probe { scan_type, ..samples::syn("192.0.2.1", port) };
+            let mut requests = RequestWriter::new(8);
+            traps.spare(&probe, &mut requests);
+            requests.frames().room() < 8
+        };
+        assert_eq!([spares(ScanType::Syn, 111), spares(ScanType::Syn, 80)], [true, false]);
+        assert_eq!([ScanType::Ack, ScanType::Maimon].map(|stray| spares(stray, 111)), [false, false]);
     }
 }
