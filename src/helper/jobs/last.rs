@@ -34,8 +34,11 @@ impl Failures {
             false => (*response, failure.clone()),
         });
         self.few.extend(named.take(room));
-        if job.purpose == Purpose::Abandoned {
+        // Of many that are given up few have come so far, and everybody's end is held against them.
+        if job.purpose == Purpose::Abandoned && !job.failures.is_empty() {
             self.given_up.push((job.target, job.failures.clone()));
+        }
+        if job.purpose == Purpose::Abandoned && !job.undone.is_empty() {
             self.undone.push((job.target, job.undone));
         }
     }
