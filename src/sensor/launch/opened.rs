@@ -104,9 +104,13 @@ impl Opened {
         let epoll = event_loop::epoll().map_err(system("no epoll"))?;
         let view = view(config, watch.clone(), &host, &decoys, emitter.form());
         let shared = Arc::new(shared(config, view, in_use, clock, host.surroundings().is_router())?);
-        // The rings are open: what begins from now on is seen.
-        host.note_connections(&shared.peers, &shared.in_use, micros(shared.clock.now()))
-            .map_err(|error| StartError::System("connections cannot be listed", error))?;
+        if rings.is_some() {
+            // They are open: what begins from now on is seen.
+            let noted = host.note_connections(&shared.peers, &shared.in_use, micros(shared.clock.now()));
+            lacking.extend(noted.err().map(|error| {
+                format!("connections cannot be listed: {error}; peers of those that stand may be taken for scanners")
+            }));
+        }
         let notifier = Notifier::open();
         Ok(Opened {
             signals,
