@@ -15,6 +15,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 pub(crate) use self::neighbours::one_by_one;
+use self::sockets::Questions;
 use super::connected::Connected;
 use super::departed::Departed;
 use super::filter::Interest;
@@ -42,8 +43,7 @@ pub struct Host {
     decoy_udp: PortSet,
     /// `-S`: ports with a service count too.
     ignore_services: bool,
-    /// About single sockets, in this turn.
-    questions: usize,
+    questions: Questions,
     rings: Option<(RingControl, Interest)>,
     /// Services came or went that the rings' filter does not know of; when it was set last, milliseconds of uptime.
     filter_is_stale: bool,
@@ -89,7 +89,7 @@ impl Host {
             decoy_tcp: PortSet::new(),
             decoy_udp: PortSet::new(),
             ignore_services: known.ignore_services,
-            questions: 0,
+            questions: Questions::default(),
             rings: None,
             filter_is_stale: false,
             filter_set: 0,

@@ -18,8 +18,35 @@ use crate::netlink::sock_diag::Transport;
 use crate::sensor::ports_in_use::PortsInUse;
 use crate::sensor::sightings::{Sighting, State};
 
-/// Questions about single sockets that cost no more than a list of all; a question takes a few microseconds.
-const QUESTIONS: usize = 24;
+/// The questions about single sockets of one turn. Each is one for each interface, as a socket may be bound to one.
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    asked: usize,
+}
+
+impl Questions {
+    /// So many cost no more than a list of all; a question takes a few microseconds.
+    const MOST: usize = 24;
+
+    /// Whether `probes` may be asked about, each at `interfaces`, in place of a list.
+    fn suffice(probes: usize, interfaces: usize) -> bool {
+        probes.saturating_mul(interfaces) <= Questions::MOST
+    }
+
+    /// Whether one probe more may be asked about in this turn: one always, of many interfaces no other. Else who forges
+    /// segments of connections has us ask the kernel in place of everything else.
+    fn allow(&self, interfaces: usize) -> bool {
+        self.asked == 0 || self.asked.saturating_add(interfaces) <= Questions::MOST
+    }
+
+    fn count(&mut self, interfaces: usize) {
+        self.asked = self.asked.saturating_add(interfaces);
+    }
+
+    fn begin_turn(&mut self) {
+        self.asked = 0;
+    }
+}
 
 impl Host {
     /// Before the first look, where the machine has just been started: each watched port that is no decoy's may be a
@@ -77,8 +104,7 @@ impl Host {
     /// Whether asking about each of these with [`takes`](Self::takes) costs less than a list of all sockets, and tells
     /// all that a list would. It tells more: of connections no list is made.
     pub fn may_ask(&self, sightings: &[Sighting]) -> bool {
-        let each = self.questions_for_each();
-        sightings.len().saturating_mul(each) <= QUESTIONS
+        Questions::suffice(sightings.len(), self.interfaces_to_ask())
             && sightings.iter().all(|sighting| match sighting.state {
                 State::Counted(_) => sighting.probe.protocol != Protocol::Sctp,
                 State::HalfOpen | State::Served | State::FromItself => true,
@@ -87,14 +113,13 @@ impl Host {
             })
     }
 
-    /// Whether one probe more may be asked about in this turn: one always, with more than a few interfaces no other. Else
-    /// who forges segments of connections has us ask the kernel in place of everything else.
+    /// Whether one probe more may be asked about in this turn with [`takes`](Self::takes).
     pub fn may_ask_more(&self) -> bool {
-        self.questions == 0 || self.questions.saturating_add(self.questions_for_each()) <= QUESTIONS
+        self.questions.allow(self.interfaces_to_ask())
     }
 
-    /// At most: see [`takes`](Self::takes).
-    fn questions_for_each(&self) -> usize {
+    /// At most: every link, and the one that a probe came by, should it be gone.
+    fn interfaces_to_ask(&self) -> usize {
         self.surroundings.links().count().saturating_add(1)
     }
 
@@ -108,7 +133,7 @@ impl Host {
         if self.ignore_services || ours {
             return Ok(false);
         }
-        self.questions = self.questions.saturating_add(self.questions_for_each());
+        self.questions.count(self.interfaces_to_ask());
         let local = SocketAddr::new(probe.destination, probe.port);
         let remote = SocketAddr::new(probe.source, probe.source_port);
         // A socket may be bound to the bridge or VRF that the interface belongs to: any interface will do.
@@ -132,7 +157,7 @@ impl Host {
 
     /// What was learnt of connections in one turn is forgotten, and how much was asked.
     pub fn begin_turn(&mut self) {
-        self.questions = 0;
+        self.questions.begin_turn();
         self.connected.begin_turn();
     }
 
@@ -156,5 +181,38 @@ fn is_decoy(tcp: &PortSet, udp: &PortSet, protocol: Protocol, port: u16) -> bool
         Protocol::Tcp => tcp.contains(port),
         Protocol::Udp => udp.contains(port),
         Protocol::Sctp | Protocol::Icmp | Protocol::Ip => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Questions;
+
+    /// How many probes of a hundred that came together are asked about.
+    fn asked(questions: &mut Questions, interfaces: usize) -> usize {
+        questions.begin_turn();
+        let mut asked = 0;
+        while asked < 100 && questions.allow(interfaces) {
+            questions.count(interfaces);
+            asked += 1;
+        }
+        asked
+    }
+
+    #[test]
+    fn of_a_flood_no_more_is_asked_in_one_turn_than_a_list_would_cost_but_always_something() {
+        let mut questions = Questions::default();
+        let interfaces = [1, 3, 13, 24, 25, 10_000];
+        assert_eq!(interfaces.map(|many| asked(&mut questions, many)), [24, 8, 1, 1, 1, 1]);
+        assert_eq!(
+            interfaces.map(|many| asked(&mut questions, many)),
+            [24, 8, 1, 1, 1, 1],
+            "in the next turn"
+        );
+    }
+
+    #[test]
+    fn what_would_cost_more_questions_than_a_list_is_listed() {
+        assert!(Questions::suffice(12, 2) && !Questions::suffice(13, 2) && !Questions::suffice(1, 25));
     }
 }
