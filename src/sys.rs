@@ -1,8 +1,8 @@
 //! The only unsafe code of the crate: system calls that no safe crate wraps. Everything here has a safe face.
 //!
-//! Packet rings, random numbers, forks, programs that take every signal, ends of children, pidfds, prefetching, listening without Fast Open,
-//! the heap of all threads, and the naming of refused system calls live on it. It decides nothing and parses nothing: which
-//! packets, how many rings and what a slot means are the caller's.
+//! Packet rings, random numbers, forks, programs that take every signal, ends of children, pidfds, prefetching, listening
+//! without Fast Open, the heap of all threads, and the naming of refused system calls live on it. It decides nothing and
+//! parses nothing: which packets, how many rings and what a slot means are the caller's.
 #![allow(unsafe_code)]
 
 use std::io;

@@ -231,12 +231,16 @@ fn mounts(lab: &Lab, peer: &Host, ports: std::ops::Range<u16>) -> Vec<(TcpStream
     support::inside(&lab.target(), || ports.map(connection).collect())
 }
 
-/// So many interfaces that the sockets are listed, whatever there is to ask of them.
-fn has_many_interfaces(lab: &Lab) {
-    for number in 0..12 {
-        let ends = [format!("a{number}"), format!("b{number}")];
-        ip(&["-n", &lab.target(), "link", "add", &ends[0], "type", "veth", "peer", "name", &ends[1]]);
-    }
+/// One host with a few interfaces, and one with so many that the sockets are listed, whatever there is to ask of them.
+fn few_and_many_interfaces() -> impl Iterator<Item = Lab> {
+    [0, 12].into_iter().map(|more| {
+        let lab = Lab::new(1);
+        for number in 0..more {
+            let ends = [format!("a{number}"), format!("b{number}")];
+            ip(&["-n", &lab.target(), "link", "add", &ends[0], "type", "veth", "peer", "name", &ends[1]]);
+        }
+        lab
+    })
 }
 
 const FILE_SERVED: &str = "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nPROTECT_ESTABLISHED=\"0\"";
@@ -251,12 +255,8 @@ fn ask_each(mounts: &mut [(TcpStream, TcpStream)]) {
 
 #[test]
 fn a_server_that_ends_connections_older_than_the_daemon_is_no_scanner() {
-    for many in [false, true] {
-        let lab = Lab::new(1);
+    for lab in few_and_many_interfaces() {
         let peer = lab.peer(0);
-        if many {
-            has_many_interfaces(&lab);
-        }
         let mut mounts = mounts(&lab, peer, 700..720);
         let mut daemon = Setup::new(&lab, FILE_SERVED).start();
         let before = packets(&daemon);
@@ -279,12 +279,8 @@ fn a_server_that_ends_connections_older_than_the_daemon_is_no_scanner() {
 /// Those that one side has ended are not among the connections that the daemon learns when it starts.
 #[test]
 fn of_a_connection_that_it_was_told_of_the_daemon_needs_no_socket_at_its_end() {
-    for many in [false, true] {
-        let lab = Lab::new(1);
+    for lab in few_and_many_interfaces() {
         let peer = lab.peer(0);
-        if many {
-            has_many_interfaces(&lab);
-        }
         // As many as an alarm takes, and one more.
         let mut mounts = mounts(&lab, peer, 700..710);
         mounts.iter().for_each(|(_, served)| served.shutdown(Shutdown::Write).unwrap());

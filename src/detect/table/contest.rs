@@ -20,8 +20,8 @@ const TURNS: [[u8; WAYS]; 8] = {
 
 /// The way for a newcomer with `entry`, where the way `last` was claimed last: the one worth least, spoofable before
 /// verified, and of equals the one claimed longest ago. Nobody who is worth more than the newcomer goes, but for sources
-/// long silent: in this contest what they are worth halves with every [silence](super::head::Decay::silences), or a flood of two packets a source
-/// would keep all others out for hours. The highest score of the bucket stays whatever comes.
+/// long silent: in this contest what they are worth halves with every [silence](super::head::Decay::silences), or a
+/// flood of two packets a source would keep all others out for hours. The highest score of the bucket stays whatever comes.
 #[inline]
 pub(super) fn victim(heads: &Heads, last: u64, entry: &Entry) -> Option<(usize, Head)> {
     let Entry { gain, moment, .. } = *entry;
