@@ -260,3 +260,36 @@ fn who_blocks_by_hand_waits_for_a_slow_command_and_hears_what_became_of_it() {
     assert!(output.status.success() && told.contains("198.51.100.1 is blocked for"), "{output:?}");
     daemon.wait_for("the block", |event| event["event_type"] == "block");
 }
+
+/// PortSentry's own line that drops a source and then logs it fails where iptables knows no such level: the first half is done
+/// each time.
+#[test]
+fn a_command_that_fails_is_not_run_again_for_each_probe_where_each_is_told() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    let (rules, history) = (setup.path("rules"), setup.path("history"));
+    setup.rewrite(&format!(
+        "TCP_PORTS=\"1-60\"\nBLOCK_TCP=\"1\"\nHISTORY_FILE=\"{}\"\nKILL_ROUTE=\"echo $TARGET$ >> {} && exit 2\"",
+        history.display(),
+        rules.display()
+    ));
+    let mut daemon = setup.start();
+    let target = lab.peer(0).target(false).to_string();
+    let probe = |port: &str| {
+        let nmap =
+            ["nmap", "-n", "-Pn", "--disable-arp-ping", "-sS", "--max-retries", "0", "-p", port, &target];
+        lab.peer(0).run(&nmap);
+    };
+    probe("1");
+    assert_eq!(block_of(&lab, &mut daemon, 0)["action"]["verdict"], "failed");
+    probe("2");
+    probe("3-20");
+    let told = daemon.wait_for("the last of them", |event| event["dest_port"] == 20);
+    assert_eq!(told["action"]["verdict"], "suppressed", "{told}");
+    assert_eq!(told["action"]["error"], "its block has failed, and is tried again later", "{told}");
+    assert_eq!(std::fs::read_to_string(&rules).unwrap().lines().count(), 1);
+    eventually("each probe has its line", PATIENCE, || {
+        let text = std::fs::read_to_string(&history).unwrap();
+        text.lines().filter(|line| line.ends_with("blocked: [false]")).count() == 20
+    });
+}

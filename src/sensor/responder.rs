@@ -6,6 +6,7 @@
 
 mod effect;
 mod outcome;
+mod retries;
 mod telling;
 
 use std::collections::{HashMap, VecDeque};
@@ -18,6 +19,8 @@ use ipnet::IpNet;
 
 pub use self::effect::Effect;
 pub use self::outcome::on_left_behind;
+
+use self::retries::Retries;
 
 use super::blocks::Blocks;
 use super::clock::Now;
@@ -35,7 +38,7 @@ use crate::protocol::{Request, Response};
 /// How long nothing more is said of a source that was reported and not blocked, microseconds.
 const TOLD: u64 = 600_000_000;
 
-/// How long a source is left alone after its block failed, microseconds.
+/// How long a source is left alone at least after its block failed, microseconds.
 const RETRY: u64 = 10_000_000;
 
 /// How long nothing more is said of a source that was spared for its connection, microseconds; then it is judged again.
@@ -47,6 +50,7 @@ const HELD: u64 = 1_000_000;
 
 const CONNECTED: &str =
     "it has an open connection to this host, and its probes may be forged (PROTECT_ESTABLISHED)";
+const FAILED_LATELY: &str = "its block has failed, and is tried again later";
 const HELD_BACK: &str = "too many sources that may be forged earned a block this minute (BLOCK_LIMIT)";
 /// Sources that are remembered as told of. Each holds its place for as long as its probes may still be in the queue.
 const LATELY_TOLD: usize = 64;
@@ -104,6 +108,7 @@ pub struct Responder {
     told: VecDeque<(SourceKey, u64)>,
     asked: HashMap<u64, Asked>,
     asked_about: HashMap<IpNet, u64>,
+    retries: Retries,
     /// Sources that crossed the trigger, since the start.
     pub scans: u64,
     /// Blocks carried out, since the start.
@@ -151,6 +156,7 @@ impl Responder {
             told: VecDeque::with_capacity(LATELY_TOLD),
             asked: HashMap::new(),
             asked_about: HashMap::new(),
+            retries: Retries::default(),
             scans: 0,
             blocked: 0,
             probes: 0,
@@ -234,6 +240,7 @@ impl Responder {
             && self.blocks.get(&target, now.uptime).is_none_or(|block| block.run_only)
             && !self.never.contains(probe.source)
             && !self.asked_about.contains_key(&target)
+            && !self.retries.is_waiting(&target, micros(now))
             && allowance.affords(standing.distinct_ports, now.uptime)
     }
 
@@ -267,6 +274,12 @@ impl Responder {
                 asked.cases.push(case);
             }
             return;
+        }
+        // Each of its probes comes here where each is told.
+        if self.retries.is_waiting(&target, micros(now)) {
+            let action =
+                Action { error: Some(FAILED_LATELY.to_owned()), ..Action::new(ActionVerdict::Suppressed) };
+            return self.tell(told, &case, Some(action), now, turn);
         }
         if case.connected {
             return self.spare(told, &case, (CONNECTED, SPARED), now, turn);

@@ -32,7 +32,8 @@ impl Responder {
         let Some(asked) = self.asked.remove(&id) else { return };
         self.asked_about.remove(&asked.target);
         self.take_effect(asked.target, done, now, turn);
-        let quiet_until = self.quiet_until(done, now);
+        let retry = self.retries.note(asked.target, done, micros(now));
+        let quiet_until = retry.unwrap_or_else(|| self.quiet_until(done, now));
         let port = asked.cases.first().map_or(0, |case| case.probe.port);
         let action = self.action_of(asked.target, port, done);
         let mut cases = asked.cases.iter();
