@@ -102,6 +102,20 @@ fn an_end_that_a_command_will_not_bring_about_is_told() {
 }
 
 #[test]
+fn the_end_of_a_block_says_that_what_its_command_did_stays_and_only_there() {
+    let lab = Lab::new(1);
+    let both = "BLOCK_WITH=\"nftables\"\nKILL_ROUTE=\"true $TARGET$\"\nBLOCK_TIME=\"2s\"";
+    for (undo, stays) in [("", true), ("UNBLOCK_CMD=\"true $TARGET$\"", false)] {
+        let mut daemon = Setup::new(&lab, &format!("{PORTS}\n{both}\n{undo}")).start();
+        scan(&lab, 0);
+        let end = daemon.wait_for("its end", |event| event["event_type"] == "unblock");
+        assert_eq!(end["action"]["verdict"], "expired", "{end}");
+        let error = end["action"]["error"].as_str().unwrap_or_default();
+        assert_eq!(error.contains("What KILL_ROUTE did to shut it out stays"), stays, "{end}");
+    }
+}
+
+#[test]
 fn an_operator_is_told_that_nothing_takes_back_what_a_command_did() {
     let lab = Lab::new(1);
     let mut daemon = Setup::new(&lab, &format!("{PORTS}\nKILL_ROUTE=\"true $TARGET$\"")).start();

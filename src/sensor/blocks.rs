@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use ipnet::IpNet;
 
 use crate::networks::Networks;
+use crate::protocol::Responses;
 
 /// One block in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +17,8 @@ pub struct Block {
     pub until: u64,
     /// Which offence of the source it is for.
     pub offence: u16,
-    /// KILL_RUN_CMD and nothing else (BLOCK_*=2): nobody is shut out.
-    pub run_only: bool,
+    /// Which responses took effect; KILL_RUN_CMD and nothing else (BLOCK_*=2) shuts nobody out.
+    pub with: Responses,
 }
 
 /// Blocks by target, and the order in which they end. As large as the helper's table, which is bounded.
@@ -76,7 +77,9 @@ impl Blocks {
     /// A wider block that `target` lies in.
     pub fn covering(&self, target: &IpNet) -> Option<IpNet> {
         let wider = std::iter::successors(target.supernet(), IpNet::supernet);
-        wider.into_iter().find(|wider| self.by_target.get(wider).is_some_and(|block| !block.run_only))
+        wider
+            .into_iter()
+            .find(|wider| self.by_target.get(wider).is_some_and(|block| !block.with.is_run_only()))
     }
 
     /// When the next block ends, milliseconds of uptime.
@@ -128,9 +131,9 @@ mod tests {
     fn blocks_end_in_order_and_a_renewed_one_ends_later() {
         let mut blocks = Blocks::default();
         for (target, until) in [("192.0.2.1/32", 3000), ("192.0.2.2/32", 1000), ("2001:db8::/64", 2000)] {
-            blocks.insert(net(target), Block { until, offence: 1, run_only: false });
+            blocks.insert(net(target), Block { until, offence: 1, with: Responses::NONE });
         }
-        blocks.insert(net("192.0.2.2/32"), Block { until: 9000, offence: 2, run_only: false });
+        blocks.insert(net("192.0.2.2/32"), Block { until: 9000, offence: 2, with: Responses::NONE });
         assert_eq!((blocks.len(), blocks.next_end()), (3, Some(2000)));
         assert_eq!(blocks.covering(&net("2001:db8::7/128")), Some(net("2001:db8::/64")));
         assert_eq!(
@@ -148,7 +151,7 @@ mod tests {
     #[test]
     fn an_end_that_waits_to_be_told_is_taken_out_before_the_next_block() {
         let (mut blocks, one) = (Blocks::default(), net("192.0.2.1/32"));
-        let block = |until| Block { until, offence: 1, run_only: false };
+        let block = |until| Block { until, offence: 1, with: Responses::NONE };
         blocks.insert(one, block(3000));
         assert_eq!(blocks.take_end_of(&one, 2999), None);
         assert_eq!(blocks.get(&one, 2999), Some(&block(3000)));
@@ -165,7 +168,7 @@ mod tests {
     fn what_is_lifted_at_once_is_told_one_by_one_and_not_in_force_meanwhile() {
         let mut blocks = Blocks::default();
         for target in ["192.0.2.1/32", "192.0.2.2/32"] {
-            blocks.insert(net(target), Block { until: 3000, offence: 1, run_only: false });
+            blocks.insert(net(target), Block { until: 3000, offence: 1, with: Responses::NONE });
         }
         blocks.lift_all();
         assert_eq!(

@@ -237,7 +237,7 @@ impl Responder {
         };
         standing.triggered
             && !standing.proven
-            && self.blocks.get(&target, now.uptime).is_none_or(|block| block.run_only)
+            && self.blocks.get(&target, now.uptime).is_none_or(|block| block.with.is_run_only())
             && !self.never.contains(probe.source)
             && !self.asked_about.contains_key(&target)
             && !self.retries.is_waiting(&target, micros(now))
@@ -256,10 +256,10 @@ impl Responder {
         let key = self.watch.account(&case.probe);
         let target = self.watch.target(case.probe.source);
         let run_only = self.watch.block_mode(case.probe.protocol) == BlockMode::RunCommand;
-        if let Some(block) = self.blocks.get(&target, now.uptime).filter(|block| run_only || !block.run_only)
-        {
+        let in_force = self.blocks.get(&target, now.uptime);
+        if let Some(block) = in_force.filter(|block| run_only || !block.with.is_run_only()) {
             let until = block.until.saturating_mul(1000);
-            if !block.run_only || self.watch.block_tcp == self.watch.block_udp {
+            if !block.with.is_run_only() || self.watch.block_tcp == self.watch.block_udp {
                 self.table.quiet(key, until);
             }
             let action = Action { target: Some(target), ..Action::new(ActionVerdict::AlreadyBlocked) };

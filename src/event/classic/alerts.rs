@@ -73,7 +73,10 @@ pub(super) fn unblock_line(event: &Event) -> Option<ClassicLine> {
         ActionVerdict::Logged | ActionVerdict::Blocked | ActionVerdict::AlreadyBlocked => return None,
         ActionVerdict::Ignored | ActionVerdict::Suppressed => return None,
     };
-    Some(ClassicLine::Note(format!("attackalert: Host {} has been unblocked: {why}", target(flow, action))))
+    // Not all of it is gone.
+    let but = action.error.as_deref().map_or_else(String::new, |error| format!(". {}", text::escaped(error)));
+    let host = target(flow, action);
+    Some(ClassicLine::Note(format!("attackalert: Host {host} has been unblocked: {why}{but}")))
 }
 
 /// The prefix where one was blocked in the source's place, else the source.
@@ -138,6 +141,14 @@ mod tests {
         assert_eq!(
             texts(&unblock(action(ActionVerdict::Lifted, "2001:db8::7/128"))),
             ["attackalert: Host 2001:db8::7 has been unblocked: lifted by an operator"]
+        );
+        let error = Some("What KILL_ROUTE did stays.".to_owned());
+        let in_part = Action { error, ..action(ActionVerdict::Expired, "2001:db8::7/128") };
+        assert_eq!(
+            texts(&unblock(in_part)),
+            [
+                "attackalert: Host 2001:db8::7 has been unblocked: its time is over. What KILL_ROUTE did stays."
+            ]
         );
         let spared = Action { spared: true, ..action(ActionVerdict::Lifted, "2001:db8::7/128") };
         assert_eq!(

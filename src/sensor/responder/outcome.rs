@@ -54,9 +54,8 @@ impl Responder {
     /// A block is in force (an operator's, or one from before the start): mirror it.
     pub fn on_block(&mut self, target: IpNet, seconds: u32, offence: u16, with: Responses, now: Now) {
         let until = now.uptime.saturating_add(u64::from(seconds) * 1000);
-        let run_only = with.is_run_only();
-        self.blocks.insert(target, Block { until, offence, run_only });
-        if !run_only {
+        self.blocks.insert(target, Block { until, offence, with });
+        if !with.is_run_only() {
             self.table.quiet(self.watch.source_key(target.addr()), until.saturating_mul(1000));
         }
     }
@@ -84,8 +83,13 @@ impl Responder {
 
     /// What nobody takes back when an operator lifts a block.
     pub fn left_by_lifting(&self, outcome: Outcome) -> Option<String> {
-        let runs = self.order.contains(&Response::Command) && self.custom.unblock_cmd.is_none();
-        (runs && outcome == Outcome::Lifted).then(|| FOR_EVER.to_owned())
+        self.stays(self.order.iter().copied().collect()).filter(|_| outcome == Outcome::Lifted)
+    }
+
+    /// What nobody takes back of a block that these responses made.
+    fn stays(&self, with: Responses) -> Option<String> {
+        let of_route = with.contains(Response::Command) && self.custom.unblock_cmd.is_none();
+        of_route.then(|| FOR_EVER.to_owned())
     }
 
     /// A block is over, and nobody asked for that.
@@ -199,6 +203,7 @@ impl Responder {
             target: Some(target),
             offence: Some(block.offence),
             spared: ending == Ending::Spared,
+            error: self.stays(block.with),
             ..Action::new(verdict_of_end(ending))
         });
         turn.events.push((event, 0));
