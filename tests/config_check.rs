@@ -139,6 +139,14 @@ fn a_command_that_nothing_takes_back_is_warned_of_with_its_place() {
     }
 }
 
+#[test]
+fn what_takes_back_a_usual_command_is_named() {
+    let conf = "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nKILL_ROUTE=\"/sbin/route add -host $TARGET$ reject\"\n";
+    let stderr = Lab::with(conf).check(&[]).2;
+    let undo = "to what takes it back: UNBLOCK_CMD=\"/sbin/route del -host $TARGET$ reject\"";
+    assert!(stderr.contains(undo), "{stderr}");
+}
+
 /// Each of these a start refuses, whoever starts it; that a daemon which runs may read its file again is none of that.
 #[test]
 fn what_lies_in_the_way_of_a_start_is_warned_of_with_its_place() {

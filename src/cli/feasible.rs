@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use super::opposite::opposite;
 use crate::config::{ConfigError, Loaded};
 use crate::helper::command::found;
 use crate::helper::hosts_deny::HostsDeny;
@@ -96,10 +97,12 @@ fn elsewhere(loaded: &Loaded) -> Option<ConfigError> {
 fn endless(loaded: &Loaded) -> Option<ConfigError> {
     let config = &loaded.config;
     let runs = config.blocks() && config.block_with.contains(&Response::Command);
-    let text =
-        "KILL_ROUTE: what it does outlasts its block and an unblock: set UNBLOCK_CMD to what takes it back";
-    (runs && config.unblock_cmd.is_none())
-        .then(|| ConfigError::new(loaded.origin("KILL_ROUTE"), text.to_owned()))
+    let plain = config.kill_route.as_deref().and_then(opposite);
+    let plain = plain.map_or_else(String::new, |undo| format!(": UNBLOCK_CMD=\"{undo}\""));
+    let text = format!(
+        "KILL_ROUTE: what it does outlasts its block and an unblock: set UNBLOCK_CMD to what takes it back{plain}"
+    );
+    (runs && config.unblock_cmd.is_none()).then(|| ConfigError::new(loaded.origin("KILL_ROUTE"), text))
 }
 
 /// What takes back a command that is not there.
