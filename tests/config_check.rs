@@ -140,11 +140,18 @@ fn a_command_that_nothing_takes_back_is_warned_of_with_its_place() {
 }
 
 #[test]
-fn what_takes_back_a_usual_command_is_named() {
-    let conf = "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nKILL_ROUTE=\"/sbin/route add -host $TARGET$ reject\"\n";
+fn what_takes_back_a_usual_command_is_named_and_an_alarm_that_shuts_out_is_warned_of() {
+    let conf = "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nKILL_ROUTE=\"/sbin/route add -host $TARGET$ reject\"\n\
+                KILL_RUN_CMD=\"/sbin/iptables -I INPUT -s $TARGET$ -j DROP && exit 0\"\n";
     let stderr = Lab::with(conf).check(&[]).2;
     let undo = "to what takes it back: UNBLOCK_CMD=\"/sbin/route del -host $TARGET$ reject\"";
     assert!(stderr.contains(undo), "{stderr}");
+    assert!(
+        stderr.contains(":4:15: KILL_RUN_CMD: what it does outlasts its block and an unblock"),
+        "{stderr}"
+    );
+    let log_only = conf.replace("BLOCK_TCP=\"1\"", "BLOCK_TCP=\"0\"");
+    assert!(!Lab::with(&log_only).check(&[]).2.contains("KILL_RUN_CMD"), "it is never run");
 }
 
 /// Each of these a start refuses, whoever starts it; that a daemon which runs may read its file again is none of that.

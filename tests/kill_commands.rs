@@ -127,6 +127,13 @@ fn an_operator_is_told_that_nothing_takes_back_what_a_command_did() {
         assert!(lifted.status.success() && told.contains("no longer blocked by portsentry-rs"), "{lifted:?}");
         assert!(told.contains("What KILL_ROUTE did") && told.contains("UNBLOCK_CMD is not set"), "{told}");
     }
+    let alarm = "BLOCK_WITH=\"nftables\"\nKILL_RUN_CMD=\"true iptables -I INPUT -s $TARGET$ -j DROP\"";
+    let mut daemon = Setup::new(&lab, &format!("{PORTS}\n{alarm}")).start();
+    scan(&lab, 0);
+    block_of(&lab, &mut daemon, 0);
+    let lifted = daemon.client(&["unblock", "10.77.0.2"]);
+    let told = String::from_utf8_lossy(&lifted.stdout);
+    assert!(lifted.status.success() && told.contains("What KILL_RUN_CMD did stays"), "{lifted:?}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::helper::iptables::Iptables;
 use crate::helper::nftables::{Nftables, NftablesError};
 use crate::helper::ruleset::SET_CAPACITY;
 use crate::protocol::Response;
-use crate::protocol::wording::program;
+use crate::protocol::wording::{may_shut_out, program};
 use crate::sandbox::{Capability, capabilities};
 
 /// Responses that cannot work.
@@ -83,7 +83,11 @@ pub fn warnings(loaded: &Loaded) -> Vec<ConfigError> {
         let faults = [missing(text), lesser()].into_iter().flatten();
         faults.map(move |fault| ConfigError::new(loaded.origin(key), format!("{key}: {fault}")))
     });
-    told.chain(endless(loaded)).chain(idle(loaded)).chain(elsewhere(loaded)).collect()
+    told.chain(endless(loaded))
+        .chain(endless_alarm(loaded))
+        .chain(idle(loaded))
+        .chain(elsewhere(loaded))
+        .collect()
 }
 
 fn elsewhere(loaded: &Loaded) -> Option<ConfigError> {
@@ -103,6 +107,15 @@ fn endless(loaded: &Loaded) -> Option<ConfigError> {
         "KILL_ROUTE: what it does outlasts its block and an unblock: set UNBLOCK_CMD to what takes it back{plain}"
     );
     (runs && config.unblock_cmd.is_none()).then(|| ConfigError::new(loaded.origin("KILL_ROUTE"), text))
+}
+
+/// Likewise, and no key takes it back.
+fn endless_alarm(loaded: &Loaded) -> Option<ConfigError> {
+    let config = &loaded.config;
+    let runs = config.blocks() && config.kill_run_cmd.as_deref().is_some_and(may_shut_out);
+    let text = "KILL_RUN_CMD: what it does outlasts its block and an unblock, and no key takes it back: let KILL_ROUTE, with \
+                UNBLOCK_CMD, or BLOCK_WITH do what shuts a source out";
+    runs.then(|| ConfigError::new(loaded.origin("KILL_RUN_CMD"), text.to_owned()))
 }
 
 /// What takes back a command that is not there.

@@ -117,6 +117,16 @@ pub fn program(template: &str) -> Option<String> {
     }
 }
 
+/// Programs that shut a source out, whatever their arguments.
+const SHUTS_OUT: [&str; 9] =
+    ["iptables", "ip6tables", "nft", "ipset", "route", "ufw", "firewall-cmd", "csf", "hosts.deny"];
+
+/// Whether `template` names one of them: a script of the administrator's that runs one has a name of its own.
+pub fn may_shut_out(template: &str) -> bool {
+    let is_between = |c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_' | '.');
+    template.split(is_between).any(|word| SHUTS_OUT.contains(&word))
+}
+
 /// Where programs without a path are looked for, and what commands get as their PATH.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -149,6 +159,21 @@ mod tests {
             assert_eq!(hosts_deny("ALL: [$TARGET$] : DENY", target), format!("{line} : DENY"));
             assert_eq!(hosts_deny("ALL: $TARGET$ \t\r ", target), line);
             assert_eq!(hosts_deny("ALL: $TARGET$ : $PORT$ $MODE$", target), format!("{line} : 0 stealth"));
+        }
+    }
+
+    #[test]
+    fn a_command_that_shuts_out_is_known_by_the_programs_it_names() {
+        for text in [
+            "/sbin/iptables -I INPUT -s $TARGET$ -j DROP && /sbin/iptables -I INPUT -s $TARGET$ -j LOG",
+            "/sbin/route add -host $TARGET$ reject; /etc/portsentry/tell.sh $TARGET$",
+            "ip route add blackhole $TARGET$",
+            "echo ALL: $TARGET$ >>/etc/hosts.deny",
+        ] {
+            assert!(may_shut_out(text), "{text}");
+        }
+        for text in ["/usr/local/bin/alarm $TARGET$ $PORT$", "mail -s 'no-route $TARGET$' root", ""] {
+            assert!(!may_shut_out(text), "{text}");
         }
     }
 

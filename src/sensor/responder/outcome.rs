@@ -20,6 +20,8 @@ const LIMITED: &str = "more sources than BLOCK_LIMIT allows a minute earned a bl
 const FOR_EVER: &str =
     "What KILL_ROUTE did to shut it out stays, as UNBLOCK_CMD is not set: take it back by hand.";
 
+const UNKNOWN: &str = "What KILL_RUN_CMD did stays: where it shuts out, take that back by hand.";
+
 /// Ends of blocks that are told in one turn: a million that were lifted at once must not become a million events in memory.
 const ENDS_A_TURN: usize = 512;
 
@@ -89,7 +91,11 @@ impl Responder {
     /// What nobody takes back of a block that these responses made.
     fn stays(&self, with: Responses) -> Option<String> {
         let of_route = with.contains(Response::Command) && self.custom.unblock_cmd.is_none();
-        of_route.then(|| FOR_EVER.to_owned())
+        let alarm = self.custom.kill_run_cmd.as_deref().filter(|_| with.contains(Response::RunCommand));
+        let of_alarm = alarm.is_some_and(wording::may_shut_out);
+        let told = [of_route.then_some(FOR_EVER), of_alarm.then_some(UNKNOWN)];
+        let told = told.into_iter().flatten().collect::<Vec<_>>().join(" ");
+        (!told.is_empty()).then_some(told)
     }
 
     /// A block is over, and nobody asked for that.
