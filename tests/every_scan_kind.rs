@@ -422,6 +422,24 @@ fn datagrams_to_the_host_in_frames_to_many() {
     }
 }
 
+/// The first address of each of its IPv6 networks is a router's too (RFC 4291 §2.6.1).
+#[test]
+fn a_router_by_the_address_that_it_shares_with_all_routers_of_a_network() {
+    let lab = Lab::new(1);
+    lab.on_target(&["sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"]);
+    let scanner = lab.peer(0);
+    let mut daemon = Setup::new(&lab, CONFIG).start();
+    let mut shared = scanner.target_v6.octets();
+    shared[8..].fill(0);
+    let datagram = |port| {
+        let datagram = capture::datagram(&scanner.v6.octets(), &shared, port);
+        capture::ipv6(scanner.v6, shared.into(), 17, &datagram)
+    };
+    // Ports that no client has: what a router began for others before the daemon was there nobody knows.
+    send_past_the_kernel(scanner, None, (200..212).map(datagram));
+    alarm(&mut daemon, &scanner.v6.to_string(), "udp", "the routers' anycast address");
+}
+
 #[test]
 fn an_ipv4_mapped_source_is_nobodys() {
     let lab = Lab::new(1);

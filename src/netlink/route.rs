@@ -61,7 +61,7 @@ pub enum News {
     Link(Link),
     /// A route to others came, changed or went.
     Route(Route),
-    /// A network that is this host's own as a whole (`ip route add local`), or one address of its own.
+    /// A network that is this host's own as a whole (`ip route add local`), or one address of its own, anycast ones too.
     Local(IpNet),
 }
 
@@ -162,7 +162,8 @@ fn forwards(mut families: Attributes<'_>) -> bool {
 /// `struct rtmsg`: family, destination length, source length, tos, table, protocol, scope, type, flags (4).
 /// Two routes of length 1 are the old way to outdo a default route without touching it (VPN clients do): they count as that.
 /// Of local routes those of the table that every packet is held against: in others they are for packets with a mark, all
-/// there are perhaps (TPROXY).
+/// there are perhaps (TPROXY). A router has an anycast address in each of its IPv6 networks (RFC 4291 §2.6.1) that no list
+/// of addresses names; what is sent to one is as much its own, and answered.
 fn decode_route(message: &Message<'_>) -> Option<News> {
     let (&[_, length, _, _, table, _, _, kind, ..], attributes) = message.split::<12>()?;
     match kind {
@@ -170,7 +171,7 @@ fn decode_route(message: &Message<'_>) -> Option<News> {
             let is_there = message.kind == libc::RTM_NEWROUTE;
             Some(News::Route(Route { is_there, is_default: length <= 1, gateways: gateways(attributes) }))
         }
-        libc::RTN_LOCAL if table == libc::RT_TABLE_LOCAL => {
+        libc::RTN_LOCAL | libc::RTN_ANYCAST if table == libc::RT_TABLE_LOCAL => {
             let first = attributes.find(libc::RTA_DST)?.address()?;
             Some(News::Local(IpNet::new(first, length).ok()?))
         }
@@ -241,16 +242,19 @@ mod tests {
 
     #[test]
     fn a_local_route_is_a_network_of_our_own_unless_it_is_in_a_table_for_some() {
-        let local = |table: u8| {
+        let local = |table: u8, kind: u8| {
             let mut encoder = Encoder::default();
             encoder.message(libc::RTM_NEWROUTE, 0, 0, |message| {
-                message.put(&[2, 24, 0, 0, table, 4, 0, libc::RTN_LOCAL, 0, 0, 0, 0]);
+                message.put(&[2, 24, 0, 0, table, 4, 0, kind, 0, 0, 0, 0]);
                 message.attribute(libc::RTA_DST, &[198, 51, 100, 0]);
             });
             decode(&Messages(&encoder.finish().unwrap()).next().unwrap().unwrap())
         };
-        assert_eq!(local(libc::RT_TABLE_LOCAL), Some(News::Local("198.51.100.0/24".parse().unwrap())));
-        assert_eq!(local(100), None);
+        for kind in [libc::RTN_LOCAL, libc::RTN_ANYCAST] {
+            let own = Some(News::Local("198.51.100.0/24".parse().unwrap()));
+            assert_eq!([libc::RT_TABLE_LOCAL, 100].map(|table| local(table, kind)), [own, None], "{kind}");
+        }
+        assert_eq!(local(libc::RT_TABLE_LOCAL, libc::RTN_BROADCAST), None);
     }
 
     #[test]
