@@ -422,6 +422,23 @@ fn datagrams_to_the_host_in_frames_to_many() {
     }
 }
 
+/// Linux has taken all of 0.0.0.0/8 but the first for addresses like others since 5.3.
+#[test]
+fn a_neighbour_whose_address_begins_with_0() {
+    let lab = Lab::new(1);
+    let scanner = lab.peer(0);
+    let mut daemon = Setup::new(&lab, CONFIG).start();
+    let (from, to) = ([0, 1, 2, 3], scanner.target_v4.octets());
+    let syn = |port| {
+        let mut packet = capture::ipv4(from, to, 6, &capture::segment(&from, &to, port, capture::SYN));
+        let sum = capture::checksum(&packet[..20]);
+        packet[10..12].copy_from_slice(&sum);
+        packet
+    };
+    send_past_the_kernel(scanner, None, (2000..2012).map(syn));
+    alarm(&mut daemon, "0.1.2.3", "syn", "an address that begins with 0");
+}
+
 /// The first address of each of its IPv6 networks is a router's too (RFC 4291 §2.6.1).
 #[test]
 fn a_router_by_the_address_that_it_shares_with_all_routers_of_a_network() {

@@ -311,11 +311,12 @@ fn in_one_network(one: &IpAddr, other: &IpAddr) -> bool {
     }
 }
 
-/// Sources that no host may have (RFC 6890): this network, loopback from elsewhere, multicast, broadcast, unspecified.
+/// Sources that no host may have (RFC 6890), and that Linux answers nothing: loopback from elsewhere, multicast,
+/// broadcast, unspecified. The rest of 0.0.0.0/8 it takes for addresses like others (since 5.3), and so may a neighbour.
 fn is_martian(source: &IpAddr, destination: &IpAddr) -> bool {
     match source {
         IpAddr::V4(address) => {
-            address.octets().first() == Some(&0)
+            address.is_unspecified()
                 || address.is_multicast()
                 || *address == Ipv4Addr::BROADCAST
                 || address.is_loopback() && !destination.is_loopback()

@@ -31,10 +31,10 @@ const RESERVED_PART: usize = 8;
 const OTHERS_A_MINUTE: u32 = 6_000;
 const OTHERS_AT_ONCE: u32 = 2_000;
 
-/// This host, this network, loopback, multicast, broadcast; unspecified, loopback, IPv4-mapped, multicast
-/// (RFC 6890, RFC 4291). None of them can be a scanner's real address.
+/// This host, loopback, multicast, broadcast; unspecified, loopback, IPv4-mapped, multicast (RFC 6890, RFC 4291). None of
+/// them can be a scanner's real address; of 0.0.0.0/8 all others can, of a neighbour.
 const NEVER: [&str; 8] = [
-    "0.0.0.0/8",
+    "0.0.0.0/32",
     "127.0.0.0/8",
     "224.0.0.0/4",
     "255.255.255.255/32",
@@ -205,7 +205,9 @@ mod tests {
         for target in ["198.51.100.0/23", "2001:db8:8000::/47"] {
             assert_eq!(authority().check_target(&net(target)), Err(Outcome::RefusedPrefix), "{target}");
         }
-        for target in ["198.51.100.0/24", "198.51.100.1/32", "2001:db8:8000::/48", "fe80::2/128"] {
+        for target in
+            ["198.51.100.0/24", "198.51.100.1/32", "0.1.2.3/32", "2001:db8:8000::/48", "fe80::2/128"]
+        {
             assert_eq!(authority().check_target(&net(target)), Ok(()), "{target}");
         }
     }

@@ -176,22 +176,16 @@ fn what_is_not_watched_or_in_use_or_martian_never_counts() {
     assert_eq!(judge(probe("10.0.0.1", 1025), false), Verdict::NotWatched);
     assert_eq!(judge(Probe { protocol: Protocol::Sctp, ..probe("10.0.0.1", 7) }, false), Verdict::NotWatched);
     assert_eq!(judge(probe("10.0.0.1", 7), true), Verdict::ServiceInUse);
-    for martian in [
-        "0.0.0.0",
-        "0.1.2.3",
-        "127.0.0.1",
-        "224.0.0.1",
-        "239.1.1.1",
-        "255.255.255.255",
-        "::",
-        "::1",
-        "ff02::1",
-    ] {
+    for martian in
+        ["0.0.0.0", "127.0.0.1", "224.0.0.1", "239.1.1.1", "255.255.255.255", "::", "::1", "ff02::1"]
+    {
         assert_eq!(judge(probe(martian, 7), false), Verdict::Martian, "{martian}");
     }
     assert_eq!(table.occupancy().occupied, 0);
     let loopback = Probe { destination: "127.0.0.1".parse().unwrap(), ..probe("127.0.0.1", 7) };
-    assert!(matches!(judge(loopback, false), Verdict::Scan(_)));
+    for somebody in [loopback, probe("0.1.2.3", 7)] {
+        assert!(matches!(judge(somebody, false), Verdict::Scan(_)), "{somebody:?}");
+    }
 }
 
 #[test]
