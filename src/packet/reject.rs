@@ -40,8 +40,8 @@ pub enum Reject {
     /// An IPv6 extension header that is cut off, or stands where RFC 8200 §4.1 or RFC 2675 §3 lets none stand.
     #[error("an IPv6 extension header is malformed or misplaced")]
     ExtensionHeader,
-    /// An IPv6 packet from or to an IPv4-mapped address: none may be on a wire (RFC 4942 §2.2), Linux drops those from
-    /// one, and taken for IPv4 it would blame a host that sent nothing.
+    /// An IPv6 packet from or to an IPv4-mapped address: none may be on a wire (RFC 4942 §2.2), and taken for IPv4 it would
+    /// blame a host that sent nothing. Linux answers those from one all the same since 5.12, but for SYNs at a listener.
     #[error("an IPv6 packet bears an IPv4-mapped address")]
     MappedAddress,
     /// A routing header with segments left: no transport of this host will see it (RFC 5095).
