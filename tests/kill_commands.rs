@@ -127,6 +127,7 @@ fn an_operator_is_told_that_nothing_takes_back_what_a_command_did() {
         assert!(lifted.status.success() && told.contains("no longer blocked by portsentry-rs"), "{lifted:?}");
         assert!(told.contains("What KILL_ROUTE did") && told.contains("UNBLOCK_CMD is not set"), "{told}");
     }
+    drop(daemon);
     let alarm = "BLOCK_WITH=\"nftables\"\nKILL_RUN_CMD=\"true iptables -I INPUT -s $TARGET$ -j DROP\"";
     let mut daemon = Setup::new(&lab, &format!("{PORTS}\n{alarm}")).start();
     scan(&lab, 0);
