@@ -57,10 +57,14 @@ fn build(name: &str, bytes: &[u8], overrides: &Overrides) -> (Loaded, Vec<Config
     (loaded, errors)
 }
 
+/// Debian has the modes in /etc/default/portsentry, and many a file has them too: 1.2 passes over what it does not know.
+const MODES: &str = "the mode is a flag of the command line: -tcp, -stcp or -atcp, -udp, -sudp or -audp";
+
 fn unknown(key: &str) -> String {
-    match nearest(key) {
-        Some(near) => format!("unknown key {key}; did you mean {}?", near.name),
-        None => format!("unknown key {key}; `portsentry-rs check` on a right file lists all keys"),
+    match (key, nearest(key)) {
+        ("TCP_MODE" | "UDP_MODE", _) => format!("unknown key {key}; {MODES}"),
+        (_, Some(near)) => format!("unknown key {key}; did you mean {}?", near.name),
+        (_, None) => format!("unknown key {key}; `portsentry-rs check` on a right file lists all keys"),
     }
 }
 
@@ -113,6 +117,8 @@ pub(super) mod tests {
     #[test]
     fn keys_match_whole_and_never_by_their_beginning() {
         assert!(bad("TCP_PORTS=1\nTCP_PORTSX=2")[0].starts_with("conf:2:1: unknown key TCP_PORTSX"));
+        assert!(bad("TCP_PORTS=1\nBLOCK_FILE=2")[0].ends_with("did you mean BLOCKED_FILE?"));
+        assert!(bad("TCP_PORTS=1\nUDP_MODE=\"audp\"")[0].contains("UDP_MODE; the mode is a flag"));
         assert!(bad("TCP_PORTS=1\nTCP=2")[0].starts_with("conf:2:1: unknown key TCP;"));
         assert!(bad("TCP_PORTS=1\nK=2")[0].starts_with("conf:2:1: unknown key K;"));
     }

@@ -49,7 +49,11 @@ pub fn nearest(name: &str) -> Option<&'static Key> {
     }
     let name = name.to_ascii_uppercase().replace(['-', '.'], "_");
     let distance = |key: &&Key| strsim::damerau_levenshtein(&name, key.name);
-    KEYS.iter().min_by_key(distance).filter(|key| distance(key) <= (key.name.len() / 3).max(1))
+    // Of two as near the one that ends alike: BLOCK_FILE is no time.
+    let ends = |key: &&Key| key.name.rsplit('_').next() != name.rsplit('_').next();
+    KEYS.iter()
+        .min_by_key(|key| (distance(key), ends(key)))
+        .filter(|key| distance(key) <= (key.name.len() / 3).max(1))
 }
 
 /// `/dev/null` is how 1.2, which wanted every file named, was told to keep none.
