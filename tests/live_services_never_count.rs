@@ -175,6 +175,28 @@ fn who_still_sends_to_udp_ports_of_calls_that_are_over_is_no_prober() {
     daemon.wait_for("the scan", |event| event["event_type"] == "scan");
 }
 
+/// As media do that go one way alone: no answer tells that somebody was there, each time at another port.
+#[test]
+fn who_sends_to_udp_sockets_that_come_and_go_in_silence_is_no_prober_for_a_few_errors() {
+    let lab = Lab::new(1);
+    let peer = lab.peer(0);
+    let mut daemon = Setup::new(&lab, CONFIG).start();
+    let sender = support::inside(&peer.netns, || UdpSocket::bind("0.0.0.0:10000").unwrap());
+    let send = |port| sender.send_to(b"voice", (peer.target_v4, port)).unwrap();
+    for port in 20_000..20_030 {
+        let call = support::inside(&lab.target(), || UdpSocket::bind(("0.0.0.0", port)).unwrap());
+        call.set_read_timeout(Some(PATIENCE)).unwrap();
+        send(port);
+        call.recv(&mut [0; 16]).unwrap();
+        daemon.catch_up();
+    }
+    (30_000..30_003).for_each(|port| _ = send(port));
+    daemon.catch_up();
+    assert!(daemon.seen.iter().all(|event| event["event_type"] == "start"), "{:#?}", daemon.seen);
+    (30_003..30_010).for_each(|port| _ = send(port));
+    daemon.wait_for("the scan", |event| event["event_type"] == "scan");
+}
+
 #[test]
 fn what_goes_to_a_udp_service_that_came_later_soon_wakes_nobody() {
     let lab = Lab::new(1);

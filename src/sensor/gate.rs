@@ -19,6 +19,10 @@ const SAME_LIMIT: u64 = 60_000;
 /// SYNs to decoys a minute that wait for their handshake: as many as the table of half-open ones has room for.
 const KNOCKS_A_MINUTE: u32 = 20_480;
 
+/// Failures with UDP ports that the kernel is asked about before there are enough of them, a minute. More than all innocents
+/// together ever have; a flood of forged sources that get as far shall not have it asked for each.
+const DOUBTS_A_MINUTE: u32 = 1_200;
+
 /// The gate.
 #[derive(Debug)]
 pub struct Gate {
@@ -28,6 +32,8 @@ pub struct Gate {
     pub lines: Allowance,
     /// Half-open handshakes with decoys.
     pub knocks: Allowance,
+    /// Failures that a service may have taken in without a word.
+    pub doubts: Allowance,
     /// Of sources whose probes were turned away.
     pub turned_away: TurnedAway,
 }
@@ -89,6 +95,7 @@ impl Gate {
             blocks: Allowance::new(block_limit),
             lines: Allowance::new(lines),
             knocks: Allowance::new(KNOCKS_A_MINUTE),
+            doubts: Allowance::new(DOUBTS_A_MINUTE),
             turned_away: TurnedAway::default(),
         }
     }

@@ -150,8 +150,12 @@ impl Judge {
             Verdict::Scan(standing) => self.is_told(probe, standing).then_some(State::Counted(standing)),
             Verdict::Probe(standing) => {
                 // A failed contact is no event until there are enough of them.
-                let is_told = standing.ledger == Ledger::Watched
-                    && self.shared.gate.admits(&standing, Worth::Line, self.now, &mut self.tally);
+                let is_told = match standing.ledger {
+                    Ledger::Walk => self.is_doubted(probe, standing),
+                    Ledger::Watched | Ledger::Proven => {
+                        self.shared.gate.admits(&standing, Worth::Line, self.now, &mut self.tally)
+                    }
+                };
                 is_told.then_some(State::Counted(standing))
             }
             Verdict::ServiceInUse => {
@@ -161,6 +165,17 @@ impl Judge {
             }
             Verdict::NotWatched | Verdict::Martian | Verdict::Answer | Verdict::Retransmission => None,
         }
+    }
+
+    /// Of a source halfway to an alarm. Services that listen for datagrams and answer none come and go without a word that
+    /// would take back what was counted for them: the main thread asks the kernel before that is nearly enough, or who
+    /// sent to eight of them within hours is a scanner for one error.
+    fn is_doubted(&self, probe: &Probe, standing: Standing) -> bool {
+        let shared = &self.shared;
+        probe.protocol == Protocol::Udp
+            && standing.score >= self.view.watch.walk.threshold() / 2.0
+            && shared.sightings.have_room()
+            && shared.gate.doubts.spend(u32::MAX, self.now.uptime)
     }
 
     /// Of a source over the trigger. Whoever is told of is followed; one that is told of already may be.
