@@ -5,7 +5,7 @@
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 use nix::mount::{MsFlags, mount};
@@ -624,6 +624,35 @@ fn what_a_full_disk_kept_from_the_ledger_is_written_when_there_is_room_though_no
     assert_eq!(ledger(), "");
     std::fs::remove_file(state.join("filler")).unwrap();
     until(PATIENCE, || ledger().contains("203.0.113.7").then_some(())).expect("it is tried again");
+}
+
+#[test]
+fn what_a_full_disk_did_not_take_whole_is_not_left_there() {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (state, none) = (folder.path().join("state"), None::<&str>);
+    std::fs::create_dir(&state).unwrap();
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    mount(Some("none"), &state, Some("tmpfs"), MsFlags::empty(), Some("size=8192")).unwrap();
+    // A page each: neither has room for its next version. That of the ledger is due at once, for the line that is none.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let offence =
+        format!("{{\"target\":\"203.0.113.9/32\",\"since\":{},\"until\":{now},\"offence\":1}}\n?\n", now - 9);
+    std::fs::write(state.join("ledger"), offence).unwrap();
+    std::fs::write(state.join("hosts.deny"), "# mine").unwrap();
+    let mut lab = Lab::with(|settings| {
+        settings.block_with = vec![Response::HostsDeny];
+        settings.state_dir = state.clone();
+        settings.custom.hosts_deny = Some("ALL: $TARGET$".into());
+        settings.custom.hosts_deny_file = state.join("hosts.deny");
+    });
+    lab.send(|id| block(id, net("203.0.113.7/32"), 600));
+    assert_eq!(lab.last_word().1, Outcome::Failed(libc::ENOSPC));
+    let files = std::fs::read_dir(&state).unwrap().map(|file| file.unwrap().file_name());
+    let mut files: Vec<String> = files.map(|name| name.into_string().unwrap()).collect();
+    files.sort();
+    assert_eq!(files, ["hosts.deny", "ledger", "ledger.lock"]);
+    assert_eq!(std::fs::read_to_string(state.join("hosts.deny")).unwrap(), "# mine");
 }
 
 #[test]

@@ -103,15 +103,12 @@ impl HostsDeny {
 
     fn replace(&self, bytes: &[u8], facts: &fs::Metadata) -> io::Result<()> {
         let fresh = self.fresh();
-        let mut file = create(&fresh)?;
-        file.write_all(bytes)?;
-        file.set_permissions(Permissions::from_mode(facts.mode() & 0o7777))?;
-        let made = file.metadata()?;
-        if (made.uid(), made.gid()) != (facts.uid(), facts.gid()) {
-            fchown(&file, Some(facts.uid()), Some(facts.gid()))?;
+        let replaced = make(&fresh, bytes, facts).and_then(|()| fs::rename(&fresh, &self.path));
+        if replaced.is_err() {
+            // What there is of it would keep the little room of a full disk, and lie beside the file for ever.
+            let _ = fs::remove_file(&fresh);
         }
-        file.sync_all()?;
-        fs::rename(&fresh, &self.path)
+        replaced
     }
 
     fn refusal(&self, step: &'static str, error: &io::Error) -> Refusal {
@@ -126,6 +123,18 @@ impl HostsDeny {
             text: format!("cannot {step} {}: {error}{advice}", self.path.display()),
         }
     }
+}
+
+/// A file of these bytes, with the mode and the owner of another.
+fn make(path: &Path, bytes: &[u8], facts: &fs::Metadata) -> io::Result<()> {
+    let mut file = create(path)?;
+    file.write_all(bytes)?;
+    file.set_permissions(Permissions::from_mode(facts.mode() & 0o7777))?;
+    let made = file.metadata()?;
+    if (made.uid(), made.gid()) != (facts.uid(), facts.gid()) {
+        fchown(&file, Some(facts.uid()), Some(facts.gid()))?;
+    }
+    file.sync_all()
 }
 
 /// create_new: O_EXCL follows no link. What a crash left there is ours to remove.

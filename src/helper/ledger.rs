@@ -118,10 +118,15 @@ impl Ledger {
 
     fn rewrite(&mut self, entries: impl Iterator<Item = (IpNet, Block)>) -> Result<(), LedgerError> {
         let (path, fresh) = (self.folder.join(LEDGER), self.folder.join(NEW_NAME));
-        let (file, lines) = file::write_new(&fresh, entries).map_err(io_error("write", &fresh))?;
-        fs::rename(&fresh, &path).map_err(io_error("rename into place", &fresh))?;
-        self.file = file;
-        self.lines = lines;
+        let written = file::write_new(&fresh, entries).map_err(io_error("write", &fresh));
+        let placed = written.and_then(|written| {
+            fs::rename(&fresh, &path).map(|()| written).map_err(io_error("rename into place", &fresh))
+        });
+        if placed.is_err() {
+            // What there is of it would keep the little room of a full disk, from whatever is written there next too.
+            let _ = fs::remove_file(&fresh);
+        }
+        (self.file, self.lines) = placed?;
         let folder = File::open(&self.folder).and_then(|folder| folder.sync_all());
         folder.map_err(io_error("sync", &self.folder))
     }
