@@ -38,7 +38,7 @@ impl Retries {
             return None;
         };
         let before = self.of.get(&target).filter(|wait| now < wait.until.saturating_add(wait.length));
-        let length = match (before, ran_in_vain(done)) {
+        let length = match (before, command_failed(done)) {
             (Some(wait), true) => (wait.length * 2).min(LONGEST),
             (_, true) | (_, false) => RETRY,
         };
@@ -65,12 +65,11 @@ impl Retries {
     }
 }
 
-/// Whether KILL_ROUTE was run. A kernel that refuses may take the next, and nothing is left of its refusal.
-fn ran_in_vain(done: &Effect) -> bool {
-    done.notes.iter().any(|note| {
-        note.response == Response::Command
-            && matches!(note.fault, Fault::Exit(_) | Fault::Signal(_) | Fault::Hung(_))
-    })
+/// Whether KILL_ROUTE failed, or was not to be had: what is run besides is run each time too, be it a mail. A kernel that
+/// refuses may take the next, and nothing is left of its refusal.
+fn command_failed(done: &Effect) -> bool {
+    let is_its_own = |fault| !matches!(fault, Fault::Busy | Fault::Lifted);
+    done.notes.iter().any(|note| note.response == Response::Command && is_its_own(note.fault))
 }
 
 #[cfg(test)]
@@ -116,6 +115,13 @@ mod tests {
         assert_eq!(retries.note(source(1), &blocked, SECOND), None);
         assert!(!retries.is_waiting(&source(1), SECOND));
         assert_eq!(retries.note(source(1), &failed, 0), Some(RETRY));
+        let missing = effect(Outcome::Failed(libc::ENOENT), Response::Command, Fault::Errno(libc::ENOENT));
+        let busy = effect(Outcome::Failed(libc::EAGAIN), Response::Command, Fault::Busy);
+        for (what, second) in [(missing, 3 * RETRY), (busy, 2 * RETRY)] {
+            let mut retries = Retries::default();
+            assert_eq!(retries.note(source(2), &what, 0), Some(RETRY));
+            assert_eq!(retries.note(source(2), &what, RETRY), Some(second));
+        }
         // Long quiet, it begins anew.
         assert_eq!(retries.note(source(1), &failed, 3 * RETRY), Some(4 * RETRY));
     }
