@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use support::daemon::{Daemon, PATIENCE, Setup};
 use support::service::{Service, answers};
-use support::{Host, Lab, eventually, inside};
+use support::{Host, Lab, eventually, inside, ip};
 
 const CONFIG: &str = r#"
 TCP_PORTS="1,7,11,23,79,111,1080"
@@ -291,6 +291,39 @@ fn without_it_the_table_holds_the_blocks_alone() {
     let [off, routes] = ["TRIPWIRE=\"0\"", "BLOCK_WITH=\"route\""].map(table);
     assert!(off.contains("set blocked4") && !off.contains("trip"), "{off}");
     assert!(!routes.contains("trip"), "{routes}");
+}
+
+/// Puts the target's end of the link to `peer` into a bridge, which has the addresses and a hardware address of its own.
+fn bridge(lab: &Lab, peer: &Host) {
+    let (target, port) = (lab.target(), peer.target_interface.as_str());
+    // Where br_netfilter is there at all, as with containers.
+    let _ = lab.on_target(&["sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1"]);
+    let _ = lab.on_target(&["sysctl", "-qw", "net.bridge.bridge-nf-call-ip6tables=1"]);
+    let on_target = |command: &str| {
+        ip(&[&["-n", target.as_str()], &command.split(' ').collect::<Vec<_>>()[..]].concat());
+    };
+    on_target("link add br0 address 02:00:00:00:00:99 type bridge");
+    on_target(&format!("address flush dev {port}"));
+    on_target(&format!("link set {port} master br0"));
+    on_target("link set br0 up");
+    on_target(&format!("address add {}/24 dev br0", peer.target_v4));
+    on_target(&format!("address add {}/64 dev br0 nodad", peer.target_v6));
+}
+
+#[test]
+fn no_scan_over_a_bridge_is_dropped_before_the_sensor_has_seen_it() {
+    for v6 in [false, true] {
+        let lab = Lab::new(1);
+        let scanner = lab.peer(0);
+        bridge(&lab, scanner);
+        let mut daemon = armed(&lab, CONFIG);
+        let target = scanner.target(v6).to_string();
+        let family: &[&str] = if v6 { &["-6"] } else { &[] };
+        scanner.nmap(&[&["-sS", "--max-retries", "0", "-p", "79,111", &target], family].concat());
+        let block = daemon.wait_for("a block", |event| event["event_type"] == "block");
+        assert_eq!(block["action"]["with"], serde_json::json!(["nftables"]), "{block}");
+        assert!(lab.is_blocked(scanner.address(v6)));
+    }
 }
 
 #[test]

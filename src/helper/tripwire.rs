@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::ruleset::{PROBE, source, unless_never};
 use crate::detect::weights::FIRST_EPHEMERAL_PORT;
 use crate::netlink::nftables::element::ELEMENTS_PER_MESSAGE;
-use crate::netlink::nftables::expression::{META_INPUT_NAME, META_TRANSPORT};
+use crate::netlink::nftables::expression::{META_INPUT_KIND, META_INPUT_NAME, META_TRANSPORT};
 use crate::netlink::nftables::{
     Command, Comparison, Element, Elements, Expression, Family, Key, Set, Verdict,
 };
@@ -154,6 +154,7 @@ impl Tripwire {
                 vec![Expression::Meta(META_INPUT_NAME), Expression::LookupNot(WATCHED.to_owned())];
             rules.push(rule(elsewhere, Verdict::Return));
         }
+        rules.push(rule(from_a_bridge(), Verdict::Return));
         let local = u32::from(libc::RTN_LOCAL).to_ne_bytes().to_vec();
         rules.push(rule(
             vec![Expression::DestinationType, Expression::Compare(Comparison::Other, local)],
@@ -248,6 +249,12 @@ fn elements(ports: &[u16]) -> Vec<Element> {
 
 fn in_messages(elements: &[Element], command: impl Fn(Vec<Element>) -> Command) -> Vec<Command> {
     elements.chunks(ELEMENTS_PER_MESSAGE).map(|part| command(part.to_vec())).collect()
+}
+
+/// With br_netfilter a bridge has its packets go through these rules before it takes them in, and before the sensor sees
+/// those that are to the bridge's own hardware address: what was dropped by then, nobody would hear of.
+fn from_a_bridge() -> Vec<Expression> {
+    vec![Expression::Meta(META_INPUT_KIND), Expression::equals(&padded("bridge"))]
 }
 
 fn padded(name: &str) -> [u8; 16] {

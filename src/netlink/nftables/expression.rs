@@ -105,6 +105,9 @@ pub const META_PROTOCOL: u32 = libc::NFT_META_NFPROTO as u32;
 pub const META_INPUT: u32 = libc::NFT_META_IIF as u32;
 /// `NFT_META_IIFNAME`: the input interface's name, 16 bytes filled up with zeros.
 pub const META_INPUT_NAME: u32 = libc::NFT_META_IIFNAME as u32;
+/// `NFT_META_IIFKIND` (Linux 4.20; the libc crate has none): what kind of link the input interface is, 16 bytes filled up
+/// with zeros. Of hardware the rule ends.
+pub const META_INPUT_KIND: u32 = 26;
 /// `NFT_META_L4PROTO`: the transport protocol, one byte; IPv6 extension headers are skipped.
 pub const META_TRANSPORT: u32 = libc::NFT_META_L4PROTO as u32;
 
