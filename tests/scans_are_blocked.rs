@@ -60,6 +60,25 @@ fn a_scan_of_a_network_that_is_local_by_route_is_seen_also_where_that_comes_late
     }
 }
 
+#[test]
+fn an_interface_that_is_named_by_another_of_its_names_is_watched_whatever_changes_around_it() {
+    let lab = Lab::new(1);
+    let scanner = lab.peer(0);
+    let (target, interface) = (lab.target(), scanner.target_interface.as_str());
+    support::ip(&["-n", &target, "link", "property", "add", "dev", interface, "altname", "enp0s77"]);
+    let mut daemon = Setup::new(&lab, &format!("{CONFIG}INTERFACES=\"enp0s77\"\n")).start();
+    support::ip(&["-n", &target, "address", "add", "198.51.100.7/32", "dev", interface]);
+    eventually("the address is known", PATIENCE, || lab.nft_table().contains("198.51.100.7"));
+    daemon.catch_up();
+    scanner.nmap(&["-sS", "-p", "111", &scanner.target_v4.to_string()]);
+    let block = daemon.wait_for("a block", |event| event["event_type"] == "block");
+    assert_eq!(block["in_iface"], interface, "{block}");
+    let lifted = daemon.client(&["unblock", "all"]);
+    assert!(lifted.status.success(), "{lifted:?}");
+    scanner.nmap(&["-sT", "-p", &DECOY.to_string(), &scanner.target_v4.to_string()]);
+    daemon.wait_for("a visit", |event| event["event_type"] == "block" && event["dest_port"] == DECOY);
+}
+
 fn scan_is_blocked(v6: bool, kind: &str, port: &str, name: &str) {
     let lab = Lab::new(3);
     let (scanner, innocent, marker) = (lab.peer(0), lab.peer(1), lab.peer(2));

@@ -23,6 +23,9 @@ const RTA_VIA: u16 = 18;
 /// linux/if_link.h.
 const IFLA_INET_CONF: u16 = 1;
 const IFLA_INET6_CONF: u16 = 2;
+/// linux/if_link.h (Linux 5.5).
+const IFLA_PROP_LIST: u16 = 52;
+const IFLA_ALT_IFNAME: u16 = 53;
 
 /// One address of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,12 +47,21 @@ pub struct Link {
     pub index: u32,
     /// Its name.
     pub name: String,
+    /// Others that it has besides (`altname`): udev gives every card those of its place and its hardware address.
+    pub alternatives: Vec<String>,
     /// `ARPHRD_*` of linux/if_arp.h: 1 Ethernet, 772 loopback, 65534 none (tun).
     pub hardware: u16,
     /// `IFF_*` flags, 0x1 up, 0x8 loopback.
     pub flags: u32,
     /// What comes in by it is passed on to others, over IPv4 or IPv6.
     pub forwards: bool,
+}
+
+impl Link {
+    /// Whether this is one of its names.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.alternatives.iter().any(|other| other == name)
+    }
 }
 
 /// What a message, of a dump or of a notification, is about.
@@ -137,10 +149,16 @@ fn decode_link(message: &Message<'_>) -> Option<Link> {
     Some(Link {
         index: u32::from_ne_bytes([i0, i1, i2, i3]),
         name: attributes.find(libc::IFLA_IFNAME)?.text(),
+        alternatives: alternatives(attributes),
         hardware: u16::from_ne_bytes([h0, h1]),
         flags: u32::from_ne_bytes([f0, f1, f2, f3]),
         forwards: attributes.find(libc::IFLA_AF_SPEC).is_some_and(|families| forwards(families.nested())),
     })
+}
+
+fn alternatives(attributes: Attributes<'_>) -> Vec<String> {
+    let names = attributes.find(IFLA_PROP_LIST).into_iter().flat_map(|list| list.nested());
+    names.filter(|name| name.kind == IFLA_ALT_IFNAME).map(|name| name.text()).collect()
 }
 
 /// `IFLA_INET_CONF` and `IFLA_INET6_CONF` are arrays of 32-bit settings, of which forwarding is the first

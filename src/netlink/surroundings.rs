@@ -215,6 +215,11 @@ impl Surroundings {
         self.links.get(&index).map(|link| link.name.as_str())
     }
 
+    /// Whether an interface has this name, be it not its first.
+    pub fn is_called(&self, index: u32, name: &str) -> bool {
+        self.links.get(&index).is_some_and(|link| link.is_called(name))
+    }
+
     /// Whether `address` is this host's: [`own`](Self::own), or in the loopback networks. IPv4-mapped addresses count as
     /// IPv4.
     pub fn is_own(&self, address: IpAddr) -> bool {

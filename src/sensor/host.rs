@@ -121,8 +121,7 @@ impl Host {
     /// tells. One that no link to others has (anycast on loopback, a local route) may be reached by any, and is taken in.
     pub fn watches(&self, interface: u32, destination: IpAddr) -> bool {
         let Interfaces::Named(names) = &self.interfaces else { return true };
-        let name = |index| self.surroundings.interface_name(index);
-        let is_named = |index| name(index).is_some_and(|name| names.iter().any(|other| other == name));
+        let is_named = |index| names.iter().any(|name| self.surroundings.is_called(index, name));
         match interface {
             0 => {
                 let mut links = self.surroundings.interfaces_of(destination);

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use super::Host;
 use crate::config::Interfaces;
 use crate::detect::policy::Watch;
+use crate::netlink::route::Link;
 use crate::sensor::attention;
 use crate::sensor::filter::{self, Interest, Watched};
 use crate::sensor::ports_in_use::PortsInUse;
@@ -36,11 +37,20 @@ impl Host {
         self.rings.as_ref().map_or(0, |(rings, _)| rings.counters().unreadable.load(Ordering::Relaxed))
     }
 
-    /// An interface that is made anew has another index. Rings of all interfaces see new ones by themselves.
+    /// The interfaces that INTERFACES names as of now. One that is made anew has another index.
+    pub(in crate::sensor) fn watched(&self) -> Watched {
+        let names = match &self.interfaces {
+            Interfaces::All => return Watched::All,
+            Interfaces::AllButLoopback => return Watched::AllButLoopback,
+            Interfaces::Named(names) => names,
+        };
+        let is_named = |link: &&Link| names.iter().any(|name| link.is_called(name));
+        Watched::Indexes(self.surroundings.links().filter(is_named).map(|link| link.index).collect())
+    }
+
+    /// Rings of all interfaces see new ones by themselves.
     pub(super) fn watch_interfaces(&mut self) -> Result<(), RingError> {
-        let Interfaces::Named(names) = &self.interfaces else { return Ok(()) };
-        let links = self.surroundings.links().filter(|link| names.contains(&link.name));
-        let present = Watched::Indexes(links.map(|link| link.index).collect());
+        let present = self.watched();
         let Some((_, interest)) = self.rings.as_mut().filter(|(_, interest)| interest.interfaces != present)
         else {
             return Ok(());
