@@ -178,8 +178,8 @@ impl Host {
     fn pass_on(&self, responder: &mut Responder, shared: &Shared) {
         responder.never = self.never_block();
         responder.watch = Arc::new(self.watch(&responder.watch));
-        let view =
-            View { watch: responder.watch.clone(), own: self.own(), ..View::clone(&shared.view.load()) };
+        let (watch, own, interfaces) = (responder.watch.clone(), self.own(), self.watched());
+        let view = View { watch, own, interfaces, ..View::clone(&shared.view.load()) };
         shared.view.store(Arc::new(view));
     }
 

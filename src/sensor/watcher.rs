@@ -15,6 +15,7 @@ use nix::sys::eventfd::EventFd;
 use self::judge::{Judge, Unjudged};
 use super::clock::Clock;
 use super::delay_line::DelayLine;
+use super::filter::Watched;
 use super::flood::Gauge;
 use super::frame::{Checksum, Frame};
 use super::gate::Gate;
@@ -38,6 +39,8 @@ pub struct View {
     pub watch: Arc<Watch>,
     /// The addresses of this host: a packet to any other is only passing through.
     pub own: Networks,
+    /// Where packets come in: of very many interfaces the rings' filter tells none apart.
+    pub interfaces: Watched,
     /// TCP ports where a decoy of ours listens: a handshake, or its absence, says more than the SYN.
     pub decoys: PortSet,
     /// UDP ports where one does: what it says is no service's answer.
@@ -209,6 +212,7 @@ mod tests {
         let view = View {
             watch: Arc::new(watch),
             own: ["2001:db8::1/128".parse().unwrap()].into_iter().collect(),
+            interfaces: Watched::Indexes(vec![2]),
             decoys: PortSet::new(),
             decoys_udp: PortSet::new(),
             skip_local: true,
@@ -251,6 +255,11 @@ mod tests {
 
     /// Likewise of these, each in a frame of its packet type.
     fn told_of(frames: impl IntoIterator<Item = (Vec<u8>, u8)>) -> usize {
+        told_from(2, frames)
+    }
+
+    /// Likewise where they came in by this interface.
+    fn told_from(interface: u32, frames: impl IntoIterator<Item = (Vec<u8>, u8)>) -> usize {
         let shared = shared();
         let mut watcher = Watcher::new(shared.clone());
         watcher.on_wake();
@@ -259,7 +268,7 @@ mod tests {
                 bytes: &bytes,
                 wire_length: bytes.len() as u32,
                 ethertype: libc::ETH_P_IPV6 as u16,
-                interface: 2,
+                interface,
                 packet_type,
                 checksum: Checksum::Valid,
                 vlan: None,
@@ -285,6 +294,12 @@ mod tests {
             assert_eq!([told(&udp, libc::PACKET_HOST), told(&udp, to_many)], [1, 1]);
             assert_eq!([told(&tcp, libc::PACKET_HOST), told(&tcp, to_many)], [1, 0]);
         }
+    }
+
+    #[test]
+    fn what_comes_in_by_an_interface_that_is_not_watched_is_no_probe_though_the_filter_lets_it_up() {
+        let probe = || [(datagram((PEER, 9), (HOST, ASKS)), libc::PACKET_HOST)];
+        assert_eq!([2, 3].map(|interface| told_from(interface, probe())), [1, 0]);
     }
 
     #[test]

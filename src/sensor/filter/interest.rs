@@ -40,3 +40,13 @@ pub enum Watched {
     /// These, by index.
     Indexes(Vec<u32>),
 }
+
+impl Watched {
+    /// Whether what came in by this interface is wanted; of all but loopback the filter knows which that is.
+    pub fn takes(&self, interface: u32) -> bool {
+        match self {
+            Watched::All | Watched::AllButLoopback => true,
+            Watched::Indexes(indexes) => indexes.contains(&interface),
+        }
+    }
+}

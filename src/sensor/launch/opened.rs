@@ -234,6 +234,7 @@ fn view(config: &Config, watch: Arc<Watch>, host: &Host, decoys: &Decoys, form: 
     View {
         watch,
         own: host.own(),
+        interfaces: host.watched(),
         decoys: decoys.ports(Protocol::Tcp),
         decoys_udp: decoys.ports(Protocol::Udp),
         skip_local: !config.flags.disable_local_check,

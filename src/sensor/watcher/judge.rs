@@ -68,7 +68,7 @@ impl Judge {
         let probe = self.view.watch.note_received(packet, &shared.table, &shared.peers, micros);
         // By reference: see `DelayLine::push`.
         let Some(probe) = &probe else { return };
-        if !self.view.own.contains(probe.destination) {
+        if !self.view.own.contains(probe.destination) || !self.view.interfaces.takes(interface) {
             return;
         }
         if let Some(state) = self.state_of(probe, seat) {
