@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use support::daemon::{Daemon, PATIENCE, Setup, alive, kill, suspend};
-use support::{Lab, eventually, ledger};
+use support::{Lab, eventually, ip, ledger};
 
 const PORTS: &str = "TCP_PORTS=\"111\"\nBLOCK_TCP=\"1\"";
 /// The first of the blocks that a ledger has: 198.51.100.0.
@@ -39,6 +39,26 @@ fn blocks_that_a_stop_lifts_or_that_were_lifted_right_before_it_have_their_ends_
         };
         assert_eq!(daemon.seen.iter().filter(lifted).count(), 2000, "{flush_on_stop}");
         assert_eq!(daemon.wait().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_bridges_port_that_is_watched_in_place_of_the_bridge_is_told_of_at_the_start_and_by_check() {
+    let lab = Lab::new(1);
+    let (target, port) = (lab.target(), lab.peer(0).target_interface.clone());
+    ip(&["-n", &target, "link", "add", "br0", "type", "bridge"]);
+    ip(&["-n", &target, "link", "set", &port, "master", "br0"]);
+    let told = format!("INTERFACES names {port}, a port of br0");
+    for (named, is_told) in [(port.clone(), true), ("br0".to_owned(), false), (format!("{port},br0"), false)]
+    {
+        let setup = Setup::new(&lab, &format!("{PORTS}\nINTERFACES=\"{named}\""));
+        let check = setup.run(&["check", "--quiet"]);
+        let warned = String::from_utf8_lossy(&check.stderr).contains(&told);
+        let mut daemon = setup.start();
+        daemon.wait_for("the start", |event| event["event_type"] == "start");
+        let errors = daemon.seen.iter().filter_map(|event| event["error"].as_str());
+        let errors = errors.filter(|error| error.contains(&told)).count();
+        assert_eq!((warned, errors), (is_told, usize::from(is_told)), "{named}: {check:?}");
     }
 }
 

@@ -8,7 +8,8 @@ use super::run_flags::{LOG_FORMAT_VARIABLE, RunFlags};
 use super::{feasible, obstacles, taken, unit, writable};
 use crate::config::effective::render_effective;
 use crate::config::{ConfigError, Loaded, load};
-use crate::sensor::{never_block, reach};
+use crate::netlink::surroundings::Surroundings;
+use crate::sensor::{bridge_ports, never_block, reach};
 
 /// Loads the configuration that `run` names, with everything the daemon itself would load it with. On errors all of
 /// them are on stderr already, one a line, and the exit code is given.
@@ -53,11 +54,20 @@ fn unprotected(loaded: &Loaded) -> Vec<ConfigError> {
     untold.into_iter().map(|text| ConfigError::new(loaded.origin("NEVER_BLOCK"), text)).collect()
 }
 
+/// Where something is watched that does not see all of what it seems to.
+fn overlooked(loaded: &Loaded) -> Vec<ConfigError> {
+    // Where the links cannot be read the start will say so.
+    let told = Surroundings::open().map(|here| bridge_ports::told(&loaded.config.interfaces, &here));
+    let texts = told.unwrap_or_default().into_iter();
+    texts.map(|text| ConfigError::new(loaded.origin("INTERFACES"), text)).collect()
+}
+
 /// What a start would come upon, and what only the daemon's user can tell, which root becomes here.
 fn tried(loaded: &Loaded) -> Result<(), ExitCode> {
     complain("warning: ", &obstacles::warnings(loaded));
     complain("warning: ", &taken::warnings(loaded));
     complain("warning: ", &unprotected(loaded));
+    complain("warning: ", &overlooked(loaded));
     let warnings = reach::as_daemon(loaded).map_err(|error| {
         complain("", &[ConfigError::new(loaded.origin("RUN_AS"), error.to_string())]);
         ExitCode::FAILURE

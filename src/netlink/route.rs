@@ -55,6 +55,8 @@ pub struct Link {
     pub flags: u32,
     /// What comes in by it is passed on to others, over IPv4 or IPv6.
     pub forwards: bool,
+    /// The bridge whose port it is, by its index.
+    pub bridge: Option<u32>,
 }
 
 impl Link {
@@ -153,12 +155,19 @@ fn decode_link(message: &Message<'_>) -> Option<Link> {
         hardware: u16::from_ne_bytes([h0, h1]),
         flags: u32::from_ne_bytes([f0, f1, f2, f3]),
         forwards: attributes.find(libc::IFLA_AF_SPEC).is_some_and(|families| forwards(families.nested())),
+        bridge: bridge(attributes),
     })
 }
 
 fn alternatives(attributes: Attributes<'_>) -> Vec<String> {
     let names = attributes.find(IFLA_PROP_LIST).into_iter().flat_map(|list| list.nested());
     names.filter(|name| name.kind == IFLA_ALT_IFNAME).map(|name| name.text()).collect()
+}
+
+/// Of another master, as a bond, nothing is told.
+fn bridge(attributes: Attributes<'_>) -> Option<u32> {
+    let kind = attributes.find(libc::IFLA_LINKINFO)?.nested().find(libc::IFLA_INFO_SLAVE_KIND)?;
+    (kind.text() == "bridge").then(|| attributes.find(libc::IFLA_MASTER)?.ne32()).flatten()
 }
 
 /// `IFLA_INET_CONF` and `IFLA_INET6_CONF` are arrays of 32-bit settings, of which forwarding is the first

@@ -4,6 +4,7 @@
 pub mod allowance;
 pub mod attention;
 pub mod blocks;
+pub mod bridge_ports;
 pub mod clock;
 pub mod confine;
 mod connected;

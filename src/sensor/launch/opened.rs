@@ -39,7 +39,7 @@ use crate::sensor::seccomp::Addressing;
 use crate::sensor::sightings::Sightings;
 use crate::sensor::trails::Trails;
 use crate::sensor::watcher::{Shared, View};
-use crate::sensor::{attention, departed, event_loop, network, never_block, signals, terms};
+use crate::sensor::{attention, bridge_ports, departed, event_loop, network, never_block, signals, terms};
 use crate::sys;
 
 /// Most ring threads that are started unasked, one for each two processors: a flood leaves the others to the host's own
@@ -86,6 +86,7 @@ impl Opened {
         lacking.extend(hidden.map(str::to_owned));
         let configured_never = never_block::configured(loaded, &resolvers);
         let mut host = open_host(config, &configured_never)?;
+        lacking.extend(bridge_ports::told(&config.interfaces, host.surroundings()));
         let network = network::whose();
         let (decoys, skipped) = bind_decoys(config)?;
         lacking.extend(skipped.iter().map(Skipped::to_string));
