@@ -114,8 +114,11 @@ fn a_host_that_the_firewall_will_not_protect_is_off_the_record_and_the_refusal_i
         .spawn()
         .unwrap();
     let mut stdin = owner.stdin.take().unwrap();
-    stdin.write_all(b"delete table inet portsentry\nadd table inet portsentry { flags owner ; }\n").unwrap();
-    eventually("the table is another's", PATIENCE, || lab.nft_table().contains("flags owner"));
+    running.daemon.unseen_by_the_helper(|| {
+        let lines = b"delete table inet portsentry\nadd table inet portsentry { flags owner ; }\n";
+        stdin.write_all(lines).unwrap();
+        eventually("the table is another's", PATIENCE, || lab.nft_table().contains("flags owner"));
+    });
     running.reload(MINE, "NEVER_BLOCK=\"192.0.2.9 10.77.0.0/24");
     let told = running.daemon.wait_for("the refusal", |event| event["event_type"] == "error");
     let error = told["error"].as_str().unwrap();

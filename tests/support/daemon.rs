@@ -140,6 +140,15 @@ impl Daemon {
         self.child.id()
     }
 
+    /// Does `what` while the helper stands still: it sees the end of it alone.
+    pub fn unseen_by_the_helper<T>(&self, what: impl FnOnce() -> T) -> T {
+        let helper = self.helper_pid();
+        suspend(helper);
+        let done = what();
+        kill(helper, nix::sys::signal::Signal::SIGCONT);
+        done
+    }
+
     /// The helper's process id.
     pub fn helper_pid(&self) -> u32 {
         let children = format!("/proc/{0}/task/{0}/children", self.pid());
@@ -224,6 +233,18 @@ impl Daemon {
     fn turns_taken(&self) -> Option<u64> {
         let threads = [self.pid(), self.helper_pid()].into_iter().flat_map(threads);
         threads.map(|thread| turns_of_sleeper(&thread)).sum::<Option<u64>>().filter(|_| backlog_is_empty())
+    }
+
+    /// How often threads of the daemon were given the processor, now that all of them sleep.
+    pub fn turns(&self) -> u64 {
+        let begun = Instant::now();
+        loop {
+            if let Some(turns) = self.turns_taken() {
+                return turns;
+            }
+            assert!(begun.elapsed() < PATIENCE, "the daemon does not come to rest");
+            std::thread::yield_now();
+        }
     }
 
     /// Events seen of a type from a source.
