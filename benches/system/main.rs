@@ -19,6 +19,7 @@ mod load;
 mod machine;
 mod memory;
 mod process;
+mod rest;
 mod sender;
 mod size;
 mod start;
@@ -45,6 +46,8 @@ pub struct Effort {
     pub streams: usize,
     /// How long each lasts, seconds.
     pub stream_seconds: u32,
+    /// How long nothing happens, seconds.
+    pub rest_seconds: u64,
     /// Most sources that are blocked at once.
     pub blocked: u32,
 }
@@ -57,6 +60,7 @@ const WHOLE: Effort = Effort {
     contests: 15,
     streams: 5,
     stream_seconds: 5,
+    rest_seconds: 30,
     blocked: 1_000_000,
 };
 const QUICK: Effort = Effort {
@@ -67,14 +71,16 @@ const QUICK: Effort = Effort {
     contests: 1,
     streams: 1,
     stream_seconds: 1,
+    rest_seconds: 5,
     blocked: 1_000,
 };
 
 type Part = (&'static str, fn(Effort, &mut Figures));
 
-const PARTS: [Part; 10] = [
+const PARTS: [Part; 11] = [
     ("memory", memory::measure),
     ("start", start::measure),
+    ("rest", rest::measure),
     ("size", size::measure),
     ("latency", latency::measure),
     ("flood", flood::measure),
