@@ -132,6 +132,22 @@ fn whom_this_host_asks_whatever_the_sensitivity_and_after_it_was_changed() {
 }
 
 #[test]
+fn answers_to_questions_of_before_the_start() {
+    let lab = Lab::new(1);
+    let server = server(&lab, false, 9_999);
+    // Of a daemon that is started again while somebody is slow: no socket is left to tell of them.
+    let clients = ask(&lab, &server, 40_000..40_040);
+    let mut daemon = Setup::new(&lab, CONFIG).start();
+    clients.into_iter().for_each(|client| _ = server.send_to(b"answer", client).unwrap());
+    daemon.catch_up();
+    assert!(daemon.seen.iter().all(|event| event["event_type"] == "start"), "{:#?}", daemon.seen);
+    // Ports that nothing is asked from are another matter.
+    let to = |port| SocketAddr::new(lab.peer(0).target(false), port);
+    (20_000..20_010).for_each(|port| _ = server.send_to(b"probe", to(port)).unwrap());
+    daemon.wait_for("the scan", |event| event["event_type"] == "scan");
+}
+
+#[test]
 fn answers_to_questions_for_which_the_rings_had_no_room() {
     nobody_is_flagged_by("a resolver of a host that is out of breath", CONFIG, |lab, daemon| {
         let server = server(lab, false, 53);

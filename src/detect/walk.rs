@@ -117,19 +117,26 @@ fn answers_an_unheard_call(probe: &Probe) -> bool {
 /// Where the question may have been missed, what comes to a client's port proves nothing; where none is ever seen, what
 /// comes there from a server's.
 fn unless_an_answer(probe: &Probe, place: Place) -> Points {
-    let may_be_one = match place.heard {
-        Heard::All => false,
-        Heard::NotAllOfLate => probe.port >= weights::FIRST_CLIENT_PORT,
-        Heard::Nothing => is_from_server_to_client(probe),
-    };
+    let is_unheard = place.heard == Heard::Nothing && is_from_server_to_client(probe);
+    let may_be_one = is_unheard || may_be_late(place.heard, probe.port);
     if may_be_one { weights::ANSWER_OF_UNHEARD } else { weights::FAILURE }
 }
 
 /// Whether `probe` of a watched port may be the answer to a question that never goes up, or was missed a moment ago.
 pub fn may_be_an_answer(probe: &Probe, heard: Heard) -> bool {
     let is_of_that_kind = matches!(probe.scan_type, ScanType::Udp | ScanType::Maimon | ScanType::Ack);
-    let is_late = heard == Heard::NotAllOfLate && is_of_that_kind && is_from_server_to_client(probe);
+    let is_late = may_be_late(heard, probe.port) && is_of_that_kind && is_from_server_to_client(probe);
     is_late || answers_an_unheard_call(probe)
+}
+
+/// Whether the question may have been missed a moment ago that is answered at `port`. Before the start it was this host's
+/// own, from an ephemeral port.
+fn may_be_late(heard: Heard, port: u16) -> bool {
+    match heard {
+        Heard::All | Heard::Nothing => false,
+        Heard::NotAllOfLate => port >= weights::FIRST_CLIENT_PORT,
+        Heard::SinceTheStart => port >= weights::FIRST_EPHEMERAL_PORT,
+    }
 }
 
 fn is_from_server_to_client(probe: &Probe) -> bool {

@@ -29,6 +29,8 @@ pub enum Heard {
     All,
     /// That it may have been lost on its way to us, this once.
     NotAllOfLate,
+    /// That it was not asked since the start, which was a moment ago: what was asked before may still be answered.
+    SinceTheStart,
     /// Nothing: this host's questions are not to be seen.
     Nothing,
 }
@@ -48,6 +50,8 @@ pub enum Hearing {
 pub struct Gaps {
     datagrams: Gap,
     connections: Gap,
+    /// And to what a socket asked before the start that is closed by now.
+    asked_before: u64,
 }
 
 /// Of one kind.
@@ -60,11 +64,12 @@ struct Gap {
 
 impl Hearing {
     /// Of this very host, from `now` microseconds on. One that forwards (`is_router`) speaks for others under its own
-    /// address, and what they said before now nobody knows; its own sockets are the kernel's to tell.
+    /// address, and what they said before now nobody knows; its own sockets are the kernel's to tell, while they are open.
     pub fn of_this_host(is_router: bool, now: u64) -> Hearing {
         let (datagrams, connections) = if is_router { (STREAM, CONNECTION) } else { (LATE, LATE) };
         let gap = |lasts| Gap { until: AtomicU64::new(0), lasts };
-        let gaps = Gaps { datagrams: gap(datagrams), connections: gap(connections) };
+        let asked_before = now.saturating_add(LATE);
+        let gaps = Gaps { datagrams: gap(datagrams), connections: gap(connections), asked_before };
         let hearing = Hearing::OfThisHost(gaps);
         if is_router {
             hearing.lost(now);
@@ -119,7 +124,13 @@ impl Gaps {
             Protocol::Tcp | Protocol::Sctp => &self.connections,
             Protocol::Udp | Protocol::Icmp | Protocol::Ip => &self.datagrams,
         };
-        if now < gap.until.load(Relaxed) { Heard::NotAllOfLate } else { Heard::All }
+        if now < gap.until.load(Relaxed) {
+            Heard::NotAllOfLate
+        } else if protocol == Protocol::Udp && now < self.asked_before {
+            Heard::SinceTheStart
+        } else {
+            Heard::All
+        }
     }
 }
 

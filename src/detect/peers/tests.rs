@@ -156,6 +156,18 @@ fn after_packets_were_lost_answers_may_come_to_questions_that_nobody_saw() {
 }
 
 #[test]
+fn after_the_start_datagrams_may_come_that_answer_what_was_asked_before() {
+    let host = Peers::new(&[2; 16], Hearing::of_this_host(false, NOW));
+    let heard =
+        |protocol, seconds| host.heard("192.0.2.1".parse().unwrap(), protocol, NOW + seconds * SECOND);
+    assert_eq!(
+        [0, 29, 30].map(|at| heard(Protocol::Udp, at)),
+        [Heard::SinceTheStart, Heard::SinceTheStart, Heard::All]
+    );
+    assert_eq!(heard(Protocol::Tcp, 0), Heard::All, "connections are the kernel's to tell");
+}
+
+#[test]
 fn a_connection_lasts_as_long_as_its_peer_speaks_and_a_question_is_no_longer_open_for_its_answers() {
     let hours = |hours: u64| NOW + hours * 3600 * SECOND;
     let peers = peers();
