@@ -44,7 +44,8 @@ pub enum Reject {
     /// blame a host that sent nothing. Linux answers those from one all the same since 5.12, but for SYNs at a listener.
     #[error("an IPv6 packet bears an IPv4-mapped address")]
     MappedAddress,
-    /// A routing header with segments left: no transport of this host will see it (RFC 5095).
+    /// A routing header with segments left: no transport of this host will see it (RFC 5095), unless seg6_enabled
+    /// has it obey the header, and that leads back here.
     #[error("the packet is source-routed to another node")]
     SourceRouted,
     /// RFC 2675: more than 65,535 bytes behind a payload length of 0. No segment of a scan is as long.
