@@ -282,6 +282,26 @@ fn a_line_of_hosts_deny_that_outstays_its_block_goes_by_itself() {
 }
 
 #[test]
+fn whoever_takes_hosts_deny_away_has_let_everybody_in_and_the_next_line_makes_it_anew() {
+    let lab = Lab::new(1);
+    let setup = Setup::new(&lab, "");
+    let file = setup.path("hosts.deny");
+    setup.rewrite(&format!("{PORTS}\nBLOCK_WITH=\"hosts_deny\"\nHOSTS_DENY_FILE=\"{}\"", file.display()));
+    let mut daemon = setup.start();
+    assert!(daemon.client(&["block", SOURCE, "600"]).status.success());
+    std::fs::remove_file(&file).unwrap();
+    let lifted = daemon.client(&["unblock", SOURCE]);
+    assert!(lifted.status.success(), "{}", String::from_utf8_lossy(&lifted.stderr));
+    daemon.wait_for("the end", |event| event["action"]["verdict"] == "lifted");
+    std::fs::remove_file(&file).unwrap();
+    let blocked = daemon.client(&["block", SOURCE, "600"]);
+    assert!(blocked.status.success(), "{}", String::from_utf8_lossy(&blocked.stderr));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("ALL: {SOURCE}\n"));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o644);
+}
+
+#[test]
 fn unblock_all_says_so_where_lines_of_hosts_deny_stay_and_takes_them_out_later() {
     let told = all_are_let_go(
         "BLOCK_WITH=\"nftables,hosts_deny\"\nHOSTS_DENY_FILE=\"FOLDER/hosts.deny\"",

@@ -22,14 +22,10 @@ pub struct HostsDeny {
 }
 
 impl HostsDeny {
-    /// Makes sure that the file can be kept: it is created where it is missing (0644), and its folder takes a new file.
+    /// Makes sure that the file can be kept: it is there, and its folder takes a new file.
     pub fn open(path: &Path) -> Result<HostsDeny, Refusal> {
         let file = HostsDeny { path: path.to_owned() };
-        let made = OpenOptions::new().append(true).create_new(true).mode(0o644).open(path);
-        match made {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(file.refusal("create", &error)),
-            _ => file.read().and_then(|_| file.probe()).map(|()| file),
-        }
+        file.be_there().and_then(|()| file.read()).and_then(|_| file.probe()).map(|()| file)
     }
 
     /// Whether the file can be kept at `path`, as far as looking tells.
@@ -46,6 +42,7 @@ impl HostsDeny {
     /// Returns which of them, `added` before `gone`, stood there: one to be added that is not known to be ours is somebody
     /// else's; one of ours that did not was made otherwise, or somebody took it out.
     pub fn edit(&self, added: &[String], gone: &[String]) -> Result<Vec<bool>, Refusal> {
+        self.be_there()?;
         let (old, facts) = self.read()?;
         let (new, stood) = edited(&old, added, gone);
         // What we have made so long we could not read again, and no line would ever be taken out.
@@ -56,6 +53,14 @@ impl HostsDeny {
             self.replace(&new, &facts).map_err(|error| self.refusal("replace", &error))?;
         }
         Ok(stood)
+    }
+
+    /// Whoever takes the file away, to let everybody in, has taken every line out: it is made again (0644).
+    fn be_there(&self) -> Result<(), Refusal> {
+        match OpenOptions::new().write(true).create_new(true).mode(0o644).open(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(self.refusal("create", &error)),
+            _ => Ok(()),
+        }
     }
 
     fn read(&self) -> Result<(Vec<u8>, fs::Metadata), Refusal> {
