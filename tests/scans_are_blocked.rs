@@ -73,6 +73,7 @@ fn an_interface_that_is_named_by_another_of_its_names_is_watched_whatever_change
     scanner.nmap(&["-sS", "-p", "111", &scanner.target_v4.to_string()]);
     let block = daemon.wait_for("a block", |event| event["event_type"] == "block");
     assert_eq!(block["in_iface"], interface, "{block}");
+    assert_eq!(block["action"]["with"], serde_json::json!(["tripwire", "nftables"]), "{block}");
     let lifted = daemon.client(&["unblock", "all"]);
     assert!(lifted.status.success(), "{lifted:?}");
     scanner.nmap(&["-sT", "-p", &DECOY.to_string(), &scanner.target_v4.to_string()]);

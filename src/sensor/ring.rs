@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::net::if_::{if_nameindex, if_nametoindex};
+use nix::net::if_::{if_indextoname, if_nameindex, if_nametoindex};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use socket2::{SockFilter, SockRef};
 
@@ -116,6 +116,12 @@ pub fn resolve(interfaces: &Interfaces) -> Result<Watched, RingError> {
             names.iter().map(|name| index(name)).collect::<Result<_, _>>().map(Watched::Indexes)
         }
     }
+}
+
+/// The first name of the interface that has this one, which it is itself where there is no such interface.
+pub fn first_name(name: &str) -> String {
+    let first = if_nametoindex(name).and_then(if_indextoname);
+    first.map_or_else(|_| name.to_owned(), |first| first.to_string_lossy().into_owned())
 }
 
 fn index(name: &str) -> Result<u32, RingError> {

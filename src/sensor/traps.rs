@@ -1,9 +1,10 @@
 //! Where the tripwire lies: the watched ports on which one packet is an alarm and nobody is at home.
 //!
-//! Main thread, pure: requests are queued. The helper is told no more than what changes, a page of ports at a time.
+//! Main thread; requests are queued. The helper is told no more than what changes, a page of ports at a time.
 #![forbid(unsafe_code)]
 
 use super::ports_in_use::PortsInUse;
+use super::ring;
 use crate::config::{BlockMode, Config, Interfaces, Mode, PortSet};
 use crate::detect::policy::Watch;
 use crate::detect::probe::Protocol;
@@ -32,7 +33,8 @@ pub fn terms(config: &Config) -> Option<Terms> {
         && config.block_with.contains(&Response::Nftables);
     let interfaces = match &config.interfaces {
         Interfaces::All | Interfaces::AllButLoopback => Vec::new(),
-        Interfaces::Named(names) => names.clone(),
+        // Rules know an interface by the first of its names alone.
+        Interfaces::Named(names) => names.iter().map(|name| ring::first_name(name)).collect(),
     };
     // Half of BLOCK_LIMIT is for sources of a single packet that may be forged; the tripwire knows no other.
     may_be.then(|| Terms { interfaces, per_minute: (config.block_limit / 2).max(1) })
