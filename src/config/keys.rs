@@ -94,7 +94,7 @@ pub static KEYS: &[Key] = &[
     key("ADVANCED_EXCLUDE_UDP", OnlyPortSentry1, Ports(|c, v| c.advanced_exclude_udp = v), "",
         "with -audp: ports that are left out"),
     key("INTERFACES", Ours, Interfaces(|c, v| c.interfaces = v), "ALL_NLO",
-        "interfaces to watch; ALL_NLO is all but loopback, ALL or any is all; -i goes before it. Visits to decoys at other interfaces' addresses are let be"),
+        "interfaces to watch, a card with its VLANs; ALL_NLO is all but loopback, ALL or any is all; -i goes before it. Visits to decoys at other interfaces' addresses are let be"),
     key("SCAN_TRIGGER", Classic, Number(0..=ANY_INT, |c, v| c.scan_trigger = v), "0",
         "probes of watched ports before the alarm; 0 and 1 both mean the first, above 1000 acts as 1000"),
     key("SENSITIVITY", Ours, Sensitivity(|c, v| c.sensitivity = v), "medium",
