@@ -327,6 +327,22 @@ fn no_scan_over_a_bridge_is_dropped_before_the_sensor_has_seen_it() {
 }
 
 #[test]
+fn what_nft_lists_of_the_table_it_takes_again_from_who_saved_it() {
+    for interfaces in ["", "INTERFACES=\"p0\"\n"] {
+        let lab = Lab::new(1);
+        let scanner = lab.peer(0);
+        let mut daemon = armed(&lab, &format!("{CONFIG}{interfaces}"));
+        scanner.nmap(&["-sS", "--max-retries", "0", "-p", "111", &scanner.target_v4.to_string()]);
+        daemon.wait_for("a block", |event| event["event_type"] == "block");
+        let saved = daemon.path("saved.nft");
+        let ruleset = lab.on_target(&["nft", "list", "ruleset"]).stdout;
+        std::fs::write(&saved, [b"flush ruleset\n", ruleset.as_slice()].concat()).unwrap();
+        let restored = lab.on_target(&["nft", "--check", "--file", saved.to_str().unwrap()]);
+        assert!(restored.status.success(), "{interfaces}: {restored:?}");
+    }
+}
+
+#[test]
 fn the_hosts_own_rules_stay_as_they_are_and_the_tripwire_works_beside_them() {
     let lab = Lab::new(1);
     let scanner = lab.peer(0);

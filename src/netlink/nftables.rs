@@ -258,6 +258,16 @@ pub fn set(message: &mut Encoder, table: &str, set: &Set, id: u32) {
     if let Elements::Timed { .. } = set.elements {
         message.be32(12, SWEEP_INTERVAL);
     }
+    if set.key == Key::Interface {
+        message.attribute(13, &user_data_of_names());
+    }
+}
+
+/// What `nft` notes of a set whose keys are in host order (`NFTNL_UDATA_SET_KEYBYTEORDER`, `BYTEORDER_HOST_ENDIAN`; the
+/// kernel keeps it only). Without it `nft` prints every name as "", which it takes from nobody who restores a ruleset.
+fn user_data_of_names() -> [u8; 6] {
+    let [a, b, c, d] = 1_u32.to_ne_bytes();
+    [0, 4, a, b, c, d]
 }
 
 /// `NFT_MSG_GETSET`: the sets of a table.
