@@ -76,7 +76,12 @@ pub enum News {
     /// A route to others came, changed or went.
     Route(Route),
     /// A network that is this host's own as a whole (`ip route add local`), or one address of its own, anycast ones too.
-    Local(IpNet),
+    Local {
+        /// It came or changed: it did not go.
+        is_there: bool,
+        /// Which.
+        network: IpNet,
+    },
 }
 
 /// A route to others.
@@ -193,14 +198,14 @@ fn forwards(mut families: Attributes<'_>) -> bool {
 /// of addresses names; what is sent to one is as much its own, and answered.
 fn decode_route(message: &Message<'_>) -> Option<News> {
     let (&[_, length, _, _, table, _, _, kind, ..], attributes) = message.split::<12>()?;
+    let is_there = message.kind == libc::RTM_NEWROUTE;
     match kind {
         libc::RTN_UNICAST => {
-            let is_there = message.kind == libc::RTM_NEWROUTE;
             Some(News::Route(Route { is_there, is_default: length <= 1, gateways: gateways(attributes) }))
         }
         libc::RTN_LOCAL | libc::RTN_ANYCAST if table == libc::RT_TABLE_LOCAL => {
             let first = attributes.find(libc::RTA_DST)?.address()?;
-            Some(News::Local(IpNet::new(first, length).ok()?))
+            Some(News::Local { is_there, network: IpNet::new(first, length).ok()? })
         }
         _ => None,
     }
@@ -278,7 +283,7 @@ mod tests {
             decode(&Messages(&encoder.finish().unwrap()).next().unwrap().unwrap())
         };
         for kind in [libc::RTN_LOCAL, libc::RTN_ANYCAST] {
-            let own = Some(News::Local("198.51.100.0/24".parse().unwrap()));
+            let own = Some(News::Local { is_there: true, network: "198.51.100.0/24".parse().unwrap() });
             assert_eq!([libc::RT_TABLE_LOCAL, 100].map(|table| local(table, kind)), [own, None], "{kind}");
         }
         assert_eq!(local(libc::RT_TABLE_LOCAL, libc::RTN_BROADCAST), None);

@@ -105,7 +105,8 @@ impl Socket {
         decode: impl Fn(&Message<'_>, &mut C),
     ) -> io::Result<C> {
         for _ in 0..DUMP_ATTEMPTS {
-            if let Some(list) = self.dump_once(kind, &fill, &decode)? {
+            let (list, is_whole) = self.dump_once(kind, &fill, &decode)?;
+            if is_whole {
                 return Ok(list);
             }
         }
@@ -123,15 +124,15 @@ impl Socket {
         self.exchange(kind, ACK, fill, decode).map(|(list, _)| list)
     }
 
-    /// `None` if the list changed while it was read.
-    fn dump_once<C: Default>(
+    /// Likewise, and once only: whether that was true at one moment is returned too.
+    pub fn dump_once<C: Default>(
         &mut self,
         kind: u16,
-        fill: &impl Fn(&mut Encoder),
-        decode: &impl Fn(&Message<'_>, &mut C),
-    ) -> io::Result<Option<C>> {
+        fill: impl FnOnce(&mut Encoder),
+        decode: impl Fn(&Message<'_>, &mut C),
+    ) -> io::Result<(C, bool)> {
         let (list, interrupted) = self.exchange(kind, DUMP, fill, decode)?;
-        Ok((!interrupted).then_some(list))
+        Ok((list, !interrupted))
     }
 
     fn exchange<C: Default>(

@@ -4,6 +4,8 @@
 //! Two sockets, both opened before confinement; reading them needs no right.
 #![forbid(unsafe_code)]
 
+mod stale;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
@@ -12,13 +14,16 @@ use std::time::Instant;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use self::stale::{Rest, Stale};
 use super::message::Malformed;
 use super::retry::Retry;
 use super::route::{self, Address, Link, List, News, Route};
 use super::socket::Socket;
 
-/// Gateways that are learnt one by one before the routes are read again: those that went are let go of then.
-const LEARNT: usize = 1024;
+/// Readings at the start of lists that change under each: with what came in all of them it begins.
+const ATTEMPTS: usize = 4;
+/// What is known of a list is twice as long at most as what was read of it last, and so many more.
+const ASIDE: usize = 1024;
 
 /// What is known of the network around us.
 #[derive(Debug)]
@@ -33,8 +38,10 @@ pub struct Surroundings {
     links: BTreeMap<u32, Link>,
     /// What must be read again, also after an attempt that failed.
     stale: Stale,
-    /// Attempts at that.
+    /// Attempts at that that failed.
     retry: Retry,
+    /// Until when that is put off.
+    rest: Rest,
     /// What was read differs from what is known to whoever asks.
     changed: bool,
 }
@@ -51,51 +58,16 @@ impl Extend<News> for Routes {
         for news in news {
             match news {
                 News::Route(Route { gateways, .. }) => self.gateways.extend(gateways),
-                News::Local(network) => drop(self.local.insert(network)),
+                News::Local { network, .. } => drop(self.local.insert(network)),
                 News::Address(_) | News::Link(_) => {}
             }
         }
     }
 }
 
-/// Which lists must be read again.
-#[derive(Clone, Copy, Debug, Default)]
-struct Stale {
-    addresses: bool,
-    links: bool,
-    routes: bool,
-    /// Gateways that came since the routes were read.
-    learnt: usize,
-}
-
-impl Stale {
-    const ALL: Stale = Stale { addresses: true, links: true, routes: true, learnt: 0 };
-
-    /// Of the routes to somewhere a router may have a million that change all the time, too many to read: one that comes
-    /// names its gateways, which are `known` from now on; of those that go, theirs are let go of with the next reading.
-    /// True if there is a new one.
-    fn note(&mut self, news: News, known: &mut BTreeSet<IpAddr>) -> bool {
-        let before = known.len();
-        match news {
-            News::Address(_) => self.addresses = true,
-            News::Link(_) => self.links = true,
-            News::Route(Route { is_there, is_default, gateways }) => {
-                self.routes |= is_default;
-                known.extend(gateways.into_iter().filter(|_| is_there));
-            }
-            News::Local(_) => self.routes = true,
-        }
-        let learnt = known.len() - before;
-        self.learnt += learnt;
-        // A link that goes down takes its routes along without a word for each (IPv4), and so may an address.
-        self.routes |= self.links || self.addresses || self.learnt > LEARNT;
-        learnt > 0
-    }
-}
-
 impl Surroundings {
-    /// Opens both sockets and reads everything, which waits while the lists keep changing. Notifications are joined first,
-    /// so that no change falls in between.
+    /// Opens both sockets and reads everything, several times where the lists change under it. Notifications are joined
+    /// first, so that no change falls in between.
     pub fn open() -> io::Result<Surroundings> {
         let mut surroundings = Surroundings {
             notifications: Socket::open(libc::NETLINK_ROUTE, route::GROUPS)?,
@@ -107,44 +79,59 @@ impl Surroundings {
             links: BTreeMap::new(),
             stale: Stale::ALL,
             retry: Retry::default(),
+            rest: Rest::default(),
             changed: false,
         };
-        surroundings.drain()?;
-        while let Some(next) = surroundings.next_try() {
-            std::thread::sleep(next.saturating_duration_since(Instant::now()));
-            surroundings.drain()?;
+        for _ in 0..ATTEMPTS {
+            surroundings.read_now()?;
+            if !surroundings.stale.is_any() {
+                break;
+            }
         }
         Ok(surroundings)
     }
 
+    /// Waits where lists cannot be read, but not where they change meanwhile.
+    fn read_now(&mut self) -> io::Result<()> {
+        loop {
+            self.rest = Rest::default();
+            self.changed |= self.drain()?;
+            let Some(next) = self.retry.next() else { return Ok(()) };
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
+    }
+
     /// Takes in every notification that waits; `true` if anything is different now. Call it when [`AsFd::as_fd`] is readable,
     /// and at the time of [`next_try`](Self::next_try).
-    /// A notification only says which list to read again, or adds a gateway: order, replacement and loss of notifications
-    /// then do not matter.
+    /// A notification only says which list to read again, or adds a gateway or what is the host's own: order, replacement and loss of notifications
+    /// then do not matter. Where they come all the time, the lists are read in the pace of [`Rest`].
     ///
     /// # Errors
     /// A list could not be read for some time, as [`Retry`] has it; until then what is known of it stands.
     pub fn drain(&mut self) -> io::Result<bool> {
         self.take_notifications()?;
-        if !self.retry.is_waiting(Instant::now()) {
+        let begun = Instant::now();
+        if self.stale.is_any() && self.rest.is_over(begun) {
             let read = self.read_again();
-            self.retry.settle(read, Instant::now())?;
+            let ended = Instant::now();
+            self.rest = Rest::after(begun, ended);
+            self.retry.settle(read, ended)?;
         }
         Ok(std::mem::take(&mut self.changed))
     }
 
-    /// When to [`drain`](Self::drain) though nothing is readable: a list could not be read.
+    /// When to [`drain`](Self::drain) though nothing is readable: a list is yet to be read, or to be had whole.
     pub fn next_try(&self) -> Option<Instant> {
-        self.retry.next()
+        self.rest.until().filter(|_| self.stale.is_any())
     }
 
     fn take_notifications(&mut self) -> io::Result<()> {
-        let (stale, gateways, changed) = (&mut self.stale, &mut self.routes.gateways, &mut self.changed);
+        let (stale, routes, changed) = (&mut self.stale, &mut self.routes, &mut self.changed);
         loop {
             match self.notifications.notifications() {
                 Ok(Some(mut messages)) => messages.try_for_each(|message| {
                     let news = route::decode(&message?);
-                    *changed |= news.is_some_and(|news| stale.note(news, gateways));
+                    *changed |= news.is_some_and(|news| stale.note(news, routes));
                     Ok(())
                 }),
                 Ok(None) => return Ok(()),
@@ -235,51 +222,56 @@ impl Surroundings {
     /// A list that cannot be read keeps no other from being read and told of, nor is what was read before it forgotten.
     fn read_again(&mut self) -> io::Result<()> {
         let stale = self.stale;
-        let addresses = if stale.addresses { self.read_addresses() } else { Ok(false) };
-        let links = if stale.links { self.read_links() } else { Ok(false) };
-        let routes = if stale.routes { self.read_routes() } else { Ok(false) };
+        let addresses = if stale.addresses { self.read_addresses() } else { Ok(Reading::WHOLE) };
+        let links = if stale.links { self.read_links() } else { Ok(Reading::WHOLE) };
+        let routes = if stale.routes { self.read_routes() } else { Ok(Reading::WHOLE) };
+        let is_due = |read: &io::Result<Reading>| !matches!(read, Ok(Reading { is_whole: true, .. }));
         self.stale = Stale {
-            addresses: addresses.is_err(),
-            links: links.is_err(),
-            routes: routes.is_err(),
+            addresses: is_due(&addresses),
+            links: is_due(&links),
+            routes: is_due(&routes),
             learnt: if stale.routes { 0 } else { stale.learnt },
         };
         let read = [addresses, links, routes];
-        self.changed |= read.iter().any(|read| matches!(read, Ok(true)));
+        self.changed |= read.iter().flatten().any(|reading| reading.has_news);
         read.into_iter().try_for_each(|read| read.map(drop))
     }
 
-    fn read_addresses(&mut self) -> io::Result<bool> {
-        let list: Vec<Address> = self.read(List::Addresses, |news| match news {
+    fn read_addresses(&mut self) -> io::Result<Reading> {
+        let (list, is_whole): (Vec<Address>, bool) = self.read(List::Addresses, |news| match news {
             News::Address(address) => Some(address),
-            News::Link(_) | News::Route(_) | News::Local(_) => None,
+            News::Link(_) | News::Route(_) | News::Local { .. } => None,
         })?;
-        let broadcasts = replace(&mut self.broadcasts, list.iter().flat_map(broadcasts_of).collect());
+        let broadcasts = list.iter().flat_map(broadcasts_of).collect();
         let owned = list.iter().map(|address| (address.local, address.interface)).collect();
-        let addresses = replace(&mut self.addresses, owned);
-        let networks = replace(&mut self.networks, list.iter().filter_map(network_of).collect());
-        Ok(broadcasts | addresses | networks)
+        let networks = list.iter().filter_map(network_of).collect();
+        let has_news = take_in(&mut self.broadcasts, broadcasts, is_whole)
+            | take_in(&mut self.addresses, owned, is_whole)
+            | take_in(&mut self.networks, networks, is_whole);
+        Ok(Reading { is_whole, has_news })
     }
 
-    fn read_links(&mut self) -> io::Result<bool> {
-        let links = self.read(List::Links, |news| match news {
+    fn read_links(&mut self) -> io::Result<Reading> {
+        let (links, is_whole) = self.read(List::Links, |news| match news {
             News::Link(link) => Some((link.index, link)),
-            News::Address(_) | News::Route(_) | News::Local(_) => None,
+            News::Address(_) | News::Route(_) | News::Local { .. } => None,
         })?;
-        Ok(replace(&mut self.links, links))
+        Ok(Reading { is_whole, has_news: take_in(&mut self.links, links, is_whole) })
     }
 
-    fn read_routes(&mut self) -> io::Result<bool> {
-        let routes = self.read(List::Routes, Some)?;
-        Ok(replace(&mut self.routes, routes))
+    fn read_routes(&mut self) -> io::Result<Reading> {
+        let (Routes { gateways, local }, is_whole) = self.read(List::Routes, Some)?;
+        let has_news = take_in(&mut self.routes.gateways, gateways, is_whole)
+            | take_in(&mut self.routes.local, local, is_whole);
+        Ok(Reading { is_whole, has_news })
     }
 
-    fn read<T, C, I>(&mut self, list: List, want: impl Fn(News) -> I) -> io::Result<C>
+    fn read<T, C, I>(&mut self, list: List, want: impl Fn(News) -> I) -> io::Result<(C, bool)>
     where
         C: Default + Extend<T>,
         I: IntoIterator<Item = T>,
     {
-        self.lists.dump(
+        self.lists.dump_once(
             list.number(),
             |message| list.fill(message),
             |message, found: &mut C| {
@@ -289,15 +281,40 @@ impl Surroundings {
     }
 }
 
+/// How a list was read.
+struct Reading {
+    /// It did not change meanwhile.
+    is_whole: bool,
+    /// Something is different from before.
+    has_news: bool,
+}
+
+impl Reading {
+    const WHOLE: Reading = Reading { is_whole: true, has_news: false };
+}
+
 impl AsFd for Surroundings {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.notifications.as_fd()
     }
 }
 
-fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
-    let changed = *old != new;
-    *old = new;
+/// Takes in what was read of a list. Of one that changed meanwhile something may be missing: what was known stays known with
+/// it, so that nobody's protection is lost, unless that is by far more. Gives whether anything is different.
+fn take_in<C>(known: &mut C, mut read: C, is_whole: bool) -> bool
+where
+    C: Clone + PartialEq + Extend<C::Item> + IntoIterator<IntoIter: ExactSizeIterator>,
+{
+    if !is_whole {
+        let (before, now) = (known.clone().into_iter(), read.clone().into_iter());
+        if before.len() <= now.len().saturating_mul(2).saturating_add(ASIDE) {
+            // In this order: of what stands in both, what was read now is true.
+            read = known.clone();
+            read.extend(now);
+        }
+    }
+    let changed = *known != read;
+    *known = read;
     changed
 }
 
@@ -334,29 +351,21 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_that_comes_is_known_and_the_routes_are_not_read_for_it() {
-        let (mut stale, mut known) = (Stale::default(), BTreeSet::new());
-        let [first, second]: [IpAddr; 2] = ["192.0.2.1", "fe80::1"].map(|text| text.parse().unwrap());
-        let route = |is_there, is_default, gateways: &[IpAddr]| {
-            News::Route(Route { is_there, is_default, gateways: gateways.to_vec() })
-        };
-        assert!(stale.note(route(true, false, &[first, second]), &mut known), "news");
-        assert_eq!(known, BTreeSet::from([first, second]));
-        assert!(!stale.note(route(true, false, &[first]), &mut known), "none");
-        known.remove(&second);
-        assert!(!stale.note(route(false, false, &[first, second]), &mut known), "what goes is not added");
-        assert_eq!(known, BTreeSet::from([first]), "and not removed: another route may lead by it");
-        assert!(!stale.routes);
-        assert!(!stale.note(route(false, true, &[second]), &mut known) && stale.routes);
-
-        // Whoever changes its gateways all the time does not have them pile up.
-        let (mut stale, mut known) = (Stale::default(), BTreeSet::new());
-        let mut numbers = 0..;
-        while !stale.routes {
-            let gateway = std::net::Ipv4Addr::from(numbers.next().unwrap()).into();
-            stale.note(route(true, false, &[gateway]), &mut known);
+    fn what_changed_while_it_was_read_adds_to_what_is_known_and_does_not_pile_up() {
+        let numbers = |range: std::ops::Range<usize>| range.collect::<BTreeSet<usize>>();
+        let mut known = numbers(0..10);
+        assert!(take_in(&mut known, numbers(5..15), false));
+        assert_eq!(known, numbers(0..15));
+        assert!(!take_in(&mut known, numbers(3..9), false));
+        assert!(take_in(&mut known, numbers(5..15), true));
+        assert_eq!(known, numbers(5..15));
+        for first in (0..100_000).step_by(100) {
+            take_in(&mut known, numbers(first..first + 100), false);
+            assert!(known.len() <= 3 * 100 + ASIDE && known.contains(&first), "{}", known.len());
         }
-        assert_eq!(known.len(), LEARNT + 1);
+        let mut named = BTreeMap::from([(1, "old")]);
+        assert!(take_in(&mut named, BTreeMap::from([(1, "new")]), false));
+        assert_eq!(named, BTreeMap::from([(1, "new")]));
     }
 
     #[test]

@@ -1,0 +1,130 @@
+//! A host whose links and addresses come and go all the time, as a container host's may, is watched all the same, and for
+//! little of its processors.
+
+mod support;
+
+use std::io::Write;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use support::Lab;
+use support::daemon::{Daemon, Setup};
+
+const CONFIG: &str = "TCP_PORTS=\"111\"\nBLOCK_TCP=\"1\"";
+
+/// ip(8) on the target, told what to do line by line; what it cannot do it leaves.
+fn ip_on(lab: &Lab) -> (Child, ChildStdin) {
+    let mut ip = Command::new("ip")
+        .args(["-n", &lab.target(), "-force", "-batch", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("ip starts");
+    let lines = ip.stdin.take().expect("piped");
+    (ip, lines)
+}
+
+fn change(lab: &Lab, lines: impl IntoIterator<Item = String>) {
+    let (mut ip, mut input) = ip_on(lab);
+    lines.into_iter().for_each(|line| writeln!(input, "{line}").expect("ip reads"));
+    drop(input);
+    ip.wait().expect("our child");
+}
+
+/// Changes that go on until they are dropped.
+struct Restless {
+    over: Arc<AtomicBool>,
+    feeder: Option<JoinHandle<()>>,
+}
+
+impl Restless {
+    /// `lines` again and again, with a pause after each.
+    fn begin(lab: &Lab, lines: Vec<String>, pause: Duration) -> Restless {
+        let (mut ip, mut input) = ip_on(lab);
+        let over = Arc::new(AtomicBool::new(false));
+        let ends = over.clone();
+        let feed = move || {
+            for line in lines.iter().cycle() {
+                if ends.load(Ordering::Relaxed) || writeln!(input, "{line}").is_err() {
+                    break;
+                }
+                if !pause.is_zero() {
+                    std::thread::sleep(pause);
+                }
+            }
+            drop(input);
+            let _ = ip.wait();
+        };
+        Restless { over, feeder: Some(std::thread::spawn(feed)) }
+    }
+}
+
+impl Drop for Restless {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        let _ = self.feeder.take().map(JoinHandle::join);
+    }
+}
+
+/// What all threads of sensor and helper had of the processors so far (Documentation/scheduler/sched-stats.rst).
+fn processor_time(daemon: &Daemon) -> Duration {
+    let threads = [daemon.pid(), daemon.helper_pid()].into_iter().flat_map(|pid| {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives");
+        threads.map(|thread| thread.expect("it can be listed").path().join("schedstat"))
+    });
+    let nanoseconds = threads.map(|path| {
+        let text = std::fs::read_to_string(path).expect("it lives");
+        text.split_whitespace().next().and_then(|first| first.parse::<u64>().ok()).expect("a number")
+    });
+    Duration::from_nanos(nanoseconds.sum())
+}
+
+fn assert_a_scan_is_blocked(lab: &Lab, daemon: &mut Daemon) {
+    let scanner = lab.peer(0);
+    scanner.nmap(&["-sS", "-p", "111", &scanner.target_v4.to_string()]);
+    let source = scanner.v4.to_string();
+    let block =
+        daemon.wait_for("the block", |event| event["event_type"] == "block" && event["src_ip"] == *source);
+    assert_eq!(block["action"]["verdict"], "blocked", "{block}");
+    assert!(lab.is_blocked(scanner.v4));
+}
+
+#[test]
+fn links_that_change_all_the_time_take_little_of_the_processors() {
+    let lab = Lab::new(1);
+    change(&lab, (0..500).map(|number| format!("link add v{number} type veth peer name w{number}")));
+    let mut daemon = Setup::new(&lab, CONFIG).start();
+    let sizes = (1400..1500).map(|size| format!("link set v0 mtu {size}")).collect();
+    let _changes = Restless::begin(&lab, sizes, Duration::from_millis(5));
+    let (begun, before) = (Instant::now(), processor_time(&daemon));
+    std::thread::sleep(Duration::from_secs(3));
+    let share = (processor_time(&daemon) - before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    assert!(share < 0.1, "{share}");
+    // An address that comes in the midst of it is known at once.
+    support::ip(&["-n", &lab.target(), "address", "add", "10.99.9.9/32", "dev", "lo"]);
+    let refused = daemon.client(&["block", "10.99.9.9"]);
+    assert!(!refused.status.success(), "{refused:?}");
+    assert_a_scan_is_blocked(&lab, &mut daemon);
+}
+
+#[test]
+fn addresses_that_change_while_they_are_listed_keep_nobody_from_starting_and_blocking() {
+    let lab = Lab::new(1);
+    let address =
+        |verb: &str, third: usize, fourth: usize| format!("address {verb} 10.200.{third}.{fourth}/32 dev lo");
+    change(&lab, (0..40).flat_map(|third| (1..=250).map(move |fourth| address("add", third, fourth))));
+    let _changes: Vec<Restless> = (100..103)
+        .map(|third| {
+            let pair = |fourth| ["add", "del"].map(|verb| address(verb, third, fourth));
+            Restless::begin(&lab, (1..=250).flat_map(pair).collect(), Duration::ZERO)
+        })
+        .collect();
+    let mut daemon = Setup::new(&lab, CONFIG).start();
+    // One that was there before, perhaps at the end of a list that never came whole.
+    let refused = daemon.client(&["block", "10.200.39.250"]);
+    assert!(!refused.status.success(), "{refused:?}");
+    assert_a_scan_is_blocked(&lab, &mut daemon);
+}
