@@ -2,12 +2,14 @@
 
 mod support;
 
+use std::net::TcpStream;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::Lab;
 use support::daemon::{Daemon, PATIENCE, Setup};
 use support::service::Service;
+use support::{Lab, inside};
 
 const DECOYS: &str = "DECOY_TCP_PORTS=\"21,23,143\"\n";
 
@@ -261,4 +263,28 @@ fn a_forged_syn_with_data_is_no_visit_where_every_listener_has_fast_open() {
             "{event}"
         );
     }
+}
+
+#[test]
+fn visitors_leave_open_files_to_whoever_asks_the_daemon() {
+    let lab = Lab::new(3);
+    // Eight more could be held beside what it needs itself.
+    let setup = Setup::new(&lab, "DECOY_TCP_PORTS=\"2001-2036\"\nBLOCK_TCP=\"0\"");
+    let mut daemon = setup.start_through("prlimit", &["--nofile=64".to_owned()]);
+    let visitors: Vec<TcpStream> = (0..3)
+        .flat_map(|peer| {
+            let host = lab.peer(peer);
+            let visit = |_| TcpStream::connect((host.target_v4, 2001)).expect("a decoy answers");
+            inside(&host.netns, || (0..4).map(visit).collect::<Vec<_>>())
+        })
+        .collect();
+    (0..3).for_each(|peer| {
+        let source = lab.peer(peer).v4.to_string();
+        daemon.wait_for("the visit", |event| event["src_ip"] == *source);
+    });
+    let asked = Instant::now();
+    assert!(daemon.client(&["status"]).status.success());
+    // Sooner than any visitor is let go.
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    drop(visitors);
 }

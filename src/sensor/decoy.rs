@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::resource::{Resource, getrlimit};
 use socket2::Socket;
 
 use super::conversation::{Conversation, State, say};
@@ -27,6 +28,9 @@ const CONVERSATIONS: usize = 256;
 const CONVERSATIONS_PER_SOURCE: usize = 4;
 /// Visitors taken from one port before the loop looks at anything else.
 const TAKEN_PER_WAKE: usize = 64;
+/// Open files that are left to others, the clients of the control socket first of all: a visitor on one of the last is seen,
+/// and not talked to.
+const FILES_TO_SPARE: RawFd = 16;
 /// How long a port rests after the kernel had no file or memory for its next visitor.
 const REST: Duration = Duration::from_secs(1);
 
@@ -84,6 +88,8 @@ pub struct Decoys {
     /// Listeners that rest, and until when.
     resting: Vec<(usize, Instant)>,
     token_base: u64,
+    /// Where the descriptors end that visitors may hold.
+    files: RawFd,
 }
 
 impl Decoys {
@@ -108,7 +114,8 @@ impl Decoys {
         let banner = banner.map(|text| text.as_bytes().to_vec());
         let (conversations, resting) = (Vec::new(), Vec::new());
         let courtesy = Courtesy::default();
-        Ok((Decoys { listeners, banner, courtesy, conversations, resting, token_base: 0 }, skipped))
+        let files = files_of_process().saturating_sub(FILES_TO_SPARE);
+        Ok((Decoys { listeners, banner, courtesy, conversations, resting, token_base: 0, files }, skipped))
     }
 
     /// Those of TCP and those of UDP.
@@ -240,7 +247,9 @@ impl Decoys {
         let greeted = say(&stream, text);
         let local = stream.local_addr().ok()?.as_socket()?;
         let (destination, interface) = (canonical(local), scope(local));
-        if greeted && let Some(slot) = self.free_slot(source.ip()) {
+        // The kernel gives the lowest number that is free.
+        let may_stay = greeted && stream.as_raw_fd() < self.files;
+        if may_stay && let Some(slot) = self.free_slot(source.ip()) {
             let talk = Talk::new(service);
             self.keep(slot, Conversation::begin(stream, source.ip(), talk, next, now), epoll);
         }
@@ -301,6 +310,12 @@ impl Decoys {
             let _ = epoll.modify(&listener.socket, &mut EpollEvent::new(flags, token));
         }
     }
+}
+
+/// How many files this process may have open at a time.
+fn files_of_process() -> RawFd {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).ok();
+    limit.and_then(|(soft, _)| RawFd::try_from(soft).ok()).unwrap_or(RawFd::MAX)
 }
 
 /// A link-local address is one of a certain interface's.
