@@ -239,3 +239,23 @@ fn a_helper_that_dies_during_a_scan_is_told_to_have_died_and_the_scan_is_told_of
     let said = std::fs::read_to_string(errors).unwrap();
     assert!(said.lines().last().is_some_and(|line| line.contains("the helper died of SIGSYS")), "{said}");
 }
+
+/// Where a file may not grow further a write is answered with a signal that ends who does not expect it.
+#[test]
+fn a_limit_of_the_size_of_files_costs_lines_and_no_daemon() {
+    let lab = Lab::new(2);
+    let setup = Setup::new(&lab, PORTS);
+    let history = setup.path("history");
+    setup.rewrite(&format!("{PORTS}\nHISTORY_FILE=\"{}\"", history.display()));
+    // Less than a line of the history, or of the ledger.
+    let mut daemon = setup.start_through("prlimit", &["--fsize=32".to_owned()]);
+    for peer in [0, 1] {
+        let scanner = lab.peer(peer);
+        scanner.nmap(&["-sS", "-p", "111", &scanner.target_v4.to_string()]);
+        let source = scanner.v4.to_string();
+        daemon.wait_for("the block", |event| event["event_type"] == "block" && event["src_ip"] == *source);
+        assert!(lab.is_blocked(scanner.v4));
+    }
+    assert_ne!(daemon.stats()["lost_lines"], 0);
+    assert_eq!(daemon.stop().0.code(), Some(0));
+}

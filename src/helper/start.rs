@@ -79,9 +79,10 @@ fn pipe(stream: impl AsFd) -> Result<File, HelperError> {
     }
 }
 
-/// The end comes with the sensor's: what a service manager or a terminal sends to the whole group is for the sensor.
+/// The end comes with the sensor's: what a service manager or a terminal sends to the whole group is for the sensor. And a
+/// file that may not grow further (LimitFSIZE=) is an error of the write to it, which is tried again, and no end at all.
 fn ignore_signals() -> Result<(), HelperError> {
-    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGXFSZ]);
     // Blocked and never taken: no handler, hence no unsafe code. There is no other thread.
     signals.thread_block().map_err(|errno| HelperError::System("ignore signals", errno.into()))
 }

@@ -21,6 +21,8 @@ pub fn open() -> nix::Result<SignalFd> {
     let mut signals = SigSet::empty();
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
     signals.thread_block()?;
+    // Where files may not grow further (LimitFSIZE=, ulimit -f) a write fails, and costs a line, not the daemon.
+    SigSet::from(Signal::SIGXFSZ).thread_block()?;
     SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
 
