@@ -76,7 +76,9 @@ pub enum SandboxError {
         reason: &'static str,
     },
     /// The filter could not be built or entered.
-    #[error("seccomp: {0}; the kernel needs CONFIG_SECCOMP_FILTER, or set SANDBOX=\"best-effort\"")]
+    #[error(
+        "seccomp: {0}; it takes a kernel with CONFIG_SECCOMP_FILTER, and /proc, /dev/null, a process and open files for a trial, or SANDBOX=\"best-effort\""
+    )]
     Seccomp(String),
     /// The cage is open: something worked that must not.
     #[error("the confinement does not hold: {0} still works; nothing was started, please report it")]

@@ -54,7 +54,7 @@ pub enum LinkError {
     #[error("the path of this program cannot be found: {0}; is /proc mounted?")]
     OwnPath(io::Error),
     /// It could not be started.
-    #[error("the helper {path} could not be started: {error}; install it beside portsentry-rs", path = .0.display(), error = .1)]
+    #[error("the helper {path} could not be started: {error}; it belongs beside portsentry-rs, and takes a process and open files to spare (TasksMax=, LimitNOFILE=)", path = .0.display(), error = .1)]
     Spawn(PathBuf, io::Error),
     /// The pipe broke.
     #[error("the pipe to the helper failed: {0}")]
