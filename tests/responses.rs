@@ -498,6 +498,26 @@ fn nftables_blocks_nobody_in_word_alone_whatever_somebody_flushes() {
     );
 }
 
+/// As one does that has nftables.service load its file, which begins with `flush ruleset`.
+#[test]
+fn a_command_that_loads_the_firewall_anew_leaves_no_block_in_word_alone() {
+    let lab = Lab::new(1);
+    let _service = Service::start(&lab.target(), 80);
+    let scanner = lab.peer(0);
+    for key in ["KILL_ROUTE", "KILL_RUN_CMD"] {
+        let with = if key == "KILL_ROUTE" { "nftables,command" } else { "nftables" };
+        let lines = format!("{PORTS}\nBLOCK_WITH=\"{with}\"\n{key}=\"nft flush ruleset; : $TARGET$\"");
+        let daemon = Setup::new(&lab, &lines).start();
+        for v6 in [false, true] {
+            assert!(daemon.client(&["block", &scanner.address(v6).to_string()]).status.success());
+            let (address, limit) = (scanner.target(v6), Duration::from_millis(300));
+            assert!(!answers(&scanner.netns, address, 80, limit), "{key}: a block that is told of holds");
+        }
+        let told = text(&daemon.client(&["list"]));
+        assert_eq!(told.lines().count(), 3, "{key}: {told}");
+    }
+}
+
 #[test]
 fn iptables_blocks_nobody_in_word_alone_whatever_somebody_flushes() {
     holds_after(

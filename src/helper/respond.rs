@@ -78,6 +78,8 @@ pub trait Respond {
     /// Whether what was installed is still there, by this record: somebody else may have changed the firewall. Of very
     /// many blocks each call looks at some.
     fn is_in_place(&mut self, record: &Walk<'_>) -> Result<bool, Refusal>;
+    /// Whether our table and its rules stand, as far as the kernel tells; who is in it is not looked at.
+    fn is_installed(&mut self) -> bool;
     /// Takes away what an earlier configuration left behind, and says what could not be.
     fn remove_others(&mut self) -> Vec<Refusal>;
     /// Blocks, in one go; one result for each element, in their order.
@@ -154,6 +156,10 @@ impl Respond for System {
     fn is_in_place(&mut self, record: &Walk<'_>) -> Result<bool, Refusal> {
         let table = self.nftables.as_mut().map_or(Ok(true), |nftables| nftables.stands(record))?;
         Ok(table && self.routes.as_mut().map_or(Ok(true), |routes| routes.stand(record))?)
+    }
+
+    fn is_installed(&mut self) -> bool {
+        self.nftables.as_mut().is_none_or(|nftables| nftables.are_asked().unwrap_or(true))
     }
 
     fn remove_others(&mut self) -> Vec<Refusal> {

@@ -155,6 +155,7 @@ impl<R: Respond> Service<R> {
             if done.is_empty() {
                 return;
             }
+            self.prove_table(&mut done);
             can_look = can_look && self.prove(&mut done);
             // Answers first: what is told unasked takes the room that they leave.
             done.sort_by_key(|job| !job.is_due());

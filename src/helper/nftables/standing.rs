@@ -66,7 +66,7 @@ impl Nftables {
     }
 
     /// Likewise, where somebody else may have changed the ruleset since this was asked last: a number, mostly.
-    pub(super) fn are_asked(&mut self) -> Result<bool> {
+    pub fn are_asked(&mut self) -> Result<bool> {
         // Asked for first: a change that comes in between is noticed next time.
         let generation = Some(self.ask_generation()?);
         if self.standing.rules_at != generation {

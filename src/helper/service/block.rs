@@ -55,6 +55,26 @@ impl<R: Respond> Service<R> {
         self.jobs.push(job);
     }
 
+    /// The firewall may have been loaded anew while programs of these blocks ran, or by one of them: what the kernel took
+    /// before must stand when it is told of. Where no program runs hardly a moment lies in between.
+    pub(super) fn prove_table(&mut self, done: &mut [Job]) {
+        let claims = |job: &&mut Job| {
+            matches!(job.purpose, Purpose::Block(_)) && job.with.contains(Response::Nftables)
+        };
+        let mut claimed: Vec<&mut Job> = done.iter_mut().filter(claims).collect();
+        let may_be_gone = !claimed.is_empty() && !self.steps.to_block(false).is_empty();
+        if !may_be_gone || self.responses.is_installed() {
+            return;
+        }
+        match self.install_again() {
+            Ok(()) => log(CHANGED),
+            Err(refusal) => {
+                log(&refusal.text);
+                claimed.iter_mut().for_each(|job| self.unclaim(job, Response::Nftables, &refusal));
+            }
+        }
+    }
+
     pub(super) fn blocked(&mut self, grant: &Grant, job: &Job) {
         let holds = job.with.block() || grant.run_only && job.with.contains(Response::RunCommand);
         self.tell_failures(grant.id, &job.failures);

@@ -118,26 +118,26 @@ impl<R: Respond> Service<R> {
         let Err(refusal) = self.put_programs_back(CHANGED, &blocks) else { return Ok(()) };
         // It may have come as far as the sets: the next look puts in place what is on record alone.
         self.overdue = self.overdue.and(OURS);
-        let mut is_over = false;
-        for job in &mut claimed {
-            let failure = Failure { fault: Fault::Errno(refusal.errno), text: refusal.text.clone() };
-            job.failures.push((OURS, failure.clone()));
-            job.with = job.with.without(Responses::NONE.and(OURS));
-            // One that it was to renew, and that nothing else holds, is over.
-            let renewed = self.core.escalation.get(&job.target).filter(|block| block.with.contains(OURS));
-            self.taken_back(job.target, Responses::NONE.and(OURS));
-            if renewed.is_some_and(|block| !block.with.without(Responses::NONE.and(OURS)).block()) {
-                // The next look empties what programs hold; what the job has tried to undo is not tried at once again.
-                self.taken_back(job.target, job.undone);
-                self.end_early(job.target, job.kept.and(OURS));
-                self.tell_over(job.target, &[(OURS, failure)]);
-                is_over = true;
-            }
-        }
-        if is_over {
+        claimed.iter_mut().for_each(|job| self.unclaim(job, OURS, &refusal));
+        Ok(())
+    }
+
+    /// A response that this job would tell of does not hold, and cannot be made to.
+    pub(super) fn unclaim(&mut self, job: &mut Job, response: Response, refusal: &Refusal) {
+        let failure = Failure { fault: Fault::Errno(refusal.errno), text: refusal.text.clone() };
+        let it = Responses::NONE.and(response);
+        job.failures.push((response, failure.clone()));
+        job.with = job.with.without(it);
+        // One that it was to renew, and that nothing else holds, is over.
+        let known = self.core.escalation.get(&job.target).filter(|block| block.with.contains(response));
+        self.taken_back(job.target, it);
+        if known.is_some_and(|block| !block.with.without(it).block()) {
+            // The next look empties what programs hold; what the job has tried to undo is not tried at once again.
+            self.taken_back(job.target, job.undone);
+            self.end_early(job.target, job.kept.and(response));
+            self.tell_over(job.target, &[(response, failure)]);
             self.rewrite_blocked_file();
         }
-        Ok(())
     }
 
     /// The families in which a program failed and what it would put a block in is not there.
