@@ -72,7 +72,12 @@ pub enum News {
     /// An address came, changed or went.
     Address(Address),
     /// An interface came, changed or went.
-    Link(Link),
+    Link {
+        /// It came or changed: it did not go.
+        is_there: bool,
+        /// Which.
+        link: Link,
+    },
     /// A route to others came, changed or went.
     Route(Route),
     /// A network that is this host's own as a whole (`ip route add local`), or one address of its own, anycast ones too.
@@ -130,7 +135,10 @@ impl List {
 pub fn decode(message: &Message<'_>) -> Option<News> {
     match message.kind {
         libc::RTM_NEWADDR | libc::RTM_DELADDR => decode_address(message).map(News::Address),
-        libc::RTM_NEWLINK | libc::RTM_DELLINK => decode_link(message).map(News::Link),
+        libc::RTM_NEWLINK | libc::RTM_DELLINK => {
+            let is_there = message.kind == libc::RTM_NEWLINK;
+            decode_link(message).map(|link| News::Link { is_there, link })
+        }
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => decode_route(message),
         _ => None,
     }

@@ -59,7 +59,7 @@ impl Extend<News> for Routes {
             match news {
                 News::Route(Route { gateways, .. }) => self.gateways.extend(gateways),
                 News::Local { network, .. } => drop(self.local.insert(network)),
-                News::Address(_) | News::Link(_) => {}
+                News::Address(_) | News::Link { .. } => {}
             }
         }
     }
@@ -103,7 +103,7 @@ impl Surroundings {
 
     /// Takes in every notification that waits; `true` if anything is different now. Call it when [`AsFd::as_fd`] is readable,
     /// and at the time of [`next_try`](Self::next_try).
-    /// A notification only says which list to read again, or adds a gateway or what is the host's own: order, replacement and loss of notifications
+    /// A notification only says which list to read again, or adds a link, a gateway or what is the host's own: order, replacement and loss of notifications
     /// then do not matter. Where they come all the time, the lists are read in the pace of [`Rest`].
     ///
     /// # Errors
@@ -126,12 +126,13 @@ impl Surroundings {
     }
 
     fn take_notifications(&mut self) -> io::Result<()> {
-        let (stale, routes, changed) = (&mut self.stale, &mut self.routes, &mut self.changed);
+        let (stale, routes, links) = (&mut self.stale, &mut self.routes, &mut self.links);
+        let changed = &mut self.changed;
         loop {
             match self.notifications.notifications() {
                 Ok(Some(mut messages)) => messages.try_for_each(|message| {
                     let news = route::decode(&message?);
-                    *changed |= news.is_some_and(|news| stale.note(news, routes));
+                    *changed |= news.is_some_and(|news| stale.note(news, routes, links));
                     Ok(())
                 }),
                 Ok(None) => return Ok(()),
@@ -240,7 +241,7 @@ impl Surroundings {
     fn read_addresses(&mut self) -> io::Result<Reading> {
         let (list, is_whole): (Vec<Address>, bool) = self.read(List::Addresses, |news| match news {
             News::Address(address) => Some(address),
-            News::Link(_) | News::Route(_) | News::Local { .. } => None,
+            News::Link { .. } | News::Route(_) | News::Local { .. } => None,
         })?;
         let broadcasts = list.iter().flat_map(broadcasts_of).collect();
         let owned = list.iter().map(|address| (address.local, address.interface)).collect();
@@ -253,7 +254,7 @@ impl Surroundings {
 
     fn read_links(&mut self) -> io::Result<Reading> {
         let (links, is_whole) = self.read(List::Links, |news| match news {
-            News::Link(link) => Some((link.index, link)),
+            News::Link { link, .. } => Some((link.index, link)),
             News::Address(_) | News::Route(_) | News::Local { .. } => None,
         })?;
         Ok(Reading { is_whole, has_news: take_in(&mut self.links, links, is_whole) })

@@ -4,10 +4,11 @@
 //! for each would be all that its processors do: the first change is read at once, those after it together.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::Routes;
-use crate::netlink::route::{News, Route};
+use crate::netlink::route::{Link, News, Route};
 
 /// Gateways that are learnt one by one before the routes are read again: those that went are let go of then.
 const LEARNT: usize = 1024;
@@ -38,12 +39,20 @@ impl Stale {
 
     /// Of the routes to somewhere a router may have a million that change all the time, too many to read: one that comes
     /// names its gateways, which are `known` from now on; of those that go, theirs are let go of with the next reading. Likewise
-    /// what is the host's own: every address comes with a local route. True if there is anything new.
-    pub(super) fn note(&mut self, news: News, known: &mut Routes) -> bool {
+    /// what is the host's own, with whose every address a local route comes, and `links`, which may be watched by name. True if
+    /// there is anything new.
+    pub(super) fn note(&mut self, news: News, known: &mut Routes, links: &mut BTreeMap<u32, Link>) -> bool {
+        let mut is_new = false;
         let before = known.gateways.len() + known.local.len();
         match news {
             News::Address(_) => self.addresses = true,
-            News::Link(_) => self.links = true,
+            News::Link { is_there, link } => {
+                self.links = true;
+                if is_there {
+                    is_new = links.get(&link.index) != Some(&link);
+                    links.insert(link.index, link);
+                }
+            }
             News::Route(Route { is_there, is_default, gateways }) => {
                 self.routes |= is_default;
                 known.gateways.extend(gateways.into_iter().filter(|_| is_there));
@@ -57,7 +66,7 @@ impl Stale {
         self.learnt += learnt;
         // A link that goes down takes its routes along without a word for each (IPv4), and so may an address.
         self.routes |= self.links || self.addresses || self.learnt > LEARNT;
-        learnt > 0
+        is_new || learnt > 0
     }
 }
 
@@ -96,21 +105,24 @@ mod tests {
         let route = |is_there, is_default, gateways: &[IpAddr]| {
             News::Route(Route { is_there, is_default, gateways: gateways.to_vec() })
         };
-        assert!(stale.note(route(true, false, &[first, second]), &mut known), "news");
+        assert!(stale.note(route(true, false, &[first, second]), &mut known, &mut BTreeMap::new()), "news");
         assert_eq!(known.gateways, BTreeSet::from([first, second]));
-        assert!(!stale.note(route(true, false, &[first]), &mut known), "none");
+        assert!(!stale.note(route(true, false, &[first]), &mut known, &mut BTreeMap::new()), "none");
         known.gateways.remove(&second);
-        assert!(!stale.note(route(false, false, &[first, second]), &mut known), "what goes is not added");
+        assert!(
+            !stale.note(route(false, false, &[first, second]), &mut known, &mut BTreeMap::new()),
+            "what goes is not added"
+        );
         assert_eq!(known.gateways, BTreeSet::from([first]), "and not removed: another route may lead by it");
         assert!(!stale.routes);
-        assert!(!stale.note(route(false, true, &[second]), &mut known) && stale.routes);
+        assert!(!stale.note(route(false, true, &[second]), &mut known, &mut BTreeMap::new()) && stale.routes);
 
         // Whoever changes its gateways all the time does not have them pile up.
         let (mut stale, mut known) = (Stale::default(), Routes::default());
         let mut numbers = 0..;
         while !stale.routes {
             let gateway = std::net::Ipv4Addr::from(numbers.next().unwrap()).into();
-            stale.note(route(true, false, &[gateway]), &mut known);
+            stale.note(route(true, false, &[gateway]), &mut known, &mut BTreeMap::new());
         }
         assert_eq!(known.gateways.len(), LEARNT + 1);
     }
@@ -119,11 +131,39 @@ mod tests {
     fn what_comes_to_be_the_hosts_own_is_known_before_any_list_is_read() {
         let (mut stale, mut known) = (Stale::default(), Routes::default());
         let own = |is_there| News::Local { is_there, network: "198.51.100.7/32".parse().unwrap() };
-        assert!(!stale.note(own(false), &mut known) && stale.routes);
-        assert!(stale.note(own(true), &mut known) && !stale.note(own(true), &mut known));
+        assert!(!stale.note(own(false), &mut known, &mut BTreeMap::new()) && stale.routes);
+        assert!(
+            stale.note(own(true), &mut known, &mut BTreeMap::new())
+                && !stale.note(own(true), &mut known, &mut BTreeMap::new())
+        );
         assert_eq!(known.local.len(), 1);
-        assert!(!stale.note(own(false), &mut known));
+        assert!(!stale.note(own(false), &mut known, &mut BTreeMap::new()));
         assert_eq!(known.local.len(), 1, "two interfaces may have it");
+    }
+
+    #[test]
+    fn a_link_that_comes_or_changes_is_known_at_once_and_one_that_goes_until_they_are_read() {
+        let (mut stale, mut known) = (Stale::default(), BTreeMap::new());
+        let mut note = |is_there, name: &str| {
+            let (alternatives, bridge) = Default::default();
+            let link = Link {
+                index: 7,
+                name: name.to_owned(),
+                hardware: 1,
+                flags: 0,
+                forwards: false,
+                alternatives,
+                bridge,
+            };
+            let is_new = stale.note(News::Link { is_there, link }, &mut Routes::default(), &mut known);
+            (is_new, known.get(&7).map(|link| link.name.clone()))
+        };
+        let named = |name: &str| Some(name.to_owned());
+        assert_eq!(note(true, "wire"), (true, named("wire")));
+        assert_eq!(note(true, "wire"), (false, named("wire")));
+        assert_eq!(note(true, "cable"), (true, named("cable")));
+        assert_eq!(note(false, "cable"), (false, named("cable")));
+        assert!(stale.links);
     }
 
     #[test]
