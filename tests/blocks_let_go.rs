@@ -287,13 +287,13 @@ fn whoever_takes_hosts_deny_away_has_let_everybody_in_and_the_next_line_makes_it
     let setup = Setup::new(&lab, "");
     let file = setup.path("hosts.deny");
     setup.rewrite(&format!("{PORTS}\nBLOCK_WITH=\"hosts_deny\"\nHOSTS_DENY_FILE=\"{}\"", file.display()));
-    let mut daemon = setup.start();
+    let mut daemon = setup.start_through("sh", &["-c", "umask 077; exec \"$@\"", "sh"].map(str::to_owned));
     assert!(daemon.client(&["block", SOURCE, "600"]).status.success());
     std::fs::remove_file(&file).unwrap();
     let lifted = daemon.client(&["unblock", SOURCE]);
     assert!(lifted.status.success(), "{}", String::from_utf8_lossy(&lifted.stderr));
     daemon.wait_for("the end", |event| event["action"]["verdict"] == "lifted");
-    std::fs::remove_file(&file).unwrap();
+    assert!(!file.exists(), "nothing is to be kept in it");
     let blocked = daemon.client(&["block", SOURCE, "600"]);
     assert!(blocked.status.success(), "{}", String::from_utf8_lossy(&blocked.stderr));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("ALL: {SOURCE}\n"));

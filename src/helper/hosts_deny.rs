@@ -42,8 +42,14 @@ impl HostsDeny {
     /// Returns which of them, `added` before `gone`, stood there: one to be added that is not known to be ours is somebody
     /// else's; one of ours that did not was made otherwise, or somebody took it out.
     pub fn edit(&self, added: &[String], gone: &[String]) -> Result<Vec<bool>, Refusal> {
-        self.be_there()?;
-        let (old, facts) = self.read()?;
+        let (old, facts) = match self.read() {
+            // Whoever takes the file away, to let everybody in, has taken every line out.
+            Err(refusal) if refusal.errno == libc::ENOENT && added.is_empty() => {
+                return Ok(vec![false; gone.len()]);
+            }
+            Err(refusal) if refusal.errno == libc::ENOENT => self.be_there().and_then(|()| self.read())?,
+            found => found?,
+        };
         let (new, stood) = edited(&old, added, gone);
         // What we have made so long we could not read again, and no line would ever be taken out.
         if new.len() > old.len() && new.len() as u64 > LONGEST {
@@ -55,9 +61,11 @@ impl HostsDeny {
         Ok(stood)
     }
 
-    /// Whoever takes the file away, to let everybody in, has taken every line out: it is made again (0644).
+    /// Where the file is missing it is made, for everybody to read whatever our umask: whom it protects are no programs of
+    /// root's alone.
     fn be_there(&self) -> Result<(), Refusal> {
-        match OpenOptions::new().write(true).create_new(true).mode(0o644).open(&self.path) {
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&self.path);
+        match made.and_then(|file| file.set_permissions(Permissions::from_mode(0o644))) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(self.refusal("create", &error)),
             _ => Ok(()),
         }
