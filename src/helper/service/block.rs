@@ -70,7 +70,9 @@ impl<R: Respond> Service<R> {
             Ok(()) => log(CHANGED),
             Err(refusal) => {
                 log(&refusal.text);
-                claimed.iter_mut().for_each(|job| self.unclaim(job, Response::Nftables, &refusal));
+                // It may have come as far as the table: the next look makes one of what is on record alone.
+                self.overdue = self.overdue.and(Response::Nftables);
+                self.unclaim(&mut claimed, Response::Nftables, &refusal);
             }
         }
     }

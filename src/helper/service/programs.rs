@@ -118,12 +118,20 @@ impl<R: Respond> Service<R> {
         let Err(refusal) = self.put_programs_back(CHANGED, &blocks) else { return Ok(()) };
         // It may have come as far as the sets: the next look puts in place what is on record alone.
         self.overdue = self.overdue.and(OURS);
-        claimed.iter_mut().for_each(|job| self.unclaim(job, OURS, &refusal));
+        self.unclaim(&mut claimed, OURS, &refusal);
         Ok(())
     }
 
-    /// A response that this job would tell of does not hold, and cannot be made to.
-    pub(super) fn unclaim(&mut self, job: &mut Job, response: Response, refusal: &Refusal) {
+    /// A response that these jobs would tell of does not hold, and cannot be made to.
+    pub(super) fn unclaim(&mut self, jobs: &mut [&mut Job], response: Response, refusal: &Refusal) {
+        let ended = jobs.iter_mut().filter_map(|job| self.unclaim_one(job, response, refusal).then_some(()));
+        if ended.count() > 0 {
+            self.rewrite_blocked_file();
+        }
+    }
+
+    /// Returns whether a block ended with it.
+    fn unclaim_one(&mut self, job: &mut Job, response: Response, refusal: &Refusal) -> bool {
         let failure = Failure { fault: Fault::Errno(refusal.errno), text: refusal.text.clone() };
         let it = Responses::NONE.and(response);
         job.failures.push((response, failure.clone()));
@@ -131,13 +139,14 @@ impl<R: Respond> Service<R> {
         // One that it was to renew, and that nothing else holds, is over.
         let known = self.core.escalation.get(&job.target).filter(|block| block.with.contains(response));
         self.taken_back(job.target, it);
-        if known.is_some_and(|block| !block.with.without(it).block()) {
+        let is_over = known.is_some_and(|block| !block.with.without(it).block());
+        if is_over {
             // The next look empties what programs hold; what the job has tried to undo is not tried at once again.
             self.taken_back(job.target, job.undone);
             self.end_early(job.target, job.kept.and(response));
             self.tell_over(job.target, &[(response, failure)]);
-            self.rewrite_blocked_file();
         }
+        is_over
     }
 
     /// The families in which a program failed and what it would put a block in is not there.
