@@ -151,7 +151,7 @@ fn who_still_sends_to_udp_ports_of_calls_that_are_over_is_no_prober() {
     let lab = Lab::new(1);
     let peer = lab.peer(0);
     let server = support::inside(&peer.netns, || UdpSocket::bind("0.0.0.0:10000").unwrap());
-    let ports = 49_200..49_240;
+    let ports = 29_200..29_240;
     let calls: Vec<UdpSocket> = support::inside(&lab.target(), || {
         ports.clone().map(|port| UdpSocket::bind(("0.0.0.0", port)).unwrap()).collect()
     });
