@@ -297,15 +297,12 @@ fn a_command_that_fails_is_not_run_again_for_each_probe_where_each_is_told() {
     ));
     let mut daemon = setup.start();
     let target = lab.peer(0).target(false).to_string();
-    let probe = |port: &str| {
-        let nmap =
-            ["nmap", "-n", "-Pn", "--disable-arp-ping", "-sS", "--max-retries", "0", "-p", port, &target];
-        lab.peer(0).run(&nmap);
+    let probe = |ports: &str, count: &str| {
+        lab.peer(0).hping3(&["-S", "-i", "u2000", "-c", count, "-p", ports, &target]);
     };
-    probe("1");
+    probe("1", "1");
     assert_eq!(block_of(&lab, &mut daemon, 0)["action"]["verdict"], "failed");
-    probe("2");
-    probe("3-20");
+    probe("++2", "19");
     let told = daemon.wait_for("the last of them", |event| event["dest_port"] == 20);
     assert_eq!(told["action"]["verdict"], "suppressed", "{told}");
     assert_eq!(told["action"]["error"], "its block has failed, and is tried again later", "{told}");
@@ -314,4 +311,8 @@ fn a_command_that_fails_is_not_run_again_for_each_probe_where_each_is_told() {
         let text = std::fs::read_to_string(&history).unwrap();
         text.lines().filter(|line| line.ends_with("blocked: [false]")).count() == 20
     });
+    // An operator who has mended it need not wait.
+    daemon.client(&["unblock", &lab.peer(0).v4.to_string()]);
+    probe("21", "1");
+    eventually("it is run again", PATIENCE, || std::fs::read_to_string(&rules).unwrap().lines().count() == 2);
 }

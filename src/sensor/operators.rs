@@ -151,6 +151,7 @@ impl Operators {
                 client
             }
             Waiting::Unblock { client, target } => {
+                responder.on_let_in(target, now);
                 if effect.outcome == Outcome::Lifted {
                     responder.on_lifted(target, now, turn);
                 } else if matches!(effect.outcome, Outcome::Failed(_)) && effect.seconds == 0 {
@@ -166,6 +167,7 @@ impl Operators {
                 if !mirrored && has_lifted(effect) {
                     responder.blocks.lift_all();
                 }
+                responder.end_waits();
                 reason = reason.or_else(|| responder.left_by_lifting(outcome));
                 client
             }

@@ -43,6 +43,7 @@ impl EventLoop {
         if modes(&watch) != modes(&self.responder.watch) {
             self.responder.end_silences();
         }
+        self.responder.end_waits();
         if let Err(error) = self.host.go_by(&new, watch, &mut self.responder, &self.shared) {
             self.reporter.answer(now, &format!("the new ports are not watched: {error}"));
         }

@@ -20,7 +20,7 @@ use ipnet::IpNet;
 pub use self::effect::Effect;
 pub use self::outcome::on_left_behind;
 
-use self::retries::Retries;
+use self::retries::{Errand, Retries};
 
 use super::blocks::Blocks;
 use super::clock::Now;
@@ -80,7 +80,7 @@ pub struct Turn {
 
 /// Asked of the helper, and not answered yet.
 struct Asked {
-    target: IpNet,
+    errand: Errand,
     cases: Vec<Case>,
 }
 
@@ -220,6 +220,13 @@ impl Responder {
         self.told.clear();
     }
 
+    /// An administrator who has mended what blocks failed for may have it tried at once.
+    pub fn end_waits(&mut self) {
+        for target in self.retries.forget_all() {
+            self.table.forgive(self.watch.source_key(target.addr()));
+        }
+    }
+
     /// Whether anybody wants to hear of one more probe of a source that is over the trigger.
     pub fn is_worth_telling(&self, standing: Standing) -> bool {
         self.tell_all || !standing.quiet
@@ -231,16 +238,20 @@ impl Responder {
     /// Whether the source is quiet does not matter: where each probe is told, one that was spared is judged again.
     pub fn may_blame_an_innocent(&self, probe: &Probe, standing: &Standing, now: Now) -> bool {
         let target = self.watch.target(probe.source);
-        let allowance = match self.watch.block_mode(probe.protocol) {
-            BlockMode::Log => &self.gate.lines,
-            BlockMode::Block | BlockMode::RunCommand => &self.gate.blocks,
+        let mode = self.watch.block_mode(probe.protocol);
+        let (allowance, is_waiting) = match mode {
+            BlockMode::Log => (&self.gate.lines, false),
+            BlockMode::Block | BlockMode::RunCommand => {
+                let errand = Errand { target, run_only: mode == BlockMode::RunCommand };
+                (&self.gate.blocks, self.retries.until(&errand, micros(now)).is_some())
+            }
         };
         standing.triggered
             && !standing.proven
             && self.blocks.get(&target, now.uptime).is_none_or(|block| block.with.is_run_only())
             && !self.never.contains(probe.source)
             && !self.asked_about.contains_key(&target)
-            && !self.retries.is_waiting(&target, micros(now))
+            && !is_waiting
             && allowance.affords(standing.distinct_ports, now.uptime)
     }
 
@@ -259,7 +270,7 @@ impl Responder {
         let in_force = self.blocks.get(&target, now.uptime);
         if let Some(block) = in_force.filter(|block| run_only || !block.with.is_run_only()) {
             let until = block.until.saturating_mul(1000);
-            if !block.with.is_run_only() || self.watch.block_tcp == self.watch.block_udp {
+            if !block.with.is_run_only() || !self.modes_differ() {
                 self.table.quiet(key, until);
             }
             let action = Action { target: Some(target), ..Action::new(ActionVerdict::AlreadyBlocked) };
@@ -275,11 +286,8 @@ impl Responder {
             }
             return;
         }
-        // Each of its probes comes here where each is told.
-        if self.retries.is_waiting(&target, micros(now)) {
-            let action =
-                Action { error: Some(FAILED_LATELY.to_owned()), ..Action::new(ActionVerdict::Suppressed) };
-            return self.tell(told, &case, Some(action), now, turn);
+        if let Some(until) = self.retries.until(&Errand { target, run_only }, micros(now)) {
+            return self.tell_of_wait(told, &case, until, now, turn);
         }
         if case.connected {
             return self.spare(told, &case, (CONNECTED, SPARED), now, turn);
@@ -293,11 +301,25 @@ impl Responder {
         self.ask(target, case, now, turn);
     }
 
+    /// Where probes over the other protocol earn it something else it is not quiet meanwhile: what is said is paid for here.
+    fn tell_of_wait(&mut self, told: EventType, case: &Case, until: u64, now: Now, turn: &mut Turn) {
+        let quiet = until.saturating_sub(micros(now));
+        if !self.modes_differ() {
+            self.spare(told, case, (FAILED_LATELY, quiet), now, turn);
+        } else if case.standing.quiet || self.has_a_line(case, now) {
+            self.tell(told, case, Some(suppressed(FAILED_LATELY)), now, turn);
+        }
+    }
+
+    /// BLOCK_TCP=2 and BLOCK_UDP=1, say: a source that a command has told of, or should have, may yet earn a block.
+    fn modes_differ(&self) -> bool {
+        self.watch.block_tcp != self.watch.block_udp
+    }
+
     /// Not to be blocked, why, and for how long nothing more is said.
     fn spare(&self, told: EventType, case: &Case, (why, quiet): (&str, u64), now: Now, turn: &mut Turn) {
         self.table.quiet(self.watch.account(&case.probe), micros(now).saturating_add(quiet));
-        let action = Action { error: Some(why.to_owned()), ..Action::new(ActionVerdict::Suppressed) };
-        self.tell(told, case, Some(action), now, turn);
+        self.tell(told, case, Some(suppressed(why)), now, turn);
     }
 
     /// In a flood of single probes from everywhere none of them is an event: [`Responder::on_time`] tells that it is one.
@@ -316,16 +338,18 @@ impl Responder {
         match self.requests.send(request) {
             Ok(id) => {
                 self.asked_about.insert(target, id);
-                self.asked.insert(id, Asked { target, cases: vec![case] });
+                self.asked.insert(id, Asked { errand: Errand { target, run_only }, cases: vec![case] });
             }
             Err(full) => {
                 self.table.quiet(self.watch.account(&case.probe), micros(now).saturating_add(RETRY));
-                let action =
-                    Action { error: Some(full.to_string()), ..Action::new(ActionVerdict::Suppressed) };
-                self.tell(EventType::Block, &case, Some(action), now, turn);
+                self.tell(EventType::Block, &case, Some(suppressed(&full.to_string())), now, turn);
             }
         }
     }
+}
+
+fn suppressed(why: &str) -> Action {
+    Action { error: Some(why.to_owned()), ..Action::new(ActionVerdict::Suppressed) }
 }
 
 /// Microseconds of uptime: the score table's clock.

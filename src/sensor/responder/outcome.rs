@@ -4,6 +4,7 @@
 use ipnet::IpNet;
 
 use super::effect::{Effect, reasons, verdict_of};
+use super::retries::Errand;
 use super::{RETRY, Responder, TOLD, Turn, micros};
 use crate::event::{Action, ActionVerdict, Deed, Event, EventType, Flow};
 use crate::protocol::wording::{self, Filling};
@@ -32,15 +33,18 @@ impl Responder {
     /// The helper answered a block request.
     pub fn on_done(&mut self, id: u64, done: &Effect, now: Now, turn: &mut Turn) {
         let Some(asked) = self.asked.remove(&id) else { return };
-        self.asked_about.remove(&asked.target);
-        self.take_effect(asked.target, done, now, turn);
-        let retry = self.retries.note(asked.target, done, micros(now));
+        let Errand { target, run_only } = asked.errand;
+        self.asked_about.remove(&target);
+        self.take_effect(target, done, now, turn);
+        let retry = self.retries.note(asked.errand, done, run_only || self.runs_programs(), micros(now));
+        let may_still_be_blocked =
+            self.modes_differ() && (done.with.is_run_only() || run_only && retry.is_some());
         let quiet_until = retry.unwrap_or_else(|| self.quiet_until(done, now));
         let port = asked.cases.first().map_or(0, |case| case.probe.port);
-        let action = self.action_of(asked.target, port, done);
+        let action = self.action_of(target, port, done);
         let mut cases = asked.cases.iter();
         if let Some(first) = cases.next() {
-            if !self.may_still_be_blocked(done) {
+            if !may_still_be_blocked {
                 self.table.quiet(self.watch.account(&first.probe), quiet_until);
             }
             self.tell(EventType::Block, first, Some(action.clone()), now, turn);
@@ -56,15 +60,16 @@ impl Responder {
     /// A block is in force (an operator's, or one from before the start): mirror it.
     pub fn on_block(&mut self, target: IpNet, seconds: u32, offence: u16, with: Responses, now: Now) {
         let until = now.uptime.saturating_add(u64::from(seconds) * 1000);
+        self.retries.forget(target);
         self.blocks.insert(target, Block { until, offence, with });
         if !with.is_run_only() {
             self.table.quiet(self.watch.source_key(target.addr()), until.saturating_mul(1000));
         }
     }
 
-    /// Where BLOCK_TCP=2 and BLOCK_UDP=1, say, a source that a command has told of may yet earn a block.
-    fn may_still_be_blocked(&self, done: &Effect) -> bool {
-        done.with.is_run_only() && self.watch.block_tcp != self.watch.block_udp
+    /// Whether each block has programs of the administrator's run.
+    fn runs_programs(&self) -> bool {
+        self.order.contains(&Response::Command) || self.custom.kill_run_cmd.is_some()
     }
 
     /// An operator blocked a source: mirror it and tell of it.
@@ -74,6 +79,13 @@ impl Responder {
         event.flow = Some(Flow::from_source(target.addr()));
         event.action = Some(self.action_of(target, 0, effect));
         turn.events.push((event, 0));
+    }
+
+    /// An operator let a source in, whether or not it was shut out: a block of it that failed is tried at once again.
+    pub fn on_let_in(&mut self, target: IpNet, now: Now) {
+        if self.retries.forget(target) && self.blocks.get(&target, now.uptime).is_none() {
+            self.table.forgive(self.watch.source_key(target.addr()));
+        }
     }
 
     /// A block was lifted: its source begins anew.
@@ -110,15 +122,19 @@ impl Responder {
     /// Likewise, and something of it could not be taken back, or could not be had any more.
     fn on_remains(&mut self, target: IpNet, notes: &[Note], now: Now, turn: &mut Turn) {
         // Lifted with all others and not told of yet: this is what is told of it.
-        let was_lifted = self.blocks.take_lifted(&target).is_some();
+        let lifted = self.blocks.take_lifted(&target);
         // One whose time is over here in a moment, as seconds are whole, is told of then.
-        if was_lifted || self.blocks.get(&target, now.uptime.saturating_add(ROUNDING)).is_some() {
+        let known = self.blocks.get(&target, now.uptime.saturating_add(ROUNDING)).copied();
+        let block = lifted.map(|(block, _)| block).or(known);
+        if block.is_some() {
             self.blocks.remove(&target);
             self.table.forgive(self.watch.source_key(target.addr()));
         }
         let mut event = Event::new(now.wall, EventType::Unblock);
         event.flow = Some(Flow::from_source(target.addr()));
-        let error = reasons(notes);
+        let stays = block.and_then(|block| self.stays(block.with));
+        let told: Vec<String> = reasons(notes).into_iter().chain(stays).collect();
+        let error = (!told.is_empty()).then(|| told.join(". "));
         event.action = Some(Action { target: Some(target), error, ..Action::new(ActionVerdict::Failed) });
         turn.events.push((event, 0));
     }
