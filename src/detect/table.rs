@@ -102,6 +102,8 @@ pub struct Standing {
     pub triggered: bool,
     /// This was no new probe: nothing was counted.
     pub retransmission: bool,
+    /// This probe's port was none of the last that the source probed: what it is worth was counted with it.
+    pub new_port: bool,
     /// [`ScoreTable::quiet`] asked to say nothing more of it for now.
     pub quiet: bool,
     /// Which of its accounts this is.
@@ -197,7 +199,8 @@ impl ScoreTable {
         if is_new {
             details.note_port(port, counts.distinct_ports);
         }
-        Standing { crossed, ..standing(ledger, details, place, counts, credited.head, moment) }
+        let standing = standing(ledger, details, place, counts, credited.head, moment);
+        Standing { crossed, new_port: is_new, ..standing }
     }
 
     /// The port that `served` names was answered by a service after all: what `evidence` made of it and counted against
@@ -321,6 +324,7 @@ fn standing(
         crossed: false,
         triggered: head.triggered(),
         retransmission: false,
+        new_port: false,
         quiet: details.is_quiet(place, moment.now),
         ledger,
     }
@@ -339,6 +343,7 @@ fn alone(ledger: Ledger, probe: &Probe, evidence: Evidence, now: u64) -> Standin
         crossed,
         triggered: crossed,
         retransmission: false,
+        new_port: true,
         quiet: false,
         ledger,
     }

@@ -19,8 +19,9 @@ const SAME_LIMIT: u64 = 60_000;
 /// SYNs to decoys a minute that wait for their handshake: as many as the table of half-open ones has room for.
 const KNOCKS_A_MINUTE: u32 = 20_480;
 
-/// Failures with UDP ports that the kernel is asked about before there are enough of them, a minute. More than all innocents
-/// together ever have; a flood of forged sources that get as far shall not have it asked for each.
+/// Failures with UDP ports that the kernel is asked about before there are enough of them, a minute. A source has one for
+/// each port that is new to it on the second half of its way to an alarm: a handful. A flood of forged sources that get as
+/// far shall not have it asked for each, and leaves a part to those who have met more ports than they.
 const DOUBTS_A_MINUTE: u32 = 1_200;
 
 /// The gate.
@@ -166,6 +167,7 @@ mod tests {
             crossed: true,
             triggered: true,
             retransmission: false,
+            new_port: true,
             quiet: false,
             ledger: Ledger::Watched,
         }

@@ -303,6 +303,16 @@ mod tests {
     }
 
     #[test]
+    fn of_a_source_halfway_to_an_alarm_each_port_is_doubted_once_however_often_it_comes() {
+        let port = |number| ((PEER, 9), (HOST, SERVES + number));
+        let again = (10..50).map(|from| ((PEER, from), (HOST, SERVES + 4)));
+        let halfway: Vec<_> = (0..5).map(port).collect();
+        let repeated: Vec<_> = halfway.iter().copied().chain(again).collect();
+        let further = [&repeated[..], &[port(5)]].concat();
+        assert_eq!([&halfway[..4], &halfway, &repeated, &further].map(told), [0, 1, 1, 2]);
+    }
+
+    #[test]
     fn an_answer_in_the_round_of_its_question_is_no_probe_wherever_in_it_they_stand() {
         let (question, answer) = (((HOST, ASKS), (PEER, SERVES)), ((PEER, SERVES), (HOST, ASKS)));
         let other = ((PEER, 9), (HOST, SERVES));

@@ -17,7 +17,7 @@ use crate::detect::{Probe, ScanType};
 use crate::packet::Packet;
 use crate::sensor::clock::Now;
 use crate::sensor::flood::Newcomers;
-use crate::sensor::gate::{Tally, Worth};
+use crate::sensor::gate::{Tally, Worth, weight};
 use crate::sensor::responder::micros;
 use crate::sensor::sightings::{Sighting, State};
 
@@ -169,13 +169,14 @@ impl Judge {
 
     /// Of a source halfway to an alarm. Services that listen for datagrams and answer none come and go without a word that
     /// would take back what was counted for them: the main thread asks the kernel before that is nearly enough, or who
-    /// sent to eight of them within hours is a scanner for one error.
+    /// sent to eight of them within hours is a scanner for one error. A port that it has sent to lately adds nothing.
     fn is_doubted(&self, probe: &Probe, standing: Standing) -> bool {
         let shared = &self.shared;
         probe.protocol == Protocol::Udp
+            && standing.new_port
             && standing.score >= self.view.watch.walk.threshold() / 2.0
             && shared.sightings.have_room()
-            && shared.gate.doubts.spend(u32::MAX, self.now.uptime)
+            && shared.gate.doubts.spend(weight(&standing), self.now.uptime)
     }
 
     /// Of a source over the trigger. Whoever is told of is followed; one that is told of already may be.
