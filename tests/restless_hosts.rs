@@ -96,9 +96,14 @@ fn assert_a_scan_is_blocked(lab: &Lab, daemon: &mut Daemon) {
 fn links_that_change_all_the_time_take_little_of_the_processors() {
     let lab = Lab::new(1);
     change(&lab, (0..500).map(|number| format!("link add v{number} type veth peer name w{number}")));
+    // What is made of the surroundings takes long where there is much of it.
+    change(
+        &lab,
+        (0..4000).map(|number| format!("address add 10.200.{}.{}/32 dev lo", number / 250, number % 250)),
+    );
     let mut daemon = Setup::new(&lab, CONFIG).start();
-    let sizes = (1400..1500).map(|size| format!("link set v0 mtu {size}")).collect();
-    let _changes = Restless::begin(&lab, sizes, Duration::from_millis(5));
+    let changes = ["mtu 1400", "up", "mtu 1500", "down"].map(|change| format!("link set v0 {change}"));
+    let _changes = Restless::begin(&lab, changes.into(), Duration::from_millis(5));
     let (begun, before) = (Instant::now(), processor_time(&daemon));
     std::thread::sleep(Duration::from_secs(3));
     let share = (processor_time(&daemon) - before).as_secs_f64() / begun.elapsed().as_secs_f64();

@@ -64,6 +64,11 @@ impl Link {
     pub fn is_called(&self, name: &str) -> bool {
         self.name == name || self.alternatives.iter().any(|other| other == name)
     }
+
+    /// Whether both have the same names.
+    pub fn has_names_of(&self, other: &Link) -> bool {
+        self.name == other.name && self.alternatives == other.alternatives
+    }
 }
 
 /// What a message, of a dump or of a notification, is about.

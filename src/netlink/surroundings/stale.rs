@@ -15,9 +15,10 @@ const LEARNT: usize = 1024;
 
 /// Least time between two readings: what is made of one may take as long as the reading itself.
 const LEAST: Duration = Duration::from_millis(250);
-/// Reading may take this part of our time.
+/// So many times as long as a reading took is none begun: readings of up to a tenth of a second ([`MOST`]) take a twentieth of our time
+/// at most, longer ones more.
 const SHARE: u32 = 20;
-/// Most time between two readings, however long one takes.
+/// Most time between two readings, however long one takes: what went must be let go of.
 const MOST: Duration = Duration::from_secs(2);
 
 /// Which lists must be read again.
@@ -39,8 +40,9 @@ impl Stale {
 
     /// Of the routes to somewhere a router may have a million that change all the time, too many to read: one that comes
     /// names its gateways, which are `known` from now on; of those that go, theirs are let go of with the next reading. Likewise
-    /// what is the host's own, with whose every address a local route comes, and `links`, which may be watched by name. True if
-    /// there is anything new.
+    /// what is the host's own, with whose every address a local route comes, and `links`, which may be watched by name: one that
+    /// comes or takes another name is known at once. All else of a link, as that it is up, changes often and comes with the reading.
+    /// True if there is anything new.
     pub(super) fn note(&mut self, news: News, known: &mut Routes, links: &mut BTreeMap<u32, Link>) -> bool {
         let mut is_new = false;
         let before = known.gateways.len() + known.local.len();
@@ -48,8 +50,8 @@ impl Stale {
             News::Address(_) => self.addresses = true,
             News::Link { is_there, link } => {
                 self.links = true;
-                if is_there {
-                    is_new = links.get(&link.index) != Some(&link);
+                is_new = is_there && !links.get(&link.index).is_some_and(|known| known.has_names_of(&link));
+                if is_new {
                     links.insert(link.index, link);
                 }
             }
@@ -142,27 +144,28 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_comes_or_changes_is_known_at_once_and_one_that_goes_until_they_are_read() {
+    fn a_link_that_comes_or_takes_a_name_is_known_at_once_and_all_else_of_it_when_they_are_read() {
         let (mut stale, mut known) = (Stale::default(), BTreeMap::new());
-        let mut note = |is_there, name: &str| {
-            let (alternatives, bridge) = Default::default();
-            let link = Link {
-                index: 7,
-                name: name.to_owned(),
-                hardware: 1,
-                flags: 0,
-                forwards: false,
-                alternatives,
-                bridge,
-            };
-            let is_new = stale.note(News::Link { is_there, link }, &mut Routes::default(), &mut known);
-            (is_new, known.get(&7).map(|link| link.name.clone()))
+        let link = |name: &str, alternatives: &[&str], flags| Link {
+            index: 7,
+            name: name.to_owned(),
+            alternatives: alternatives.iter().map(|&name| name.to_owned()).collect(),
+            hardware: 1,
+            flags,
+            forwards: false,
+            bridge: None,
         };
-        let named = |name: &str| Some(name.to_owned());
-        assert_eq!(note(true, "wire"), (true, named("wire")));
-        assert_eq!(note(true, "wire"), (false, named("wire")));
-        assert_eq!(note(true, "cable"), (true, named("cable")));
-        assert_eq!(note(false, "cable"), (false, named("cable")));
+        let mut note = |is_there, link: &Link| {
+            let news = News::Link { is_there, link: link.clone() };
+            (stale.note(news, &mut Routes::default(), &mut known), known.get(&7).cloned())
+        };
+        let [wire, cable, both] = [link("wire", &[], 0), link("cable", &[], 0), link("cable", &["wire"], 0)];
+        assert_eq!(note(true, &wire), (true, Some(wire.clone())));
+        assert_eq!(note(true, &wire), (false, Some(wire.clone())));
+        assert_eq!(note(true, &link("wire", &[], 1)), (false, Some(wire)), "the reading has it");
+        assert_eq!(note(true, &cable), (true, Some(cable)));
+        assert_eq!(note(true, &both), (true, Some(both.clone())));
+        assert_eq!(note(false, &both), (false, Some(both)));
         assert!(stale.links);
     }
 
