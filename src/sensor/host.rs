@@ -140,7 +140,7 @@ impl Host {
         Watch { one_by_one, ..watch.clone() }
     }
 
-    /// When to [`follow`](Self::follow) though nothing is readable: a list could not be read.
+    /// When to [`follow`](Self::follow) though nothing is readable: a list is yet to be read, or to be had whole.
     pub fn next_try(&self) -> Option<Instant> {
         self.surroundings.next_try()
     }
