@@ -162,10 +162,11 @@ fn decode_address(message: &Message<'_>) -> Option<Address> {
 }
 
 /// `struct ifinfomsg`: family, pad, hardware type (2), index (4), flags (4), change mask (4). Messages of AF_BRIDGE
-/// about the same interface say nothing new.
+/// about the same interface say nothing new, nor do wireless events (net/wireless/wext-core.c): these have the first of its names alone.
 fn decode_link(message: &Message<'_>) -> Option<Link> {
     let (&[family, _, h0, h1, i0, i1, i2, i3, f0, f1, f2, f3, ..], attributes) = message.split::<16>()?;
-    (i32::from(family) == libc::AF_UNSPEC).then_some(())?;
+    let is_whole = i32::from(family) == libc::AF_UNSPEC && attributes.find(libc::IFLA_WIRELESS).is_none();
+    is_whole.then_some(())?;
     Some(Link {
         index: u32::from_ne_bytes([i0, i1, i2, i3]),
         name: attributes.find(libc::IFLA_IFNAME)?.text(),
@@ -300,6 +301,25 @@ mod tests {
             assert_eq!([libc::RT_TABLE_LOCAL, 100].map(|table| local(table, kind)), [own, None], "{kind}");
         }
         assert_eq!(local(libc::RT_TABLE_LOCAL, libc::RTN_BROADCAST), None);
+    }
+
+    #[test]
+    fn a_link_has_all_its_names_and_a_wireless_event_is_no_news_of_it() {
+        let link = |event: Option<&[u8]>| {
+            let mut encoder = Encoder::default();
+            encoder.message(libc::RTM_NEWLINK, 0, 0, |message| {
+                message.put(&[0; 16]);
+                message.text(libc::IFLA_IFNAME, "wlan0");
+                match event {
+                    Some(event) => message.attribute(libc::IFLA_WIRELESS, event),
+                    None => message.nest(IFLA_PROP_LIST, |list| list.text(IFLA_ALT_IFNAME, "wlp2s0")),
+                }
+            });
+            decode(&Messages(&encoder.finish().unwrap()).next().unwrap().unwrap())
+        };
+        let Some(News::Link { is_there: true, link: whole }) = link(None) else { panic!("a link") };
+        assert!(whole.is_called("wlan0") && whole.is_called("wlp2s0"));
+        assert_eq!(link(Some(&[0; 8])), None);
     }
 
     #[test]
