@@ -91,11 +91,11 @@ impl Surroundings {
         Ok(surroundings)
     }
 
-    /// Waits where lists cannot be read, but not where they change meanwhile.
+    /// Waits where lists cannot be read, but not where they change meanwhile. What is different is no news: nobody asked before.
     fn read_now(&mut self) -> io::Result<()> {
         loop {
             self.rest = Rest::default();
-            self.changed |= self.drain()?;
+            self.drain()?;
             let Some(next) = self.retry.next() else { return Ok(()) };
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
