@@ -150,8 +150,10 @@ fn what_takes_back_a_usual_command_is_named_and_an_alarm_that_shuts_out_is_warne
         stderr.contains(":4:15: KILL_RUN_CMD: what it does outlasts its block and an unblock"),
         "{stderr}"
     );
-    let log_only = conf.replace("BLOCK_TCP=\"1\"", "BLOCK_TCP=\"0\"");
-    assert!(!Lab::with(&log_only).check(&[]).2.contains("KILL_RUN_CMD"), "it is never run");
+    for (mode, warned) in [("BLOCK_TCP=\"0\"", false), ("BLOCK_TCP=\"2\"", true), ("BLOCK_UDP=\"2\"", true)] {
+        let stderr = Lab::with(&conf.replace("BLOCK_TCP=\"1\"", mode)).check(&[]).2;
+        assert_eq!(stderr.contains("KILL_RUN_CMD: what it does outlasts"), warned, "{mode}: {stderr}");
+    }
 }
 
 /// Each of these a start refuses, whoever starts it; that a daemon which runs may read its file again is none of that.

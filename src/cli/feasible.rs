@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::opposite::opposite;
-use crate::config::{ConfigError, Loaded};
+use crate::config::{BlockMode, ConfigError, Loaded};
 use crate::helper::command::found;
 use crate::helper::hosts_deny::HostsDeny;
 use crate::helper::iptables::Iptables;
@@ -109,10 +109,11 @@ fn endless(loaded: &Loaded) -> Option<ConfigError> {
     (runs && config.unblock_cmd.is_none()).then(|| ConfigError::new(loaded.origin("KILL_ROUTE"), text))
 }
 
-/// Likewise, and no key takes it back.
+/// Likewise, and no key takes it back. It runs where nothing is blocked too.
 fn endless_alarm(loaded: &Loaded) -> Option<ConfigError> {
     let config = &loaded.config;
-    let runs = config.blocks() && config.kill_run_cmd.as_deref().is_some_and(may_shut_out);
+    let acts = [config.block_tcp, config.block_udp].iter().any(|&mode| mode != BlockMode::Log);
+    let runs = acts && config.kill_run_cmd.as_deref().is_some_and(may_shut_out);
     let text = "KILL_RUN_CMD: what it does outlasts its block and an unblock, and no key takes it back: let KILL_ROUTE, with \
                 UNBLOCK_CMD, or BLOCK_WITH do what shuts a source out";
     runs.then(|| ConfigError::new(loaded.origin("KILL_RUN_CMD"), text.to_owned()))
