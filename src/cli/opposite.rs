@@ -32,7 +32,8 @@ pub(super) fn opposite(command: &str) -> Option<String> {
     let text = format!("{} ", plain.join(" "));
     let undone = pairs.iter().find_map(|(does, undoes)| {
         let (before, after) = text.split_once(&format!(" {does} "))?;
-        Some(format!("{before} {undoes} {}", without_place(does, after)))
+        let what = if name == "ipset" { entry(after) } else { without_place(does, after) };
+        Some(format!("{before} {undoes} {what}"))
     })?;
     Some(undone.trim_end().replace(MARK, "$TARGET$"))
 }
@@ -45,6 +46,13 @@ fn without_place(does: &str, after: &str) -> String {
         words.remove(1);
     }
     words.join(" ")
+}
+
+/// A set and its entry: what else is said of one that is added, as its timeout, ipset refuses where it is deleted.
+fn entry(after: &str) -> String {
+    let last = after.split(' ').position(|word| word.contains(MARK));
+    let words = after.split(' ').take(last.map_or(usize::MAX, |last| last + 1));
+    words.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -60,6 +68,8 @@ mod tests {
             ("iptables -A bad -s $TARGET$ -j DROP", "iptables -D bad -s $TARGET$ -j DROP"),
             ("ip route add blackhole $TARGET$", "ip route del blackhole $TARGET$"),
             ("ipset add bad $TARGET$", "ipset del bad $TARGET$"),
+            ("ipset add bad $TARGET$ timeout 3600", "ipset del bad $TARGET$"),
+            ("ipset -A -exist bad $TARGET$,tcp:22 comment scan", "ipset -D -exist bad $TARGET$,tcp:22"),
         ] {
             assert_eq!(opposite(command).as_deref(), Some(undo));
         }
