@@ -470,6 +470,13 @@ fn addresses_routes_and_links_are_noticed_when_they_come_and_go() {
     assert!(has(&around, "192.0.2.9"));
     assert!(after(&mut around, "ip address delete 192.0.2.9/24 dev wire"));
     assert!(!has(&around, "192.0.2.9"));
+    // However lately the list was read, with all that goes by it.
+    run("ip address add 192.0.2.129/25 dev wire broadcast 192.0.2.200");
+    assert!(around.drain().unwrap());
+    assert_eq!(around.interfaces_of("192.0.2.129".parse().unwrap()).count(), 1);
+    assert!(around.is_for_everybody("192.0.2.200".parse().unwrap()));
+    assert!(around.networks().any(|network| network == net("192.0.2.128/25")));
+    assert!(after(&mut around, "ip address delete 192.0.2.129/25 dev wire"));
 
     assert!(after(&mut around, "ip route add local 203.0.113.0/24 dev lo"));
     assert!(has(&around, "203.0.113.77") && !has(&around, "203.0.112.1"));

@@ -75,7 +75,12 @@ impl Link {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     /// An address came, changed or went.
-    Address(Address),
+    Address {
+        /// It came or changed: it did not go.
+        is_there: bool,
+        /// Which.
+        address: Address,
+    },
     /// An interface came, changed or went.
     Link {
         /// It came or changed: it did not go.
@@ -139,7 +144,10 @@ impl List {
 /// Understands a message; `None` if it tells nothing that we want to know.
 pub fn decode(message: &Message<'_>) -> Option<News> {
     match message.kind {
-        libc::RTM_NEWADDR | libc::RTM_DELADDR => decode_address(message).map(News::Address),
+        libc::RTM_NEWADDR | libc::RTM_DELADDR => {
+            let is_there = message.kind == libc::RTM_NEWADDR;
+            decode_address(message).map(|address| News::Address { is_there, address })
+        }
         libc::RTM_NEWLINK | libc::RTM_DELLINK => {
             let is_there = message.kind == libc::RTM_NEWLINK;
             decode_link(message).map(|link| News::Link { is_there, link })

@@ -4,20 +4,21 @@
 //! Two sockets, both opened before confinement; reading them needs no right.
 #![forbid(unsafe_code)]
 
+mod known;
 mod stale;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
+use self::known::Known;
 use self::stale::{Rest, Stale};
 use super::message::Malformed;
 use super::retry::Retry;
-use super::route::{self, Address, Link, List, News, Route};
+use super::route::{self, Link, List};
 use super::socket::Socket;
 
 /// Readings at the start of lists that change under each: with what came in all of them it begins.
@@ -30,12 +31,7 @@ const ASIDE: usize = 1024;
 pub struct Surroundings {
     notifications: Socket,
     lists: Socket,
-    /// Each with the interface that has it; two may have the same.
-    addresses: BTreeSet<(IpAddr, u32)>,
-    networks: BTreeSet<IpNet>,
-    broadcasts: BTreeSet<IpAddr>,
-    routes: Routes,
-    links: BTreeMap<u32, Link>,
+    known: Known,
     /// What must be read again, also after an attempt that failed.
     stale: Stale,
     /// Attempts at that that failed.
@@ -46,25 +42,6 @@ pub struct Surroundings {
     changed: bool,
 }
 
-/// What is known of the routes.
-#[derive(Debug, Default, PartialEq)]
-struct Routes {
-    gateways: BTreeSet<IpAddr>,
-    local: BTreeSet<IpNet>,
-}
-
-impl Extend<News> for Routes {
-    fn extend<T: IntoIterator<Item = News>>(&mut self, news: T) {
-        for news in news {
-            match news {
-                News::Route(Route { gateways, .. }) => self.gateways.extend(gateways),
-                News::Local { network, .. } => drop(self.local.insert(network)),
-                News::Address(_) | News::Link { .. } => {}
-            }
-        }
-    }
-}
-
 impl Surroundings {
     /// Opens both sockets and reads everything, several times where the lists change under it. Notifications are joined
     /// first, so that no change falls in between.
@@ -72,11 +49,7 @@ impl Surroundings {
         let mut surroundings = Surroundings {
             notifications: Socket::open(libc::NETLINK_ROUTE, route::GROUPS)?,
             lists: Socket::open(libc::NETLINK_ROUTE, 0)?,
-            addresses: BTreeSet::new(),
-            networks: BTreeSet::new(),
-            broadcasts: BTreeSet::new(),
-            routes: Routes::default(),
-            links: BTreeMap::new(),
+            known: Known::default(),
             stale: Stale::ALL,
             retry: Retry::default(),
             rest: Rest::default(),
@@ -103,7 +76,7 @@ impl Surroundings {
 
     /// Takes in every notification that waits; `true` if anything is different now. Call it when [`AsFd::as_fd`] is readable,
     /// and at the time of [`next_try`](Self::next_try).
-    /// A notification only says which list to read again, or adds a link, a gateway or what is the host's own: order, replacement and loss of notifications
+    /// A notification only says which list to read again, or adds what came to what is [`Known`]: order, replacement and loss of notifications
     /// then do not matter. Where they come all the time, the lists are read in the pace of [`Rest`].
     ///
     /// # Errors
@@ -126,13 +99,15 @@ impl Surroundings {
     }
 
     fn take_notifications(&mut self) -> io::Result<()> {
-        let (stale, routes, links) = (&mut self.stale, &mut self.routes, &mut self.links);
-        let changed = &mut self.changed;
+        let (stale, known, changed) = (&mut self.stale, &mut self.known, &mut self.changed);
         loop {
             match self.notifications.notifications() {
                 Ok(Some(mut messages)) => messages.try_for_each(|message| {
-                    let news = route::decode(&message?);
-                    *changed |= news.is_some_and(|news| stale.note(news, routes, links));
+                    if let Some(news) = route::decode(&message?) {
+                        let learnt = known.learn(&news);
+                        stale.note(&news, learnt);
+                        *changed |= learnt > 0;
+                    }
                     Ok(())
                 }),
                 Ok(None) => return Ok(()),
@@ -148,44 +123,44 @@ impl Surroundings {
 
     /// All that is the host's own: its addresses, and networks that are local by route.
     pub fn own(&self) -> impl Iterator<Item = IpNet> + '_ {
-        self.addresses().map(IpNet::from).chain(self.routes.local.iter().copied())
+        self.addresses().map(IpNet::from).chain(self.known.local.iter().copied())
     }
 
     /// The addresses of the host's interfaces.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.addresses.iter().map(|&(address, _)| address)
+        self.known.addresses.iter().map(|&(address, _)| address)
     }
 
     /// The interfaces that have `address`, by index.
     pub fn interfaces_of(&self, address: IpAddr) -> impl Iterator<Item = u32> + '_ {
-        self.addresses.range((address, 0)..=(address, u32::MAX)).map(|&(_, interface)| interface)
+        self.known.addresses.range((address, 0)..=(address, u32::MAX)).map(|&(_, interface)| interface)
     }
 
     /// The networks of our own links: whoever is in one is a neighbour.
     pub fn networks(&self) -> impl Iterator<Item = IpNet> + '_ {
-        self.networks.iter().copied()
+        self.known.networks.iter().copied()
     }
 
     /// Gateways of all routes, of every table.
     pub fn gateways(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.routes.gateways.iter().copied()
+        self.known.gateways.iter().copied()
     }
 
     /// Directed broadcast addresses of the networks we are in (IPv4).
     pub fn broadcasts(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.broadcasts.iter().copied()
+        self.known.broadcasts.iter().copied()
     }
 
     /// Whether what is sent to `address` is for all who hear it. IPv4-mapped addresses count as IPv4.
     pub fn is_for_everybody(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         let is_limited_broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
-        address.is_multicast() || is_limited_broadcast || self.broadcasts.contains(&address)
+        address.is_multicast() || is_limited_broadcast || self.known.broadcasts.contains(&address)
     }
 
     /// All interfaces, in the order of their indices.
     pub fn links(&self) -> impl Iterator<Item = &Link> + '_ {
-        self.links.values()
+        self.known.links.values()
     }
 
     /// Whether packets of others pass through this host.
@@ -195,17 +170,17 @@ impl Surroundings {
 
     /// Whether an interface leads back to this host (IFF_LOOPBACK).
     pub fn is_loopback(&self, index: u32) -> bool {
-        self.links.get(&index).is_some_and(|link| link.flags & libc::IFF_LOOPBACK as u32 != 0)
+        self.known.links.get(&index).is_some_and(|link| link.flags & libc::IFF_LOOPBACK as u32 != 0)
     }
 
     /// The name of an interface.
     pub fn interface_name(&self, index: u32) -> Option<&str> {
-        self.links.get(&index).map(|link| link.name.as_str())
+        self.known.links.get(&index).map(|link| link.name.as_str())
     }
 
     /// Whether an interface has this name, be it not its first.
     pub fn is_called(&self, index: u32, name: &str) -> bool {
-        self.links.get(&index).is_some_and(|link| link.is_called(name))
+        self.known.links.get(&index).is_some_and(|link| link.is_called(name))
     }
 
     /// Whether `address` is this host's: [`own`](Self::own), or in the loopback networks. IPv4-mapped addresses count as
@@ -239,45 +214,30 @@ impl Surroundings {
     }
 
     fn read_addresses(&mut self) -> io::Result<Reading> {
-        let (list, is_whole): (Vec<Address>, bool) = self.read(List::Addresses, |news| match news {
-            News::Address(address) => Some(address),
-            News::Link { .. } | News::Route(_) | News::Local { .. } => None,
-        })?;
-        let broadcasts = list.iter().flat_map(broadcasts_of).collect();
-        let owned = list.iter().map(|address| (address.local, address.interface)).collect();
-        let networks = list.iter().filter_map(network_of).collect();
-        let has_news = take_in(&mut self.broadcasts, broadcasts, is_whole)
-            | take_in(&mut self.addresses, owned, is_whole)
-            | take_in(&mut self.networks, networks, is_whole);
+        let (read, is_whole) = self.read(List::Addresses)?;
+        let has_news = take_in(&mut self.known.broadcasts, read.broadcasts, is_whole)
+            | take_in(&mut self.known.addresses, read.addresses, is_whole)
+            | take_in(&mut self.known.networks, read.networks, is_whole);
         Ok(Reading { is_whole, has_news })
     }
 
     fn read_links(&mut self) -> io::Result<Reading> {
-        let (links, is_whole) = self.read(List::Links, |news| match news {
-            News::Link { link, .. } => Some((link.index, link)),
-            News::Address(_) | News::Route(_) | News::Local { .. } => None,
-        })?;
-        Ok(Reading { is_whole, has_news: take_in(&mut self.links, links, is_whole) })
+        let (read, is_whole) = self.read(List::Links)?;
+        Ok(Reading { is_whole, has_news: take_in(&mut self.known.links, read.links, is_whole) })
     }
 
     fn read_routes(&mut self) -> io::Result<Reading> {
-        let (Routes { gateways, local }, is_whole) = self.read(List::Routes, Some)?;
-        let has_news = take_in(&mut self.routes.gateways, gateways, is_whole)
-            | take_in(&mut self.routes.local, local, is_whole);
+        let (read, is_whole) = self.read(List::Routes)?;
+        let has_news = take_in(&mut self.known.gateways, read.gateways, is_whole)
+            | take_in(&mut self.known.local, read.local, is_whole);
         Ok(Reading { is_whole, has_news })
     }
 
-    fn read<T, C, I>(&mut self, list: List, want: impl Fn(News) -> I) -> io::Result<(C, bool)>
-    where
-        C: Default + Extend<T>,
-        I: IntoIterator<Item = T>,
-    {
+    fn read(&mut self, list: List) -> io::Result<(Known, bool)> {
         self.lists.dump_once(
             list.number(),
             |message| list.fill(message),
-            |message, found: &mut C| {
-                found.extend(route::decode(message).into_iter().flat_map(&want));
-            },
+            |message, found: &mut Known| found.extend(route::decode(message)),
         )
     }
 }
@@ -319,37 +279,11 @@ where
     changed
 }
 
-fn network_of(address: &Address) -> Option<IpNet> {
-    IpNet::new(address.local, address.prefix_len).ok().map(|network| network.trunc())
-}
-
-/// The configured broadcast address, and the one that the kernel gives every network shorter than /31 besides
-/// (`fib_add_ifaddr` in net/ipv4/fib_frontend.c).
-fn broadcasts_of(address: &Address) -> impl Iterator<Item = IpAddr> + use<> {
-    let derived = match address.local {
-        IpAddr::V4(local) if address.prefix_len < 31 => Ipv4Net::new(local, address.prefix_len).ok(),
-        IpAddr::V4(_) | IpAddr::V6(_) => None,
-    };
-    derived.map(|network| IpAddr::V4(network.broadcast())).into_iter().chain(address.broadcast)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use super::*;
-
-    fn address(local: &str, prefix_len: u8, broadcast: Option<&str>) -> Address {
-        let broadcast = broadcast.map(|text| text.parse().unwrap());
-        Address { interface: 1, local: local.parse().unwrap(), prefix_len, broadcast }
-    }
-
-    #[test]
-    fn a_network_has_its_last_address_for_broadcast_and_the_configured_one() {
-        let found = |address: &Address| broadcasts_of(address).map(|ip| ip.to_string()).collect::<Vec<_>>();
-        assert_eq!(found(&address("192.0.2.7", 24, None)), ["192.0.2.255"]);
-        assert_eq!(found(&address("192.0.2.7", 24, Some("192.0.2.0"))), ["192.0.2.255", "192.0.2.0"]);
-        assert_eq!(found(&address("192.0.2.7", 31, None)), Vec::<String>::new());
-        assert_eq!(found(&address("2001:db8::1", 64, None)), Vec::<String>::new());
-    }
 
     #[test]
     fn what_changed_while_it_was_read_adds_to_what_is_known_and_does_not_pile_up() {
