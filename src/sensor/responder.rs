@@ -223,7 +223,7 @@ impl Responder {
     /// An administrator who has mended what blocks failed for may have it tried at once.
     pub fn end_waits(&mut self) {
         for target in self.retries.forget_all() {
-            self.table.forgive(self.watch.source_key(target.addr()));
+            self.table.quiet(self.watch.source_key(target.addr()), 0);
         }
     }
 
@@ -287,7 +287,7 @@ impl Responder {
             return;
         }
         if let Some(until) = self.retries.until(&Errand { target, run_only }, micros(now)) {
-            return self.tell_of_wait(told, &case, until, now, turn);
+            return self.tell_of_wait(told, &case, (run_only, until), now, turn);
         }
         if case.connected {
             return self.spare(told, &case, (CONNECTED, SPARED), now, turn);
@@ -302,9 +302,16 @@ impl Responder {
     }
 
     /// Where probes over the other protocol earn it something else it is not quiet meanwhile: what is said is paid for here.
-    fn tell_of_wait(&mut self, told: EventType, case: &Case, until: u64, now: Now, turn: &mut Turn) {
+    fn tell_of_wait(
+        &mut self,
+        told: EventType,
+        case: &Case,
+        (run_only, until): (bool, u64),
+        now: Now,
+        turn: &mut Turn,
+    ) {
         let quiet = until.saturating_sub(micros(now));
-        if !self.modes_differ() {
+        if !run_only || !self.modes_differ() {
             self.spare(told, case, (FAILED_LATELY, quiet), now, turn);
         } else if case.standing.quiet || self.has_a_line(case, now) {
             self.tell(told, case, Some(suppressed(FAILED_LATELY)), now, turn);
@@ -313,7 +320,10 @@ impl Responder {
 
     /// BLOCK_TCP=2 and BLOCK_UDP=1, say: a source that a command has told of, or should have, may yet earn a block.
     fn modes_differ(&self) -> bool {
-        self.watch.block_tcp != self.watch.block_udp
+        matches!(
+            (self.watch.block_tcp, self.watch.block_udp),
+            (BlockMode::Block, BlockMode::RunCommand) | (BlockMode::RunCommand, BlockMode::Block)
+        )
     }
 
     /// Not to be blocked, why, and for how long nothing more is said.

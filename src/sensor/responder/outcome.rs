@@ -60,9 +60,9 @@ impl Responder {
     /// A block is in force (an operator's, or one from before the start): mirror it.
     pub fn on_block(&mut self, target: IpNet, seconds: u32, offence: u16, with: Responses, now: Now) {
         let until = now.uptime.saturating_add(u64::from(seconds) * 1000);
-        self.retries.forget(target);
         self.blocks.insert(target, Block { until, offence, with });
         if !with.is_run_only() {
+            self.retries.forget(target);
             self.table.quiet(self.watch.source_key(target.addr()), until.saturating_mul(1000));
         }
     }

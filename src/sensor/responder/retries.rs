@@ -104,12 +104,13 @@ impl Retries {
     }
 }
 
-/// What the system refuses it may take the next time. What a program refuses, or a line that stands already, it will refuse
-/// again, and each time all programs are run, be it to send a mail.
+/// What the system refuses it may take the next time. What a program refuses, and who is shut out already by a line or a route
+/// that is not ours, will be refused again, and each time all programs are run, be it to send a mail.
 fn is_refusal_of_the_system(done: &Effect) -> bool {
     done.notes.iter().any(|note| {
-        matches!(note.response, Response::Nftables | Response::Route | Response::Iptables)
-            || matches!(note.fault, Fault::Busy | Fault::Lifted)
+        let by_a_program = matches!(note.response, Response::Command | Response::RunCommand);
+        let stands_already = note.fault == Fault::Errno(libc::EEXIST);
+        !by_a_program && !stands_already || matches!(note.fault, Fault::Busy | Fault::Lifted)
     })
 }
 
@@ -166,11 +167,13 @@ mod tests {
         assert_eq!(waits(&[KERNEL], false), soon);
         assert_eq!(waits(&[KERNEL, COMMAND], true), soon);
         assert_eq!(waits(&[(Response::Command, Fault::Busy)], true), soon);
-        assert_eq!(waits(&[(Response::HostsDeny, Fault::Errno(libc::EPERM))], false), soon);
+        assert_eq!(waits(&[(Response::HostsDeny, Fault::Errno(libc::ENOSPC))], true), soon);
+        assert_eq!(waits(&[(Response::HostsDeny, Fault::Errno(libc::EEXIST))], false), soon);
         assert_eq!(waits(&[COMMAND], true), later);
         assert_eq!(waits(&[(Response::Command, Fault::Errno(libc::ENOENT))], true), later);
         assert_eq!(waits(&[(Response::RunCommand, Fault::Exit(1))], true), later);
         assert_eq!(waits(&[(Response::HostsDeny, Fault::Errno(libc::EEXIST))], true), later);
+        assert_eq!(waits(&[(Response::Route, Fault::Errno(libc::EEXIST))], true), later);
     }
 
     #[test]

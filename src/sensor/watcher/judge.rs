@@ -170,6 +170,7 @@ impl Judge {
     /// Of a source halfway to an alarm. Services that listen for datagrams and answer none come and go without a word that
     /// would take back what was counted for them: the main thread asks the kernel before that is nearly enough, or who
     /// sent to eight of them within hours is a scanner for one error. A port that it has sent to lately adds nothing.
+    /// What a flood leaves no allowance for stays counted.
     fn is_doubted(&self, probe: &Probe, standing: Standing) -> bool {
         let shared = &self.shared;
         probe.protocol == Protocol::Udp
