@@ -1,5 +1,5 @@
-//! A host whose links and addresses come and go all the time, as a container host's may, is watched all the same, and for
-//! little of its processors.
+//! A host whose links and addresses come and go all the time, as a container host's may, is watched all the same. What that
+//! costs is measured (docs/performance.md), and the pace in which its lists are read proved where it is made.
 
 mod support;
 
@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::Lab;
 use support::daemon::{Daemon, Setup};
@@ -69,19 +69,6 @@ impl Drop for Restless {
     }
 }
 
-/// What all threads of sensor and helper had of the processors so far (Documentation/scheduler/sched-stats.rst).
-fn processor_time(daemon: &Daemon) -> Duration {
-    let threads = [daemon.pid(), daemon.helper_pid()].into_iter().flat_map(|pid| {
-        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives");
-        threads.map(|thread| thread.expect("it can be listed").path().join("schedstat"))
-    });
-    let nanoseconds = threads.map(|path| {
-        let text = std::fs::read_to_string(path).expect("it lives");
-        text.split_whitespace().next().and_then(|first| first.parse::<u64>().ok()).expect("a number")
-    });
-    Duration::from_nanos(nanoseconds.sum())
-}
-
 fn assert_a_scan_is_blocked(lab: &Lab, daemon: &mut Daemon) {
     let scanner = lab.peer(0);
     scanner.nmap(&["-sS", "-p", "111", &scanner.target_v4.to_string()]);
@@ -93,7 +80,7 @@ fn assert_a_scan_is_blocked(lab: &Lab, daemon: &mut Daemon) {
 }
 
 #[test]
-fn links_that_change_all_the_time_take_little_of_the_processors() {
+fn among_links_that_change_all_the_time_an_address_is_known_at_once_and_a_scan_is_blocked() {
     let lab = Lab::new(1);
     change(&lab, (0..500).map(|number| format!("link add v{number} type veth peer name w{number}")));
     // What is made of the surroundings takes long where there is much of it.
@@ -104,10 +91,6 @@ fn links_that_change_all_the_time_take_little_of_the_processors() {
     let mut daemon = Setup::new(&lab, CONFIG).start();
     let changes = ["mtu 1400", "up", "mtu 1500", "down"].map(|change| format!("link set v0 {change}"));
     let _changes = Restless::begin(&lab, changes.into(), Duration::from_millis(5));
-    let (begun, before) = (Instant::now(), processor_time(&daemon));
-    std::thread::sleep(Duration::from_secs(3));
-    let share = (processor_time(&daemon) - before).as_secs_f64() / begun.elapsed().as_secs_f64();
-    assert!(share < 0.4, "{share}");
     // An address that comes in the midst of it is known at once.
     support::ip(&["-n", &lab.target(), "address", "add", "10.99.9.9/32", "dev", "lo"]);
     let refused = daemon.client(&["block", "10.99.9.9"]);

@@ -76,8 +76,8 @@ impl Surroundings {
 
     /// Takes in every notification that waits; `true` if anything is different now. Call it when [`AsFd::as_fd`] is readable,
     /// and at the time of [`next_try`](Self::next_try).
-    /// A notification only says which list to read again, or adds what came to what is [`Known`]: order, replacement and loss of notifications
-    /// then do not matter. Where they come all the time, the lists are read in the pace of [`Rest`].
+    /// A notification only says which list to read again, or adds what came to what is [`Known`]: order, replacement and loss
+    /// of notifications then do not matter. Where they come all the time, the lists are read in the pace of [`Rest`].
     ///
     /// # Errors
     /// A list could not be read for some time, as [`Retry`] has it; until then what is known of it stands.
