@@ -21,6 +21,7 @@ pub use self::effect::Effect;
 pub use self::outcome::on_left_behind;
 
 use self::retries::{Errand, Retries};
+use self::telling::suppressed;
 
 use super::blocks::Blocks;
 use super::clock::Now;
@@ -301,35 +302,12 @@ impl Responder {
         self.ask(target, case, now, turn);
     }
 
-    /// Where probes over the other protocol earn it something else it is not quiet meanwhile: what is said is paid for here.
-    fn tell_of_wait(
-        &mut self,
-        told: EventType,
-        case: &Case,
-        (run_only, until): (bool, u64),
-        now: Now,
-        turn: &mut Turn,
-    ) {
-        let quiet = until.saturating_sub(micros(now));
-        if !run_only || !self.modes_differ() {
-            self.spare(told, case, (FAILED_LATELY, quiet), now, turn);
-        } else if case.standing.quiet || self.has_a_line(case, now) {
-            self.tell(told, case, Some(suppressed(FAILED_LATELY)), now, turn);
-        }
-    }
-
     /// BLOCK_TCP=2 and BLOCK_UDP=1, say: a source that a command has told of, or should have, may yet earn a block.
     fn modes_differ(&self) -> bool {
         matches!(
             (self.watch.block_tcp, self.watch.block_udp),
             (BlockMode::Block, BlockMode::RunCommand) | (BlockMode::RunCommand, BlockMode::Block)
         )
-    }
-
-    /// Not to be blocked, why, and for how long nothing more is said.
-    fn spare(&self, told: EventType, case: &Case, (why, quiet): (&str, u64), now: Now, turn: &mut Turn) {
-        self.table.quiet(self.watch.account(&case.probe), micros(now).saturating_add(quiet));
-        self.tell(told, case, Some(suppressed(why)), now, turn);
     }
 
     /// In a flood of single probes from everywhere none of them is an event: [`Responder::on_time`] tells that it is one.
@@ -356,10 +334,6 @@ impl Responder {
             }
         }
     }
-}
-
-fn suppressed(why: &str) -> Action {
-    Action { error: Some(why.to_owned()), ..Action::new(ActionVerdict::Suppressed) }
 }
 
 /// Microseconds of uptime: the score table's clock.

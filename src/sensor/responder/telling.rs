@@ -1,12 +1,42 @@
 //! A case in the words of an event.
 #![forbid(unsafe_code)]
 
-use super::{Case, LATELY_TOLD, Responder, TOLD, Turn, micros};
+use super::{Case, FAILED_LATELY, LATELY_TOLD, Responder, TOLD, Turn, micros};
 use crate::event::{Action, ActionVerdict, Event, EventType, Flow, Scan, Summary};
 use crate::sensor::clock::Now;
 use crate::sensor::followed::Quiet;
 
 impl Responder {
+    /// Where probes over the other protocol earn it something else it is not quiet meanwhile: what is said is paid for here.
+    pub(super) fn tell_of_wait(
+        &mut self,
+        told: EventType,
+        case: &Case,
+        (run_only, until): (bool, u64),
+        now: Now,
+        turn: &mut Turn,
+    ) {
+        let quiet = until.saturating_sub(micros(now));
+        if !run_only || !self.modes_differ() {
+            self.spare(told, case, (FAILED_LATELY, quiet), now, turn);
+        } else if case.standing.quiet || self.has_a_line(case, now) {
+            self.tell(told, case, Some(suppressed(FAILED_LATELY)), now, turn);
+        }
+    }
+
+    /// Not to be blocked, why, and for how long nothing more is said.
+    pub(super) fn spare(
+        &self,
+        told: EventType,
+        case: &Case,
+        (why, quiet): (&str, u64),
+        now: Now,
+        turn: &mut Turn,
+    ) {
+        self.table.quiet(self.watch.account(&case.probe), micros(now).saturating_add(quiet));
+        self.tell(told, case, Some(suppressed(why)), now, turn);
+    }
+
     /// What a scanner did from its alarm on, now that it is quiet.
     pub fn on_quiet(&self, quiet: &Quiet, now: Now, turn: &mut Turn) {
         let Quiet { case, trail, alarm } = quiet;
@@ -89,4 +119,9 @@ fn first_ranges(ports: &str) -> String {
     let Some(head) = ports.get(..MOST).filter(|_| ports.len() > MOST) else { return ports.to_owned() };
     let (whole, _) = head.rsplit_once(',').unwrap_or((head, ""));
     format!("{whole},…")
+}
+
+/// Nothing comes of it, and why.
+pub(super) fn suppressed(why: &str) -> Action {
+    Action { error: Some(why.to_owned()), ..Action::new(ActionVerdict::Suppressed) }
 }
