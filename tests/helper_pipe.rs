@@ -664,6 +664,69 @@ fn a_table_deleted_by_somebody_is_installed_again_with_its_blocks() {
     assert_eq!(kernel(), [net("203.0.113.7/32"), net("203.0.113.8/32")]);
 }
 
+/// In our table's place while it is held: the kernel takes nothing of ours.
+struct Owner(Child);
+
+impl Owner {
+    fn take_the_table() -> Owner {
+        let nft = Command::new("nft").arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
+        let mut child = nft.expect("nft of nftables is installed");
+        let lines = b"delete table inet portsentry\nadd table inet portsentry { flags owner ; }\n";
+        child.stdin.as_mut().unwrap().write_all(lines).unwrap();
+        let listed = || Command::new("nft").args(["list", "ruleset"]).output().unwrap().stdout;
+        let is_owned = || String::from_utf8_lossy(&listed()).contains("flags owner").then_some(());
+        until(PATIENCE, is_owned).expect("the table is another's");
+        Owner(child)
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+/// The table goes while the block's command runs, and cannot be made again.
+#[test]
+fn a_block_that_does_not_outlast_its_command_is_told_once_and_is_no_offence_and_one_before_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display();
+    let mut lab = Lab::with(|settings| {
+        settings.block_with = vec![Response::Nftables, Response::Command];
+        let command = "touch P/runs; until rm P/goes-on; do sleep 0.05; done; exit 1 # $TARGET$";
+        settings.custom.kill_route = Some(command.replace("P/", &format!("{path}/")));
+        settings.custom.command_timeout = 60;
+    });
+    let [runs, goes_on] = ["runs", "goes-on"].map(|name| folder.path().join(name));
+    let target = net("203.0.113.7/32");
+    let fails = |lab: &mut Lab, seconds: u32| {
+        lab.send(|id| block(id, target, seconds));
+        until(PATIENCE, || std::fs::remove_file(&runs).ok()).expect("its command runs");
+        assert_eq!(kernel(), [target]);
+        let owner = Owner::take_the_table();
+        std::fs::write(&goes_on, "").unwrap();
+        assert!(matches!(lab.last_word(), (_, Outcome::Failed(_))));
+        owner
+    };
+    for _ in 0..2 {
+        let _owner = fails(&mut lab, 0);
+        assert!(lab.list().is_empty(), "and nothing was told after it");
+    }
+    std::fs::write(&goes_on, "").unwrap();
+    lab.send(|id| block(id, target, 0));
+    let told = until(PATIENCE, || match lab.reply() {
+        Reply::Done { outcome, offence, .. } => Some((outcome, offence)),
+        _ => None,
+    });
+    assert_eq!(told, Some((Outcome::Blocked, 1)));
+    std::fs::remove_file(&runs).unwrap();
+    let _owner = fails(&mut lab, 3_600);
+    // After the notes that say why.
+    while !matches!(lab.reply(), Reply::Over { target: of } if of == target) {}
+    assert!(lab.list().is_empty());
+}
+
 #[test]
 fn a_flood_of_requests_gets_no_more_than_its_budget_and_costs_no_memory() {
     const FLOOD: u32 = 1_000_000;

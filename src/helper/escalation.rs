@@ -268,14 +268,26 @@ impl Escalation {
         let known = if gone.is_empty() { None } else { self.known_of(target) };
         let Some(block) = known.filter(|block| !block.to_end().among(gone).is_empty()) else { return false };
         let left = Block { with: block.with.without(gone), owed: block.owed.without(gone), ..block };
-        if self.blocks.get(target).is_some() {
-            self.blocks.insert(*target, left);
-        } else if left.offence == 0 && left.with.is_empty() {
-            self.offenders.remove(target);
-        } else {
-            self.offenders.insert(*target, left);
+        match self.blocks.get(target).is_some() {
+            true => self.blocks.insert(*target, left),
+            false => self.keep(*target, left),
         }
         true
+    }
+
+    /// The block of `target` that ended last shut nobody out: it counts for no offence.
+    pub fn withdraw(&mut self, target: &IpNet) {
+        if let Some(&over) = self.offenders.get(target) {
+            self.keep(*target, Block { offence: over.offence.saturating_sub(1), ..over });
+        }
+    }
+
+    /// What is over, as far as anything is held against it or still to be taken back.
+    fn keep(&mut self, target: IpNet, over: Block) {
+        match over.offence == 0 && over.with.is_empty() {
+            true => drop(self.offenders.remove(&target)),
+            false => self.offenders.insert(target, over),
+        }
     }
 
     /// What is in force against exactly `target` at `now`.

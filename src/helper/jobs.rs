@@ -65,6 +65,8 @@ pub struct Job {
     pub failures: Vec<(Response, Failure)>,
     /// When it began.
     pub begun: Instant,
+    /// Its target was blocked when it began, and is known to be.
+    pub renews: bool,
     /// What [`Jobs::news`] told of before it was done.
     pub told: Responses,
     /// What its own steps have brought about, or may have, and nobody else knows of yet.
@@ -90,6 +92,7 @@ impl Job {
             kept: Responses::NONE,
             failures: Vec::new(),
             begun: Instant::now(),
+            renews: false,
             told: Responses::NONE,
             did: Responses::NONE,
             steps,

@@ -47,6 +47,22 @@ fn a_second_offence_after_expiry_counts_and_one_after_a_week_does_not() {
 }
 
 #[test]
+fn a_block_that_never_held_counts_for_no_offence() {
+    let mut record = Escalation::new(TERMS);
+    let target = net("192.0.2.1/32");
+    for earlier in [0, 1] {
+        assert_eq!(offend(&mut record, "192.0.2.1/32", 0, 0).offence, earlier + 1);
+        record.end(&target, 10);
+        record.withdraw(&target);
+        assert_eq!(record.known_of(&target).map_or(0, |block| block.offence), earlier);
+        assert_eq!(offend(&mut record, "192.0.2.1/32", 0, 20).offence, earlier + 1);
+        record.expire(u64::MAX);
+    }
+    record.withdraw(&net("192.0.2.2/32"));
+    assert_eq!(record.known(), 1);
+}
+
+#[test]
 fn an_operators_length_overrides_counts_once_and_renews_without_counting() {
     let mut record = Escalation::new(TERMS);
     assert_eq!(

@@ -48,6 +48,7 @@ impl<R: Respond> Service<R> {
     pub(super) fn begin(&mut self, grant: Grant, effects: Effects, begun: Instant) {
         let mut job = Job::new(Purpose::Block(grant), grant.target, self.steps.to_block(grant.run_only));
         (job.with, job.begun) = (effects.with, begun);
+        job.renews = self.core.escalation.get(&grant.target).is_some();
         effects.refused.into_iter().for_each(|(response, refusal)| job.refuse(response, refusal));
         if effects.with.block() && !job.is_done() {
             self.record(grant.target, Block { with: effects.with, ..grant.block });

@@ -136,7 +136,7 @@ impl<R: Respond> Service<R> {
         let it = Responses::NONE.and(response);
         job.failures.push((response, failure.clone()));
         job.with = job.with.without(it);
-        // One that it was to renew, and that nothing else holds, is over.
+        // Its own block on record, or the one that it was to renew: where nothing else holds it, it is over.
         let known = self.core.escalation.get(&job.target).filter(|block| block.with.contains(response));
         self.taken_back(job.target, it);
         let is_over = known.is_some_and(|block| !block.with.without(it).block());
@@ -144,9 +144,18 @@ impl<R: Respond> Service<R> {
             // The next look empties what programs hold; what the job has tried to undo is not tried at once again.
             self.taken_back(job.target, job.undone);
             self.end_early(job.target, job.kept.and(response));
-            self.tell_over(job.target, &[(response, failure)]);
+            match job.renews {
+                true => self.tell_over(job.target, &[(response, failure)]),
+                false => self.withdraw(job.target),
+            }
         }
         is_over
+    }
+
+    /// A block that ended before anybody was told of it was none: its own answer says what failed.
+    fn withdraw(&mut self, target: IpNet) {
+        self.core.escalation.withdraw(&target);
+        self.note(target);
     }
 
     /// The families in which a program failed and what it would put a block in is not there.
