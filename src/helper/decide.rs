@@ -45,6 +45,11 @@ pub struct Underway<'a> {
 pub enum Action {
     /// Nothing but this reply.
     Answer(Reply),
+    /// Give a sign of life.
+    Pong {
+        /// The request's number.
+        id: u64,
+    },
     /// Block it; grants that follow each other go to the kernel together.
     Block(Grant),
     /// Lift one block.
@@ -134,7 +139,7 @@ impl Core {
                 return self.decide_block(asked, (seconds, standing), underway, now);
             }
             // None of them costs more than its frames, which the sensor must take; and an end must never be refused.
-            Request::Ping { .. } => return Action::Answer(Reply::Pong { id }),
+            Request::Ping { .. } => return Action::Pong { id },
             Request::Stop { .. } => return Action::Stop { id },
             Request::List { after: after @ Some(_), .. } => return Action::List { id, after },
             Request::Protect { network, .. } => {

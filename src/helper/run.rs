@@ -161,8 +161,10 @@ impl<I: Read + AsFd, O: Write + AsFd> Loop<I, O> {
     /// How long to wait: not at all while frames that have come can be served. Where the room for answers is taken by
     /// programs that run, until one of them ends.
     fn patience<R: Respond>(&self, service: &Service<R>) -> Option<Duration> {
-        let at_hand =
-            service.is_listing() || service.is_telling() || service.is_free() && self.reader.is_waiting();
+        let at_hand = service.is_listing()
+            || service.is_telling()
+            || service.is_looking()
+            || service.is_free() && self.reader.is_waiting();
         if service.replies.is_empty() && at_hand {
             return Some(Duration::ZERO);
         }

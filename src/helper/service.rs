@@ -87,6 +87,8 @@ pub struct Service<R> {
     never_retry: Retry,
     /// When the firewall was last looked at, milliseconds of uptime.
     looked: u64,
+    /// A sign of life was asked for: whoever keeps the time has woken us, and what is soon due is done with it.
+    roused: bool,
     /// What it was refused then or before, as far as that was said.
     said: host::Said,
     /// Where replies wait to be written.
@@ -142,6 +144,7 @@ impl<R: Respond> Service<R> {
             Action::Traps { id, datagrams, page } => self.do_traps(id, datagrams, page),
             Action::Spare { id, address } => self.do_spare(id, address),
             Action::Stop { id } => self.do_stop(id),
+            Action::Pong { id } => self.do_pong(id),
         }
     }
 
@@ -197,9 +200,10 @@ impl<R: Respond> Service<R> {
         if self.core.escalation.next_end().is_some_and(|end| end <= now.utc) {
             self.expire();
         }
-        if self.next_look() == Some(0) {
+        if self.next_look() == Some(0) || self.is_looking() {
             self.look();
         }
+        self.roused = false;
     }
 
     /// Programs that run, and when the first one's time is up.

@@ -41,6 +41,7 @@ fn block(core: &mut Core, target: &str, seconds: u32, now: Now) -> Result<Grant,
         | Action::Protect { .. }
         | Action::Traps { .. }
         | Action::Spare { .. }
+        | Action::Pong { .. }
         | Action::Stop { .. }) => panic!("{other:?}"),
     }
 }

@@ -13,10 +13,13 @@ use super::tell::timed_reply;
 use crate::helper::decide::done;
 use crate::helper::error::{HelperError, log};
 use crate::helper::respond::{InForce, Refusal, Respond};
-use crate::protocol::{Datagrams, Outcome, Page, Responses};
+use crate::protocol::{Datagrams, Outcome, Page, Reply, Responses};
 
 /// How often the firewall is looked at, milliseconds.
 const LOOK: u64 = 10_000;
+/// A look that is due within this time goes along with a sign of life: a watchdog's question wakes us anyway, and the
+/// unit's comes every 7.5 seconds. Milliseconds.
+const ALONG: u64 = LOOK / 2;
 /// How often the same refusal of a look is said at most, milliseconds.
 const SAY_AGAIN: u64 = 60_000;
 /// What is said where the kernel did not have what we told of.
@@ -68,6 +71,11 @@ impl<R: Respond> Service<R> {
         let begun = Instant::now();
         let spared = self.responses.spare(address);
         self.answer_effect(id, spared, begun);
+    }
+
+    pub(super) fn do_pong(&mut self, id: u64) {
+        self.answer(Reply::Pong { id });
+        self.roused = true;
     }
 
     pub(super) fn answer_effect(&mut self, id: u64, effect: Result<(), Refusal>, begun: Instant) {
@@ -129,6 +137,11 @@ impl<R: Respond> Service<R> {
         let due = self.looked.saturating_add(LOOK).saturating_sub(self.now.uptime);
         let is_needed = !self.in_firewall().is_empty() || !self.overdue.is_empty();
         is_needed.then_some(due)
+    }
+
+    /// Whether a look goes along with the sign of life that was asked for, once that is on its way.
+    pub fn is_looking(&self) -> bool {
+        self.roused && self.next_look().is_some_and(|due| due <= ALONG)
     }
 
     /// A reload of somebody else's ruleset may flush ours with it, or put an old one in its place: blocks that are told

@@ -50,6 +50,7 @@ impl<R: Respond> Service<R> {
             overdue: Responses::NONE,
             never_retry: Retry::default(),
             looked: now.uptime,
+            roused: false,
             said: Said::default(),
             replies: FrameWriter::new(REPLIES),
         };
