@@ -215,6 +215,32 @@ fn an_address_that_looks_like_a_network_is_warned_of_with_its_place() {
 }
 
 #[test]
+fn of_a_long_list_with_one_fault_the_first_are_warned_of_and_where_the_rest_is() {
+    let lab = Lab::with("");
+    let ignore = lab.folder.path().join("ignore");
+    std::fs::write(
+        &ignore,
+        (0..10_000).map(|at| format!("10.{}.{}.0\n", at / 250, at % 250)).collect::<String>(),
+    )
+    .unwrap();
+    let listed = (1..=100).map(|at| format!("192.0.{at}.0")).collect::<Vec<_>>().join(" ");
+    let lines =
+        format!("NEVER_BLOCK=\"{listed}\"\nIGNORE_FILE=\"{}\"\nSCAN_TRIGGER=\"9999\"", ignore.display());
+    std::fs::write(lab.conf(), format!("TCP_PORTS=\"1\"\n{lines}\n")).unwrap();
+    let (code, _, stderr) = lab.check(&[]);
+    assert_eq!((code, stderr.lines().count()), (Some(0), 6 + 6 + 1), "{stderr}");
+    assert!(
+        stderr.contains("portsentry.conf:2:64: and 95 more like these from here on, the last in line 2"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains("ignore:6:1: and 9995 more like these from here on, the last in line 10000"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("SCAN_TRIGGER: 9999 acts as"), "another kind is told: {stderr}");
+}
+
+#[test]
 fn what_takes_back_a_command_that_is_not_there_is_warned_of_with_its_place() {
     let line = "TCP_PORTS=\"1\"\nBLOCK_TCP=\"1\"\nUNBLOCK_CMD=\"/bin/true $TARGET$\"\n";
     for (more, warned) in [("", true), ("KILL_ROUTE=\"/bin/true $TARGET$\"\n", false)] {

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use caps::Capability;
 
-use crate::config::{ConfigError, Loaded, PortSet};
+use crate::config::{ConfigError, Loaded, PortSet, few};
 use crate::netlink::sock_diag::{LocalSocket, SocketTables, Transport};
 use crate::sandbox::capabilities;
 
@@ -18,19 +18,18 @@ use crate::sandbox::capabilities;
 /// PortSentry's going; PortSentry itself goes when the daemon comes, so what it holds is no service's either.
 const DAEMONS: [&str; 2] = ["portsentry-rs", "portsentry"];
 
-/// One warning a port. None where the kernel does not tell, or not whose a socket is.
+/// One warning a port, of a great many the first. None where the kernel does not tell, or not whose a socket is.
 pub fn warnings(loaded: &Loaded) -> Vec<ConfigError> {
     let sockets = SocketTables::open().and_then(|mut tables| tables.read()).unwrap_or_default();
     let Ok(ours) = sockets_of_daemons(Path::new("/proc")) else { return Vec::new() };
     let services: Vec<&LocalSocket> = sockets.iter().filter(|socket| !ours.contains(&socket.inode)).collect();
     let (tcp, udp) = loaded.config.bound_ports();
-    [(Transport::Tcp, "TCP", tcp), (Transport::Udp, "UDP", udp)]
-        .into_iter()
-        .flat_map(|(transport, name, ports)| {
-            taken(&services, transport, &ports).into_iter().map(move |port| (name, port))
-        })
-        .map(|(name, port)| ConfigError::new(loaded.origin(key(name, port, loaded)), why(name, port)))
-        .collect()
+    let both = [(Transport::Tcp, "TCP", tcp), (Transport::Udp, "UDP", udp)];
+    let told = both.iter().flat_map(|(transport, name, ports)| {
+        let taken = taken(&services, *transport, ports).into_iter();
+        few(taken.map(|port| ConfigError::new(loaded.origin(key(name, port, loaded)), why(name, port))))
+    });
+    told.collect()
 }
 
 fn taken(services: &[&LocalSocket], transport: Transport, ports: &PortSet) -> BTreeSet<u16> {

@@ -8,7 +8,7 @@ mod files;
 mod loaded;
 mod setting;
 
-use super::error::{ConfigError, Origin};
+use super::error::{ConfigError, Origin, few};
 use super::keys::{KEYS, find, nearest};
 use super::parse::assignments;
 use super::{Config, combine};
@@ -49,8 +49,10 @@ fn build(name: &str, bytes: &[u8], overrides: &Overrides) -> (Loaded, Vec<Config
         name: name.into(),
         overrides: overrides.clone(),
     };
-    let warnings = repeated(&found).into_iter().chain(skipped(&found));
-    loaded.warnings = warnings.map(|(at, message)| in_file(at, message)).collect();
+    let mut void = repeated(&found);
+    void.sort();
+    loaded.warnings = few(void.into_iter().map(|(at, message)| in_file(at, message)));
+    loaded.warnings.extend(few(skipped(&found).map(|(at, message)| in_file(at, message))));
     loaded.warnings.sort();
     let unfit = combine::finish(&mut loaded, &faults);
     errors.extend(unfit.into_iter().chain(faults));

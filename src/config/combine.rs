@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::duration::show_duration;
-use super::error::{ConfigError, Origin};
+use super::error::{ConfigError, Origin, few};
 use super::networks::doubts;
 use super::{BlockMode, Config, Loaded, PortSet, Watch};
 use crate::detect::weights::TRIGGER_MAX;
@@ -157,7 +157,7 @@ fn doubtful_networks(loaded: &Loaded) -> Vec<ConfigError> {
         doubts(&setting.text)
             .map(move |(at, doubt)| ConfigError::new(place(at), format!("NEVER_BLOCK: {doubt}")))
     });
-    told.collect()
+    few(told)
 }
 
 fn command_missing(loaded: &Loaded) -> Option<ConfigError> {

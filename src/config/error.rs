@@ -109,9 +109,47 @@ impl ConfigError {
     }
 }
 
+/// Of one kind, more than that are counted: they are mended alike, and would hide all others.
+const MOST_OF_A_KIND: usize = 5;
+
+/// The first of them, `told` being all of one kind, and where the rest is: never more than one beyond
+/// [`MOST_OF_A_KIND`], however many there are.
+pub fn few(told: impl IntoIterator<Item = ConfigError>) -> Vec<ConfigError> {
+    let mut told = told.into_iter();
+    let mut few: Vec<ConfigError> = told.by_ref().take(MOST_OF_A_KIND).collect();
+    let Some(next) = told.next() else { return few };
+    let (count, last) = told.fold((1_usize, None), |(count, _), it| (count + 1, Some(it)));
+    few.push(match last {
+        None => next,
+        Some(last) => {
+            let message =
+                format!("and {count} more like these from here on, the last in {}", last.origin.brief());
+            ConfigError::new(next.origin, message)
+        }
+    });
+    few
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_many_of_one_kind_the_first_are_shown_and_where_the_rest_is() {
+        let told = |count| {
+            let at = |line| Origin::File("f".into(), Position { line, column: 1 });
+            let few = few((1..=count).map(|line| ConfigError::new(at(line), "doubtful")));
+            few.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!((told(0).len(), told(5).len()), (0, 5));
+        assert_eq!(told(6)[5], "f:6:1: doubtful");
+        for count in [7, 100_000] {
+            assert_eq!(told(count)[..5], told(5));
+            let more =
+                format!("f:6:1: and {} more like these from here on, the last in line {count}", count - 5);
+            assert_eq!(told(count)[5..], [more]);
+        }
+    }
 
     #[test]
     fn columns_count_characters_not_bytes() {

@@ -5,7 +5,7 @@
 
 use ipnet::IpNet;
 
-use super::error::{ConfigError, Fault, Origin};
+use super::error::{ConfigError, Fault, Origin, few};
 use super::networks::{doubt, parse_network};
 use super::parse::{lines, readable};
 
@@ -33,7 +33,7 @@ pub fn doubts_of_ignore(name: &str, bytes: &[u8]) -> Vec<ConfigError> {
         let at = start.advanced(content, content.len() - content.trim_start().len());
         Some(ConfigError::new(Origin::File(name.into(), at), doubt(content.trim())?))
     });
-    told.collect()
+    few(told)
 }
 
 fn entry(content: &str) -> Result<Option<IpNet>, Fault> {

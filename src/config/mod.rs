@@ -23,7 +23,7 @@ use ipnet::IpNet;
 
 pub use build::{Loaded, OPEN_FLAGS, Override, Overrides, Setting, control_socket, load, parse};
 pub use duration::FOREVER;
-pub use error::{ConfigError, Origin, Position};
+pub use error::{ConfigError, Origin, Position, few};
 pub use ports::PortSet;
 
 use crate::detect::weights::Sensitivity;
