@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::{BlockMode, PortSet};
 use crate::detect::peers::Hearing;
-use crate::detect::probe::Protocol;
+use crate::detect::probe::{Protocol, samples};
 use crate::detect::table::Ledger;
 use crate::detect::{Peers, ScoreTable, Verdict, Watch};
 use crate::packet::{Packet, TcpFlags, Transport};
@@ -79,18 +79,8 @@ fn of(scan_type: ScanType, port: u16) -> Probe {
         ScanType::IpProtocol => Protocol::Ip,
         _ => Protocol::Tcp,
     };
-    Probe {
-        source: "198.51.100.9".parse().unwrap(),
-        destination: "192.0.2.1".parse().unwrap(),
-        source_port: 40_000,
-        port,
-        protocol,
-        scan_type,
-        flags: TcpFlags(0),
-        sequence: u32::from(port) * 7,
-        ip_options: None,
-        verified: false,
-    }
+    let (flags, sequence) = (TcpFlags(0), u32::from(port) * 7);
+    Probe { protocol, scan_type, flags, sequence, ip_options: None, ..samples::syn("198.51.100.9", port) }
 }
 
 fn scan(scan_type: ScanType, first: u16) -> impl Iterator<Item = Probe> {
