@@ -4,7 +4,7 @@
 //! followed. Layout: `struct tpacket2_hdr` and `struct sockaddr_ll` of linux/if_packet.h, in host byte order.
 #![forbid(unsafe_code)]
 
-use crate::packet::first_ethertype;
+use crate::packet::{Checksums, first_ethertype};
 
 /// `tp_net` in a cooked V2 slot: 32 bytes of header and 20 of link address, aligned to 16, and 16 more.
 const PACKET_OFFSET: usize = 80;
@@ -25,36 +25,11 @@ pub struct Frame<'slot> {
     pub interface: u32,
     /// PACKET_HOST 0, BROADCAST 1, MULTICAST 2, OTHERHOST 3, OUTGOING 4.
     pub packet_type: u8,
-    /// What is known about the transport checksum.
-    pub checksum: Checksum,
-    /// The outermost 802.1Q or 802.1ad tag, which the kernel took out of the packet.
-    pub vlan: Option<Vlan>,
+    /// Whether its checksums mean anything: those that the hardware or the kernel checked (TP_STATUS_CSUM_VALID) are right,
+    /// and those of this machine's own packets are yet to be computed (TP_STATUS_CSUMNOTREADY).
+    pub checksums: Checksums,
     /// Packets were lost before this one (TP_STATUS_LOSING), and the kernel was not asked how many since.
     pub after_loss: bool,
-    /// Time of arrival: seconds since 1970.
-    pub seconds: u32,
-    /// And nanoseconds.
-    pub nanoseconds: u32,
-}
-
-/// What the kernel knows of a packet's transport checksum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Checksum {
-    /// TP_STATUS_CSUM_VALID: checked by the hardware or the kernel.
-    Valid,
-    /// TP_STATUS_CSUMNOTREADY: from this machine and not computed yet; the field in the packet means nothing.
-    NotComputed,
-    /// Nobody looked.
-    Unknown,
-}
-
-/// A VLAN tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Vlan {
-    /// Tag control information: priority (3 bits), drop eligible (1), identifier (12).
-    pub control: u16,
-    /// Tag protocol: 0x8100 or 0x88a8.
-    pub protocol: u16,
 }
 
 impl<'slot> Frame<'slot> {
@@ -70,38 +45,19 @@ impl<'slot> Frame<'slot> {
         let captured = usize::try_from(u32_at(slot, 8)?).ok()?;
         let bytes = slot.get(start..start.checked_add(captured)?)?;
         let wire_length = u32_at(slot, 4)?;
-        let vlan = Vlan::of(status, u16_at(slot, 24)?, u16_at(slot, 26)?);
         let named = u16::from_be(u16_at(slot, 34)?);
+        // The outermost tag was taken out: more may be left.
+        let was_tagged = status & libc::TP_STATUS_VLAN_VALID != 0;
+        let was_checked = status & (libc::TP_STATUS_CSUM_VALID | libc::TP_STATUS_CSUMNOTREADY) != 0;
         Some(Frame {
             bytes,
             wire_length,
-            ethertype: vlan.map_or(named, |_| first_ethertype(named, bytes, wire_length as usize)),
+            ethertype: if was_tagged { first_ethertype(named, bytes, wire_length as usize) } else { named },
             interface: u32_at(slot, 36)?,
             packet_type: *slot.get(42)?,
-            checksum: Checksum::of(status),
-            vlan,
+            checksums: if was_checked { Checksums::Trust } else { Checksums::Verify },
             after_loss: status & libc::TP_STATUS_LOSING != 0,
-            seconds: u32_at(slot, 16)?,
-            nanoseconds: u32_at(slot, 20)?,
         })
-    }
-}
-
-impl Checksum {
-    fn of(status: u32) -> Checksum {
-        match (status & libc::TP_STATUS_CSUMNOTREADY != 0, status & libc::TP_STATUS_CSUM_VALID != 0) {
-            (true, _) => Checksum::NotComputed,
-            (false, true) => Checksum::Valid,
-            (false, false) => Checksum::Unknown,
-        }
-    }
-}
-
-impl Vlan {
-    fn of(status: u32, control: u16, protocol: u16) -> Option<Vlan> {
-        let named = status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
-        let protocol = if named { protocol } else { 0x8100 };
-        (status & libc::TP_STATUS_VLAN_VALID != 0).then_some(Vlan { control, protocol })
     }
 }
 
@@ -128,9 +84,6 @@ mod tests {
         put(4, &1500u32.to_ne_bytes());
         put(8, &40u32.to_ne_bytes());
         put(14, &80u16.to_ne_bytes());
-        put(16, &7u32.to_ne_bytes());
-        put(20, &8u32.to_ne_bytes());
-        put(24, &5u16.to_ne_bytes());
         put(34, &0x86ddu16.to_be_bytes());
         put(36, &3u32.to_ne_bytes());
         put(42, &[4]);
@@ -143,8 +96,6 @@ mod tests {
         assert_eq!(offset_of!(libc::tpacket2_hdr, tp_len), 4);
         assert_eq!(offset_of!(libc::tpacket2_hdr, tp_snaplen), 8);
         assert_eq!(offset_of!(libc::tpacket2_hdr, tp_net), 14);
-        assert_eq!(offset_of!(libc::tpacket2_hdr, tp_sec), 16);
-        assert_eq!(offset_of!(libc::tpacket2_hdr, tp_vlan_tci), 24);
         assert_eq!(size_of::<libc::tpacket2_hdr>(), 32);
         assert_eq!(offset_of!(libc::sockaddr_ll, sll_protocol), 2);
         assert_eq!(offset_of!(libc::sockaddr_ll, sll_ifindex), 4);
@@ -158,9 +109,7 @@ mod tests {
         let frame = Frame::read(&slot).unwrap();
         assert_eq!(frame.bytes, [0x60; 40]);
         assert_eq!((frame.wire_length, frame.ethertype, frame.interface), (1500, 0x86dd, 3));
-        assert_eq!((frame.packet_type, frame.seconds, frame.nanoseconds), (4, 7, 8));
-        assert_eq!(frame.vlan, Some(Vlan { control: 5, protocol: 0x8100 }));
-        assert_eq!(frame.checksum, Checksum::Unknown);
+        assert_eq!((frame.packet_type, frame.checksums, frame.after_loss), (4, Checksums::Verify, false));
     }
 
     #[test]
@@ -174,14 +123,11 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_knows_of_the_checksum_is_kept_apart() {
-        for (bit, known) in [
-            (libc::TP_STATUS_CSUM_VALID, Checksum::Valid),
-            (libc::TP_STATUS_CSUMNOTREADY, Checksum::NotComputed),
-        ] {
+    fn checksums_that_were_checked_or_are_yet_to_be_made_are_believed() {
+        for bit in [libc::TP_STATUS_CSUM_VALID, libc::TP_STATUS_CSUMNOTREADY] {
             let mut slot = slot();
             slot[..4].copy_from_slice(&bit.to_ne_bytes());
-            assert_eq!(Frame::read(&slot).unwrap().checksum, known);
+            assert_eq!(Frame::read(&slot).unwrap().checksums, Checksums::Trust);
         }
     }
 

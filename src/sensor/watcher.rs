@@ -17,7 +17,7 @@ use super::clock::Clock;
 use super::delay_line::DelayLine;
 use super::filter::Watched;
 use super::flood::Gauge;
-use super::frame::{Checksum, Frame};
+use super::frame::Frame;
 use super::gate::Gate;
 use super::ports_in_use::PortsInUse;
 use super::ring::Reader;
@@ -27,7 +27,7 @@ use crate::config::PortSet;
 use crate::detect::policy::Watch;
 use crate::detect::{Peers, ScoreTable};
 use crate::networks::Networks;
-use crate::packet::{Checksums, LinkType, Packet, REASSEMBLY_SECONDS, Reassembly, Reject, Transport};
+use crate::packet::{LinkType, Packet, REASSEMBLY_SECONDS, Reassembly, Reject, Transport, parse_cut};
 
 /// After so long a half that waits is overdue, though only whole seconds are counted.
 const LATE_HALF: Duration = Duration::from_secs(REASSEMBLY_SECONDS as u64 + 1);
@@ -151,13 +151,8 @@ impl Reader for Watcher {
     }
 
     fn on_frame(&mut self, frame: &Frame<'_>) {
-        let checksums = match frame.checksum {
-            // Offloaded on this very machine: the field holds no checksum yet.
-            Checksum::Valid | Checksum::NotComputed => Checksums::Trust,
-            Checksum::Unknown => Checksums::Verify,
-        };
         let link = LinkType::Cooked { ethertype: frame.ethertype };
-        match &crate::packet::parse_cut(link, frame.bytes, frame.wire_length as usize, checksums) {
+        match &parse_cut(link, frame.bytes, frame.wire_length as usize, frame.checksums) {
             Ok(packet) if frame.packet_type == libc::PACKET_OUTGOING => {
                 self.unjudged.push(|| Unjudged::Sent(*packet), |due| self.judge.judge(due));
             }
@@ -187,6 +182,7 @@ mod tests {
     use crate::detect::table::Vantage;
     use crate::detect::walk::Walk;
     use crate::detect::weights::{self, Sensitivity};
+    use crate::packet::Checksums;
 
     /// The last byte of an address in 2001:db8::/120, and a port.
     type End = (u8, u16);
@@ -270,11 +266,8 @@ mod tests {
                 ethertype: libc::ETH_P_IPV6 as u16,
                 interface,
                 packet_type,
-                checksum: Checksum::Valid,
-                vlan: None,
+                checksums: Checksums::Trust,
                 after_loss: false,
-                seconds: 0,
-                nanoseconds: 0,
             });
         }
         watcher.on_rest();
