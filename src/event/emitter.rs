@@ -182,11 +182,6 @@ impl Emitter {
         sink + self.copy.as_ref().map_or(0, Syslog::lost) + self.history.as_ref().map_or(0, History::lost)
     }
 
-    /// The zone that times are written in.
-    pub fn zone(&self) -> &TimeZone {
-        &self.zone
-    }
-
     fn write_copy(&mut self, event: &Event, line: &str) {
         if let Some(copy) = &mut self.copy {
             copy.push(severity_of(event), &time::syslog(event.timestamp, &self.zone), line);

@@ -89,11 +89,6 @@ impl SourceKey {
         [Ledger::Watched, Ledger::Walk, Ledger::Proven].map(|ledger| self.in_ledger(ledger))
     }
 
-    /// Which ledger this account is in.
-    pub fn ledger(self) -> Ledger {
-        self.ledger
-    }
-
     /// The account that `vantage` keeps of this source once it has probed `destination`.
     pub fn seen_from(self, vantage: Vantage, destination: &IpAddr) -> SourceKey {
         let (with, host) = match vantage {

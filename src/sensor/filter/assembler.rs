@@ -41,8 +41,6 @@ pub mod code {
     pub const STORE: u16 = 0x02;
     /// A -= X.
     pub const SUBTRACT_X: u16 = 0x1c;
-    /// A -= k.
-    pub const SUBTRACT: u16 = 0x14;
     /// A &= k.
     pub const AND: u16 = 0x54;
     /// A >>= k.

@@ -37,7 +37,6 @@ fn step(program: &[Instruction], sight: &Sight) -> Option<u32> {
             X_HEADER_LENGTH => x = 4 * (load(sight, k as usize, 1)? & 15),
             STORE => memory[k as usize] = a,
             SUBTRACT_X => a = a.wrapping_sub(x),
-            SUBTRACT => a = a.wrapping_sub(k),
             AND => a &= k,
             SHIFT_RIGHT => a >>= k,
             JUMP => at += k as usize,

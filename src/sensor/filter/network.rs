@@ -7,7 +7,7 @@ use super::Writer;
 use super::assembler::{Mark, code};
 use super::transport::{SCTP, TCP};
 
-/// IPv6 extension headers that a loop would have to walk: routing, AH, destination options, and
+/// IPv6 extension headers that a loop would have to walk: routing, AH, destination options.
 const EXTENSIONS: [u32; 3] = [43, 51, 60];
 const HOP_BY_HOP: u32 = 0;
 const FRAGMENT: u32 = 44;
