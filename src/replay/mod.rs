@@ -34,7 +34,7 @@ use crate::sensor::followed::Followed;
 use crate::sensor::gate::Gate;
 use crate::sensor::half_open::{HalfOpen, Knock};
 use crate::sensor::report::rejected;
-use crate::sensor::responder::{Case, Responder, Setup, Turn, micros};
+use crate::sensor::responder::{Case, Responder, Setup, Turn};
 use crate::sensor::trails::{QUIET, Trails};
 use crate::sensor::{host, terms};
 
@@ -174,7 +174,7 @@ impl Replay {
     pub fn judge_next(&mut self) -> Option<Vec<Event>> {
         let seen = self.waiting.pop_front().or_else(|| self.last_half())?;
         // So that no account of long ago passes for a fresh one.
-        self.sweeps.on_time(micros(seen.now), |at| self.table.sweep(at));
+        self.sweeps.on_time(seen.now.micros(), |at| self.table.sweep(at));
         Some(self.judge(&seen))
     }
 
@@ -235,7 +235,7 @@ impl Replay {
     /// Every source is somebody's host, and so protected in its turn. What a decoy says is no service's.
     fn note_sent(&self, packet: &Packet, now: Now) {
         if !self.services.is_of_a_decoy(packet) {
-            self.watch.note_sent(packet, &self.table, &self.peers, micros(now));
+            self.watch.note_sent(packet, &self.table, &self.peers, now.micros());
         }
     }
 
@@ -243,7 +243,7 @@ impl Replay {
         let mut turn = Turn::default();
         self.on_time(seen.now, &mut turn);
         self.note_sent(&seen.packet, seen.now);
-        let probe = self.watch.note_received(&seen.packet, &self.table, &self.peers, micros(seen.now));
+        let probe = self.watch.note_received(&seen.packet, &self.table, &self.peers, seen.now.micros());
         let probe = probe.filter(|probe| seen.origin.to_one && self.is_for_us(probe));
         let knock = probe.and_then(|probe| self.past_decoys((probe, seen.origin.interface), seen.now));
         knock.into_iter().for_each(|knock| self.count(knock, seen.now, &mut turn));
@@ -255,13 +255,13 @@ impl Replay {
         self.latest = Some(now);
         let expired: Vec<Knock> = self.half_open.expired(now.instant).collect();
         expired.into_iter().for_each(|knock| self.count(knock, now, turn));
-        self.leave_quiet(micros(now), now, turn);
+        self.leave_quiet(now.micros(), now, turn);
     }
 
     /// The summaries of those who are quiet by `by` microseconds, each told at its own time.
     fn leave_quiet(&mut self, by: u64, now: Now, turn: &mut Turn) {
         for quiet in self.followed.leave_quiet(&self.trails, by) {
-            let ago = micros(now).saturating_sub(quiet.trail.latest.saturating_add(QUIET));
+            let ago = now.micros().saturating_sub(quiet.trail.latest.saturating_add(QUIET));
             let (wall, uptime) = (now.wall.saturating_sub(ago), now.uptime.saturating_sub(ago / 1000));
             self.responder.on_quiet(&quiet, Now { wall, uptime, ..now }, turn);
         }
@@ -286,11 +286,11 @@ impl Replay {
     fn count(&mut self, (probe, interface): Knock, now: Now, turn: &mut Turn) {
         let in_use = |_, _| self.services.take_in(&probe);
         let account = self.watch.account(&probe);
-        let standing = match self.watch.judge(&probe, &self.table, &self.peers, in_use, micros(now)) {
+        let standing = match self.watch.judge(&probe, &self.table, &self.peers, in_use, now.micros()) {
             Verdict::Probe(standing) => standing,
             Verdict::Scan(standing) => {
                 if !standing.crossed {
-                    self.trails.note(account, &probe, micros(now));
+                    self.trails.note(account, &probe, now.micros());
                 }
                 if !self.responder.is_worth_telling(standing) {
                     return;
@@ -305,7 +305,7 @@ impl Replay {
         };
         let case = Case { probe, standing, interface, connected: false };
         if standing.crossed {
-            self.followed.follow(&self.trails, account, case, micros(now));
+            self.followed.follow(&self.trails, account, case, now.micros());
         }
         self.responder.on_case(case, now, turn);
     }

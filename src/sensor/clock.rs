@@ -19,6 +19,12 @@ impl Now {
     pub fn seconds(self) -> u64 {
         self.uptime / 1000
     }
+
+    /// Microseconds since the daemon started: the score table's clock.
+    #[inline]
+    pub fn micros(self) -> u64 {
+        self.uptime.saturating_mul(1000)
+    }
 }
 
 /// Where [`Now`] comes from.

@@ -209,9 +209,9 @@ impl Responder {
     /// A quick scanner's probes wait in the queue while its alarm is told: they are not worth an event each.
     fn was_told_meanwhile(&self, case: &Case, now: Now) -> bool {
         let account = self.watch.account(&case.probe).in_ledger(case.standing.ledger);
-        let is_quiet = || self.table.standing(account, micros(now)).is_some_and(|standing| standing.quiet);
+        let is_quiet = || self.table.standing(account, now.micros()).is_some_and(|standing| standing.quiet);
         let source = self.watch.source_key(case.probe.source);
-        let is_told = || self.told.iter().any(|&(told, until)| told == source && micros(now) < until);
+        let is_told = || self.told.iter().any(|&(told, until)| told == source && now.micros() < until);
         !self.tell_all && (is_told() || is_quiet())
     }
 
@@ -244,7 +244,7 @@ impl Responder {
             BlockMode::Log => (&self.gate.lines, false),
             BlockMode::Block | BlockMode::RunCommand => {
                 let errand = Errand { target, run_only: mode == BlockMode::RunCommand };
-                (&self.gate.blocks, self.retries.until(&errand, micros(now)).is_some())
+                (&self.gate.blocks, self.retries.until(&errand, now.micros()).is_some())
             }
         };
         standing.triggered
@@ -287,7 +287,7 @@ impl Responder {
             }
             return;
         }
-        if let Some(until) = self.retries.until(&Errand { target, run_only }, micros(now)) {
+        if let Some(until) = self.retries.until(&Errand { target, run_only }, now.micros()) {
             return self.tell_of_wait(told, &case, (run_only, until), now, turn);
         }
         if case.connected {
@@ -329,14 +329,9 @@ impl Responder {
                 self.asked.insert(id, Asked { errand: Errand { target, run_only }, cases: vec![case] });
             }
             Err(full) => {
-                self.table.quiet(self.watch.account(&case.probe), micros(now).saturating_add(RETRY));
+                self.table.quiet(self.watch.account(&case.probe), now.micros().saturating_add(RETRY));
                 self.tell(EventType::Block, &case, Some(suppressed(&full.to_string())), now, turn);
             }
         }
     }
-}
-
-/// Microseconds of uptime: the score table's clock.
-pub fn micros(now: Now) -> u64 {
-    now.uptime.saturating_mul(1000)
 }

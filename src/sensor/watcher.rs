@@ -147,7 +147,7 @@ impl Reader for Watcher {
     }
 
     fn on_loss(&mut self) {
-        self.judge.shared.peers.lost(crate::sensor::responder::micros(self.judge.now));
+        self.judge.shared.peers.lost(self.judge.now.micros());
     }
 
     fn on_frame(&mut self, frame: &Frame<'_>) {

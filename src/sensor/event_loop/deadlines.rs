@@ -15,7 +15,7 @@ use crate::protocol::Request;
 use crate::sensor::clock::Now;
 use crate::sensor::flood::Costs;
 use crate::sensor::half_open::Knock;
-use crate::sensor::responder::{Turn, micros};
+use crate::sensor::responder::Turn;
 
 impl EventLoop {
     /// Until the next deadline.
@@ -34,7 +34,7 @@ impl EventLoop {
         let block =
             self.responder.blocks.next_end().map(|end| Duration::from_millis(end.saturating_sub(now.uptime)));
         let quiet = self.followed.next_quiet(&self.shared.trails);
-        let quiet = quiet.map(|quiet| Duration::from_micros(quiet.saturating_sub(micros(now))));
+        let quiet = quiet.map(|quiet| Duration::from_micros(quiet.saturating_sub(now.micros())));
         let told = self.reporter.wants_flush(now.instant);
         let flood = self.floods.next_look();
         let soonest = block.into_iter().chain(quiet).chain(told).chain(flood).fold(wait, Duration::min);
@@ -71,13 +71,13 @@ impl EventLoop {
             let _ = self.responder.requests.send(|id| Request::Ping { id });
         }
         if self.sweep_at <= now.instant {
-            self.shared.table.sweep(micros(now));
+            self.shared.table.sweep(now.micros());
             self.sweep_at = now.instant + self.sweep_every;
         }
     }
 
     fn leave_the_quiet(&mut self, now: Now, turn: &mut Turn) {
-        for quiet in self.followed.leave_quiet(&self.shared.trails, micros(now)) {
+        for quiet in self.followed.leave_quiet(&self.shared.trails, now.micros()) {
             self.responder.on_quiet(&quiet, now, turn);
         }
     }

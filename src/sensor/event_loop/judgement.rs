@@ -10,7 +10,7 @@ use crate::detect::table::Standing;
 use crate::sensor::clock::Now;
 use crate::sensor::decoy::{Manners, Visit};
 use crate::sensor::helper_link::LinkError;
-use crate::sensor::responder::{Case, Turn, micros};
+use crate::sensor::responder::{Case, Turn};
 use crate::sensor::sightings::{Sighting, State};
 
 /// How a batch learns whether a service takes in a probe.
@@ -106,7 +106,7 @@ impl EventLoop {
         let taken = self.host.takes(probe, interface);
         if probe.scan_type.may_be_stray() && matches!(taken, Ok(true)) {
             let [local, remote] = [(probe.destination, probe.port), (probe.source, probe.source_port)];
-            self.shared.peers.note_connection(local.into(), remote.into(), micros(now));
+            self.shared.peers.note_connection(local.into(), remote.into(), now.micros());
         }
         taken.unwrap_or(true)
     }
@@ -175,7 +175,7 @@ impl EventLoop {
 
     fn withdraw(&mut self, probe: &Probe, standing: Standing, now: Now) {
         let (watch, account) = (&self.responder.watch, self.responder.watch.account(probe));
-        watch.take_back(&Served::of(probe), &self.shared.table, micros(now));
+        watch.take_back(&Served::of(probe), &self.shared.table, now.micros());
         if standing.crossed {
             if self.withdrawn.len() >= WITHDRAWN {
                 self.withdrawn.pop_front();
@@ -211,7 +211,7 @@ impl EventLoop {
     pub(super) fn judge(&mut self, probe: Probe, interface: u32, now: Now, turn: &mut Turn) -> Judged {
         let in_use = |protocol, port| self.shared.in_use.holds(protocol, port);
         let watch = self.responder.watch.clone();
-        match watch.judge(&probe, &self.shared.table, &self.shared.peers, in_use, micros(now)) {
+        match watch.judge(&probe, &self.shared.table, &self.shared.peers, in_use, now.micros()) {
             Verdict::Probe(standing) => {
                 self.on_case(probe, standing, interface, now, turn);
                 Judged::Other
@@ -239,7 +239,7 @@ impl EventLoop {
         let case = Case { probe, standing, interface, connected };
         if standing.crossed {
             let account = self.responder.watch.account(&case.probe);
-            self.followed.follow(&self.shared.trails, account, case, micros(now));
+            self.followed.follow(&self.shared.trails, account, case, now.micros());
         }
         self.responder.on_case(case, now, turn);
     }
@@ -256,7 +256,7 @@ impl EventLoop {
     pub(super) fn on_decoy(&mut self, token: u64, now: Now) {
         let mut visits = Vec::new();
         let (responder, table) = (&self.responder, &self.shared.table);
-        let due = |source| responder.would_trigger(source, table, micros(now));
+        let due = |source| responder.would_trigger(source, table, now.micros());
         let surroundings = self.host.surroundings();
         let is_for_everybody = |address| surroundings.is_for_everybody(address);
         let manners = Manners { due: &due, is_for_everybody: &is_for_everybody };

@@ -33,7 +33,6 @@ use crate::sensor::listener::Skipped;
 use crate::sensor::names::Names;
 use crate::sensor::notify::Notifier;
 use crate::sensor::ports_in_use::PortsInUse;
-use crate::sensor::responder::micros;
 use crate::sensor::ring::{self, Ring, RingControl};
 use crate::sensor::seccomp::Addressing;
 use crate::sensor::sightings::Sightings;
@@ -107,7 +106,7 @@ impl Opened {
         let shared = Arc::new(shared(config, view, in_use, clock, host.surroundings().is_router())?);
         if rings.is_some() {
             // They are open: what begins from now on is seen.
-            let noted = host.note_connections(&shared.peers, &shared.in_use, micros(shared.clock.now()));
+            let noted = host.note_connections(&shared.peers, &shared.in_use, shared.clock.now().micros());
             lacking.extend(noted.err().map(|error| {
                 format!("connections cannot be listed: {error}; peers of those that stand may be taken for scanners")
             }));
@@ -257,7 +256,7 @@ fn shared(
     Ok(Shared {
         view: arc_swap::ArcSwap::from_pointee(view),
         table: Arc::new(ScoreTable::new(config.table_size, &key, terms::half_life(config))),
-        peers: Peers::new(&peers_key, Hearing::of_this_host(is_router, micros(clock.now()))),
+        peers: Peers::new(&peers_key, Hearing::of_this_host(is_router, clock.now().micros())),
         trails: Trails::new(&peers_key),
         gate: Arc::new(Gate::new(config.block_limit)),
         gauge: Gauge::default(),

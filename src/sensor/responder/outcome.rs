@@ -5,7 +5,7 @@ use ipnet::IpNet;
 
 use super::effect::{Effect, reasons, verdict_of};
 use super::retries::Errand;
-use super::{RETRY, Responder, TOLD, Turn, micros};
+use super::{RETRY, Responder, TOLD, Turn};
 use crate::event::{Action, ActionVerdict, Deed, Event, EventType, Flow};
 use crate::protocol::wording::{self, Filling};
 use crate::protocol::{Note, Outcome, Response, Responses};
@@ -36,7 +36,7 @@ impl Responder {
         let Errand { target, run_only } = asked.errand;
         self.asked_about.remove(&target);
         self.take_effect(target, done, now, turn);
-        let retry = self.retries.note(asked.errand, done, run_only || self.runs_programs(), micros(now));
+        let retry = self.retries.note(asked.errand, done, run_only || self.runs_programs(), now.micros());
         let may_still_be_blocked =
             self.modes_differ() && (done.with.is_run_only() || run_only && retry.is_some());
         let quiet_until = retry.unwrap_or_else(|| self.quiet_until(done, now));
@@ -182,7 +182,7 @@ impl Responder {
             | Outcome::Lifted
             | Outcome::NotBlocked => RETRY,
         };
-        micros(now).saturating_add(wait)
+        now.micros().saturating_add(wait)
     }
 
     fn action_of(&self, target: IpNet, port: u16, done: &Effect) -> Action {

@@ -1,7 +1,7 @@
 //! A case in the words of an event.
 #![forbid(unsafe_code)]
 
-use super::{Case, FAILED_LATELY, LATELY_TOLD, Responder, TOLD, Turn, micros};
+use super::{Case, FAILED_LATELY, LATELY_TOLD, Responder, TOLD, Turn};
 use crate::event::{Action, ActionVerdict, Event, EventType, Flow, Scan, Summary};
 use crate::sensor::clock::Now;
 use crate::sensor::followed::Quiet;
@@ -16,7 +16,7 @@ impl Responder {
         now: Now,
         turn: &mut Turn,
     ) {
-        let quiet = until.saturating_sub(micros(now));
+        let quiet = until.saturating_sub(now.micros());
         if !run_only || !self.modes_differ() {
             self.spare(told, case, (FAILED_LATELY, quiet), now, turn);
         } else if case.standing.quiet || self.has_a_line(case, now) {
@@ -33,7 +33,7 @@ impl Responder {
         now: Now,
         turn: &mut Turn,
     ) {
-        self.table.quiet(self.watch.account(&case.probe), micros(now).saturating_add(quiet));
+        self.table.quiet(self.watch.account(&case.probe), now.micros().saturating_add(quiet));
         self.tell(told, case, Some(suppressed(why)), now, turn);
     }
 
@@ -41,7 +41,7 @@ impl Responder {
     pub fn on_quiet(&self, quiet: &Quiet, now: Now, turn: &mut Turn) {
         let Quiet { case, trail, alarm } = quiet;
         let account = self.watch.account(&case.probe).in_ledger(case.standing.ledger);
-        let latest = self.table.standing(account, micros(now));
+        let latest = self.table.standing(account, now.micros());
         let case = Case { standing: latest.unwrap_or(case.standing), ..*case };
         self.tell(EventType::Stats, &case, None, now, turn);
         if let Some((event, _)) = turn.events.last_mut() {
@@ -63,7 +63,7 @@ impl Responder {
         turn: &mut Turn,
     ) {
         if !self.tell_all {
-            let until = micros(now).saturating_add(TOLD);
+            let until = now.micros().saturating_add(TOLD);
             self.table.quiet(self.watch.account(&case.probe), until);
             if self.told.len() >= LATELY_TOLD {
                 self.told.pop_front();
@@ -108,7 +108,7 @@ impl Responder {
             probes: standing.probes,
             verified: standing.verified,
             // The table counts in uptime; the outside reads the wall clock.
-            first_seen: now.wall.saturating_sub(micros(now).saturating_sub(standing.first_seen)),
+            first_seen: now.wall.saturating_sub(now.micros().saturating_sub(standing.first_seen)),
         }
     }
 }

@@ -18,7 +18,6 @@ use crate::packet::Packet;
 use crate::sensor::clock::Now;
 use crate::sensor::flood::Newcomers;
 use crate::sensor::gate::{Tally, Worth, weight};
-use crate::sensor::responder::micros;
 use crate::sensor::sightings::{Sighting, State};
 
 /// A packet that was read.
@@ -64,7 +63,7 @@ impl Judge {
             Unjudged::Sent(packet) => return self.note_sent(packet),
             Unjudged::Received { packet, interface, seat } => (packet, *interface, *seat),
         };
-        let (shared, micros) = (&self.shared, micros(self.now));
+        let (shared, micros) = (&self.shared, self.now.micros());
         let probe = self.view.watch.note_received(packet, &shared.table, &shared.peers, micros);
         // By reference: see `DelayLine::push`.
         let Some(probe) = &probe else { return };
@@ -82,7 +81,7 @@ impl Judge {
         if !view.own.contains(packet.source) || view.is_of_a_decoy(packet) {
             return;
         }
-        let micros = micros(self.now);
+        let micros = self.now.micros();
         let served = view.watch.note_sent(packet, &shared.table, &shared.peers, micros);
         let is_news = |served: Served| !shared.in_use.holds(served.protocol, served.port);
         let has_come = served.is_some_and(is_news) && !shared.in_use.is_fresh(self.now.uptime);
@@ -120,7 +119,7 @@ impl Judge {
             let told = view.debug && view.watch.is_watched(probe.protocol, probe.port);
             return told.then_some(State::FromItself);
         }
-        let micros = micros(self.now);
+        let micros = self.now.micros();
         if probe.protocol == Protocol::Tcp && view.decoys.contains(probe.port) {
             if probe.scan_type == ScanType::Syn {
                 if self.is_quiet(seat, micros) {
@@ -183,7 +182,7 @@ impl Judge {
     /// Of a source over the trigger. Whoever is told of is followed; one that is told of already may be.
     fn is_told(&mut self, probe: &Probe, standing: Standing) -> bool {
         let (view, shared) = (&self.view, &self.shared);
-        let micros = micros(self.now);
+        let micros = self.now.micros();
         let account = view.watch.account(probe);
         if !standing.crossed {
             shared.trails.note(account, probe, micros);
