@@ -16,7 +16,7 @@ pub const REASSEMBLY_ENTRIES: usize = 64;
 
 /// Whole seconds that a half waits for the other. Hosts wait for 30 (IPv4) or 60 (IPv6); here no more than the kind of
 /// the scan depends on the other half.
-pub const REASSEMBLY_SECONDS: u32 = 1;
+pub const REASSEMBLY_SECONDS: u64 = 1;
 
 /// SCTP's INIT and COOKIE ECHO (RFC 9260 §3.2): what asks for an association.
 const OPENING_CHUNKS: [u8; 2] = [1, 10];
@@ -40,7 +40,7 @@ struct Waiting<Origin> {
     packet: Packet,
     key: Key,
     half: Half,
-    since: u32,
+    since: u64,
     origin: Origin,
 }
 
@@ -79,7 +79,7 @@ impl<Origin: Copy> Reassembly<Origin> {
     ///
     /// `now` is in seconds, of any clock. The `payload` of a packet put together is 0: it was not counted.
     #[inline(always)]
-    pub fn offer(&mut self, packet: Packet, origin: Origin, now: u32) -> Option<(Packet, Origin)> {
+    pub fn offer(&mut self, packet: Packet, origin: Origin, now: u64) -> Option<(Packet, Origin)> {
         match half(&packet) {
             None => Some((packet, origin)),
             Some((key, half)) => self.meet(Waiting { packet, key, half, since: now, origin }),
@@ -87,7 +87,7 @@ impl<Origin: Copy> Reassembly<Origin> {
     }
 
     /// A first half whose other one did not come in time; ask until there is none.
-    pub fn overdue(&mut self, now: u32) -> Option<(Packet, Origin)> {
+    pub fn overdue(&mut self, now: u64) -> Option<(Packet, Origin)> {
         if !self.is_waiting() {
             return None;
         }
@@ -162,7 +162,7 @@ impl Half {
 }
 
 impl<Origin> Waiting<Origin> {
-    const fn is_in_time(&self, now: u32) -> bool {
+    const fn is_in_time(&self, now: u64) -> bool {
         self.since.abs_diff(now) <= REASSEMBLY_SECONDS
     }
 

@@ -157,14 +157,14 @@ impl Replay {
         let (first, latest) = self.span.unwrap_or((frame.time, frame.time));
         self.span = Some((first.min(frame.time), latest.max(frame.time)));
         self.heard = Some(now);
-        while let Some((packet, origin)) = self.reassembly.overdue(seconds(now)) {
+        while let Some((packet, origin)) = self.reassembly.overdue(now.seconds()) {
             self.waiting.push_back(Seen { packet, now, origin });
         }
         if let Some(packet) = self.packet_of(frame, now) {
             let interface = self.interfaces.number(frame.interface);
             let heard = matches!(self.view, View::Host(_)) && packet.transport.may_come_to_many();
             let origin = Origin { to_one: heard || !is_to_many(frame.link, frame.bytes), interface };
-            let whole = self.reassembly.offer(packet, origin, seconds(now));
+            let whole = self.reassembly.offer(packet, origin, now.seconds());
             self.waiting.extend(whole.map(|(packet, origin)| Seen { packet, now, origin }));
         }
         if self.waiting.len() > LOOKAHEAD { self.judge_next().unwrap_or_default() } else { Vec::new() }
@@ -181,7 +181,7 @@ impl Replay {
     /// Half a header whose other one cannot come any more.
     fn last_half(&mut self) -> Option<Seen> {
         let now = self.heard?;
-        let (packet, origin) = self.reassembly.overdue(u32::MAX)?;
+        let (packet, origin) = self.reassembly.overdue(u64::MAX)?;
         Some(Seen { packet, now, origin })
     }
 
@@ -324,11 +324,6 @@ impl Replay {
     fn is_for_us(&self, probe: &Probe) -> bool {
         self.view.protects(probe.destination) && probe.source != probe.destination
     }
-}
-
-/// Of uptime.
-fn seconds(now: Now) -> u32 {
-    u32::try_from(now.seconds()).unwrap_or(u32::MAX)
 }
 
 /// Whether an address can be one host's: not a group's, not everybody's, not nobody's.

@@ -30,7 +30,7 @@ use crate::networks::Networks;
 use crate::packet::{LinkType, Packet, REASSEMBLY_SECONDS, Reassembly, Reject, Transport, parse_cut};
 
 /// After so long a half that waits is overdue, though only whole seconds are counted.
-const LATE_HALF: Duration = Duration::from_secs(REASSEMBLY_SECONDS as u64 + 1);
+const LATE_HALF: Duration = Duration::from_secs(REASSEMBLY_SECONDS + 1);
 
 /// What all threads of the sensor go by. Replaced whole when the configuration or the host's addresses change.
 #[derive(Clone, Debug)]
@@ -112,13 +112,9 @@ impl Watcher {
     }
 
     fn put_together(&mut self, piece: Packet, interface: u32) {
-        if let Some((packet, interface)) = self.reassembly.offer(piece, interface, self.seconds()) {
+        if let Some((packet, interface)) = self.reassembly.offer(piece, interface, self.judge.now.seconds()) {
             self.put_off(&packet, interface);
         }
-    }
-
-    fn seconds(&self) -> u32 {
-        u32::try_from(self.judge.now.seconds()).unwrap_or(u32::MAX)
     }
 
     fn count(&self, reject: Reject) {
@@ -141,7 +137,7 @@ impl Watcher {
 impl Reader for Watcher {
     fn on_wake(&mut self) {
         self.judge.look_up();
-        while let Some((packet, interface)) = self.reassembly.overdue(self.seconds()) {
+        while let Some((packet, interface)) = self.reassembly.overdue(self.judge.now.seconds()) {
             self.put_off(&packet, interface);
         }
     }

@@ -11,11 +11,11 @@ impl Table {
         Self(Reassembly::new())
     }
 
-    fn offer(&mut self, packet: Packet, now: u32) -> Option<Packet> {
+    fn offer(&mut self, packet: Packet, now: u64) -> Option<Packet> {
         self.0.offer(packet, (), now).map(|(packet, ())| packet)
     }
 
-    fn overdue(&mut self, now: u32) -> Option<Packet> {
+    fn overdue(&mut self, now: u64) -> Option<Packet> {
         self.0.overdue(now).map(|(packet, ())| packet)
     }
 }
