@@ -2,6 +2,10 @@
 //! kernel behind it. Needs root; every test runs in a network namespace of its own that ends with its thread.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::wildcard_enum_match_arm)]
 
+#[path = "support/nft.rs"]
+#[allow(dead_code)]
+mod nft;
+
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -232,15 +236,7 @@ fn until<T>(within: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> 
 
 /// What the kernel itself says is blocked.
 fn kernel() -> Vec<IpNet> {
-    let mut targets: Vec<IpNet> = Nftables::open(None, SET_CAPACITY)
-        .unwrap()
-        .list()
-        .unwrap()
-        .into_iter()
-        .map(|block| block.target)
-        .collect();
-    targets.sort();
-    targets
+    nft::blocked().into_iter().map(|(target, _)| target).collect()
 }
 
 #[test]

@@ -5,7 +5,6 @@
 
 mod error;
 mod exchange;
-mod look;
 mod round;
 mod standing;
 mod trip;
@@ -29,7 +28,7 @@ const LONGEST_BATCH: usize = 64 << 20;
 /// Commands in one batch where the system does not allow [`LONGEST_BATCH`]; well within the default of 208 KiB.
 const COMMANDS_PER_SHORT_BATCH: usize = 4;
 
-/// An open line to nf_tables, and which of our sets it holds.
+/// An open line to nf_tables, and which sets of blocks it has made.
 #[derive(Debug)]
 pub struct Nftables {
     socket: Socket,
@@ -42,15 +41,14 @@ pub struct Nftables {
 }
 
 impl Nftables {
-    /// Opens the socket, makes sure of nf_tables and of our right to change it, and finds the table of an earlier run,
-    /// which [`Nftables::list`] can then read. Changes nothing. Sets made from now on have this `capacity`.
+    /// Opens the socket and makes sure of nf_tables and of our right to change it. Changes nothing. Each set of blocks
+    /// made from now on has this `capacity`.
     pub fn open(tripwire: Option<Tripwire>, capacity: u32) -> Result<Nftables> {
         let socket = Socket::open(libc::NETLINK_NETFILTER, 0).map_err(NftablesError::Socket)?;
         socket.widen_send_buffer(LONGEST_BATCH).map_err(NftablesError::Socket)?;
         let standing = Standing::default();
         let mut nftables = Nftables { socket, sets: BTreeSet::new(), capacity, standing, tripwire };
         nftables.ask_generation()?;
-        nftables.sets = nftables.find_sets()?;
         Ok(nftables)
     }
 

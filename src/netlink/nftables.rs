@@ -34,7 +34,6 @@ pub enum Kind {
     NewRule = 6,
     GetRule = 7,
     NewSet = 9,
-    GetSet = 10,
     NewElements = 12,
     GetElements = 13,
     DeleteElements = 14,
@@ -53,7 +52,7 @@ impl Kind {
             Kind::NewTable | Kind::NewChain | Kind::NewRule | Kind::NewSet | Kind::NewElements => {
                 libc::NLM_F_CREATE as u16
             }
-            Kind::GetTable | Kind::DeleteTable | Kind::GetRule | Kind::GetSet => 0,
+            Kind::GetTable | Kind::DeleteTable | Kind::GetRule => 0,
             Kind::GetElements | Kind::DeleteElements | Kind::GetGeneration => 0,
         }
     }
@@ -75,7 +74,7 @@ pub fn attributes<'a>(message: &Message<'a>) -> Option<Attributes<'a>> {
     message.split::<FAMILY_HEADER_LENGTH>().map(|(_, attributes)| attributes)
 }
 
-/// `NFT_MSG_NEWTABLE`, `GETTABLE`, `DELTABLE`: `NFTA_TABLE_NAME`.
+/// `NFT_MSG_NEWTABLE`, `DELTABLE` (`NFTA_TABLE_NAME`), and `GETRULE`: all rules of a table (`NFTA_RULE_TABLE`).
 pub fn table(message: &mut Encoder, table: &str) {
     family_header(message);
     message.text(1, table);
@@ -88,8 +87,7 @@ pub const PRIORITY_RAW: i32 = -300;
 
 /// `NFT_MSG_NEWCHAIN`: a chain that other chains jump to, or with `hook` (number, priority) a base filter chain whose policy is accept.
 pub fn chain(message: &mut Encoder, table: &str, name: &str, hook: Option<(u32, i32)>) {
-    family_header(message);
-    message.text(1, table);
+    self::table(message, table);
     message.text(3, name);
     if let Some((number, priority)) = hook {
         message.nest(4, |hook| {
@@ -103,26 +101,9 @@ pub fn chain(message: &mut Encoder, table: &str, name: &str, hook: Option<(u32, 
 
 /// `NFT_MSG_NEWRULE`.
 pub fn rule(message: &mut Encoder, table: &str, chain: &str, expressions: &[Expression]) {
-    family_header(message);
-    message.text(1, table);
+    self::table(message, table);
     message.text(2, chain);
     message.nest(4, |list| expressions.iter().for_each(|expression| expression.encode(list)));
-}
-
-/// `NFT_MSG_GETRULE`: the rules of a table.
-pub fn rules_of(message: &mut Encoder, table: &str) {
-    family_header(message);
-    message.text(1, table);
-}
-
-/// Sums up the counters of a received rule: (packets, bytes).
-pub fn rule_counters(message: &Message<'_>) -> (u64, u64) {
-    let expressions = attributes(message).and_then(|attributes| attributes.find(4));
-    let expressions = expressions.map_or(Attributes(&[]), |list| list.nested());
-    let counters = expressions.filter_map(|expression| expression::counter(expression.nested()));
-    counters.fold((0, 0), |(packets, bytes): (u64, u64), (p, b)| {
-        (packets.saturating_add(p), bytes.saturating_add(b))
-    })
 }
 
 /// The kernel's number for a received rule: another one has another, also if it says the same (NFTA_RULE_HANDLE).
@@ -239,8 +220,7 @@ const SWEEP_INTERVAL: u32 = 10_000;
 
 /// `NFT_MSG_NEWSET`. `id` tells the new sets of one batch apart.
 pub fn set(message: &mut Encoder, table: &str, set: &Set, id: u32) {
-    family_header(message);
-    message.text(1, table);
+    self::table(message, table);
     message.text(2, &set.name);
     let (flags, capacity) = match set.elements {
         Elements::Timed { capacity } => (SET_TIMEOUT, Some(capacity)),
@@ -270,17 +250,6 @@ fn user_data_of_names() -> [u8; 6] {
     [0, 4, a, b, c, d]
 }
 
-/// `NFT_MSG_GETSET`: the sets of a table.
-pub fn sets_of(message: &mut Encoder, table: &str) {
-    family_header(message);
-    message.text(1, table);
-}
-
-/// The name of a received set.
-pub fn set_name(message: &Message<'_>) -> Option<String> {
-    Some(attributes(message)?.find(2)?.text())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -302,30 +271,11 @@ mod tests {
         let bytes = encoded(Kind::NewSet, |message| set(message, "t", &blocked, 3));
         let message = Messages(&bytes).next().unwrap().unwrap();
         assert_eq!(message.kind, 0x0a09);
-        assert_eq!(set_name(&message).as_deref(), Some("blocked6"));
         let attributes = attributes(&message).unwrap();
+        assert_eq!(attributes.find(2).unwrap().text(), "blocked6");
         let number = |kind| attributes.find(kind).and_then(|attribute| attribute.be32());
         assert_eq!([number(3), number(4), number(5), number(10)], [Some(0x10), Some(8), Some(16), Some(3)]);
         assert_eq!(attributes.find(9).unwrap().nested().find(1).unwrap().be32(), Some(100));
         assert_eq!(number(12), Some(SWEEP_INTERVAL));
-    }
-
-    #[test]
-    fn the_counters_of_a_rule_are_summed() {
-        let rule_bytes = encoded(Kind::NewRule, |message| {
-            family_header(message);
-            message.nest(4, |list| {
-                for (bytes, packets) in [(100, 1), (60, 2)] {
-                    list.nest(1, |expression| {
-                        expression.text(1, "counter");
-                        expression.nest(2, |counter| {
-                            counter.be64(1, bytes);
-                            counter.be64(2, packets);
-                        });
-                    });
-                }
-            });
-        });
-        assert_eq!(rule_counters(&Messages(&rule_bytes).next().unwrap().unwrap()), (3, 160));
     }
 }

@@ -136,7 +136,7 @@ impl Nftables {
         let rules = self.dump(
             "look for the table",
             Kind::GetRule,
-            |m| nftables::rules_of(m, TABLE),
+            |message| nftables::table(message, TABLE),
             |message, list| {
                 list.extend(nftables::rule_handle(message));
             },

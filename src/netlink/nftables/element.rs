@@ -32,8 +32,7 @@ pub enum Element {
 
 /// `NFT_MSG_NEWSETELEM`, `DELSETELEM`: these elements of a set; deleting none of them deletes all.
 pub fn elements(message: &mut Encoder, table: &str, set: &str, elements: &[Element]) {
-    super::family_header(message);
-    message.text(1, table);
+    super::table(message, table);
     message.text(2, set);
     if !elements.is_empty() {
         message.nest(3, |list| elements.iter().for_each(|element| element.encode(list)));

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::element;
-use crate::netlink::message::{Attributes, Encoder};
+use crate::netlink::message::Encoder;
 
 /// `NFT_REG_1`: 16 bytes, wide enough for an IPv6 address.
 const REGISTER: u32 = 1;
@@ -220,18 +220,10 @@ fn encode_verdict(fields: &mut Encoder, verdict: Verdict) {
     });
 }
 
-/// The numbers of a received expression if it is a counter: (packets, bytes).
-pub fn counter(expression: Attributes<'_>) -> Option<(u64, u64)> {
-    if expression.find(1)?.text() != "counter" {
-        return None;
-    }
-    let fields = expression.find(2)?.nested();
-    Some((fields.find(2)?.be64()?, fields.find(1)?.be64()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::message::Attributes;
 
     fn fields(expression: &Expression) -> (String, Vec<u8>) {
         let mut encoder = Encoder::default();
