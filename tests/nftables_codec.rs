@@ -18,12 +18,12 @@ use ipnet::IpNet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use portsentry::helper::nftables::{Nftables, NftablesError};
-use portsentry::helper::respond::InForce;
-use portsentry::helper::ruleset::{Block, SET_CAPACITY};
+use portsentry::helper::respond::{InForce, Timed};
+use portsentry::helper::ruleset::SET_CAPACITY;
 use portsentry::netlink::Surroundings;
 use portsentry::netlink::sock_diag::SocketTables;
 use portsentry::networks::Networks;
-use portsentry::protocol::{Outcome, Response, Responses};
+use portsentry::protocol::{Response, Responses};
 
 /// The protected host's and the scanner's namespace, joined by a veth pair. This thread is in the host's.
 struct Lab {
@@ -110,15 +110,15 @@ fn net(text: &str) -> IpNet {
     text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).unwrap()
 }
 
-fn seconds(target: &str, seconds: u64) -> Block {
-    Block { target: net(target), remaining: Some(Duration::from_secs(seconds)) }
+fn seconds(target: &str, seconds: u64) -> Timed {
+    (net(target), Duration::from_secs(seconds))
 }
 
-fn block(nftables: &mut Nftables, blocks: &[Block]) {
+fn block(nftables: &mut Nftables, blocks: &[Timed]) {
     nftables.block(blocks).into_iter().for_each(|result| result.unwrap());
 }
 
-fn installed(never: &[&str], blocks: &[Block]) -> Nftables {
+fn installed(never: &[&str], blocks: &[Timed]) -> Nftables {
     let mut nftables = Nftables::open(None, SET_CAPACITY).unwrap();
     nftables.install(&networks(never), blocks).unwrap();
     nftables
@@ -130,11 +130,6 @@ fn ruleset() -> String {
 
 fn targets() -> Vec<String> {
     nft::blocked().iter().map(|(target, _)| target.to_string()).collect()
-}
-
-/// How long `target` is still blocked.
-fn left(target: &str) -> Option<Duration> {
-    nft::blocked().into_iter().find(|(blocked, _)| *blocked == net(target)).expect("it is blocked").1
 }
 
 #[test]
@@ -151,9 +146,8 @@ fn a_blocked_source_is_dropped_and_counted_and_an_innocent_one_is_answered() {
     assert_eq!(lab.answers(&sources), [false, true, false, true, false]);
     let [packets, bytes] = nft::dropped();
     assert!((3..20).contains(&packets) && bytes >= packets * 84, "{packets} packets, {bytes} bytes");
-    assert_eq!(nftables.unblock(&net("192.0.2.2")).unwrap(), Outcome::Lifted);
-    assert_eq!(nftables.unblock(&net("192.0.2.2")).unwrap(), Outcome::NotBlocked);
-    assert_eq!(nftables.unblock(&net("198.51.100.0/25")).unwrap(), Outcome::NotBlocked);
+    let lifted = ["192.0.2.2", "192.0.2.2", "198.51.100.0/25"].map(|it| nftables.unblock(&net(it)).unwrap());
+    assert_eq!(lifted, [true, false, false]);
     nftables.flush().unwrap();
     assert_eq!(lab.answers(&sources), [true; 5]);
 }
@@ -164,7 +158,7 @@ fn nft_reads_our_table_as_we_mean_it() {
     let mut nftables =
         installed(&["192.0.2.0/25", "192.0.2.128/25", "192.0.2.7/32", "240.0.0.0/4", "fe80::/10"], &[]);
     block(&mut nftables, &[seconds("198.51.100.1", 60), seconds("2001:db8:0:1::/64", 60)]);
-    block(&mut nftables, &[Block { target: net("198.51.100.0/24"), remaining: None }]);
+    block(&mut nftables, &[seconds("198.51.100.0/24", 120)]);
     let text = ruleset();
     for line in [
         "iif \"lo\" accept",
@@ -180,7 +174,7 @@ fn nft_reads_our_table_as_we_mean_it() {
         "type filter hook prerouting priority raw; policy accept;",
         "elements = { 192.0.2.0/24, 240.0.0.0/4 }",
         "elements = { fe80::/10 }",
-        "elements = { 198.51.100.0 }",
+        "198.51.100.0 timeout 2m expires",
         "198.51.100.1 timeout 1m expires",
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
@@ -215,18 +209,17 @@ fn the_host_reaches_itself_even_if_its_own_address_is_blocked() {
 fn a_block_ends_by_itself_and_blocking_again_sets_its_time_anew() {
     let lab = Lab::new();
     let mut nftables = installed(&[], &[]);
-    let short = |target: &str| Block { target: net(target), remaining: Some(Duration::from_millis(1500)) };
+    let short = |target: &str| (net(target), Duration::from_millis(1500));
     block(&mut nftables, &[short("192.0.2.2"), short("192.0.2.3"), short("2001:db8::/64")]);
     block(&mut nftables, &[seconds("192.0.2.2", 600), seconds("2001:db8::/64", 600)]);
     assert_eq!(targets(), ["192.0.2.2/32", "192.0.2.3/32", "2001:db8::/64"]);
     wait_until(|| targets().len() == 2);
     assert_eq!(lab.answers(&["192.0.2.2", "192.0.2.3", "2001:db8::2"]), [false, true, false]);
     let blocked = nft::blocked();
-    assert!(blocked.iter().all(|(_, left)| *left > Some(Duration::from_secs(590))), "{blocked:?}");
+    assert!(blocked.iter().all(|(_, left)| *left > Duration::from_secs(590)), "{blocked:?}");
     block(&mut nftables, &[seconds("192.0.2.2", 5)]);
-    assert!(left("192.0.2.2") <= Some(Duration::from_secs(5)), "shorter as well");
-    block(&mut nftables, &[Block { target: net("192.0.2.2"), remaining: None }]);
-    assert_eq!(left("192.0.2.2"), None);
+    let (_, left) = nft::blocked().into_iter().find(|(target, _)| *target == net("192.0.2.2")).unwrap();
+    assert!(left <= Duration::from_secs(5), "shorter as well: {left:?}");
 }
 
 #[test]
@@ -238,7 +231,7 @@ fn prefixes_within_each_other_are_blocked_and_lifted_one_by_one() {
     assert_eq!(targets().len(), nested.len());
     for (number, target) in nested.iter().enumerate() {
         assert_eq!(lab.answers(&["192.0.2.2"]), [false]);
-        assert_eq!(nftables.unblock(&net(target)).unwrap(), Outcome::Lifted);
+        assert!(nftables.unblock(&net(target)).unwrap());
         assert_eq!(targets().len(), 3 - number);
     }
     assert_eq!(lab.answers(&["192.0.2.2"]), [true]);
@@ -294,15 +287,13 @@ fn one_block_of_very_many_that_is_gone_is_found_by_looks_that_take_no_time() {
     let _lab = Lab::new();
     let address = |number: u32| IpNet::from(IpAddr::from((0x0a00_0000 + number).to_be_bytes()));
     let (start, hour) = (Instant::now(), Duration::from_secs(3600));
-    let blocks: Vec<Block> =
-        (0..100_000).map(|number| Block { target: address(number), remaining: Some(hour) }).collect();
+    let blocks: Vec<Timed> = (0..100_000).map(|number| (address(number), hour)).collect();
     let mut nftables = installed(&[], &blocks);
     let with = Responses::NONE.and(Response::Nftables);
     let walk = |last: Option<IpNet>| {
-        let next = blocks.partition_point(|block| Some(block.target) <= last);
-        blocks
-            .get(next)
-            .map(|block| (block.target, InForce { with, left: hour.saturating_sub(start.elapsed()) }))
+        let next = blocks.partition_point(|(target, _)| Some(*target) <= last);
+        let left = hour.saturating_sub(start.elapsed());
+        blocks.get(next).map(|(target, _)| (*target, InForce { with, left }))
     };
     let mut look = || {
         let begun = Instant::now();
@@ -332,9 +323,9 @@ fn for_an_hour(targets: &[IpNet]) -> impl Fn(Option<IpNet>) -> Option<(IpNet, In
 fn what_could_not_be_put_back_is_found_missing_until_it_is() {
     let _lab = Lab::new();
     let blocks = ["192.0.2.2", "192.0.2.3"].map(|target| seconds(target, 3600));
-    let targets = blocks.map(|block| block.target);
+    let targets = blocks.map(|(target, _)| target);
     let record = for_an_hour(&targets);
-    let too_many: Vec<Block> = (0..9).map(|last| seconds(&format!("203.0.113.{last}"), 60)).collect();
+    let too_many: Vec<Timed> = (0..9).map(|last| seconds(&format!("203.0.113.{last}"), 60)).collect();
     for change in ["nft flush ruleset", "nft delete element inet portsentry blocked4 { 192.0.2.2 }"] {
         let mut nftables = Nftables::open(None, 4).unwrap();
         nftables.install(&Networks::default(), &blocks).unwrap();
@@ -380,9 +371,8 @@ fn ten_thousand_blocks_go_in_and_stay_in_over_a_new_install() {
     let _lab = Lab::new();
     let mut nftables = installed(&[], &[]);
     let address = |number: u32| IpAddr::from((0x0a00_0000 + number).to_be_bytes());
-    let of =
-        |number: u32| Block { target: address(number).into(), remaining: Some(Duration::from_secs(3600)) };
-    let all: Vec<Block> = (0..10_000).map(of).collect();
+    let of = |number: u32| (address(number).into(), Duration::from_secs(3600));
+    let all: Vec<Timed> = (0..10_000).map(of).collect();
     for chunk in all.chunks(100) {
         block(&mut nftables, chunk);
     }
@@ -397,8 +387,8 @@ fn ten_thousand_blocks_go_in_and_stay_in_over_a_new_install() {
 #[test]
 fn a_full_set_says_so_and_keeps_what_it_has() {
     let _lab = Lab::new();
-    let of = |number: u32| Block { target: IpAddr::from(number.to_be_bytes()).into(), remaining: None };
-    let full: Vec<Block> = (0..SET_CAPACITY).map(|number| of(0x0a00_0000 + number)).collect();
+    let of = |number: u32| (IpAddr::from(number.to_be_bytes()).into(), Duration::from_secs(3600));
+    let full: Vec<Timed> = (0..SET_CAPACITY).map(|number| of(0x0a00_0000 + number)).collect();
     let mut nftables = installed(&[], &full);
     let results = nftables.block(&[seconds("192.0.2.2", 60), seconds("2001:db8::2", 60)]);
     assert!(matches!(results[..], [Err(NftablesError::Full { .. }), Ok(())]), "{results:?}");
@@ -421,8 +411,7 @@ fn install_two_full_sets() {
     let v4 = |number: u32| IpNet::from(IpAddr::from((0x0a00_0000 + number).to_be_bytes()));
     let v6 = |number: u32| IpNet::from(IpAddr::from(u128::from(number).to_be_bytes()));
     let targets = (0..SET_CAPACITY).flat_map(|number| [v4(number), v6(number)]);
-    let blocks: Vec<Block> =
-        targets.map(|target| Block { target, remaining: Some(Duration::from_secs(600)) }).collect();
+    let blocks: Vec<Timed> = targets.map(|target| (target, Duration::from_secs(600))).collect();
     for _ in 0..2 {
         let _nftables = installed(&["192.0.2.1/32"], &blocks);
         assert_eq!(nft::blocked().len(), blocks.len());

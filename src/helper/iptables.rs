@@ -236,9 +236,9 @@ fn family_of(target: &IpNet) -> Family {
 
 /// Whole seconds, at least one. What ipset cannot time has no end there: the helper deletes it when its time is over, and
 /// at its start whatever has ended while it was not there.
-fn seconds(left: Option<Duration>) -> u64 {
-    let seconds = left.map(|left| left.as_millis().div_ceil(1000).max(1));
-    seconds.and_then(|it| it.try_into().ok()).filter(|&it| it <= LONGEST).unwrap_or(NO_END)
+fn seconds(left: Duration) -> u64 {
+    let seconds = left.as_millis().div_ceil(1000).max(1);
+    u64::try_from(seconds).ok().filter(|&it| it <= LONGEST).unwrap_or(NO_END)
 }
 
 fn rule<'a>(family: Family, change: &'a str, address: &'a str) -> [&'a str; 9] {
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn a_rule_is_added_once_and_removed_whoever_added_it() {
         let mut iptables = Iptables::new(false);
-        let block = (net("2001:db8::7/128"), Some(Duration::from_secs(60)));
+        let block = (net("2001:db8::7/128"), Duration::from_secs(60));
         let Some(Words::Plain(words)) = iptables.block(&block) else { panic!("a command is due") };
         assert_eq!(words.join(" "), "ip6tables -w 5 -A PORTSENTRY -s 2001:db8::7/128 -j DROP");
         let lift = iptables.lift(&block.0);
@@ -300,16 +300,16 @@ mod tests {
     #[test]
     fn a_set_entry_has_its_time_and_is_never_for_ever_by_mistake() {
         let iptables = Iptables::new(true);
-        let Some(Words::Plain(words)) = iptables.block(&(net("192.0.2.7/32"), Some(Duration::ZERO))) else {
+        let Some(Words::Plain(words)) = iptables.block(&(net("192.0.2.7/32"), Duration::ZERO)) else {
             panic!("a command is due")
         };
         assert_eq!(words.join(" "), "ipset -exist add portsentry4 192.0.2.7/32 timeout 1");
-        assert_eq!(seconds(Some(Duration::from_secs(LONGEST))), LONGEST);
+        assert_eq!(seconds(Duration::from_secs(LONGEST)), LONGEST);
     }
 
     #[test]
     fn what_ipset_cannot_time_has_no_end_there() {
-        assert_eq!(seconds(Some(Duration::from_secs(LONGEST + 1))), NO_END);
-        assert_eq!(seconds(Some(Duration::MAX)), NO_END);
+        assert_eq!(seconds(Duration::from_secs(LONGEST + 1)), NO_END);
+        assert_eq!(seconds(Duration::MAX), NO_END);
     }
 }

@@ -16,12 +16,12 @@ use ipnet::IpNet;
 pub use error::{NftablesError, Result};
 
 use self::standing::Standing;
-use super::ruleset::{self, Block, BlockSet};
+use super::respond::Timed;
+use super::ruleset::{self, BlockSet};
 use super::tripwire::{self, Tripwire};
 use crate::netlink::Socket;
 use crate::netlink::nftables::Command;
 use crate::networks::Networks;
-use crate::protocol::Outcome;
 
 /// One batch may be this long, bytes: room for [`MOST_BLOCKS`](crate::protocol::settings::MOST_BLOCKS) of 48 bytes.
 const LONGEST_BATCH: usize = 64 << 20;
@@ -54,7 +54,7 @@ impl Nftables {
 
     /// Puts a new table with these never-block networks and blocks in the place of an old one, all in one moment:
     /// a block that was there and is in `blocks` lets nothing through in between.
-    pub fn install(&mut self, never: &Networks, blocks: &[Block]) -> Result<()> {
+    pub fn install(&mut self, never: &Networks, blocks: &[Timed]) -> Result<()> {
         let installed = self.install_anew(never, blocks);
         if installed.is_err() {
             self.standing.doubt();
@@ -62,9 +62,8 @@ impl Nftables {
         installed
     }
 
-    fn install_anew(&mut self, never: &Networks, blocks: &[Block]) -> Result<()> {
-        let sets =
-            BlockSet::SINGLES.into_iter().chain(blocks.iter().map(|block| BlockSet::of(&block.target)));
+    fn install_anew(&mut self, never: &Networks, blocks: &[Timed]) -> Result<()> {
+        let sets = BlockSet::SINGLES.into_iter().chain(blocks.iter().map(|(target, _)| BlockSet::of(target)));
         let sets: BTreeSet<BlockSet> = sets.collect();
         let mut commands = ruleset::table(never, self.capacity);
         commands.extend(
@@ -105,7 +104,7 @@ impl Nftables {
     /// Blocks each target for its time, counted from now, also if it is blocked already, by rules that are still as we made
     /// them. One result a block, in order:
     /// one that is refused does not keep out the others.
-    pub fn block(&mut self, blocks: &[Block]) -> Vec<Result<()>> {
+    pub fn block(&mut self, blocks: &[Timed]) -> Vec<Result<()>> {
         match self.block_together(blocks) {
             Ok(()) => blocks.iter().map(|_| Ok(())).collect(),
             Err(NftablesError::TableGone { step }) => {
@@ -116,8 +115,8 @@ impl Nftables {
         }
     }
 
-    fn block_together(&mut self, blocks: &[Block]) -> Result<()> {
-        let needed: BTreeSet<BlockSet> = blocks.iter().map(|block| BlockSet::of(&block.target)).collect();
+    fn block_together(&mut self, blocks: &[Timed]) -> Result<()> {
+        let needed: BTreeSet<BlockSet> = blocks.iter().map(|(target, _)| BlockSet::of(target)).collect();
         let missing: Vec<BlockSet> = needed.difference(&self.sets).copied().collect();
         let mut commands: Vec<Command> =
             missing.iter().flat_map(|set| ruleset::new_set(*set, self.capacity)).collect();
@@ -138,18 +137,18 @@ impl Nftables {
         }
     }
 
-    /// Lifts exactly this block: [`Outcome::Lifted`] or [`Outcome::NotBlocked`].
-    pub fn unblock(&mut self, target: &IpNet) -> Result<Outcome> {
+    /// Lifts exactly this block. Returns whether there was one.
+    pub fn unblock(&mut self, target: &IpNet) -> Result<bool> {
         if !self.sets.contains(&BlockSet::of(target)) {
-            return Ok(Outcome::NotBlocked);
+            return Ok(false);
         }
         if self.tripwire.is_some() && target.prefix_len() == target.max_prefix_len() {
             self.apply(&tripwire::forget(target.addr()))?;
         }
         match self.apply(&ruleset::delete_block(target)) {
-            Ok(()) => Ok(Outcome::Lifted),
+            Ok(()) => Ok(true),
             Err(NftablesError::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {
-                Ok(Outcome::NotBlocked)
+                Ok(false)
             }
             Err(error) => Err(error),
         }

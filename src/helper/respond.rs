@@ -13,11 +13,11 @@ use ipnet::IpNet;
 use super::error::HelperError;
 use super::nftables::{Nftables, NftablesError};
 use super::route::Routes;
-use super::ruleset::{self, Block};
+use super::ruleset;
 use super::tripwire::Tripwire;
 use crate::netlink::surroundings::Surroundings;
 use crate::networks::Networks;
-use crate::protocol::{Datagrams, Outcome, Page, Response, Responses, Settings};
+use crate::protocol::{Datagrams, Page, Response, Responses, Settings};
 
 /// The system refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,8 +31,8 @@ pub struct Refusal {
     pub text: String,
 }
 
-/// What to block and for how long.
-pub type Timed = (IpNet, Option<Duration>);
+/// What to block, one address or a prefix whose host bits do not count, and for how long from now.
+pub type Timed = (IpNet, Duration);
 
 /// What is in force against a source, and for how much longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,21 +52,12 @@ pub type Refused = (IpNet, Response, Refusal);
 /// A source to be blocked, and the port that it probed; none where it was no TCP or UDP port.
 pub type Knock = (IpNet, Option<(Datagrams, u16)>);
 
-/// What became of one block where the kernel itself was asked.
+/// What became of one block, or of its end, where the kernel itself was asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// What took effect.
+    /// What took effect; of an end, what was in force until now.
     pub with: Responses,
-    /// What did not, and why.
-    pub refused: Vec<(Response, Refusal)>,
-}
-
-/// What became of the end of one block where the kernel itself was asked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lifting {
-    /// Whether there was one.
-    pub was_blocked: bool,
-    /// What still shuts the source out, or may, and why.
+    /// What did not, and why: of an end, what still shuts the source out, or may.
     pub refused: Vec<(Response, Refusal)>,
 }
 
@@ -86,7 +77,7 @@ pub trait Respond {
     fn block(&mut self, batch: &[Timed]) -> Vec<Effects>;
     /// Lifts one block. What one response refuses keeps no other from its part. Where our table is not as it was made
     /// nothing of it is lifted: who is in it then nobody knows.
-    fn unblock(&mut self, target: &IpNet) -> Lifting;
+    fn unblock(&mut self, target: &IpNet) -> Effects;
     /// Takes back what does not end by itself with a block's time.
     fn expire(&mut self, target: &IpNet) -> Result<(), Refusal>;
     /// Lifts all blocks. Where it is refused the sets are as they were, and what is gone of routes a look puts back.
@@ -146,7 +137,7 @@ impl System {
 impl Respond for System {
     fn install(&mut self, never: &Networks, blocks: &[Timed]) -> Result<Vec<Refused>, Refusal> {
         if let Some(nftables) = &mut self.nftables {
-            nftables.install(never, &listed(blocks))?;
+            nftables.install(never, blocks)?;
         }
         let targets = blocks.iter().map(|(target, _)| *target).collect();
         let refused = self.routes.as_mut().map_or(Ok(Vec::new()), |routes| routes.install(&targets))?;
@@ -175,34 +166,24 @@ impl Respond for System {
 
     fn block(&mut self, batch: &[Timed]) -> Vec<Effects> {
         let mut effects = vec![Effects::default(); batch.len()];
-        if let Some(nftables) = &mut self.nftables {
-            let results = nftables.block(&listed(batch));
-            let results = results.into_iter().map(|result| result.map_err(Refusal::from));
-            effects
-                .iter_mut()
-                .zip(results)
-                .for_each(|(effects, result)| effects.note(Response::Nftables, result));
+        let sets = self.nftables.iter_mut().flat_map(|nftables| nftables.block(batch));
+        for (effects, set) in effects.iter_mut().zip(sets) {
+            effects.note(Response::Nftables, set.map(|()| true).map_err(Refusal::from));
         }
-        if let Some(routes) = &mut self.routes {
-            let results = batch.iter().map(|(target, _)| routes.block(target));
-            effects
-                .iter_mut()
-                .zip(results)
-                .for_each(|(effects, result)| effects.note(Response::Route, result));
+        for (effects, (target, _)) in effects.iter_mut().zip(batch) {
+            let route = self.routes.as_mut().map_or(Ok(false), |it| it.block(target).map(|()| true));
+            effects.note(Response::Route, route);
         }
         effects
     }
 
-    fn unblock(&mut self, target: &IpNet) -> Lifting {
-        let set = self.nftables.as_mut().map_or(Ok(false), |nftables| match nftables.unblock(target) {
-            Ok(outcome) => Ok(outcome == Outcome::Lifted),
-            Err(error) => Err(Refusal::from(error)),
-        });
-        let route = self.routes.as_mut().map_or(Ok(false), |routes| routes.unblock(target));
-        let mut lifting = Lifting::default();
-        lifting.note(Response::Nftables, set);
-        lifting.note(Response::Route, route);
-        lifting
+    fn unblock(&mut self, target: &IpNet) -> Effects {
+        let mut effects = Effects::default();
+        let set = self.nftables.as_mut().map_or(Ok(false), |it| it.unblock(target));
+        effects.note(Response::Nftables, set.map_err(Refusal::from));
+        let route = self.routes.as_mut().map_or(Ok(false), |it| it.unblock(target));
+        effects.note(Response::Route, route);
+        effects
     }
 
     fn expire(&mut self, target: &IpNet) -> Result<(), Refusal> {
@@ -258,35 +239,18 @@ impl Respond for System {
 }
 
 impl Effects {
-    fn note(&mut self, response: Response, result: Result<(), Refusal>) {
-        match result {
-            Ok(()) => self.with = self.with.and(response),
+    fn note(&mut self, response: Response, took_effect: Result<bool, Refusal>) {
+        match took_effect {
+            Ok(true) => self.with = self.with.and(response),
+            Ok(false) => {}
             Err(refusal) => self.refused.push((response, refusal)),
         }
     }
 
-    /// Whether our table was found missing.
-    pub fn table_gone(&self) -> bool {
-        self.refused.iter().any(|(_, refusal)| refusal.table_gone)
-    }
-}
-
-impl Lifting {
     /// Whether our table was found missing, or somebody else's in its place.
     pub fn table_gone(&self) -> bool {
         self.refused.iter().any(|(_, refusal)| refusal.table_gone)
     }
-
-    fn note(&mut self, response: Response, result: Result<bool, Refusal>) {
-        match result {
-            Ok(was_blocked) => self.was_blocked |= was_blocked,
-            Err(refusal) => self.refused.push((response, refusal)),
-        }
-    }
-}
-
-fn listed(blocks: &[Timed]) -> Vec<Block> {
-    blocks.iter().map(|&(target, remaining)| Block { target, remaining }).collect()
 }
 
 impl From<NftablesError> for Refusal {

@@ -11,12 +11,12 @@
 mod never;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use ipnet::IpNet;
 
 pub use self::never::replace_never;
 use self::never::{never_elements, never_rules, never_set};
+use super::respond::Timed;
 use crate::netlink::nftables::element::ELEMENTS_PER_MESSAGE;
 use crate::netlink::nftables::expression::META_PROTOCOL;
 use crate::netlink::nftables::{
@@ -48,15 +48,6 @@ pub fn capacity(blocks: u32) -> u32 {
         few if few <= SET_CAPACITY => SET_CAPACITY,
         many => many | HINT,
     }
-}
-
-/// A source in the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Block {
-    /// One address or a prefix; host bits do not count.
-    pub target: IpNet,
-    /// How long it stays; `None`: until it is lifted.
-    pub remaining: Option<Duration>,
 }
 
 /// The set for blocks of one family and prefix length.
@@ -183,9 +174,8 @@ pub fn new_set(set: BlockSet, capacity: u32) -> [Command; 2] {
 }
 
 /// The elements of `blocks`, each set's together and each target once; of two times for one target the later counts.
-fn by_set(blocks: &[Block]) -> BTreeMap<BlockSet, Vec<Element>> {
-    let mut times: Vec<(IpNet, Option<Duration>)> =
-        blocks.iter().map(|block| (block.target.trunc(), block.remaining)).collect();
+fn by_set(blocks: &[Timed]) -> BTreeMap<BlockSet, Vec<Element>> {
+    let mut times: Vec<Timed> = blocks.iter().map(|(target, left)| (target.trunc(), *left)).collect();
     times.sort_by_key(|(target, _)| *target);
     times.dedup_by(|later, earlier| {
         let same = later.0 == earlier.0;
@@ -196,19 +186,19 @@ fn by_set(blocks: &[Block]) -> BTreeMap<BlockSet, Vec<Element>> {
     });
     let mut sets: BTreeMap<BlockSet, Vec<Element>> = BTreeMap::new();
     for (target, time) in times {
-        sets.entry(BlockSet::of(&target)).or_default().push(Element::Timed(target.addr(), time));
+        sets.entry(BlockSet::of(&target)).or_default().push(Element::Timed(target.addr(), Some(time)));
     }
     sets
 }
 
 /// Adds blocks to sets that hold none of them.
-pub fn add_blocks(blocks: &[Block]) -> Vec<Command> {
+pub fn add_blocks(blocks: &[Timed]) -> Vec<Command> {
     by_set(blocks).into_iter().flat_map(|(set, elements)| add(set.name(), &elements)).collect()
 }
 
 /// Adds blocks, or sets the time anew of those that are there. Only kernels since 6.12 change the time of an element
 /// that is added again, and "delete" fails where there is none: add, delete and add is right on all of them.
-pub fn refresh_blocks(blocks: &[Block]) -> Vec<Command> {
+pub fn refresh_blocks(blocks: &[Timed]) -> Vec<Command> {
     let refresh = |(set, elements): (BlockSet, Vec<Element>)| {
         let add = add(set.name(), &elements);
         [add.clone(), delete(set.name(), &elements), add].concat()
@@ -223,13 +213,11 @@ pub fn delete_block(target: &IpNet) -> Vec<Command> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::tripwire::Tripwire;
     use super::*;
     use crate::protocol::Terms;
-
-    fn block(target: &str, seconds: u64) -> Block {
-        Block { target: target.parse().unwrap(), remaining: Some(Duration::from_secs(seconds)) }
-    }
 
     #[test]
     fn single_addresses_and_prefixes_of_each_length_have_sets_of_their_own() {
@@ -254,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_target_that_is_given_twice_is_one_element_with_the_later_time() {
-        let blocks = [block("192.0.2.1/32", 1), block("192.0.2.1/32", 2)];
+        let blocks = [1, 2].map(|time| ("192.0.2.1/32".parse().unwrap(), Duration::from_secs(time)));
         let element = Element::Timed("192.0.2.1".parse().unwrap(), Some(Duration::from_secs(2)));
         assert_eq!(add_blocks(&blocks), [Command::AddElements("blocked4".to_owned(), vec![element])]);
         assert_eq!(refresh_blocks(&blocks).len(), 3);

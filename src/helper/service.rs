@@ -244,5 +244,5 @@ fn joins(request: &Request, pending: &[Grant]) -> bool {
 }
 
 fn timed(target: IpNet, block: Block, now: u64) -> Timed {
-    (target, Some(Duration::from_millis(block.left(now))))
+    (target, Duration::from_millis(block.left(now)))
 }

@@ -183,7 +183,7 @@ impl Steps {
             }
             Step::Undo(Response::HostsDeny) => Work::NoLine(self.line(&about.target)),
             Step::Do(Response::Iptables) => {
-                let words = self.iptables.as_ref().and_then(|it| it.block(&(about.target, Some(about.left))));
+                let words = self.iptables.as_ref().and_then(|it| it.block(&(about.target, about.left)));
                 words.map_or(Work::InForce, |words| Work::Run { words, limit: iptables::LIMIT })
             }
             Step::Undo(Response::Iptables) => {

@@ -9,9 +9,9 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 /// Who is blocked, in the order of targets, and for how long still, in whole seconds.
-pub fn blocked() -> Vec<(IpNet, Option<Duration>)> {
+pub fn blocked() -> Vec<(IpNet, Duration)> {
     let sets = table().into_iter().filter_map(|mut object| Some(object.get_mut("set")?.take()));
-    let mut blocked: Vec<(IpNet, Option<Duration>)> = sets.flat_map(|set| blocks_of(&set)).collect();
+    let mut blocked: Vec<(IpNet, Duration)> = sets.flat_map(|set| blocks_of(&set)).collect();
     blocked.sort_unstable();
     blocked
 }
@@ -33,20 +33,17 @@ fn table() -> Vec<Value> {
 }
 
 /// Of `blocked6_64` networks of that length, of `blocked6` addresses, of any other set nothing.
-fn blocks_of(set: &Value) -> Vec<(IpNet, Option<Duration>)> {
+fn blocks_of(set: &Value) -> Vec<(IpNet, Duration)> {
     let name = set["name"].as_str().expect("a name");
     let Some(length) = name.strip_prefix("blocked").map(|rest| rest.split_once('_').map(|(_, it)| it)) else {
         return Vec::new();
     };
     let elements = set["elem"].as_array().into_iter().flatten();
     let of = |element: &Value| {
-        // Without a time an element is its key alone.
-        let timed = element.get("elem");
-        let key = timed.map_or(element, |it| &it["val"]).as_str().and_then(|key| key.parse::<IpAddr>().ok());
-        let key = IpNet::from(key.expect("an address"));
-        let length = length.map_or(key.prefix_len(), |it| it.parse().expect("a length"));
-        let left = timed.and_then(|it| it["expires"].as_u64()).map(Duration::from_secs);
-        (IpNet::new(key.addr(), length).expect("a prefix"), left)
+        let [key, left] = ["val", "expires"].map(|field| &element["elem"][field]);
+        let key: IpAddr = key.as_str().and_then(|key| key.parse().ok()).expect("an address");
+        let length = length.map_or(IpNet::from(key).prefix_len(), |it| it.parse().expect("a length"));
+        (IpNet::new(key, length).expect("a prefix"), Duration::from_secs(left.as_u64().expect("a time")))
     };
     elements.map(of).collect()
 }

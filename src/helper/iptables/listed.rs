@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ipnet::IpNet;
 
@@ -56,11 +56,10 @@ impl Iptables {
 
     /// Others may be among them: what a program is at work on.
     fn lists(&self, blocks: &[Timed]) -> Result<bool, Refusal> {
-        let lasts = |left: Option<Duration>| left.is_none_or(|left| left > SOON);
         for family in [V4, V6] {
             let Some(listed) = self.listed(family, 0)? else { return Ok(false) };
             let of_family = blocks.iter().filter(|(target, _)| family_of(target).program == family.program);
-            let mut lasting = of_family.filter(|(_, left)| lasts(*left));
+            let mut lasting = of_family.filter(|(_, left)| *left > SOON);
             if !lasting.all(|(target, _)| listed.binary_search(target).is_ok()) {
                 return Ok(false);
             }

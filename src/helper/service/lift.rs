@@ -14,7 +14,7 @@ use crate::helper::decide::{done, in_force};
 use crate::helper::error::log;
 use crate::helper::escalation::Block;
 use crate::helper::jobs::{Job, Purpose};
-use crate::helper::respond::{Lifting, Refusal, Respond};
+use crate::helper::respond::{Effects, Refusal, Respond};
 use crate::protocol::{Fault, Outcome, Response, Responses};
 
 impl<R: Respond> Service<R> {
@@ -23,7 +23,7 @@ impl<R: Respond> Service<R> {
         let kernel = self.lift_in_kernel(&target);
         let with = self.core.escalation.remains(&target);
         let is_known = self.core.escalation.get(&target).is_some() || !with.is_empty();
-        let mut job = self.lift_job(target, with, Some((id, kernel.was_blocked || is_known)));
+        let mut job = self.lift_job(target, with, Some((id, !kernel.with.is_empty() || is_known)));
         kernel.refused.into_iter().for_each(|(response, refusal)| job.refuse(response, refusal));
         let line = with.contains(Response::HostsDeny).then_some(target);
         if let Err(refusal) = self.steps.take_lines(line.into_iter()) {
@@ -35,15 +35,15 @@ impl<R: Respond> Service<R> {
     }
 
     /// A table that somebody has put in the place of ours may hold `target` still: it is made anew, without him.
-    fn lift_in_kernel(&mut self, target: &IpNet) -> Lifting {
-        let mut lifting = self.responses.unblock(target);
-        if lifting.table_gone() {
+    fn lift_in_kernel(&mut self, target: &IpNet) -> Effects {
+        let mut effects = self.responses.unblock(target);
+        if effects.table_gone() {
             let others: Vec<(IpNet, Block)> =
                 self.in_force().into_iter().filter(|(other, _)| other != target).collect();
             let installed = self.install_these(&others).map(|()| log(CHANGED)).err();
-            lifting.refused = installed.map(|refusal| (Response::Nftables, refusal)).into_iter().collect();
+            effects.refused = installed.map(|refusal| (Response::Nftables, refusal)).into_iter().collect();
         }
-        lifting
+        effects
     }
 
     /// What an operator's unblock could not take back is remembered, so that it can be asked for again. Whether a
