@@ -142,7 +142,7 @@ impl Nftables {
         if !self.sets.contains(&BlockSet::of(target)) {
             return Ok(false);
         }
-        if self.tripwire.is_some() && target.prefix_len() == target.max_prefix_len() {
+        if self.tripwire.is_some() && BlockSet::of(target).is_single() {
             self.apply(&tripwire::forget(target.addr()))?;
         }
         match self.apply(&ruleset::delete_block(target)) {

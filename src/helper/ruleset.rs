@@ -53,54 +53,47 @@ pub fn capacity(blocks: u32) -> u32 {
 /// The set for blocks of one family and prefix length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BlockSet {
-    ipv6: bool,
+    family: Family,
     length: u8,
 }
 
 impl BlockSet {
     /// The two sets that always stand.
     pub const SINGLES: [BlockSet; 2] =
-        [BlockSet { ipv6: false, length: 32 }, BlockSet { ipv6: true, length: 128 }];
+        [BlockSet { family: Family::Ipv4, length: 32 }, BlockSet { family: Family::Ipv6, length: 128 }];
 
     /// Where `target` belongs.
     pub fn of(target: &IpNet) -> BlockSet {
-        BlockSet { ipv6: target.addr().is_ipv6(), length: target.prefix_len() }
+        BlockSet { family: Family::of(target.addr()), length: target.prefix_len() }
     }
 
     /// `blocked4`, `blocked6`, or with the prefix length `blocked6_64`.
     pub fn name(self) -> String {
-        let family = if self.ipv6 { 6 } else { 4 };
-        match self.is_single() {
-            true => format!("blocked{family}"),
-            false => format!("blocked{family}_{}", self.length),
-        }
+        let name = of_family("blocked", self.family);
+        if self.is_single() { name } else { format!("{name}_{}", self.length) }
     }
 
-    fn is_single(self) -> bool {
+    /// Whether its elements are addresses.
+    pub fn is_single(self) -> bool {
         BlockSet::SINGLES.contains(&self)
     }
 
-    const fn family(self) -> Family {
-        if self.ipv6 { Family::Ipv6 } else { Family::Ipv4 }
-    }
-
     fn mask(self) -> Vec<u8> {
-        let ones = |width: u8| u32::from(width.saturating_sub(self.length));
-        match self.ipv6 {
-            false => u32::MAX.checked_shl(ones(32)).unwrap_or(0).to_be_bytes().to_vec(),
-            true => u128::MAX.checked_shl(ones(128)).unwrap_or(0).to_be_bytes().to_vec(),
+        let zeros = |width: u8| u32::from(width.saturating_sub(self.length));
+        match self.family {
+            Family::Ipv4 => u32::MAX.checked_shl(zeros(32)).unwrap_or(0).to_be_bytes().to_vec(),
+            Family::Ipv6 => u128::MAX.checked_shl(zeros(128)).unwrap_or(0).to_be_bytes().to_vec(),
         }
     }
 
     /// Makes the set.
     fn make(self, capacity: u32) -> Command {
-        let elements = Elements::Timed { capacity };
-        Command::NewSet(Set { name: self.name(), key: Key::Address(self.family()), elements })
+        set(self.name(), Key::Address(self.family), Elements::Timed { capacity })
     }
 
     /// Shuts out what comes from it, before whatever else the base chain says: in which order does not matter.
     fn rule(self) -> Command {
-        let mut rule = source(self.family());
+        let mut rule = source(self.family);
         if !self.is_single() {
             rule.push(Expression::Mask(self.mask()));
         }
@@ -108,6 +101,32 @@ impl BlockSet {
         rule.push(Expression::Verdict(Verdict::Jump(BLOCKED)));
         Command::InsertRule(PROBE, rule)
     }
+}
+
+/// The name of the one of two sets that is for this family: `never4`, `never6`.
+pub(super) fn of_family(name: &str, family: Family) -> String {
+    match family {
+        Family::Ipv4 => format!("{name}4"),
+        Family::Ipv6 => format!("{name}6"),
+    }
+}
+
+/// Makes a set.
+pub(super) fn set(name: String, key: Key, elements: Elements) -> Command {
+    Command::NewSet(Set { name, key, elements })
+}
+
+/// Appends a rule: this verdict where `conditions` hold.
+pub(super) fn rule(chain: &'static str, mut conditions: Vec<Expression>, verdict: Verdict) -> Command {
+    conditions.push(Expression::Verdict(verdict));
+    Command::NewRule(chain, conditions)
+}
+
+/// Goes on only if the packet's source is in this set.
+pub(super) fn among(family: Family, set: String) -> Vec<Expression> {
+    let mut conditions = source(family);
+    conditions.push(Expression::Lookup(set));
+    conditions
 }
 
 /// Loads the source address of a packet of this family.
@@ -137,7 +156,7 @@ fn from_header(family: Family, offset: u32, length: u32) -> Vec<Expression> {
 pub fn table(never: &Networks, capacity: u32) -> Vec<Command> {
     // A table must be there to be deleted, and "make" is content with one that is.
     let mut commands = vec![Command::NewTable, Command::DeleteTable, Command::NewTable];
-    commands.extend([never_set(Family::Ipv4), never_set(Family::Ipv6)]);
+    commands.extend(Family::BOTH.map(never_set));
     commands.extend(BlockSet::SINGLES.map(|set| set.make(capacity)));
     commands.extend([NEVER, BLOCKED].map(|chain| Command::NewChain(chain, None)));
     commands.push(Command::NewChain(PROBE, Some((HOOK_PREROUTING, PRIORITY_RAW))));
@@ -149,21 +168,22 @@ pub fn table(never: &Networks, capacity: u32) -> Vec<Command> {
 }
 
 fn blocked_rules() -> [Command; 2] {
-    let drop = vec![Expression::Counter, Expression::Verdict(Verdict::Drop)];
-    [unless_never(BLOCKED), Command::NewRule(BLOCKED, drop)]
+    [unless_never(BLOCKED), rule(BLOCKED, vec![Expression::Counter], Verdict::Drop)]
 }
 
 /// The first rule of a chain that drops.
 pub(super) fn unless_never(chain: &'static str) -> Command {
-    Command::NewRule(chain, vec![Expression::Verdict(Verdict::Jump(NEVER))])
+    rule(chain, Vec::new(), Verdict::Jump(NEVER))
 }
 
-fn add(set: String, elements: &[Element]) -> Vec<Command> {
+/// Adds elements to a set, in messages of as many as fit.
+pub(super) fn add(set: String, elements: &[Element]) -> Vec<Command> {
     let chunks = elements.chunks(ELEMENTS_PER_MESSAGE);
     chunks.map(|chunk| Command::AddElements(set.clone(), chunk.to_vec())).collect()
 }
 
-fn delete(set: String, elements: &[Element]) -> Vec<Command> {
+/// Deletes elements of a set, which must all be there.
+pub(super) fn delete(set: String, elements: &[Element]) -> Vec<Command> {
     let chunks = elements.chunks(ELEMENTS_PER_MESSAGE);
     chunks.map(|chunk| Command::DeleteElements(set.clone(), chunk.to_vec())).collect()
 }
@@ -196,14 +216,17 @@ pub fn add_blocks(blocks: &[Timed]) -> Vec<Command> {
     by_set(blocks).into_iter().flat_map(|(set, elements)| add(set.name(), &elements)).collect()
 }
 
-/// Adds blocks, or sets the time anew of those that are there. Only kernels since 6.12 change the time of an element
-/// that is added again, and "delete" fails where there is none: add, delete and add is right on all of them.
+/// Adds blocks, or sets the time anew of those that are there.
 pub fn refresh_blocks(blocks: &[Timed]) -> Vec<Command> {
-    let refresh = |(set, elements): (BlockSet, Vec<Element>)| {
-        let add = add(set.name(), &elements);
-        [add.clone(), delete(set.name(), &elements), add].concat()
-    };
-    by_set(blocks).into_iter().flat_map(refresh).collect()
+    by_set(blocks).into_iter().flat_map(|(set, elements)| refresh(set.name(), &elements)).collect()
+}
+
+/// Adds elements, or sets the time anew of those that are there. Only kernels since 6.12 change the time of an element
+/// that is added again, and "delete" fails where there is none: add, delete and add is right on all of them, and always a
+/// change.
+pub(super) fn refresh(set: String, elements: &[Element]) -> Vec<Command> {
+    let add = add(set.clone(), elements);
+    [add.clone(), delete(set, elements), add].concat()
 }
 
 /// Deletes one block, which must be there.

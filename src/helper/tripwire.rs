@@ -5,17 +5,15 @@
 //! it would block on one forgeable packet, nobody in the never sets, no whole segment of a connection that stands.
 #![forbid(unsafe_code)]
 
+mod rules;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::ruleset::{PROBE, source, unless_never};
+use super::ruleset::{add, delete, of_family, refresh, set};
 use crate::detect::weights::FIRST_EPHEMERAL_PORT;
-use crate::netlink::nftables::element::ELEMENTS_PER_MESSAGE;
-use crate::netlink::nftables::expression::{META_INPUT_KIND, META_INPUT_NAME, META_TRANSPORT};
-use crate::netlink::nftables::{
-    Command, Comparison, Element, Elements, Expression, Family, Key, Set, Verdict,
-};
+use crate::netlink::nftables::{Command, Element, Elements, Family, Key};
 use crate::protocol::{Datagrams, Page, Terms};
 
 /// How long the kernel waits for the sensor's word. Forged packets cost whom they name no more than this, once a
@@ -33,22 +31,8 @@ const SPARED_CAPACITY: u32 = 16_384;
 /// a bitmap with a list, which it walks to its end for each element that is added.
 const PORTS: u32 = 1 << 16;
 
-/// Where what may be a probe learns whether anybody hears it.
-const UNHEARD: &str = "unheard";
-/// Where the packets of tripped sources go.
-const TRIPPED: &str = "tripped";
-const TCP_TRAPS: &str = "traps_tcp";
-const UDP_TRAPS: &str = "traps_udp";
+/// The set of the interfaces whose packets the sensor sees.
 const WATCHED: &str = "watched";
-
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
-/// Answers come from ports below (RFC 6335 §6, the system ports): to a question whose socket is closed again, perhaps.
-const FIRST_CLIENT_PORT: u16 = 1024;
-
-const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
 /// The tripwire as it is to stand.
 #[derive(Clone, Debug)]
@@ -86,40 +70,25 @@ impl Tripwire {
         let was = |port: u16| before.is_some_and(|before| before.contains(port));
         let changed = page.ports().filter(|&port| was(port) != page.contains(port));
         let (new, old): (Vec<u16>, Vec<u16>) = changed.partition(|&port| page.contains(port));
-        let name = traps_name(datagrams);
-        let mut commands = in_messages(&elements(&new), |part| Command::AddElements(name.to_owned(), part));
-        commands.extend(in_messages(&elements(&old), |part| Command::DeleteElements(name.to_owned(), part)));
-        commands
+        let name = || traps_name(datagrams).to_owned();
+        [add(name(), &elements(new)), delete(name(), &elements(old))].concat()
     }
 
-    /// Forgets every trap, also for when the table is made anew. Returns what takes them and every trip away in the kernel;
-    /// the rules stay and find nothing.
+    /// Forgets every trap, also for when the table is made anew. Returns what takes them and every trip away in the
+    /// kernel; the rules stay and find nothing.
     pub fn disarm(&mut self) -> Vec<Command> {
         self.tcp.clear();
         self.udp.clear();
-        let traps = [TCP_TRAPS, UDP_TRAPS].map(|name| Command::EmptySet(name.to_owned()));
+        let traps = Datagrams::BOTH.map(|datagrams| Command::EmptySet(traps_name(datagrams).to_owned()));
         traps.into_iter().chain(forget_all()).collect()
     }
 
     /// Makes sets, chains and rules, to follow those of the blocks.
     pub fn make(&self) -> Vec<Command> {
-        let mut commands: Vec<Command> = FAMILIES.into_iter().flat_map(sets).collect();
-        for datagrams in [Datagrams::No, Datagrams::Yes] {
-            let name = traps_name(datagrams);
-            commands.push(set(name, Key::Port, Elements::Timed { capacity: PORTS }));
-            let pages = self.traps(datagrams).values();
-            let ports = pages.flat_map(|page| page.ports().filter(|&port| page.contains(port)));
-            let ports: Vec<u16> = ports.collect();
-            commands
-                .extend(in_messages(&elements(&ports), |part| Command::AddElements(name.to_owned(), part)));
-        }
-        commands.extend(self.interfaces());
-        commands.extend([TRIPPED, UNHEARD].map(|chain| Command::NewChain(chain, None)));
-        commands.extend(of_connections());
-        commands.extend(FAMILIES.map(of_tripped));
-        commands.extend(knocks());
-        commands.extend(tripped());
-        commands.extend(self.unheard());
+        let mut commands: Vec<Command> = Family::BOTH.into_iter().flat_map(sets_of_sources).collect();
+        commands.extend(Datagrams::BOTH.into_iter().flat_map(|datagrams| self.set_of_traps(datagrams)));
+        commands.extend(self.set_of_interfaces());
+        commands.extend(rules::all(&self.terms));
         commands
     }
 
@@ -130,206 +99,82 @@ impl Tripwire {
         }
     }
 
+    fn set_of_traps(&self, datagrams: Datagrams) -> Vec<Command> {
+        let name = traps_name(datagrams).to_owned();
+        let mut commands = vec![set(name.clone(), Key::Port, Elements::Timed { capacity: PORTS })];
+        let pages = self.traps(datagrams).values();
+        let traps = pages.flat_map(|page| page.ports().filter(|&port| page.contains(port)));
+        commands.extend(add(name, &elements(traps)));
+        commands
+    }
+
     /// None where all are watched.
-    fn interfaces(&self) -> Vec<Command> {
+    fn set_of_interfaces(&self) -> Vec<Command> {
         if self.terms.interfaces.is_empty() {
             return Vec::new();
         }
         let names = self.terms.interfaces.iter().map(|name| Element::Interface(padded(name)));
-        let names: Vec<Element> = names.collect();
-        let mut commands = vec![set(WATCHED, Key::Interface, Elements::Fixed)];
-        commands.extend(in_messages(&names, |part| Command::AddElements(WATCHED.to_owned(), part)));
+        let mut commands = vec![set(WATCHED.to_owned(), Key::Interface, Elements::Fixed)];
+        commands.extend(add(WATCHED.to_owned(), &names.collect::<Vec<_>>()));
         commands
-    }
-
-    /// Nobody is tripped by a packet that a socket takes in, that is for another host, or that the sensor does not see.
-    fn unheard(&self) -> Vec<Command> {
-        let rule = |mut rule: Vec<Expression>, verdict| {
-            rule.push(Expression::Verdict(verdict));
-            Command::NewRule(UNHEARD, rule)
-        };
-        let mut rules = vec![unless_never(UNHEARD)];
-        if !self.terms.interfaces.is_empty() {
-            let elsewhere =
-                vec![Expression::Meta(META_INPUT_NAME), Expression::LookupNot(WATCHED.to_owned())];
-            rules.push(rule(elsewhere, Verdict::Return));
-        }
-        rules.push(rule(from_a_bridge(), Verdict::Return));
-        let local = u32::from(libc::RTN_LOCAL).to_ne_bytes().to_vec();
-        rules.push(rule(
-            vec![Expression::DestinationType, Expression::Compare(Comparison::Other, local)],
-            Verdict::Return,
-        ));
-        // Told of every socket there is, in whatever state; which of the two it is does not matter.
-        rules.extend([0, 1].map(|transparent| {
-            rule(vec![Expression::SocketIsTransparent, Expression::equals(&[transparent])], Verdict::Return)
-        }));
-        rules.extend(FAMILIES.map(|family| rule(among(spared_name(family), family), Verdict::Return)));
-        rules.extend(FAMILIES.map(|family| rule(among(lately_name(family), family), Verdict::Return)));
-        rules.push(rule(vec![Expression::OverLimit { per_minute: self.terms.per_minute }], Verdict::Return));
-        rules.extend(FAMILIES.map(|family| {
-            let mut trip = source(family);
-            trip.push(Expression::Remember(lately_name(family), SPARED));
-            trip.push(Expression::Remember(tripped_name(family), PROVISIONAL));
-            rule(trip, Verdict::Drop)
-        }));
-        rules
     }
 }
 
-/// Clears an address: what it sends is no longer dropped, and it is not tripped again so soon. Its time begins anew, as
-/// with [`refresh_blocks`](super::ruleset::refresh_blocks): on every kernel, and always a change.
+/// Clears an address: what it sends is no longer dropped, and it is not tripped again so soon. Its time begins anew.
 pub fn spare(address: IpAddr) -> Vec<Command> {
-    let set = spared_name(family_of(address));
-    let element = vec![Element::Timed(address, Some(SPARED))];
-    let add = Command::AddElements(set.clone(), element.clone());
-    vec![add.clone(), Command::DeleteElements(set, element), add]
+    refresh(spared_name(Family::of(address)), &[Element::Timed(address, Some(SPARED))])
 }
 
 /// Forgets that an address was tripped. To delete it alone would fail where it is not.
 pub fn forget(address: IpAddr) -> Vec<Command> {
-    let set = tripped_name(family_of(address));
-    let element = vec![Element::Timed(address, Some(PROVISIONAL))];
-    vec![Command::AddElements(set.clone(), element.clone()), Command::DeleteElements(set, element)]
+    let (set, element) = (tripped_name(Family::of(address)), [Element::Timed(address, Some(PROVISIONAL))]);
+    [add(set.clone(), &element), delete(set, &element)].concat()
 }
 
 /// Forgets all who are tripped.
 pub fn forget_all() -> Vec<Command> {
-    FAMILIES.map(|family| Command::EmptySet(tripped_name(family))).to_vec()
+    Family::BOTH.map(|family| Command::EmptySet(tripped_name(family))).to_vec()
 }
 
 /// The set of who is tripped.
-pub fn tripped_set(ipv6: bool) -> String {
-    tripped_name(if ipv6 { Family::Ipv6 } else { Family::Ipv4 })
-}
-
-fn family_of(address: IpAddr) -> Family {
-    if address.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 }
-}
-
-fn digit(family: Family) -> char {
-    if family == Family::Ipv6 { '6' } else { '4' }
-}
-
-fn tripped_name(family: Family) -> String {
-    format!("trip{}", digit(family))
+pub fn tripped_name(family: Family) -> String {
+    of_family("trip", family)
 }
 
 fn spared_name(family: Family) -> String {
-    format!("spared{}", digit(family))
+    of_family("spared", family)
+}
+
+/// The set of who was tripped not long ago.
+fn lately_name(family: Family) -> String {
+    of_family("lately", family)
 }
 
 fn traps_name(datagrams: Datagrams) -> &'static str {
     match datagrams {
-        Datagrams::No => TCP_TRAPS,
-        Datagrams::Yes => UDP_TRAPS,
+        Datagrams::No => "traps_tcp",
+        Datagrams::Yes => "traps_udp",
     }
 }
 
-fn lately_name(family: Family) -> String {
-    format!("lately{}", digit(family))
-}
-
-fn sets(family: Family) -> [Command; 3] {
+fn sets_of_sources(family: Family) -> [Command; 3] {
     let key = Key::Address(family);
     [
-        set(&tripped_name(family), key, Elements::Learnt { capacity: TRIPPED_CAPACITY }),
-        set(&lately_name(family), key, Elements::Learnt { capacity: TRIPPED_CAPACITY }),
-        set(&spared_name(family), key, Elements::Timed { capacity: SPARED_CAPACITY }),
+        set(tripped_name(family), key, Elements::Learnt { capacity: TRIPPED_CAPACITY }),
+        set(lately_name(family), key, Elements::Learnt { capacity: TRIPPED_CAPACITY }),
+        set(spared_name(family), key, Elements::Timed { capacity: SPARED_CAPACITY }),
     ]
 }
 
-fn set(name: &str, key: Key, elements: Elements) -> Command {
-    Command::NewSet(Set { name: name.to_owned(), key, elements })
+fn elements(ports: impl IntoIterator<Item = u16>) -> Vec<Element> {
+    ports.into_iter().map(Element::Port).collect()
 }
 
-fn elements(ports: &[u16]) -> Vec<Element> {
-    ports.iter().map(|&port| Element::Port(port)).collect()
-}
-
-fn in_messages(elements: &[Element], command: impl Fn(Vec<Element>) -> Command) -> Vec<Command> {
-    elements.chunks(ELEMENTS_PER_MESSAGE).map(|part| command(part.to_vec())).collect()
-}
-
-/// With br_netfilter a bridge has its packets go through these rules before it takes them in, and before the sensor sees
-/// those that are to the bridge's own hardware address: what was dropped by then, nobody would hear of.
-fn from_a_bridge() -> Vec<Expression> {
-    vec![Expression::Meta(META_INPUT_KIND), Expression::equals(&padded("bridge"))]
-}
-
+/// A name as the kernel compares it.
 fn padded(name: &str) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes.iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from);
     bytes
-}
-
-fn of_tripped(family: Family) -> Command {
-    let mut rule = among(tripped_name(family), family);
-    rule.push(Expression::Verdict(Verdict::Jump(TRIPPED)));
-    Command::NewRule(PROBE, rule)
-}
-
-fn among(set: String, family: Family) -> Vec<Expression> {
-    let mut rule = source(family);
-    rule.push(Expression::Lookup(set));
-    rule
-}
-
-fn tripped() -> Vec<Command> {
-    let rule = |mut rule: Vec<Expression>, verdict| {
-        rule.push(Expression::Verdict(verdict));
-        Command::NewRule(TRIPPED, rule)
-    };
-    let mut rules = vec![unless_never(TRIPPED)];
-    rules.extend(FAMILIES.map(|family| rule(among(spared_name(family), family), Verdict::Return)));
-    rules.push(rule(vec![Expression::Counter], Verdict::Drop));
-    rules
-}
-
-/// Every segment that may belong to a connection goes on, of this host or of one behind it, whoever is tripped: a forged
-/// SYN may have named its peer. The most frequent kind first. None of them is a probe at the first packet (a bare ACK may
-/// be a stray), and of what they are answered with, open ports and closed ones send the same.
-fn of_connections() -> [Command; 3] {
-    [(SYN | ACK, ACK), (SYN | RST, RST), (FIN | SYN | RST | ACK, SYN | ACK)].map(|(mask, set)| {
-        let mut rule = flags(mask, Comparison::Equal, set);
-        rule.push(Expression::Verdict(Verdict::Return));
-        Command::NewRule(PROBE, rule)
-    })
-}
-
-/// What the sensor judges a probe at the first packet: SYN without ACK, flags that belong to no connection in any state,
-/// and a datagram that is no answer.
-fn knocks() -> [Command; 2] {
-    let is_trap = |set: &str| vec![port_at(2), Expression::Lookup(set.to_owned())];
-    // Says no more of a whole segment than `of_connections`; of a torn one nobody knows the flags.
-    let segments = [flags(SYN | ACK, Comparison::Other, ACK), is_trap(TCP_TRAPS)].concat();
-    let mut datagrams = over(libc::IPPROTO_UDP);
-    datagrams.extend(is_trap(UDP_TRAPS));
-    let no_answer = Expression::Compare(Comparison::AtLeast, FIRST_CLIENT_PORT.to_be_bytes().to_vec());
-    datagrams.extend([port_at(0), no_answer]);
-    [segments, datagrams].map(|mut rule| {
-        rule.push(Expression::Verdict(Verdict::Jump(UNHEARD)));
-        Command::NewRule(PROBE, rule)
-    })
-}
-
-fn over(protocol: i32) -> Vec<Expression> {
-    vec![Expression::Meta(META_TRANSPORT), Expression::equals(&[u8::try_from(protocol).unwrap_or_default()])]
-}
-
-/// TCP whose flags under `mask` compare so with `flags`; where they cannot be read, the rule ends.
-fn flags(mask: u8, comparison: Comparison, flags: u8) -> Vec<Expression> {
-    let mut rule = over(libc::IPPROTO_TCP);
-    rule.extend([
-        Expression::Transport { offset: 13, length: 1 },
-        Expression::Mask(vec![mask]),
-        Expression::Compare(comparison, vec![flags]),
-    ]);
-    rule
-}
-
-fn port_at(offset: u32) -> Expression {
-    Expression::Transport { offset, length: 2 }
 }
 
 #[cfg(test)]
@@ -347,8 +192,9 @@ mod tests {
     #[test]
     fn only_what_changes_goes_to_the_kernel() {
         let mut tripwire = tripwire();
-        let add = |ports: &[u16]| Command::AddElements(TCP_TRAPS.to_owned(), elements(ports));
-        let delete = |ports: &[u16]| Command::DeleteElements(TCP_TRAPS.to_owned(), elements(ports));
+        let add = |ports: &[u16]| Command::AddElements("traps_tcp".to_owned(), elements(ports.to_vec()));
+        let delete =
+            |ports: &[u16]| Command::DeleteElements("traps_tcp".to_owned(), elements(ports.to_vec()));
         assert_eq!(tripwire.set(Datagrams::No, page(0, &[1, 7])), [add(&[1, 7])]);
         assert_eq!(tripwire.set(Datagrams::No, page(0, &[7, 9])), [add(&[9]), delete(&[1])]);
         assert_eq!(tripwire.set(Datagrams::No, page(0, &[7, 9])), []);
@@ -371,15 +217,5 @@ mod tests {
         assert_eq!(tripwire.set(Datagrams::Yes, page(128, &[32_768, 33_000])), []);
         assert!(!tripwire.is_trap(Datagrams::Yes, 32_768));
         assert_eq!(tripwire.set(Datagrams::No, page(128, &[32_768])).len(), 1);
-    }
-
-    #[test]
-    fn who_is_spared_is_looked_for_before_anything_is_dropped() {
-        let text = format!("{:?}", tripped());
-        assert!(text.find("spared6").unwrap() < text.find("Drop").unwrap());
-        let text = format!("{:?}", tripwire().unheard());
-        for before in ["DestinationType", "Transparent", "spared6", "lately6", "OverLimit"] {
-            assert!(text.find(before).unwrap() < text.find("Remember").unwrap(), "{before}");
-        }
     }
 }

@@ -7,6 +7,8 @@ pub mod batch;
 pub mod element;
 pub mod expression;
 
+use std::net::IpAddr;
+
 use super::message::{Attributes, Encoder, Message};
 pub use batch::Command;
 pub use element::Element;
@@ -131,7 +133,7 @@ pub fn next_generation(generation: u32) -> u32 {
 }
 
 /// A kind of address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
     /// `ipv4_addr`.
     Ipv4,
@@ -151,6 +153,14 @@ pub enum Key {
 }
 
 impl Family {
+    /// Either.
+    pub const BOTH: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+
+    /// That of `address`.
+    pub const fn of(address: IpAddr) -> Family {
+        if address.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 }
+    }
+
     /// Bytes of an address.
     pub const fn length(self) -> u8 {
         match self {

@@ -33,6 +33,11 @@ pub enum Datagrams {
     Yes,
 }
 
+impl Datagrams {
+    /// Either.
+    pub const BOTH: [Datagrams; 2] = [Datagrams::No, Datagrams::Yes];
+}
+
 /// Which of 256 neighbouring ports are traps; all others of them are none from then on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {

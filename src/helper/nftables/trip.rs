@@ -11,7 +11,7 @@ use super::{Nftables, Result};
 use crate::helper::respond::Knock;
 use crate::helper::ruleset::TABLE;
 use crate::helper::tripwire::{self, Tripwire};
-use crate::netlink::nftables::{Kind, element};
+use crate::netlink::nftables::{Family, Kind, element};
 use crate::protocol::{Datagrams, Page};
 
 impl Nftables {
@@ -44,17 +44,17 @@ impl Nftables {
         let may_be = |(_, port): &Knock| port.is_some_and(|(over, port)| tripwire.is_trap(over, port));
         let asked: Vec<bool> = probes.iter().map(may_be).collect();
         let mut tripped = Vec::new();
-        for ipv6 in [false, true] {
-            if probes.iter().zip(&asked).any(|((it, _), asked)| *asked && it.addr().is_ipv6() == ipv6) {
-                tripped.extend(self.tripped_of(ipv6)?);
+        for family in Family::BOTH {
+            if probes.iter().zip(&asked).any(|((it, _), asked)| *asked && Family::of(it.addr()) == family) {
+                tripped.extend(self.tripped_of(family)?);
             }
         }
         let is_in = |target: &IpNet| tripped.iter().any(|address| target.contains(address));
         Ok(probes.iter().zip(asked).map(|((target, _), asked)| asked && is_in(target)).collect())
     }
 
-    fn tripped_of(&mut self, ipv6: bool) -> Result<Vec<IpAddr>> {
-        let name = tripwire::tripped_set(ipv6);
+    fn tripped_of(&mut self, family: Family) -> Result<Vec<IpAddr>> {
+        let name = tripwire::tripped_name(family);
         let fill = |message: &mut _| element::elements(message, TABLE, &name, &[]);
         self.dump("list a set", Kind::GetElements, fill, |message, list| {
             list.extend(element::decode(message).map(|(key, _)| key));

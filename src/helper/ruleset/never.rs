@@ -5,11 +5,9 @@
 
 use std::net::IpAddr;
 
-use super::{NEVER, add, from_header, source};
+use super::{NEVER, add, among, from_header, of_family, rule, set};
 use crate::netlink::nftables::expression::{META_INPUT, META_TRANSPORT};
-use crate::netlink::nftables::{
-    Command, Comparison, Element, Elements, Expression, Family, Key, Set, Verdict,
-};
+use crate::netlink::nftables::{Command, Comparison, Element, Elements, Expression, Family, Key, Verdict};
 use crate::networks::Networks;
 
 /// `LOOPBACK_IFINDEX` of net/flow.h: `lo` is the first interface of every network namespace.
@@ -22,12 +20,9 @@ const LINK_MESSAGES: [(u8, u8, u8); 2] = [(133, 137, 255), (130, 130, 1)];
 
 /// The chain's rules.
 pub(super) fn never_rules() -> [Command; 5] {
-    let [v4, v6] = [Family::Ipv4, Family::Ipv6].map(from_never);
+    let [v4, v6] = Family::BOTH.map(|family| among(family, never_name(family)));
     let [discovery, listeners] = LINK_MESSAGES.map(link_message);
-    [from_loopback(), v4, v6, discovery, listeners].map(|mut rule| {
-        rule.push(Expression::Verdict(Verdict::Accept));
-        Command::NewRule(NEVER, rule)
-    })
+    [from_loopback(), v4, v6, discovery, listeners].map(|conditions| rule(NEVER, conditions, Verdict::Accept))
 }
 
 /// The host talking to itself is never cut off, not even in the moment in which an address becomes its own.
@@ -52,27 +47,17 @@ fn link_message((first, last, hop_limit): (u8, u8, u8)) -> Vec<Expression> {
     rule
 }
 
-fn from_never(family: Family) -> Vec<Expression> {
-    let mut rule = source(family);
-    rule.push(Expression::Lookup(never_name(family)));
-    rule
-}
-
 fn never_name(family: Family) -> String {
-    match family {
-        Family::Ipv4 => "never4".to_owned(),
-        Family::Ipv6 => "never6".to_owned(),
-    }
+    of_family("never", family)
 }
 
 pub(super) fn never_set(family: Family) -> Command {
-    Command::NewSet(Set { name: never_name(family), key: Key::Address(family), elements: Elements::Ranges })
+    set(never_name(family), Key::Address(family), Elements::Ranges)
 }
 
 /// Puts `never` in the place of what the never sets hold.
 pub fn replace_never(never: &Networks) -> Vec<Command> {
-    let mut commands =
-        [Family::Ipv4, Family::Ipv6].map(|family| Command::EmptySet(never_name(family))).to_vec();
+    let mut commands = Family::BOTH.map(|family| Command::EmptySet(never_name(family))).to_vec();
     commands.extend(never_elements(never));
     commands
 }
