@@ -20,6 +20,7 @@
 //! | [`helper`] | helper | authorise a request, apply it, remember it |
 //! | [`control`], [`cli`] | sensor | the control socket and the command line |
 //! | [`line_writer`], [`stderr`] | both | lines out that wait for no reader |
+//! | [`repeats`] | pure, both | which errors were told of a moment ago |
 //! | [`sys`] | both | the only unsafe code |
 //!
 //! **The dependency rule**, held by `tests/dependency_rule.rs`: `sensor` and `helper` never import each other; pure
@@ -43,6 +44,7 @@ pub mod netlink;
 pub mod networks;
 pub mod packet;
 pub mod protocol;
+pub mod repeats;
 pub mod replay;
 pub mod sandbox;
 pub mod sensor;

@@ -28,6 +28,10 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         "stderr.rs",
         &["sys", "sensor", "helper", "netlink", "control", "cli", "event", "sandbox", "config", "detect"],
     ),
+    (
+        "repeats.rs",
+        &["sys", "sensor", "helper", "netlink", "control", "cli", "event", "sandbox", "config", "detect"],
+    ),
     ("sys.rs", &["sensor", "helper", "netlink", "control", "cli", "event", "sandbox", "config", "detect"]),
 ];
 

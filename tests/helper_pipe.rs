@@ -49,6 +49,10 @@ impl Lab {
     }
 
     fn with(change: impl FnOnce(&mut Settings)) -> Lab {
+        Lab::logging_to(Stdio::inherit(), change)
+    }
+
+    fn logging_to(log: Stdio, change: impl FnOnce(&mut Settings)) -> Lab {
         unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root: sudo make test");
         ip("link set lo up");
         ip("link add port0 type veth peer name wire0");
@@ -76,7 +80,7 @@ impl Lab {
             custom: Custom::default(),
         };
         change(&mut settings);
-        let (child, requests, replies) = spawn(&settings);
+        let (child, requests, replies) = spawn(&settings, log);
         let mut lab =
             Lab { state, settings, child, requests: Some(requests), replies, last_id: 0, over: Vec::new() };
         assert!(matches!(lab.reply(), Reply::Ready { restored: 0, .. }));
@@ -170,7 +174,7 @@ impl Lab {
 
     /// A new helper on the same state; returns how many blocks it restored.
     fn restart(&mut self) -> u32 {
-        let (child, requests, replies) = spawn(&self.settings);
+        let (child, requests, replies) = spawn(&self.settings, Stdio::inherit());
         (self.child, self.requests, self.replies, self.last_id) = (child, Some(requests), replies, 0);
         match self.reply() {
             Reply::Ready { restored, .. } => restored,
@@ -203,12 +207,12 @@ fn ip(arguments: &str) {
     assert!(status.success(), "ip {arguments}");
 }
 
-fn start(stdin: Stdio, stdout: Stdio) -> Child {
-    Command::new(HELPER).stdin(stdin).stdout(stdout).env_clear().spawn().unwrap()
+fn start(stdin: Stdio, stdout: Stdio, log: Stdio) -> Child {
+    Command::new(HELPER).stdin(stdin).stdout(stdout).stderr(log).env_clear().spawn().unwrap()
 }
 
-fn spawn(settings: &Settings) -> (Child, ChildStdin, ChildStdout) {
-    let mut child = start(Stdio::piped(), Stdio::piped());
+fn spawn(settings: &Settings, log: Stdio) -> (Child, ChildStdin, ChildStdout) {
+    let mut child = start(Stdio::piped(), Stdio::piped(), log);
     let (mut requests, replies) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     settings.write_to(&mut requests).unwrap();
     (child, requests, replies)
@@ -517,7 +521,7 @@ fn a_frame_cut_off_by_the_end_is_a_bad_frame() {
 fn settings_that_are_none_end_the_helper_with_65_and_leave_no_table() {
     unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root: sudo make test");
     for bytes in [b"\xff\xff\xff\xff{}".as_slice(), b"\0\0\0\x02[]", b"\0\0\0\x09{\"a\":"] {
-        let mut child = start(Stdio::piped(), Stdio::piped());
+        let mut child = start(Stdio::piped(), Stdio::piped(), Stdio::inherit());
         child.stdin.take().unwrap().write_all(bytes).unwrap();
         assert_eq!(ended(&mut child, SOON).unwrap().code(), Some(65));
         assert!(!Nftables::open(None, SET_CAPACITY).unwrap().is_installed().unwrap());
@@ -526,7 +530,7 @@ fn settings_that_are_none_end_the_helper_with_65_and_leave_no_table() {
 
 #[test]
 fn without_pipes_the_helper_explains_itself_and_exits_with_2() {
-    let mut child = start(Stdio::null(), Stdio::piped());
+    let mut child = start(Stdio::null(), Stdio::piped(), Stdio::inherit());
     assert_eq!(ended(&mut child, SOON).unwrap().code(), Some(2));
 }
 
@@ -607,7 +611,8 @@ fn what_a_full_disk_kept_from_the_ledger_is_written_when_there_is_room_though_no
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
     mount(Some("none"), &state, Some("tmpfs"), MsFlags::empty(), Some("size=4096")).unwrap();
     std::fs::write(state.join("filler"), [0; 4096]).unwrap();
-    let mut lab = Lab::with(|settings| {
+    let log = folder.path().join("log");
+    let mut lab = Lab::logging_to(std::fs::File::create(&log).unwrap().into(), |settings| {
         settings.block_with = vec![Response::HostsDeny];
         settings.state_dir = state.clone();
         settings.custom.hosts_deny = Some("ALL: $TARGET$".into());
@@ -618,8 +623,20 @@ fn what_a_full_disk_kept_from_the_ledger_is_written_when_there_is_room_though_no
     // The ledger comes after the reply, and before the next one.
     assert_eq!(lab.list(), [net("203.0.113.7/32")]);
     assert_eq!(ledger(), "");
+    // A try makes a new file in the folder, and takes it away.
+    let tried = || std::fs::metadata(&state).unwrap().modified().unwrap();
+    for _ in 0..2 {
+        let last = tried();
+        until(PATIENCE, || (tried() > last + Duration::from_secs(5)).then_some(()))
+            .expect("it is tried again");
+    }
     std::fs::remove_file(state.join("filler")).unwrap();
     until(PATIENCE, || ledger().contains("203.0.113.7").then_some(())).expect("it is tried again");
+    assert_eq!(lab.list(), [net("203.0.113.7/32")]);
+    let said = std::fs::read_to_string(&log).unwrap();
+    let said: Vec<&str> = said.lines().filter(|line| line.contains("ledger: ")).collect();
+    assert_eq!(said.len(), 2, "when it begins and when it ends: {said:?}");
+    assert!(said[0].contains("No space left") && said[1].contains("it is written again"), "{said:?}");
 }
 
 #[test]

@@ -42,6 +42,17 @@ pub struct Ledger {
     lines: usize,
     /// The file is not known to be whole; write it anew, but not before this uptime.
     broken: Option<u64>,
+    /// The last write failed.
+    failed: bool,
+}
+
+/// What became of a write that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// All that was noted is on disk, or is not yet due again after a failure.
+    AsEver,
+    /// It is, and was not: the write before had failed.
+    Again,
 }
 
 impl Ledger {
@@ -53,7 +64,10 @@ impl Ledger {
         // A torn or foreign line must not get ours appended to it.
         let broken = (loaded.torn || loaded.foreign > 0).then_some(0);
         let lines = loaded.lines;
-        Ok((Ledger { folder: folder.to_owned(), file, pending: Vec::new(), lines, broken }, loaded))
+        Ok((
+            Ledger { folder: folder.to_owned(), file, pending: Vec::new(), lines, broken, failed: false },
+            loaded,
+        ))
     }
 
     /// Notes that `target` is blocked so.
@@ -88,10 +102,10 @@ impl Ledger {
         entries: impl Iterator<Item = (IpNet, Block)>,
         known: usize,
         uptime: u64,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<Written, LedgerError> {
         if self.broken.is_some_and(|retry| uptime < retry) {
             self.pending.clear();
-            return Ok(());
+            return Ok(Written::AsEver);
         }
         let overgrown = !self.pending.is_empty() && self.lines > SLACK + 2 * known;
         let result = match self.broken.is_some() || overgrown {
@@ -100,7 +114,8 @@ impl Ledger {
         };
         self.pending.clear();
         self.broken = result.is_err().then(|| uptime.saturating_add(RETRY));
-        result
+        let had_failed = std::mem::replace(&mut self.failed, result.is_err());
+        result.map(|()| if had_failed { Written::Again } else { Written::AsEver })
     }
 
     /// The uptime of the next try, after a write that failed.
@@ -255,9 +270,10 @@ mod tests {
         let record = [(net("192.0.2.1/32"), block(1))];
         ledger.note(record[0].0, record[0].1);
         assert!(ledger.commit(record.into_iter(), record.len(), 5).is_err());
-        assert!(ledger.commit(record.into_iter(), record.len(), 6).is_ok());
+        let mut commit = |uptime| ledger.commit(record.into_iter(), record.len(), uptime).unwrap();
+        assert_eq!(commit(6), Written::AsEver);
         assert_eq!(reread(folder.path()).entries.len(), 0);
-        assert!(ledger.commit(record.into_iter(), record.len(), 5 + RETRY).is_ok());
+        assert_eq!((commit(5 + RETRY), commit(5 + RETRY)), (Written::Again, Written::AsEver));
         assert_eq!(reread(folder.path()).entries.len(), 1);
     }
 }

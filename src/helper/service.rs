@@ -32,6 +32,7 @@ use super::steps::Steps;
 use crate::netlink::Retry;
 use crate::protocol::channel::FrameWriter;
 use crate::protocol::{LIST_PAGE, Request, Responses};
+use crate::repeats::Repeats;
 
 /// Frames that one request may be answered with: its notes and the last word.
 const FRAMES: usize = 7;
@@ -89,8 +90,8 @@ pub struct Service<R> {
     looked: u64,
     /// A sign of life was asked for: whoever keeps the time has woken us, and what is soon due is done with it.
     roused: bool,
-    /// What it was refused then or before, as far as that was said.
-    said: host::Said,
+    /// What was refused and said a moment ago.
+    said: Repeats,
     /// Where replies wait to be written.
     pub replies: FrameWriter,
 }

@@ -3,14 +3,11 @@
 //! Main thread. Owns the outputs; counts are read where they are kept.
 #![forbid(unsafe_code)]
 
-mod repeats;
-
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use self::repeats::Repeats;
 use super::clock::Now;
 use super::host::Host;
 use super::names::Names;
@@ -20,6 +17,7 @@ use crate::config::Config;
 use crate::control::protocol::Status;
 use crate::event::{Emitter, Event, EventType, Start, Stats};
 use crate::packet::Reject;
+use crate::repeats::Repeats;
 
 /// Longer than anything waits for a name.
 const END: Duration = Duration::from_secs(60);

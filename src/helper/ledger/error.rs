@@ -29,6 +29,16 @@ pub enum LedgerError {
     },
 }
 
+impl LedgerError {
+    /// Which error of the system's it is, if it is one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            LedgerError::Io { error, .. } => error.raw_os_error(),
+            LedgerError::Foreign { .. } => None,
+        }
+    }
+}
+
 pub(super) fn io_error<'a>(
     doing: &'static str,
     path: &'a Path,

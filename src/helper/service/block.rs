@@ -70,7 +70,7 @@ impl<R: Respond> Service<R> {
         match self.install_again() {
             Ok(()) => log(CHANGED),
             Err(refusal) => {
-                log(&refusal.text);
+                self.say(&refusal.text);
                 // It may have come as far as the table: the next look makes one of what is on record alone.
                 self.overdue = self.overdue.and(Response::Nftables);
                 self.unclaim(&mut claimed, Response::Nftables, &refusal);
@@ -105,7 +105,7 @@ impl<R: Respond> Service<R> {
         if let Some(file) = self.blocked_file.as_mut().filter(|_| !is_out && !block.is_run_only())
             && let Err(refusal) = file.add(target.addr(), self.now.uptime)
         {
-            log(&refusal.text);
+            self.say(&refusal.text);
         }
     }
 
@@ -140,7 +140,7 @@ impl<R: Respond> Service<R> {
                 self.responses.block(batch)
             }
             Err(refusal) => {
-                log(&refusal.text);
+                self.say(&refusal.text);
                 results
             }
         }

@@ -20,29 +20,11 @@ const LOOK: u64 = 10_000;
 /// A look that is due within this time goes along with a sign of life: a watchdog's question wakes us anyway, and the
 /// unit's comes every 7.5 seconds. Milliseconds.
 const ALONG: u64 = LOOK / 2;
-/// How often the same refusal of a look is said at most, milliseconds.
-const SAY_AGAIN: u64 = 60_000;
 /// What is said where the kernel did not have what we told of.
 pub(super) const CHANGED: &str =
     "somebody changed the firewall or the blocks in it: they are installed again";
 /// Likewise where the kernel, or a program, would not let go of a block that is over.
 pub(super) const OVERDUE: &str = "something of a block that is over could not be taken back: those in force are installed again, without it";
-
-/// What looks were refused last, and when that was said: one every ten seconds must not fill the log.
-#[derive(Default)]
-pub(super) struct Said(Option<(String, u64)>);
-
-impl Said {
-    /// Whether `text` is to be said at `now`, milliseconds of uptime; if so it counts as said.
-    fn is_due(&mut self, text: &str, now: u64) -> bool {
-        let is_due =
-            self.0.as_ref().is_none_or(|(last, at)| last != text || now.saturating_sub(*at) >= SAY_AGAIN);
-        if is_due {
-            self.0 = Some((text.to_owned(), now));
-        }
-        is_due
-    }
-}
 
 impl<R: Respond> Service<R> {
     /// Gives the kernel the never-block set, grown by all that was asked for since.
@@ -96,10 +78,8 @@ impl<R: Respond> Service<R> {
             return Ok(());
         }
         let applied = self.apply_never();
-        if let Err(refusal) = &applied
-            && self.said.is_due(&refusal.text, self.now.uptime)
-        {
-            log(&refusal.text);
+        if let Err(refusal) = &applied {
+            self.say(&refusal.text);
         }
         Ok(self.never_retry.settle(applied, Instant::now())?)
     }
@@ -151,8 +131,8 @@ impl<R: Respond> Service<R> {
         let looked = [self.look_at_kernel(), self.look_at_programs(), self.look_at_lines()];
         let refused: Vec<String> = looked.into_iter().filter_map(|it| Some(it.err()?.text)).collect();
         let refused = refused.join("; ");
-        if !refused.is_empty() && self.said.is_due(&refused, self.looked) {
-            log(&refused);
+        if !refused.is_empty() {
+            self.say(&refused);
         }
     }
 
@@ -174,19 +154,5 @@ impl<R: Respond> Service<R> {
     pub fn disarm(&mut self) {
         // A table that is gone has no traps either.
         let _ = self.responses.disarm();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_same_refusal_is_said_once_a_minute_and_another_at_once() {
-        let mut said = Said::default();
-        let due = (0..120_000).step_by(10_000).filter(|now| said.is_due("the lock is held", *now)).count();
-        assert_eq!(due, 2);
-        assert!(said.is_due("no more processes", 110_000));
-        assert!(!said.is_due("no more processes", 120_000));
     }
 }

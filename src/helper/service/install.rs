@@ -10,7 +10,6 @@ use ipnet::IpNet;
 use super::Service;
 use super::restore::timed_all;
 use crate::helper::command::Failure;
-use crate::helper::error::log;
 use crate::helper::escalation::Block;
 use crate::helper::respond::{Refusal, Refused, Respond};
 use crate::protocol::{Fault, Response, Responses};
@@ -51,7 +50,7 @@ impl<R: Respond> Service<R> {
     /// Takes out of the record what no response holds any more, tells the sensor of each, and says what was refused.
     pub(super) fn let_go(&mut self, refused: &[Refused]) {
         if let Some((target, response, refusal)) = refused.first() {
-            log(&format!(
+            self.say(&format!(
                 "{} of the blocks are without {}, {target} first: {refusal}",
                 refused.len(),
                 response.name()

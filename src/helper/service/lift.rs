@@ -224,7 +224,7 @@ impl<R: Respond> Service<R> {
         if let Some(Err(refusal)) =
             self.blocked_file.as_mut().map(|file| file.rewrite(addresses, self.now.uptime))
         {
-            log(&refusal.text);
+            self.say(&refusal.text);
         }
     }
 }

@@ -11,6 +11,7 @@ use super::Service;
 use crate::helper::error::log;
 use crate::helper::escalation::{Block, Escalation};
 use crate::helper::jobs::Jobs;
+use crate::helper::ledger::Written;
 use crate::helper::respond::Respond;
 use crate::protocol::{Response, Responses};
 
@@ -45,10 +46,15 @@ impl<R: Respond> Service<R> {
             self.rewrite_blocked_file();
         }
         let (record, uptime) = (&self.core.escalation, self.now.uptime);
-        if let Err(error) =
-            self.ledger.commit(lines(record, &self.jobs, self.now.utc), record.known(), uptime)
-        {
-            log(&format!("ledger: {error}"));
+        match self.ledger.commit(lines(record, &self.jobs, self.now.utc), record.known(), uptime) {
+            Ok(Written::AsEver) => {}
+            Ok(Written::Again) => log("ledger: it is written again, and whole"),
+            // Appended first, then written anew: one fault, in two texts.
+            Err(error) => {
+                let text =
+                    format!("ledger: {error}; until it is written again a restart forgets what came since");
+                self.say_one(&format!("ledger {:?}", error.errno()), &text);
+            }
         }
     }
 }

@@ -89,7 +89,7 @@ impl<R: Respond> Service<R> {
         let blocks = done.iter_mut().filter(|job| matches!(job.purpose, Purpose::Block(_)));
         let proved = self.prove_blocks(&mut blocks.collect::<Vec<&mut Job>>());
         if let Err(refusal) = &proved {
-            log(&refusal.text);
+            self.say(&refusal.text);
         }
         proved.is_ok()
     }

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, VecDeque};
 
 use ipnet::IpNet;
 
-use super::host::Said;
 use super::others::Stray;
 use super::{Opened, REPLIES, Service, timed};
 use crate::helper::authorise::{Authority, Standing};
@@ -23,6 +22,7 @@ use crate::helper::steps::Step;
 use crate::netlink::Retry;
 use crate::protocol::channel::FrameWriter;
 use crate::protocol::{Reply, Response, Responses, Settings};
+use crate::repeats::Repeats;
 
 impl<R: Respond> Service<R> {
     /// Puts everything and the unexpired blocks in place, and queues `Ready`.
@@ -51,7 +51,7 @@ impl<R: Respond> Service<R> {
             never_retry: Retry::default(),
             looked: now.uptime,
             roused: false,
-            said: Said::default(),
+            said: Repeats::default(),
             replies: FrameWriter::new(REPLIES),
         };
         service.core.authority.surround(service.responses.surroundings());

@@ -83,8 +83,22 @@ impl<R: Respond> Service<R> {
         !self.unasked.is_empty() && self.has_room_for(1)
     }
 
+    /// In the log. What is refused again and again, every ten seconds or whenever a stranger likes, must not fill it: the same
+    /// thing at most once a minute.
+    pub(super) fn say(&mut self, text: &str) {
+        self.say_one(text, text);
+    }
+
+    /// Likewise one of those that are `alike`, whatever else each of them says.
+    pub(super) fn say_one(&mut self, alike: &str, text: &str) {
+        if self.said.are_over(alike, self.now.uptime) {
+            log(text);
+        }
+    }
+
+    /// Many may be refused, each with its target in the text: the sensor is told of each.
     pub(super) fn tell_refusal(&mut self, target: IpNet, response: Response, refusal: Refusal) {
-        log(&refusal.text);
+        self.say_one(&format!("{} {}", response.name(), refusal.errno), &refusal.text);
         let failure = Failure { fault: Fault::Errno(refusal.errno), text: refusal.text };
         self.tell_remains(target, &[(response, failure)]);
     }

@@ -1,6 +1,6 @@
 //! Which errors were told of a moment ago, so that one that comes back again and again does not fill the log.
 //!
-//! Pure, main thread; the time is passed in. Remembers a handful: must neither grow nor keep a new error back.
+//! Pure, both roles; the time is passed in. Remembers a handful: must neither grow nor keep a new error back.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -13,11 +13,11 @@ const REMEMBERED: usize = 8;
 
 /// What was told, and when (milliseconds of uptime), oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Repeats(VecDeque<(String, u64)>);
+pub struct Repeats(VecDeque<(String, u64)>);
 
 impl Repeats {
     /// Whether `error` is to be told at `now`; if so, it counts as told.
-    pub(super) fn are_over(&mut self, error: &str, now: u64) -> bool {
+    pub fn are_over(&mut self, error: &str, now: u64) -> bool {
         self.0.retain(|(_, told)| now.saturating_sub(*told) < AGAIN_AFTER);
         if self.0.iter().any(|(text, _)| text == error) {
             return false;
