@@ -432,25 +432,41 @@ fn broadcasts_are_to_no_host() {
     assert_eq!(folder.events(&["--network"], &RAW.file(&frames)).len(), 1);
 }
 
+/// `probe` of twenty ports, in frames to everybody.
+fn to_everybody(probe: impl Fn(u16) -> Vec<u8>) -> Vec<u8> {
+    let frames: Vec<_> = (1..=20).map(|port| (START, probe(port))).collect();
+    let mut file = Classic { link: 1, ..RAW }.file(&frames);
+    // The beginning of each frame's link header, after the file's header and its own.
+    let size = (file.len() - 24) / frames.len();
+    file[24..].chunks_mut(size).for_each(|record| record[16..22].fill(0xff));
+    file
+}
+
 /// A host of which it is known takes a datagram from a frame to everybody, but no segment.
 #[test]
 fn the_one_host_hears_datagrams_in_frames_to_everybody() {
     let folder = Folder::new();
-    let ethernet = Classic { link: 1, ..RAW };
-    let alarms = |probe: fn(u16) -> Vec<u8>| {
-        let frames: Vec<_> = (1..=20).map(|port| (START, probe(port))).collect();
-        let mut file = ethernet.file(&frames);
-        // The beginning of each frame's link header, after the file's header and its own.
-        let size = (file.len() - 24) / frames.len();
-        file[24..].chunks_mut(size).for_each(|record| record[16..22].fill(0xff));
-        folder
-            .events(&["--host", &shown(TARGET)], &file)
-            .iter()
-            .filter(|event| event["event_type"] == "scan")
-            .count()
-    };
+    let alarms =
+        |probe: fn(u16) -> Vec<u8>| folder.scanners(&["--host", &shown(TARGET)], &to_everybody(probe)).len();
     assert_eq!(alarms(|port| udp(SCANNER, 40_000, TARGET, port)), 1);
     assert_eq!(alarms(|port| tcp(SCANNER, 40_000, TARGET, port, SYN)), 0);
+}
+
+/// As in a capture that no card ever sent: its writer asked for nobody's link address.
+#[test]
+fn what_can_only_be_for_one_host_counts_though_its_frame_is_to_everybody() {
+    let folder = Folder::new();
+    for view in [&[][..], &["--network"]] {
+        let alarms = |probe: &dyn Fn(u16) -> Vec<u8>| folder.scanners(view, &to_everybody(probe)).len();
+        // The last of eight addresses may be theirs together; but no segment is for all of them.
+        let [last, first] = [TARGET, [198, 51, 100, 0]];
+        for host in [last, first, [198, 51, 100, 6]] {
+            assert_eq!(alarms(&|port| tcp(SCANNER, 40_000, host, port, SYN)), 1, "{view:?} {host:?}");
+        }
+        for (host, count) in [(last, 0), (first, 0), ([198, 51, 100, 6], 1), ([198, 51, 100, 5], 1)] {
+            assert_eq!(alarms(&|port| udp(SCANNER, 40_000, host, port)), count, "{view:?} {host:?}");
+        }
+    }
 }
 
 /// tcpdump on the target, listening before this returns.

@@ -10,7 +10,6 @@ mod sweeps;
 mod vantage;
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use vantage::View;
@@ -84,8 +83,7 @@ struct Seen {
 /// What is known of a packet that does not stand in it.
 #[derive(Clone, Copy, Debug)]
 struct Origin {
-    /// The link header sends it to one host, not to a group; or it is known which address is a host's, and that takes it
-    /// from such a frame too.
+    /// It may be for one host alone.
     to_one: bool,
     /// Its number in [`Interfaces`].
     interface: u32,
@@ -162,8 +160,8 @@ impl Replay {
         }
         if let Some(packet) = self.packet_of(frame, now) {
             let interface = self.interfaces.number(frame.interface);
-            let heard = matches!(self.view, View::Host(_)) && packet.transport.may_come_to_many();
-            let origin = Origin { to_one: heard || !is_to_many(frame.link, frame.bytes), interface };
+            let to_one = self.view.is_for_one(&packet, is_to_many(frame.link, frame.bytes));
+            let origin = Origin { to_one, interface };
             let whole = self.reassembly.offer(packet, origin, now.seconds());
             self.waiting.extend(whole.map(|(packet, origin)| Seen { packet, now, origin }));
         }
@@ -244,7 +242,7 @@ impl Replay {
         self.on_time(seen.now, &mut turn);
         self.note_sent(&seen.packet, seen.now);
         let probe = self.watch.note_received(&seen.packet, &self.table, &self.peers, seen.now.micros());
-        let probe = probe.filter(|probe| seen.origin.to_one && self.is_for_us(probe));
+        let probe = probe.filter(|probe| seen.origin.to_one && self.view.judges(probe));
         let knock = probe.and_then(|probe| self.past_decoys((probe, seen.origin.interface), seen.now));
         knock.into_iter().for_each(|knock| self.count(knock, seen.now, &mut turn));
         self.named(turn)
@@ -319,15 +317,4 @@ impl Replay {
         };
         turn.events.into_iter().map(with_name).collect()
     }
-
-    /// A packet to oneself is left out, as the daemon does unless told otherwise.
-    fn is_for_us(&self, probe: &Probe) -> bool {
-        self.view.protects(probe.destination) && probe.source != probe.destination
-    }
-}
-
-/// Whether an address can be one host's: not a group's, not everybody's, not nobody's.
-fn is_one_host(address: IpAddr) -> bool {
-    let everybody = matches!(address, IpAddr::V4(address) if address.is_broadcast());
-    !(everybody || address.is_multicast() || address.is_unspecified())
 }

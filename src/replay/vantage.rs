@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::is_one_host;
+use crate::detect::Probe;
 use crate::detect::table::Vantage;
+use crate::packet::Packet;
 
 /// Which destinations are protected, and whether they know of each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,11 +39,42 @@ impl View {
         }
     }
 
-    /// Whether packets to `destination` are judged.
-    pub(super) fn protects(self, destination: IpAddr) -> bool {
+    /// Whether `packet` may be for one host alone. `to_many`: the frame that it came in is to a group.
+    ///
+    /// A host of which it is known takes datagrams out of such a frame, but no segment. Of a capture it is known neither
+    /// which addresses are hosts' nor that its link headers are true: programs that write packets down without asking for
+    /// anybody's address have them to everybody. So only what may be for many is taken to be.
+    pub(super) fn is_for_one(self, packet: &Packet, to_many: bool) -> bool {
+        let may_come_to_many = packet.transport.may_come_to_many();
         match self {
-            View::EachHost | View::Network => is_one_host(destination),
-            View::Host(host) => host.to_canonical() == destination,
+            _ if !to_many => true,
+            View::Host(_) => may_come_to_many,
+            // A segment is for nobody but one (RFC 1122 §4.2.3.10).
+            View::EachHost | View::Network => !(may_come_to_many && may_be_everybodys(packet.destination)),
         }
+    }
+
+    /// Whether `probe` is judged. A packet to oneself is left out, as the daemon does unless told otherwise.
+    pub(super) fn judges(self, probe: &Probe) -> bool {
+        let is_protected = match self {
+            View::EachHost | View::Network => is_one_host(probe.destination),
+            View::Host(host) => host.to_canonical() == probe.destination,
+        };
+        is_protected && probe.source != probe.destination
+    }
+}
+
+/// Whether an address can be one host's: not a group's, not everybody's, not nobody's.
+fn is_one_host(address: IpAddr) -> bool {
+    let everybody = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    !(everybody || address.is_multicast() || address.is_unspecified())
+}
+
+/// Whether a network may have `address` for all its hosts: one whose last bits are all ones (RFC 919 §7), or zeros, as
+/// 4.2BSD had it (RFC 1122 §3.3.6); two bits at least, for no smaller network has such an address (RFC 3021).
+fn may_be_everybodys(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => matches!(address.to_bits() & 3, 0 | 3),
+        IpAddr::V6(address) => address.is_multicast(),
     }
 }
