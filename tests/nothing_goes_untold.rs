@@ -63,6 +63,21 @@ fn a_bridges_port_that_is_watched_in_place_of_the_bridge_is_told_of_at_the_start
 }
 
 /// The service manager hears of what was put back, and so does whoever reads of its end.
+/// In full each of the lists would be 190 KiB, and more than 256 KiB are in no line.
+#[test]
+fn the_start_is_told_however_many_ports_stand_alone() {
+    let lab = Lab::new(1);
+    let odd: Vec<String> = (1..=u16::MAX).step_by(2).map(|port| port.to_string()).collect();
+    let odd = odd.join(",");
+    let setup = Setup::new(&lab, &format!("TCP_PORTS=\"{odd}\"\nUDP_PORTS=\"{odd}\""));
+    let mut daemon = setup.start();
+    let start = daemon.wait_for("the start", |event| event["event_type"] == "start");
+    for ports in ["tcp_ports", "udp_ports"] {
+        let told = start["start"][ports].as_str().unwrap();
+        assert!(told.starts_with("1,3,5,") && told.ends_with(",511 and 32512 more"), "{told}");
+    }
+}
+
 #[test]
 fn who_is_blocked_is_known_when_the_daemon_is_ready() {
     let lab = Lab::new(1);

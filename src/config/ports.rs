@@ -14,6 +14,9 @@ pub struct PortSet(Arc<[u64; 1024]>);
 
 static EMPTY: LazyLock<PortSet> = LazyLock::new(|| PortSet(Arc::new([0; 1024])));
 
+/// Runs of ports in a text that is kept short.
+const MOST_SHOWN: usize = 256;
+
 impl PortSet {
     /// No port.
     pub fn new() -> PortSet {
@@ -72,6 +75,16 @@ impl PortSet {
             }
         }
         out
+    }
+
+    /// The text form, cut where it would fill a screen: `1,3,5 and 32765 more`. Of a set of single ports all over the range
+    /// that form is 190 KiB long, and an event with two of them longer than a line may be.
+    pub fn in_short(&self) -> String {
+        let ranges = self.ranges();
+        let (shown, rest) = ranges.split_at(ranges.len().min(MOST_SHOWN));
+        let more: usize = rest.iter().map(|&(first, last)| usize::from(last - first) + 1).sum();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("{}{more}", Runs(shown))
     }
 
     /// Reads `1,7,20-25`. Port 0, ports above 65535 and reversed ranges are refused where they stand.
@@ -142,7 +155,16 @@ fn port(text: &str) -> Result<u16, Fault> {
 /// The canonical text form: ascending, ranges joined, `1,20-25`.
 impl fmt::Display for PortSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, (first, last)) in self.ranges().into_iter().enumerate() {
+        Runs(&self.ranges()).fmt(f)
+    }
+}
+
+/// Runs of ports, both ends included, in their text form.
+struct Runs<'a>(&'a [(u16, u16)]);
+
+impl fmt::Display for Runs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (first, last)) in self.0.iter().enumerate() {
             let comma = if at == 0 { "" } else { "," };
             match last == first {
                 true => write!(f, "{comma}{first}")?,
@@ -175,6 +197,20 @@ mod tests {
         ] {
             assert_eq!(PortSet::parse(text).unwrap().to_string(), canonical, "{text}");
         }
+    }
+
+    #[test]
+    fn a_long_set_is_shown_by_its_first_ports_and_how_many_more_there_are() {
+        for text in ["", "1,7,20-25", "1-65535"] {
+            assert_eq!(PortSet::parse(text).unwrap().in_short(), text);
+        }
+        let odd: PortSet = (1..=u16::MAX).step_by(2).collect();
+        let (shown, more) = (PortSet::below(513), " and 32512 more");
+        let shown: PortSet = shown.iter().filter(|port| odd.contains(*port)).collect();
+        assert_eq!(odd.in_short(), format!("{shown}{more}"));
+        let mut with_a_run = odd;
+        with_a_run.insert(65_534);
+        assert!(with_a_run.in_short().ends_with(" and 32513 more"));
     }
 
     #[test]

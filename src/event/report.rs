@@ -21,7 +21,7 @@ pub struct Start {
     pub network: Network,
     /// Interfaces watched, by name.
     pub interfaces: Vec<String>,
-    /// Watched TCP ports, as `1,7,512-515`.
+    /// Watched TCP ports, as `1,7,512-515`; of a great many the first, and how many more.
     pub tcp_ports: String,
     /// Watched UDP ports, likewise.
     pub udp_ports: String,

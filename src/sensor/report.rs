@@ -100,8 +100,8 @@ impl Reporter {
 
     /// Says that the configuration was read again, and what is watched by it.
     pub fn reload(&mut self, now: Now, config: &Config) {
-        self.start.tcp_ports = config.tcp_ports.to_string();
-        self.start.udp_ports = config.udp_ports.to_string();
+        self.start.tcp_ports = config.tcp_ports.in_short();
+        self.start.udp_ports = config.udp_ports.in_short();
         let mut event = Event::new(now.wall, EventType::Reload);
         event.start = Some(self.start.clone());
         self.emit(&event, now);
