@@ -469,6 +469,17 @@ fn what_can_only_be_for_one_host_counts_though_its_frame_is_to_everybody() {
     }
 }
 
+#[test]
+fn who_scans_his_own_host_is_seen_by_who_looks_on_but_not_by_that_host() {
+    let folder = Folder::new();
+    for host in [TARGET, [127, 0, 0, 1]] {
+        let own = RAW.file(&scan(host, host, 7));
+        for (view, alarms) in [(&[][..], 1), (&["--network"], 1), (&["--host", &shown(host)], 0)] {
+            assert_eq!(folder.scanners(view, &own).len(), alarms, "{view:?}");
+        }
+    }
+}
+
 /// tcpdump on the target, listening before this returns.
 struct Tcpdump {
     child: Child,

@@ -54,13 +54,13 @@ impl View {
         }
     }
 
-    /// Whether `probe` is judged. A packet to oneself is left out, as the daemon does unless told otherwise.
+    /// Whether `probe` is judged. What a host says to itself it does not hear, as the daemon does not unless told otherwise;
+    /// who looks at others' hosts does.
     pub(super) fn judges(self, probe: &Probe) -> bool {
-        let is_protected = match self {
+        match self {
             View::EachHost | View::Network => is_one_host(probe.destination),
-            View::Host(host) => host.to_canonical() == probe.destination,
-        };
-        is_protected && probe.source != probe.destination
+            View::Host(host) => host.to_canonical() == probe.destination && probe.source != probe.destination,
+        }
     }
 }
 
