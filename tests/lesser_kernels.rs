@@ -90,6 +90,34 @@ fn best_effort_starts_with_what_there_is_and_says_what_is_missing() {
     }
 }
 
+/// As in a container with a /dev of its own: what Landlock must refuse is not there to be tried.
+#[test]
+fn what_landlock_cannot_be_proved_by_ends_a_strict_start_and_is_not_claimed_by_best_effort() {
+    let script = "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && exec \"$@\"";
+    let flags = ["-c", script, "sh"].map(str::to_owned);
+    let told =
+        "writing /dev/zero was to prove that the confinement holds, and could not be tried: No such file";
+    let lab = Lab::new(1);
+    let output = Setup::new(&lab, "TCP_PORTS=\"1\"").fail_through("sh", &flags);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(told) && said.contains("SANDBOX=\"best-effort\""), "{said}");
+    assert_eq!((output.status.code(), lab.has_nft_table()), (Some(1), false));
+
+    let setup = Setup::new(&lab, "TCP_PORTS=\"1\"\nSANDBOX=\"best-effort\"");
+    let log = setup.path("log");
+    let to_log = format!("exec 2> {}; {script}", log.display());
+    let mut daemon = setup.start_through("sh", &["-c".to_owned(), to_log, "sh".to_owned()]);
+    let start = daemon.wait_for("the start event", |event| event["event_type"] == "start");
+    let confinement = &start["start"]["confinement"];
+    assert_eq!(
+        confinement["missing"],
+        serde_json::json!(["sensor: Landlock", "helper: Landlock"]),
+        "{start}"
+    );
+    assert!(!confinement["in_force"].to_string().contains("Landlock"), "{start}");
+    assert_eq!(std::fs::read_to_string(log).unwrap().matches(told).count(), 2, "each says why");
+}
+
 #[test]
 fn without_nfnetlink_the_daemon_does_not_start_and_check_leaves_it_to_who_could_start_it() {
     let lab = Lab::new(0);

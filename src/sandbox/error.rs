@@ -80,6 +80,16 @@ pub enum SandboxError {
         "seccomp: {0}; it takes a kernel with CONFIG_SECCOMP_FILTER, and /proc, /dev/null, a process and open files for a trial, or SANDBOX=\"best-effort\""
     )]
     Seccomp(String),
+    /// Whether the cage is closed is not known.
+    #[error(
+        "{what} was to prove that the confinement holds, and could not be tried: {source}; see that the file is there and that descriptors are left, or set SANDBOX=\"best-effort\""
+    )]
+    Untried {
+        /// What was to be refused.
+        what: String,
+        /// The kernel's word.
+        source: io::Error,
+    },
     /// The cage is open: something worked that must not.
     #[error("the confinement does not hold: {0} still works; nothing was started, please report it")]
     Escaped(String),

@@ -1,10 +1,11 @@
 //! Proves a confinement by trying to break it. Run by both roles after capabilities, user and Landlock are given up
 //! and *before* seccomp, under which these attempts would be deadly.
 //!
-//! Whatever works here ends the start. Sends no packet and changes nothing.
+//! Whatever works here ends the start; what cannot be tried is not claimed. Sends no packet and changes nothing.
 #![forbid(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
@@ -13,7 +14,7 @@ use nix::unistd::{Uid, setresuid};
 use socket2::{Domain, Socket, Type};
 
 use super::landlock::LandlockInForce;
-use super::{Capability, SandboxError};
+use super::{Capability, Sandbox, SandboxError};
 
 /// What must not work any more.
 #[derive(Clone, Debug, Default)]
@@ -44,7 +45,8 @@ pub fn under_landlock(in_force: &LandlockInForce) -> Expectations {
 /// Tries everything in `expectations`.
 ///
 /// # Errors
-/// [`SandboxError::Escaped`] names the first attempt that worked, or that proves nothing because its file is missing.
+/// [`SandboxError::Escaped`] names the first attempt that worked, [`SandboxError::Untried`] one that proves nothing: its
+/// file is missing, or no descriptor is left for it.
 pub fn prove(expectations: &Expectations) -> Result<(), SandboxError> {
     for path in &expectations.unreadable {
         refused(File::open(path), || format!("reading {}", path.display()))?;
@@ -63,11 +65,29 @@ pub fn prove(expectations: &Expectations) -> Result<(), SandboxError> {
     failed(expectations.no_tcp && tcp().is_ok(), || "binding a TCP port".into())
 }
 
+/// Tries what Landlock as it is `in_force` must refuse. Returns what may be claimed of it, and why that is less than there
+/// may be: nothing, where best effort will do and it cannot be tried.
+///
+/// # Errors
+/// Something worked, or (unless best effort will do) could not be tried.
+pub fn proven(
+    in_force: LandlockInForce,
+    sandbox: Sandbox,
+) -> Result<(LandlockInForce, Option<SandboxError>), SandboxError> {
+    match prove(&under_landlock(&in_force)) {
+        Err(untried @ SandboxError::Untried { .. }) if sandbox == Sandbox::BestEffort => {
+            Ok((LandlockInForce { abi: 0, complete: false, ..in_force }, Some(untried)))
+        }
+        proved => proved.map(|()| (in_force, None)),
+    }
+}
+
 /// Only a refusal proves anything: a missing file or a full table of files is no cage.
-fn refused(attempt: std::io::Result<File>, what: impl FnOnce() -> String) -> Result<(), SandboxError> {
-    match attempt.err().and_then(|error| error.raw_os_error()) {
-        Some(libc::EACCES | libc::EPERM) => Ok(()),
-        _ => Err(SandboxError::Escaped(what())),
+fn refused(attempt: io::Result<File>, what: impl FnOnce() -> String) -> Result<(), SandboxError> {
+    match attempt.map_err(|error| (error.raw_os_error(), error)) {
+        Ok(_) => Err(SandboxError::Escaped(what())),
+        Err((Some(libc::EACCES | libc::EPERM), _)) => Ok(()),
+        Err((_, source)) => Err(SandboxError::Untried { what: what(), source }),
     }
 }
 

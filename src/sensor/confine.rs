@@ -55,7 +55,8 @@ impl Confined {
         let out_of_reach = reach::at_start(loaded);
         selinux::leave_start()?;
         let landlock = landlock::restrict(&rules(loaded), loaded.config.sandbox, landlock::FLOOR)?;
-        prove(&selfcheck::under_landlock(&landlock))?;
+        let (landlock, untried) = selfcheck::proven(landlock, loaded.config.sandbox)?;
+        untried.iter().for_each(event::stderr::tell);
         Ok(Confined { witness, helper, landlock, outside, out_of_reach })
     }
 
