@@ -289,7 +289,7 @@ fn one_block_of_very_many_that_is_gone_is_found_by_looks_that_take_no_time() {
     let (start, hour) = (Instant::now(), Duration::from_secs(3600));
     let blocks: Vec<Timed> = (0..100_000).map(|number| (address(number), hour)).collect();
     let mut nftables = installed(&[], &blocks);
-    let with = Responses::NONE.and(Response::Nftables);
+    let with = Responses::from(Response::Nftables);
     let walk = |last: Option<IpNet>| {
         let next = blocks.partition_point(|(target, _)| Some(*target) <= last);
         let left = hour.saturating_sub(start.elapsed());
@@ -315,7 +315,7 @@ fn one_block_of_very_many_that_is_gone_is_found_by_looks_that_take_no_time() {
 
 /// A record of blocks that have an hour left.
 fn for_an_hour(targets: &[IpNet]) -> impl Fn(Option<IpNet>) -> Option<(IpNet, InForce)> {
-    let in_force = InForce { with: Responses::NONE.and(Response::Nftables), left: Duration::from_secs(3600) };
+    let in_force = InForce { with: Responses::from(Response::Nftables), left: Duration::from_secs(3600) };
     move |last| targets.iter().find(|it| Some(**it) > last).map(|it| (*it, in_force))
 }
 

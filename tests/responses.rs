@@ -178,9 +178,9 @@ fn a_route_of_the_hosts_own_costs_its_block_the_response_and_nobody_the_daemon()
         let last = lines.rfind(|it| it["target"] == address).unwrap();
         Responses::try_from(u8::try_from(last["with"].as_u64().unwrap_or(0)).unwrap()).unwrap()
     };
-    let (nftables, route) = (Responses::NONE.and(Response::Nftables), Responses::NONE.and(Response::Route));
+    let (nftables, route) = (Responses::from(Response::Nftables), Responses::from(Response::Route));
     assert_eq!(with(&daemon, "198.51.100.9/32"), nftables);
-    assert_eq!(with(&daemon, "198.51.100.10/32"), nftables.union(route));
+    assert_eq!(with(&daemon, "198.51.100.10/32"), nftables.and(route));
     assert!(lab.is_blocked("198.51.100.9".parse::<std::net::IpAddr>().unwrap()));
 
     // Where routes are all there is, nothing blocks it.

@@ -125,11 +125,7 @@ fn fault(facts: &Metadata, owner: Option<u32>) -> Option<&'static str> {
 }
 
 fn refusal(path: &Path, what: &str, error: &io::Error) -> Refusal {
-    Refusal {
-        errno: error.raw_os_error().unwrap_or(libc::EIO),
-        table_gone: false,
-        text: format!("BLOCKED_FILE {} cannot be used: {what}", path.display()),
-    }
+    Refusal::of(error, format!("BLOCKED_FILE {} cannot be used: {what}", path.display()))
 }
 
 fn record(address: IpAddr) -> Vec<u8> {

@@ -29,12 +29,12 @@ const FIRST_LINE: usize = 200;
 /// Read of a program that floods its standard error, in one go; the rest waits in the pipe and holds it up alone.
 const GULP: usize = 16 * 1024;
 
-/// A program that failed.
+/// Why a response failed, or what of it could not be taken back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// How.
     pub fault: Fault,
-    /// The first line of its standard error, or what could not be run.
+    /// The first line of the program's standard error, or what the system refused.
     pub text: String,
 }
 

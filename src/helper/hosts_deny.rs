@@ -79,14 +79,13 @@ impl HostsDeny {
         let file = options.open(&self.path).map_err(failed)?;
         let facts = file.metadata().map_err(failed)?;
         if !facts.is_file() || facts.mode() & 0o002 != 0 || facts.len() > LONGEST {
-            return Err(Refusal {
-                errno: libc::EPERM,
-                table_gone: false,
-                text: format!(
-                    "{} is not a regular file of at most 16 MiB that only its owner and group may write; mend that first",
-                    self.path.display()
+            let path = self.path.display();
+            return Err(Refusal::new(
+                libc::EPERM,
+                format!(
+                    "{path} is not a regular file of at most 16 MiB that only its owner and group may write; mend that first"
                 ),
-            });
+            ));
         }
         let mut bytes = Vec::new();
         file.take(LONGEST).read_to_end(&mut bytes).map_err(failed)?;
@@ -98,7 +97,7 @@ impl HostsDeny {
         let text = format!(
             "{path} would be longer than 16 MiB; take lines out that need not be there, or hosts_deny out of BLOCK_WITH"
         );
-        Refusal { errno: libc::EFBIG, table_gone: false, text }
+        Refusal::new(libc::EFBIG, text)
     }
 
     fn fresh(&self) -> PathBuf {
@@ -130,11 +129,7 @@ impl HostsDeny {
             Some(libc::EACCES | libc::EPERM | libc::EROFS) => "; the helper must be able to write its folder",
             _ => "",
         };
-        Refusal {
-            errno: error.raw_os_error().unwrap_or(libc::EIO),
-            table_gone: false,
-            text: format!("cannot {step} {}: {error}{advice}", self.path.display()),
-        }
+        Refusal::of(error, format!("cannot {step} {}: {error}{advice}", self.path.display()))
     }
 }
 

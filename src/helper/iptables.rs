@@ -72,11 +72,10 @@ impl Iptables {
         let programs = [V4.program, V4.restore, V6.program, V6.restore];
         match programs.into_iter().find(|name| found(name).is_none()) {
             None => Ok(Iptables::new(found("ipset").is_some())),
-            Some(name) => Err(Refusal {
-                errno: libc::ENOENT,
-                table_gone: false,
-                text: format!("{name} is not installed; install iptables or take it out of BLOCK_WITH"),
-            }),
+            Some(name) => Err(Refusal::new(
+                libc::ENOENT,
+                format!("{name} is not installed; install iptables or take it out of BLOCK_WITH"),
+            )),
         }
     }
 
@@ -262,8 +261,7 @@ fn plain(words: &[&str]) -> Words {
 
 fn refusal(done: &'static str, failure: Failure) -> Refusal {
     let Failure { fault, text } = failure;
-    let errno = fault.errno();
-    Refusal { errno, table_gone: false, text: format!("iptables cannot be {done}: {fault}: {text}") }
+    Refusal::new(fault.errno(), format!("iptables cannot be {done}: {fault}: {text}"))
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ impl Job {
 
     /// Notes that the kernel refused.
     pub fn refuse(&mut self, response: Response, refusal: Refusal) {
-        self.failures.push((response, refused(refusal)));
+        self.failures.push((response, refusal.into()));
     }
 
     /// What failed.
@@ -157,7 +157,7 @@ impl Job {
             }
             (Step::Undo(response), Ok(())) => {
                 self.undone = self.undone.and(response);
-                self.kept = self.kept.without(Responses::NONE.and(response));
+                self.kept = self.kept.without(response);
                 steps.took(response, self.target, false);
             }
             (Step::Undo(response), Err(failure)) => {
@@ -199,7 +199,7 @@ impl Job {
     /// job was made. A block that was renewed takes over what the one before it has left, also where that one ended while
     /// it waited: no command runs twice for it, and the end that waits behind it takes nothing from it.
     fn before(&self, step: Step, record: &Escalation, now: u64) -> Responses {
-        let itself = Responses::NONE.and(step.response());
+        let itself = Responses::from(step.response());
         match (step, self.purpose) {
             (Step::Do(Response::HostsDeny), _) => record.remains(&self.target),
             (Step::Do(Response::Command), _) if self.takes_over => itself,
@@ -212,15 +212,17 @@ impl Job {
 
     fn take(&mut self, step: Step, work: Work, steps: &mut Steps) {
         if let Step::Undo(response) = step {
-            self.did = self.did.without(Responses::NONE.and(response));
+            self.did = self.did.without(response);
         }
         match (step, work) {
             (_, Work::Nothing) | (Step::Undo(_), Work::InForce) => {}
             (Step::Do(response), Work::InForce) => self.with = self.with.and(response),
             (_, Work::Line { line, ours }) => {
-                self.settle(step, steps.write_line(&line, ours).map_err(refused), steps);
+                self.settle(step, steps.write_line(&line, ours).map_err(Failure::from), steps);
             }
-            (_, Work::NoLine(line)) => self.settle(step, steps.take_line(&line).map_err(refused), steps),
+            (_, Work::NoLine(line)) => {
+                self.settle(step, steps.take_line(&line).map_err(Failure::from), steps)
+            }
             (_, Work::Run { .. }) if self.without_programs => {
                 self.settle(step, Err(Failure { fault: Fault::Busy, text: String::new() }), steps);
             }
@@ -259,17 +261,17 @@ impl Job {
             Purpose::Renew => None,
             Purpose::Lift(_) | Purpose::Flush { .. } | Purpose::Abandoned => return None,
         };
-        let line = self.did.among(Responses::NONE.and(Response::HostsDeny));
+        let line = self.did.among(Response::HostsDeny);
         let news = if self.is_at_its_command() { line.and(Response::Command) } else { line };
         let news = news.without(self.told);
-        self.told = self.told.union(news);
+        self.told = self.told.and(news);
         (!news.is_empty()).then_some((self.target, grant, news))
     }
 
     /// Whether its command runs, has run or is to be undone.
     fn is_at_its_command(&self) -> bool {
         let runs = self.running.as_ref().is_some_and(|(step, _)| step.response() == Response::Command);
-        runs || self.did.union(self.to_undo()).contains(Response::Command)
+        runs || self.did.and(self.to_undo()).contains(Response::Command)
     }
 
     /// Whether it is the end of a block that shut somebody out by its command, and that is not undone yet.
@@ -306,10 +308,6 @@ impl Job {
     pub fn is_due(&self) -> bool {
         matches!(self.purpose, Purpose::Block(_) | Purpose::Lift(Some(_)) | Purpose::Flush { .. })
     }
-}
-
-fn refused(refusal: Refusal) -> Failure {
-    Failure { fault: Fault::Errno(refusal.errno), text: refusal.text }
 }
 
 #[cfg(test)]

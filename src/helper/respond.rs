@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use super::command::Failure;
 use super::error::HelperError;
 use super::nftables::{Nftables, NftablesError};
 use super::route::Routes;
@@ -17,7 +18,7 @@ use super::ruleset;
 use super::tripwire::Tripwire;
 use crate::netlink::surroundings::Surroundings;
 use crate::networks::Networks;
-use crate::protocol::{Datagrams, Page, Response, Responses, Settings};
+use crate::protocol::{Datagrams, Fault, Page, Response, Responses, Settings};
 
 /// The system refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +30,24 @@ pub struct Refusal {
     pub table_gone: bool,
     /// As the log is told: what, where, what to do.
     pub text: String,
+}
+
+impl Refusal {
+    /// That has nothing to do with our table.
+    pub fn new(errno: i32, text: impl Into<String>) -> Refusal {
+        Refusal { errno, table_gone: false, text: text.into() }
+    }
+
+    /// Likewise, for this reason.
+    pub fn of(error: &io::Error, text: impl Into<String>) -> Refusal {
+        Refusal::new(error.raw_os_error().unwrap_or(libc::EIO), text)
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        Failure { fault: Fault::Errno(refusal.errno), text: refusal.text }
+    }
 }
 
 /// What to block, one address or a prefix whose host bits do not count, and for how long from now.

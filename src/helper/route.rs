@@ -104,13 +104,12 @@ impl Routes {
 
 fn refusal(step: &'static str) -> impl Fn(io::Error) -> Refusal {
     move |error| {
-        let errno = error.raw_os_error().unwrap_or(libc::EIO);
-        let advice = match errno {
-            libc::EPERM => "; the helper needs CAP_NET_ADMIN in this network namespace",
-            libc::EEXIST => "; somebody else has a route for exactly this destination",
-            libc::EAFNOSUPPORT | libc::EOPNOTSUPP => "; the kernel lacks this address family",
+        let advice = match error.raw_os_error() {
+            Some(libc::EPERM) => "; the helper needs CAP_NET_ADMIN in this network namespace",
+            Some(libc::EEXIST) => "; somebody else has a route for exactly this destination",
+            Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP) => "; the kernel lacks this address family",
             _ => "",
         };
-        Refusal { errno, table_gone: false, text: format!("cannot {step}: {error}{advice}") }
+        Refusal::of(&error, format!("cannot {step}: {error}{advice}"))
     }
 }

@@ -205,11 +205,7 @@ impl Steps {
     pub fn write_line(&self, line: &str, ours: bool) -> Result<(), Refusal> {
         let Some(file) = &self.hosts_deny else { return Ok(()) };
         match file.edit(&[line.to_owned()], &[])?.contains(&true) && !ours {
-            true => Err(Refusal {
-                errno: libc::EEXIST,
-                table_gone: false,
-                text: "the line is there already and is not ours; it stays".into(),
-            }),
+            true => Err(Refusal::new(libc::EEXIST, "the line is there already and is not ours; it stays")),
             false => Ok(()),
         }
     }
@@ -309,28 +305,23 @@ pub(super) mod tests {
     #[test]
     fn what_is_in_force_when_its_turn_comes_runs_no_command_again_and_only_what_ran_is_undone() {
         let steps = steps(&[Command, RunCommand]);
-        let (before, about) = (Responses::NONE.and(Command).and(RunCommand), about("192.0.2.7/32"));
+        let (before, about) = (Responses::from(Command).and(RunCommand), about("192.0.2.7/32"));
         for response in [Command, RunCommand] {
             assert_eq!(steps.work(Step::Do(response), &about, before), Work::InForce);
         }
         assert_eq!(steps.to_lift(&about.target, before, false), [Step::Undo(Command)]);
         assert_eq!(steps.work(Step::Undo(Command), &about, before), run("/lift 192.0.2.7"));
-        assert!(steps.to_lift(&about.target, Responses::NONE.and(RunCommand), true).is_empty());
+        assert!(steps.to_lift(&about.target, Responses::from(RunCommand), true).is_empty());
     }
 
     #[test]
     fn after_a_reboot_commands_are_run_again_and_else_only_if_they_never_were() {
         let steps = steps(&[Command]);
-        let ran = Block {
-            since: 5,
-            until: 10,
-            offence: 1,
-            with: Responses::NONE.and(Command),
-            owed: Responses::NONE,
-        };
+        let ran =
+            Block { since: 5, until: 10, offence: 1, with: Responses::from(Command), owed: Responses::NONE };
         assert!(!steps.must_renew(&ran, 4, false) && steps.must_renew(&ran, 6, false));
         assert!(steps.must_renew(&ran, 4, true), "a clock that came up behind knows no better");
         assert!(steps.must_renew(&Block { with: Responses::NONE, ..ran }, 4, false));
-        assert!(!steps.must_renew(&Block { with: Responses::NONE.and(RunCommand), ..ran }, 6, false));
+        assert!(!steps.must_renew(&Block { with: Responses::from(RunCommand), ..ran }, 6, false));
     }
 }

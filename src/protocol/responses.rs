@@ -65,24 +65,24 @@ impl Responses {
     /// None.
     pub const NONE: Responses = Responses(0);
 
-    /// This one too.
-    pub fn and(self, response: Response) -> Responses {
-        Responses(self.0 | 1 << response as u8)
+    /// All of both.
+    pub fn and(self, other: impl Into<Responses>) -> Responses {
+        Responses(self.0 | other.into().0)
     }
 
-    /// All of both.
+    /// Likewise.
     pub fn union(self, other: Responses) -> Responses {
-        Responses(self.0 | other.0)
+        self.and(other)
     }
 
     /// Those that are not in `other`.
-    pub fn without(self, other: Responses) -> Responses {
-        Responses(self.0 & !other.0)
+    pub fn without(self, other: impl Into<Responses>) -> Responses {
+        Responses(self.0 & !other.into().0)
     }
 
     /// Those that are in `other` too.
-    pub fn among(self, other: Responses) -> Responses {
-        Responses(self.0 & other.0)
+    pub fn among(self, other: impl Into<Responses>) -> Responses {
+        Responses(self.0 & other.into().0)
     }
 
     /// Whether it is in.
@@ -108,6 +108,12 @@ impl Responses {
     /// One after the other, by number.
     pub fn iter(self) -> impl Iterator<Item = Response> {
         Response::ALL.into_iter().filter(move |&response| self.contains(response))
+    }
+}
+
+impl From<Response> for Responses {
+    fn from(response: Response) -> Responses {
+        Responses(1 << response as u8)
     }
 }
 
@@ -149,7 +155,7 @@ mod tests {
                 Err(_) => assert!(bits >= 64),
             }
         }
-        assert!(!Responses::NONE.and(Response::RunCommand).block());
-        assert!(Responses::NONE.and(Response::RunCommand).and(Response::Route).block());
+        assert!(!Responses::from(Response::RunCommand).block());
+        assert!(Responses::from(Response::RunCommand).and(Response::Route).block());
     }
 }

@@ -137,7 +137,7 @@ fn a_restored_block_never_outlasts_its_grant() {
 fn of_more_restored_blocks_than_there_may_be_those_that_end_first_are_over() {
     let mut core = core();
     core.authority = Authority::new(Vec::new(), 2, 0);
-    let with = Responses::NONE.and(crate::protocol::Response::HostsDeny);
+    let with = Responses::from(crate::protocol::Response::HostsDeny);
     let granted =
         |end: u64| Block { since: at(0).utc, until: at(end).utc, offence: 1, with, owed: Responses::NONE };
     let ends = [("192.0.2.1/32", 90), ("192.0.2.2/32", 60), ("192.0.2.3/32", 80), ("192.0.2.4/32", 70)];
@@ -152,7 +152,7 @@ fn of_more_restored_blocks_than_there_may_be_those_that_end_first_are_over() {
 
 #[test]
 fn what_was_lifted_and_is_still_to_be_taken_back_is_in_force_on_no_clock() {
-    let with = Responses::NONE.and(crate::protocol::Response::Command);
+    let with = Responses::from(crate::protocol::Response::Command);
     let (target, lifted) = (
         net("192.0.2.1/32"),
         Block { since: at(0).utc, until: at(60).utc, offence: 0, with, owed: Responses::NONE },

@@ -15,7 +15,7 @@ fn grant(target: IpNet, since: u64, until: u64) -> Grant {
 fn a_line_that_outlasted_its_block_is_ours_and_a_command_that_did_is_run_anew() {
     let mut record = Escalation::new(Terms { first: 1_000, longest: 1_000, factor: 1 });
     let target: IpNet = "192.0.2.7/32".parse().unwrap();
-    let with = Responses::NONE.and(Response::HostsDeny).and(Response::Command);
+    let with = Responses::from(Response::HostsDeny).and(Response::Command);
     record.remember(target, Block { since: 0, until: 5, offence: 1, with, owed: Responses::NONE }, 5);
     let job = Job::new(Purpose::Renew, target, VecDeque::new());
     let in_force = |response: Response| job.before(Step::Do(response), &record, 9).contains(response);
@@ -50,7 +50,7 @@ fn an_unblock_waits_for_the_block_that_it_overtook_and_fails_where_that_cannot_b
             done.extend(jobs.advance(&mut steps, &record, 0));
         }
         let what = |job: &Job| (job.purpose == Purpose::Abandoned, job.target, job.failed());
-        let failed = if fails { Responses::NONE.and(Response::Command) } else { Responses::NONE };
+        let failed = if fails { Responses::from(Response::Command) } else { Responses::NONE };
         let expected = [(false, other, Responses::NONE), (true, target, failed), (false, target, failed)];
         assert_eq!(done.iter().map(what).collect::<Vec<_>>(), expected);
     }
@@ -62,7 +62,7 @@ fn a_block_that_is_given_up_undoes_what_it_could_not_undo_before_or_fails_anew()
     let (folder, target) = (tempfile::tempdir().unwrap(), "192.0.2.7/32".parse().unwrap());
     let mended = folder.path().join("mended");
     let mut steps = that_run("true", &format!("test -e {} # $TARGET$", mended.display()));
-    let command = Responses::NONE.and(Response::Command);
+    let command = Responses::from(Response::Command);
     for mends in [false, true] {
         let left = [Step::Undo(Response::Command), Step::Do(Response::RunCommand)];
         let mut job = Job::new(Purpose::Block(grant(target, 0, 5_000)), target, left.into());
@@ -119,7 +119,7 @@ fn a_renewal_that_fails_leaves_in_the_set_what_was_there_and_another_block_nothi
 #[test]
 fn the_end_of_a_block_takes_nothing_from_one_that_was_renewed_before_its_turn() {
     let target = "192.0.2.7/32".parse().unwrap();
-    let [iptables, command] = [Response::Iptables, Response::Command].map(|it| Responses::NONE.and(it));
+    let [iptables, command] = [Response::Iptables, Response::Command].map(Responses::from);
     for (with, mut steps) in [(iptables, that_fill_a_set()), (command, that_run("true", "exit 3 # $TARGET$"))]
     {
         for (renewed, asked) in [(true, None), (false, None), (true, Some((2, true)))] {
@@ -143,7 +143,7 @@ fn the_end_of_a_block_takes_nothing_from_one_that_was_renewed_before_its_turn() 
 #[test]
 fn a_command_that_an_ended_block_ran_is_not_run_again_by_the_renewal_that_waited_nor_undone_behind_it() {
     let target = "192.0.2.7/32".parse().unwrap();
-    let command = Responses::NONE.and(Response::Command);
+    let command = Responses::from(Response::Command);
     // What nobody claimed is none that could be taken over: it is run, and what is left behind goes with it.
     for (was_in_force, fault) in [(command, None), (Responses::NONE, Some(Fault::Exit(3)))] {
         let mut record = Escalation::new(Terms { first: 1_000, longest: 1_000, factor: 1 });
@@ -195,7 +195,7 @@ fn a_stop_leaves_to_the_next_start_the_renewals_that_wait_and_ends_those_that_ru
     let (mut jobs, mut steps) = (Jobs::default(), that_run("true # $TARGET$", "true $TARGET$"));
     for host in 0..200_u8 {
         let target = IpNet::from(std::net::IpAddr::from([192, 0, 2, host]));
-        let with = Responses::NONE.and(Response::Nftables);
+        let with = Responses::from(Response::Nftables);
         record.enter(target, Block { with, ..grant(target, 0, 9_000).block });
         jobs.push(Job::new(Purpose::Renew, target, [Step::Do(Response::Command)].into()));
     }

@@ -9,10 +9,9 @@ use ipnet::IpNet;
 
 use super::Service;
 use super::restore::timed_all;
-use crate::helper::command::Failure;
 use crate::helper::escalation::Block;
 use crate::helper::respond::{Refusal, Refused, Respond};
-use crate::protocol::{Fault, Response, Responses};
+use crate::protocol::{Response, Responses};
 
 impl<R: Respond> Service<R> {
     /// Puts table, routes and what is [`in_force`](Self::in_force) in place. Returns what a response could not take.
@@ -63,8 +62,7 @@ impl<R: Respond> Service<R> {
         let over: Vec<&Refused> = refused.iter().filter(|(target, ..)| is_over(target)).collect();
         for (target, response, refusal) in &over {
             self.end_early(*target, Responses::NONE);
-            let failure = Failure { fault: Fault::Errno(refusal.errno), text: refusal.text.clone() };
-            self.tell_over(*target, &[(*response, failure)]);
+            self.tell_over(*target, &[(*response, refusal.clone().into())]);
         }
         if !over.is_empty() {
             self.rewrite_blocked_file();

@@ -29,7 +29,7 @@ impl<R: Respond> Service<R> {
         if let Err(refusal) = self.steps.take_lines(line.into_iter()) {
             job.refuse(Response::HostsDeny, refusal);
         }
-        self.taken_back(target, with.without(job.to_undo().union(job.failed())));
+        self.taken_back(target, with.without(job.to_undo().and(job.failed())));
         self.jobs.push(job);
         self.advance();
     }
@@ -54,7 +54,7 @@ impl<R: Respond> Service<R> {
             return self.tell_remains(job.target, &job.failures);
         };
         self.tell_failures(id, &job.failures);
-        let unknown = job.failed().among(Responses::NONE.and(Response::Command));
+        let unknown = job.failed().among(Response::Command);
         // Blocked anew meanwhile, or what blocks would not end.
         let known = self.core.escalation.known_of(&job.target);
         match known.is_some_and(|known| known.with.without(unknown).block()) {
@@ -84,8 +84,8 @@ impl<R: Respond> Service<R> {
     }
 
     /// These responses to `target` are not in force any more.
-    pub(super) fn taken_back(&mut self, target: IpNet, gone: Responses) {
-        if self.core.escalation.take_back(&target, gone) {
+    pub(super) fn taken_back(&mut self, target: IpNet, gone: impl Into<Responses>) {
+        if self.core.escalation.take_back(&target, gone.into()) {
             self.note(target);
         }
     }
@@ -176,7 +176,7 @@ impl<R: Respond> Service<R> {
             let mut job = self.lift_job(*target, block.to_end(), None);
             job.with = block.with;
             job.leave(kept);
-            self.taken_back(*target, block.remains().without(job.to_undo().union(kept)));
+            self.taken_back(*target, block.remains().without(job.to_undo().and(kept)));
             if !job.is_done() {
                 self.jobs.push(job);
             }
@@ -195,14 +195,13 @@ impl<R: Respond> Service<R> {
 
     /// Takes out the lines of blocks that are over, where that failed when they ended.
     pub(super) fn look_at_lines(&mut self) -> Result<(), Refusal> {
-        let line = Responses::NONE.and(Response::HostsDeny);
-        if self.overdue.among(line).is_empty() {
+        if !self.overdue.contains(Response::HostsDeny) {
             return Ok(());
         }
         let left: Vec<IpNet> = self.core.escalation.over_with(Response::HostsDeny).collect();
         self.steps.take_lines(left.iter().copied())?;
-        self.overdue = self.overdue.without(line);
-        left.into_iter().for_each(|target| self.taken_back(target, line));
+        self.overdue = self.overdue.without(Response::HostsDeny);
+        left.into_iter().for_each(|target| self.taken_back(target, Response::HostsDeny));
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use crate::helper::escalation::{Block, Escalation};
 use crate::helper::jobs::Jobs;
 use crate::helper::ledger::Written;
 use crate::helper::respond::Respond;
-use crate::protocol::{Response, Responses};
+use crate::protocol::Response;
 
 impl<R: Respond> Service<R> {
     /// The ledger says of `target` what is true of it now.
@@ -30,8 +30,7 @@ impl<R: Respond> Service<R> {
     pub(super) fn note_news(&mut self) {
         for (target, grant, news) in self.jobs.news() {
             if let Some(grant) = grant.filter(|_| news.contains(Response::HostsDeny)) {
-                let with = Responses::NONE.and(Response::HostsDeny);
-                self.record(target, Block { with, ..grant.block });
+                self.record(target, Block { with: Response::HostsDeny.into(), ..grant.block });
             }
             if news.contains(Response::Command) {
                 self.note(target);
@@ -74,8 +73,7 @@ fn word_of(target: &IpNet, known: Option<Block>, jobs: &Jobs, now: u64) -> Optio
         return known;
     }
     let known = known.unwrap_or(Block::nothing(now));
-    let command = Responses::NONE.and(Response::Command);
-    let (with, owed) = (known.with.union(command), known.owed.without(command));
+    let (with, owed) = (known.with.and(Response::Command), known.owed.without(Response::Command));
     Some(Block { since: now.min(known.until), with, owed, ..known })
 }
 
@@ -89,6 +87,7 @@ mod tests {
     use crate::helper::escalation::Terms;
     use crate::helper::jobs::{Job, Purpose};
     use crate::helper::steps::tests::that_run;
+    use crate::protocol::Responses;
 
     fn grant(target: IpNet, block: Block) -> Grant {
         Grant { id: 1, target, block, port: 0, protocol: Protocol::Tcp, tripped: false, run_only: false }
@@ -102,7 +101,7 @@ mod tests {
             since: 10,
             until: 90,
             offence: 2,
-            with: Responses::NONE.and(Response::Nftables),
+            with: Responses::from(Response::Nftables),
             owed: Responses::NONE,
         };
         let mut record = Escalation::new(Terms { first: 80, longest: 80, factor: 1 });
@@ -116,9 +115,9 @@ mod tests {
         assert_eq!(read(&jobs), record.entries().collect(), "none has begun");
 
         assert!(jobs.advance(&mut steps, &record, 30).is_empty());
-        let with = Responses::NONE.and(Response::Command);
+        let with = Responses::from(Response::Command);
         let under_way = BTreeMap::from([
-            (blocked, Block { since: 30, with: with.union(block.with), ..block }),
+            (blocked, Block { since: 30, with: with.and(block.with), ..block }),
             (known, Block { since: 20, until: 20, with, ..block }),
             (unknown, Block { since: 30, until: 30, offence: 0, with, owed: Responses::NONE }),
         ]);

@@ -13,7 +13,7 @@ use crate::helper::command::Failure;
 use crate::helper::error::log;
 use crate::helper::escalation::Block;
 use crate::helper::respond::Respond;
-use crate::protocol::{Fault, Response, Responses};
+use crate::protocol::{Fault, Response};
 
 /// A response whose traces are to be removed by hand, and how.
 #[derive(Clone, Copy)]
@@ -123,7 +123,7 @@ impl<R: Respond> Service<R> {
         let on_record = self.core.escalation.entries().chain(ended.iter().copied());
         let has = on_record.filter(|(_, block)| block.to_end().contains(kept.response));
         let targets: BTreeSet<IpNet> = has.map(|(target, _)| target).collect();
-        targets.iter().for_each(|target| self.taken_back(*target, Responses::NONE.and(kept.response)));
+        targets.iter().for_each(|target| self.taken_back(*target, kept.response));
         Stray::of(kept, &targets)
     }
 

@@ -27,7 +27,7 @@ const OURS: Response = Response::Iptables;
 impl<R: Respond> Service<R> {
     /// The responses of ours that others may undo, or bring back, with a firewall of theirs.
     pub(super) fn in_firewall(&self) -> Responses {
-        self.at_once.union(self.steps.installed().among(Responses::NONE.and(OURS)))
+        self.at_once.and(self.steps.installed().among(OURS))
     }
 
     /// Looks whether the programs list what they were to put in place, and one block of each family that is on record;
@@ -52,13 +52,12 @@ impl<R: Respond> Service<R> {
     /// command did no look can take back, but the end of the block in force, or whoever is asked to lift it. What another
     /// did take back is gone, whichever block it was of.
     pub(super) fn keep_in_mind(&mut self, job: &Job) {
-        let command = Responses::NONE.and(Response::Command);
-        self.taken_back(job.target, job.undone.among(command));
-        if self.core.escalation.leave(&job.target, job.kept.among(command), self.now.utc) {
+        self.taken_back(job.target, job.undone.among(Response::Command));
+        if self.core.escalation.leave(&job.target, job.kept.among(Response::Command), self.now.utc) {
             self.note(job.target);
         }
         let claimed = self.core.escalation.remains(&job.target);
-        self.overdue = self.overdue.union(job.kept.among(Responses::NONE.and(OURS)).without(claimed));
+        self.overdue = self.overdue.and(job.kept.among(OURS).without(claimed));
     }
 
     /// Takes every block out of what programs put in place, whoever put it there. Where that fails the next look does it.
@@ -132,14 +131,13 @@ impl<R: Respond> Service<R> {
 
     /// Returns whether a block ended with it.
     fn unclaim_one(&mut self, job: &mut Job, response: Response, refusal: &Refusal) -> bool {
-        let failure = Failure { fault: Fault::Errno(refusal.errno), text: refusal.text.clone() };
-        let it = Responses::NONE.and(response);
+        let failure = Failure::from(refusal.clone());
         job.failures.push((response, failure.clone()));
-        job.with = job.with.without(it);
+        job.with = job.with.without(response);
         // Its own block on record, or the one that it was to renew: where nothing else holds it, it is over.
         let known = self.core.escalation.get(&job.target).filter(|block| block.with.contains(response));
-        self.taken_back(job.target, it);
-        let is_over = known.is_some_and(|block| !block.with.without(it).block());
+        self.taken_back(job.target, response);
+        let is_over = known.is_some_and(|block| !block.with.without(response).block());
         if is_over {
             // The next look empties what programs hold; what the job has tried to undo is not tried at once again.
             self.taken_back(job.target, job.undone);
@@ -181,9 +179,9 @@ impl<R: Respond> Service<R> {
         in_force.extend(claimed);
         self.steps.install_again(&timed_all(&in_force, self.now.utc))?;
         log(why);
-        self.overdue = self.overdue.without(Responses::NONE.and(OURS));
+        self.overdue = self.overdue.without(OURS);
         for (target, block) in in_force.into_iter().filter(|(_, block)| !block.with.contains(OURS)) {
-            self.record(target, Block { with: Responses::NONE.and(OURS), ..block });
+            self.record(target, Block { with: OURS.into(), ..block });
         }
         Ok(())
     }

@@ -126,16 +126,18 @@ impl<R: Respond> Service<R> {
         self.undo(&left.ended, Responses::NONE);
         let boot = self.clock.boot();
         let everywhere = self.steps.installed();
-        let line = Responses::NONE.and(Response::HostsDeny);
         for (target, block) in in_force {
             // A line that stood there before we did anything is ours only if the record says so.
-            let installed = if stood.contains(&target) { everywhere.without(line) } else { everywhere };
+            let installed = match stood.contains(&target) {
+                true => everywhere.without(Response::HostsDeny),
+                false => everywhere,
+            };
             let renew = self.steps.must_renew(&block, boot, left.ahead.contains(&target));
             // What is left of an earlier one is not undone by running it again.
             if renew && block.with.contains(Response::Command) {
-                self.taken_back(target, Responses::NONE.and(Response::Command));
+                self.taken_back(target, Response::Command);
             }
-            if block.with.union(installed) != block.with {
+            if !installed.without(block.with).is_empty() {
                 self.record(target, Block { with: installed, ..block });
             }
             if renew {

@@ -14,7 +14,7 @@ use crate::helper::error::log;
 use crate::helper::escalation::Block;
 use crate::helper::respond::{Refusal, Respond};
 use crate::protocol::reply::NOTE_BYTES;
-use crate::protocol::{Fault, Note, Outcome, Reply, Response, Responses};
+use crate::protocol::{Note, Outcome, Reply, Response, Responses};
 
 /// What nobody asked for: the end of a block, or where it has no target what is left behind; and what failed: many fail
 /// alike.
@@ -99,8 +99,7 @@ impl<R: Respond> Service<R> {
     /// Many may be refused, each with its target in the text: the sensor is told of each.
     pub(super) fn tell_refusal(&mut self, target: IpNet, response: Response, refusal: Refusal) {
         self.say_one(&format!("{} {}", response.name(), refusal.errno), &refusal.text);
-        let failure = Failure { fault: Fault::Errno(refusal.errno), text: refusal.text };
-        self.tell_remains(target, &[(response, failure)]);
+        self.tell_remains(target, &[(response, refusal.into())]);
     }
 }
 
