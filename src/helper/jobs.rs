@@ -27,20 +27,24 @@ pub const AT_ONCE: usize = 8;
 /// Blocks that may wait for a program; a program of one beyond is not run, and its event says so.
 pub const WAITING: usize = 64;
 
+/// A request to lift a block, or every one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Its number.
+    pub id: u64,
+    /// Whether there was one.
+    pub found: bool,
+}
+
 /// What a job is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// A block that was granted.
     Block(Grant),
-    /// The end of one; `Some` where a request asked for it and whether the kernel had it.
-    Lift(Option<(u64, bool)>),
-    /// The answer to a request to lift every block, of which some were `found`: done when all before it are.
-    Flush {
-        /// The request's number.
-        id: u64,
-        /// Whether there was one.
-        found: bool,
-    },
+    /// The end of one; `Some` where a request asked for it.
+    Lift(Option<Asked>),
+    /// The answer to a request to lift every block: done when all before it are.
+    Flush(Asked),
     /// A restored block whose command is run again.
     Renew,
     /// Overtaken by an unblock, the never-block set or the end of the block that it renews: what it has done so far is
@@ -116,14 +120,14 @@ impl Job {
     fn is_block(&self) -> bool {
         match self.purpose {
             Purpose::Block(_) | Purpose::Renew => true,
-            Purpose::Lift(_) | Purpose::Flush { .. } | Purpose::Abandoned => false,
+            Purpose::Lift(_) | Purpose::Flush(_) | Purpose::Abandoned => false,
         }
     }
 
     fn about(&self, now: u64) -> About {
         let (port, left) = match self.purpose {
             Purpose::Block(grant) => (grant.port, grant.block.left(now)),
-            Purpose::Lift(_) | Purpose::Flush { .. } | Purpose::Renew | Purpose::Abandoned => (0, 0),
+            Purpose::Lift(_) | Purpose::Flush(_) | Purpose::Renew | Purpose::Abandoned => (0, 0),
         };
         About { target: self.target, port, left: Duration::from_millis(left) }
     }
@@ -259,7 +263,7 @@ impl Job {
         let grant = match self.purpose {
             Purpose::Block(grant) => Some(grant),
             Purpose::Renew => None,
-            Purpose::Lift(_) | Purpose::Flush { .. } | Purpose::Abandoned => return None,
+            Purpose::Lift(_) | Purpose::Flush(_) | Purpose::Abandoned => return None,
         };
         let line = self.did.among(Response::HostsDeny);
         let news = if self.is_at_its_command() { line.and(Response::Command) } else { line };
@@ -306,7 +310,7 @@ impl Job {
 
     /// Whether a request waits for it.
     pub fn is_due(&self) -> bool {
-        matches!(self.purpose, Purpose::Block(_) | Purpose::Lift(Some(_)) | Purpose::Flush { .. })
+        matches!(self.purpose, Purpose::Block(_) | Purpose::Lift(Some(_)) | Purpose::Flush(_))
     }
 }
 

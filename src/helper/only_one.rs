@@ -31,8 +31,8 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Who has what we want.
 #[derive(Clone, Copy)]
 enum Holder {
-    /// A daemon's helper, by process id where it can be known.
-    Daemon(Option<i32>),
+    /// A daemon's helper, by its process id: none above 0 where it is of another process namespace.
+    Daemon(i32),
     /// Somebody who is no daemon of this host's.
     Stranger,
     /// It has just ended, or never listened.
@@ -99,7 +99,7 @@ pub fn on_state(folder: &Path) -> Result<File, HelperError> {
     let file = file.map_err(|error| {
         HelperError::System("make the lock file in STATE_DIR, which the daemon's user must reach", error)
     })?;
-    match patiently(|| Ok(lock(&file)?.map_or(Ok(()), |process| Err(Holder::Daemon(process))))) {
+    match patiently(|| Ok(lock(&file)?.map_or(Ok(()), |holder| Err(Holder::Daemon(holder))))) {
         Ok(Err(Holder::Daemon(process))) => Err(HelperError::NotAlone("this STATE_DIR", told(process))),
         Ok(Ok(()) | Err(Holder::Stranger | Holder::Nobody)) => Ok(file),
         Err(error) => {
@@ -124,7 +124,7 @@ fn patiently<T>(mut attempt: impl FnMut() -> io::Result<Result<T, Holder>>) -> i
 fn name_holder() -> Holder {
     let trusted = |holder: &UnixCredentials| [0, nix::unistd::geteuid().as_raw()].contains(&holder.uid());
     match listening() {
-        Ok(holder) if trusted(&holder) => Holder::Daemon(Some(holder.pid())),
+        Ok(holder) if trusted(&holder) => Holder::Daemon(holder.pid()),
         Err(Errno::ECONNREFUSED) => Holder::Nobody,
         Ok(_) | Err(_) => Holder::Stranger,
     }
@@ -138,14 +138,15 @@ fn listening() -> nix::Result<UnixCredentials> {
     getsockopt(&asking, sockopt::PeerCredentials)
 }
 
-/// A record lock: the kernel tells who has it, and takes it back with its process (fcntl(2)). `None`: it is ours now.
-fn lock(file: &File) -> io::Result<Option<Option<i32>>> {
+/// A record lock: the kernel tells who has it, by process id, and takes it back with its process (fcntl(2)). `None`: it is
+/// ours now.
+fn lock(file: &File) -> io::Result<Option<i32>> {
     match fcntl(file.as_fd(), FcntlArg::F_SETLK(&whole())) {
         Ok(_) => Ok(None),
         Err(Errno::EAGAIN) => {
             let mut asked = whole();
             fcntl(file.as_fd(), FcntlArg::F_GETLK(&mut asked))?;
-            Ok(Some(Some(asked.l_pid)))
+            Ok(Some(asked.l_pid))
         }
         Err(errno) => Err(errno.into()),
     }
@@ -161,8 +162,6 @@ fn whole() -> libc::flock {
     }
 }
 
-fn told(process: Option<i32>) -> String {
-    process
-        .filter(|&process| process > 0)
-        .map_or_else(|| "elsewhere".into(), |process| format!("process {process}"))
+fn told(process: i32) -> String {
+    if process > 0 { format!("process {process}") } else { "elsewhere".into() }
 }

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
+use super::clock::millis;
 use super::error::HelperError;
 use super::respond::Respond;
 use super::service::Service;
@@ -168,7 +169,7 @@ impl<I: Read + AsFd, O: Write + AsFd> Loop<I, O> {
         if service.replies.is_empty() && at_hand {
             return Some(Duration::ZERO);
         }
-        let stuck = (!service.replies.is_empty()).then_some(PATIENCE.as_millis() as u64 + 1);
+        let stuck = (!service.replies.is_empty()).then_some(millis(PATIENCE) + 1);
         let end = service.next_end().map(|end| end.max(SWEEP));
         let job = service.jobs().next_deadline().map(left);
         let again = service.next_try().map(left);
@@ -193,7 +194,5 @@ fn finish<R: Respond>(service: &mut Service<R>) {
 
 /// Milliseconds until `deadline`, one more as they are counted whole.
 fn left(deadline: Instant) -> u64 {
-    u64::try_from(deadline.saturating_duration_since(Instant::now()).as_millis())
-        .unwrap_or(u64::MAX)
-        .saturating_add(1)
+    millis(deadline.saturating_duration_since(Instant::now())).saturating_add(1)
 }

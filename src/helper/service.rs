@@ -173,7 +173,7 @@ impl<R: Respond> Service<R> {
                 match job.purpose {
                     Purpose::Block(grant) => self.blocked(&grant, &job),
                     Purpose::Lift(asked) => self.lifted(asked, &job),
-                    Purpose::Flush { id, found } => self.flushed(id, found, &job),
+                    Purpose::Flush(asked) => self.flushed(asked, &job),
                     Purpose::Renew => self.renewed(&job),
                     Purpose::Abandoned => self.given_up(&job),
                 }

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{Failure, Job, Purpose};
-use crate::protocol::{Response, Responses};
+use super::{Asked, Failure, Job, Purpose};
+use crate::protocol::{Outcome, Response, Responses};
 
 /// What is told of the failures of a great many.
 const TOLD: usize = 3;
@@ -45,11 +45,20 @@ impl Failures {
 }
 
 impl Job {
-    /// The answer to request `id`.
-    pub fn last(id: u64, found: bool) -> Job {
+    /// The answer to a request to lift every block.
+    pub fn last(asked: Asked) -> Job {
         // Nobody's block: none is so wide.
         let everybody = IpNet::from(Ipv4Net::default());
-        Job::new(Purpose::Flush { id, found }, everybody, VecDeque::new())
+        Job::new(Purpose::Flush(asked), everybody, VecDeque::new())
+    }
+
+    /// What has become of what was `asked`, now that this is done.
+    pub fn outcome(&self, asked: Asked) -> Outcome {
+        match self.failures.first() {
+            Some((_, failure)) => Outcome::Failed(failure.fault.errno()),
+            None if asked.found => Outcome::Lifted,
+            None => Outcome::NotBlocked,
+        }
     }
 
     /// Leaves steps of these responses out.
@@ -59,7 +68,7 @@ impl Job {
 
     /// Whether it is about blocks of somebody, and no answer about all.
     pub fn has_a_target(&self) -> bool {
-        !matches!(self.purpose, Purpose::Flush { .. })
+        !matches!(self.purpose, Purpose::Flush(_))
     }
 
     pub(super) fn may_end(&self, is_first: bool) -> bool {
@@ -70,7 +79,7 @@ impl Job {
     /// by the end of an earlier one.
     pub(super) fn answer_for(&mut self, others: &Failures) {
         match self.purpose {
-            Purpose::Flush { .. } => {
+            Purpose::Flush(_) => {
                 let room = TOLD.saturating_sub(self.failures.len());
                 self.failures.extend(others.few.iter().take(room).cloned());
             }

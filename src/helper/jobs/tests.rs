@@ -43,7 +43,7 @@ fn an_unblock_waits_for_the_block_that_it_overtook_and_fails_where_that_cannot_b
         assert!(jobs.advance(&mut steps, &record, 0).is_empty());
         assert_eq!(jobs.abandon(|_| true).len(), 1);
         for target in [target, other] {
-            jobs.push(Job::new(Purpose::Lift(Some((2, true))), target, VecDeque::new()));
+            jobs.push(Job::new(Purpose::Lift(Some(Asked { id: 2, found: true })), target, VecDeque::new()));
         }
         let mut done = Vec::new();
         while !jobs.is_empty() {
@@ -122,7 +122,7 @@ fn the_end_of_a_block_takes_nothing_from_one_that_was_renewed_before_its_turn() 
     let [iptables, command] = [Response::Iptables, Response::Command].map(Responses::from);
     for (with, mut steps) in [(iptables, that_fill_a_set()), (command, that_run("true", "exit 3 # $TARGET$"))]
     {
-        for (renewed, asked) in [(true, None), (false, None), (true, Some((2, true)))] {
+        for (renewed, asked) in [(true, None), (false, None), (true, Some(Asked { id: 2, found: true }))] {
             let mut record = Escalation::new(Terms { first: 1_000, longest: 1_000, factor: 1 });
             let old = Block { since: 0, until: 14, offence: 1, with, owed: Responses::NONE };
             record.enter(target, old);

@@ -13,7 +13,7 @@ use super::tell::timed_reply;
 use crate::helper::decide::done;
 use crate::helper::error::log;
 use crate::helper::escalation::Block;
-use crate::helper::jobs::Job;
+use crate::helper::jobs::{Asked, Job};
 use crate::helper::respond::{Refusal, Respond};
 use crate::protocol::{Outcome, Response, Responses};
 
@@ -28,7 +28,7 @@ impl<R: Respond> Service<R> {
         }
         self.overtake(|_| true);
         let lifted = self.core.escalation.lift_all(self.now.utc);
-        let mut answer = Job::last(id, !lifted.is_empty());
+        let mut answer = Job::last(Asked { id, found: !lifted.is_empty() });
         for (response, refusal) in self.take_back_all(&lifted) {
             log(&refusal.text);
             answer.refuse(response, refusal);
@@ -47,14 +47,9 @@ impl<R: Respond> Service<R> {
     }
 
     /// All that was before the answer is done.
-    pub(super) fn flushed(&mut self, id: u64, found: bool, job: &Job) {
-        self.tell_failures(id, &job.failures);
-        let outcome = match job.failures.first() {
-            Some((_, failure)) => Outcome::Failed(failure.fault.errno()),
-            None if found => Outcome::Lifted,
-            None => Outcome::NotBlocked,
-        };
-        self.answer(timed_reply(id, outcome, job.begun, Responses::NONE));
+    pub(super) fn flushed(&mut self, asked: Asked, job: &Job) {
+        self.tell_failures(asked.id, &job.failures);
+        self.answer(timed_reply(asked.id, job.outcome(asked), job.begun));
     }
 
     /// Unlike an operator's flush this forgives nobody. From now on nobody confirms or clears whom the tripwire trips, and

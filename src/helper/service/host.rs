@@ -13,7 +13,7 @@ use super::tell::timed_reply;
 use crate::helper::decide::done;
 use crate::helper::error::{HelperError, log};
 use crate::helper::respond::{InForce, Refusal, Respond};
-use crate::protocol::{Datagrams, Outcome, Page, Reply, Responses};
+use crate::protocol::{Datagrams, Outcome, Page, Reply};
 
 /// How often the firewall is looked at, milliseconds.
 const LOOK: u64 = 10_000;
@@ -60,9 +60,9 @@ impl<R: Respond> Service<R> {
         self.roused = true;
     }
 
-    pub(super) fn answer_effect(&mut self, id: u64, effect: Result<(), Refusal>, begun: Instant) {
+    fn answer_effect(&mut self, id: u64, effect: Result<(), Refusal>, begun: Instant) {
         let outcome = effect.map_or_else(|refusal| Outcome::Failed(refusal.errno), |()| Outcome::Lifted);
-        self.answer(timed_reply(id, outcome, begun, Responses::NONE));
+        self.answer(timed_reply(id, outcome, begun));
     }
 
     /// Takes in that addresses or routes of the host changed. What cannot be read, or the kernel does not take, is tried
@@ -91,7 +91,7 @@ impl<R: Respond> Service<R> {
 
     /// Whether or not the kernel takes the set: whoever is in it is let in, and what would yet block them is given up. That
     /// first: what it has left on record by now is lifted with the rest.
-    pub(super) fn apply_never(&mut self) -> Result<(), Refusal> {
+    fn apply_never(&mut self) -> Result<(), Refusal> {
         let applied = match self.responses.set_never(self.core.authority.never()) {
             Err(refusal) if refusal.table_gone => self.install_again(),
             applied => applied,

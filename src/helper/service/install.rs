@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use super::Service;
-use super::restore::timed_all;
-use crate::helper::escalation::Block;
+use super::restore::{at_once, timed_all};
+use crate::helper::escalation::{Block, Escalation};
 use crate::helper::respond::{Refusal, Refused, Respond};
 use crate::protocol::{Response, Responses};
 
@@ -21,7 +21,7 @@ impl<R: Respond> Service<R> {
         self.overdue = self.overdue.without(self.at_once);
         let without: BTreeSet<(IpNet, Response)> =
             refused.iter().map(|(target, response, _)| (*target, *response)).collect();
-        let kernels: Responses = Response::ALL.into_iter().filter(|response| response.is_at_once()).collect();
+        let kernels = at_once(&Response::ALL);
         for &(target, block) in in_force {
             // Of what the kernel does this is all: another response of an earlier configuration is not looked after.
             let took: Responses =
@@ -71,13 +71,16 @@ impl<R: Respond> Service<R> {
 
     /// The blocks that shut somebody out.
     pub(super) fn in_force(&self) -> Vec<(IpNet, Block)> {
-        let (now, ending) = (self.now.utc, self.jobs.ending());
-        self.core
-            .escalation
-            .entries()
-            .filter(|(_, block)| block.until > now && !block.is_run_only())
-            // Being lifted, the kernel's part first: it is on record again where it was blocked anew since.
-            .filter(|(target, block)| !ending.contains(target) || !block.with.among(self.at_once).is_empty())
-            .collect()
+        let ending = self.jobs.ending();
+        // Being lifted, the kernel's part first: it is on record again where it was blocked anew since.
+        let stands = |(target, block): &(IpNet, Block)| {
+            !ending.contains(target) || !block.with.among(self.at_once).is_empty()
+        };
+        shut_out(&self.core.escalation, self.now.utc).filter(stands).collect()
     }
+}
+
+/// The blocks on record that shut somebody out at `now`, those that are being lifted among them.
+pub(super) fn shut_out(record: &Escalation, now: u64) -> impl Iterator<Item = (IpNet, Block)> + '_ {
+    record.entries().filter(move |(_, block)| block.until > now && !block.is_run_only())
 }

@@ -9,11 +9,12 @@ use ipnet::IpNet;
 
 use super::Service;
 use super::host::CHANGED;
+use super::install::shut_out;
 use super::tell::{micros, timed_reply};
 use crate::helper::decide::{done, in_force};
 use crate::helper::error::log;
 use crate::helper::escalation::Block;
-use crate::helper::jobs::{Job, Purpose};
+use crate::helper::jobs::{Asked, Job, Purpose};
 use crate::helper::respond::{Effects, Refusal, Respond};
 use crate::protocol::{Fault, Outcome, Response, Responses};
 
@@ -23,7 +24,8 @@ impl<R: Respond> Service<R> {
         let kernel = self.lift_in_kernel(&target);
         let with = self.core.escalation.remains(&target);
         let is_known = self.core.escalation.get(&target).is_some() || !with.is_empty();
-        let mut job = self.lift_job(target, with, Some((id, !kernel.with.is_empty() || is_known)));
+        let asked = Asked { id, found: !kernel.with.is_empty() || is_known };
+        let mut job = self.lift_job(target, with, Some(asked));
         kernel.refused.into_iter().for_each(|(response, refusal)| job.refuse(response, refusal));
         let line = with.contains(Response::HostsDeny).then_some(target);
         if let Err(refusal) = self.steps.take_lines(line.into_iter()) {
@@ -48,12 +50,10 @@ impl<R: Respond> Service<R> {
 
     /// What an operator's unblock could not take back is remembered, so that it can be asked for again. Whether a
     /// command that failed to end a block has ended it, nobody knows: it is no block that could be told of.
-    pub(super) fn lifted(&mut self, asked: Option<(u64, bool)>, job: &Job) {
+    pub(super) fn lifted(&mut self, asked: Option<Asked>, job: &Job) {
+        let Some(asked) = asked else { return self.given_up(job) };
         self.taken_back(job.target, job.undone);
-        let Some((id, was_blocked)) = asked else {
-            return self.tell_remains(job.target, &job.failures);
-        };
-        self.tell_failures(id, &job.failures);
+        self.tell_failures(asked.id, &job.failures);
         let unknown = job.failed().among(Response::Command);
         // Blocked anew meanwhile, or what blocks would not end.
         let known = self.core.escalation.known_of(&job.target);
@@ -61,15 +61,11 @@ impl<R: Respond> Service<R> {
             true => self.taken_back(job.target, unknown),
             false => self.forget(&job.target),
         }
-        let outcome = match job.failures.first() {
-            Some((_, failure)) => Outcome::Failed(failure.fault.errno()),
-            None if was_blocked => Outcome::Lifted,
-            None => Outcome::NotBlocked,
-        };
-        self.answer_end(id, self.core.escalation.get(&job.target), outcome, job.begun);
+        let still = self.core.escalation.get(&job.target);
+        self.answer_end(asked.id, still, job.outcome(asked), job.begun);
     }
 
-    /// Of a block that was given up. An unblock that overtook it finds on record what is left to take back.
+    /// Nobody waits for it. Where an unblock has overtaken it that finds on record what is left to take back.
     pub(super) fn given_up(&mut self, job: &Job) {
         self.taken_back(job.target, job.undone);
         self.tell_remains(job.target, &job.failures);
@@ -79,7 +75,7 @@ impl<R: Respond> Service<R> {
     pub(super) fn answer_end(&mut self, id: u64, still: Option<Block>, outcome: Outcome, begun: Instant) {
         self.answer(match still.filter(|_| matches!(outcome, Outcome::Failed(_))) {
             Some(block) => in_force(id, outcome, block, self.now.utc, micros(begun.elapsed()), block.with),
-            None => timed_reply(id, outcome, begun, Responses::NONE),
+            None => timed_reply(id, outcome, begun),
         });
     }
 
@@ -205,7 +201,7 @@ impl<R: Respond> Service<R> {
         Ok(())
     }
 
-    pub(super) fn lift_job(&self, target: IpNet, with: Responses, asked: Option<(u64, bool)>) -> Job {
+    fn lift_job(&self, target: IpNet, with: Responses, asked: Option<Asked>) -> Job {
         Job::new(Purpose::Lift(asked), target, self.steps.to_lift(&target, with, asked.is_some()))
     }
 
@@ -217,12 +213,9 @@ impl<R: Respond> Service<R> {
     }
 
     pub(super) fn rewrite_blocked_file(&mut self) {
-        let (entries, now) = (self.core.escalation.entries(), self.now.utc);
-        let shut_out = entries.filter(|(_, block)| block.until > now && !block.is_run_only());
-        let addresses = shut_out.map(|(target, _)| target.addr());
-        if let Some(Err(refusal)) =
-            self.blocked_file.as_mut().map(|file| file.rewrite(addresses, self.now.uptime))
-        {
+        let addresses = shut_out(&self.core.escalation, self.now.utc).map(|(target, _)| target.addr());
+        let written = self.blocked_file.as_mut().map(|file| file.rewrite(addresses, self.now.uptime));
+        if let Some(Err(refusal)) = written {
             self.say(&refusal.text);
         }
     }

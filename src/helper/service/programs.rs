@@ -111,7 +111,7 @@ impl<R: Respond> Service<R> {
         // None is on record, nor in BLOCKED_FILE, before it stands.
         let block_of = |job: &&mut Job| match job.purpose {
             Purpose::Block(grant) => Some((job.target, Block { with: job.with, ..grant.block })),
-            Purpose::Lift(_) | Purpose::Flush { .. } | Purpose::Renew | Purpose::Abandoned => None,
+            Purpose::Lift(_) | Purpose::Flush(_) | Purpose::Renew | Purpose::Abandoned => None,
         };
         let blocks: Vec<(IpNet, Block)> = claimed.iter().filter_map(block_of).collect();
         let Err(refusal) = self.put_programs_back(CHANGED, &blocks) else { return Ok(()) };

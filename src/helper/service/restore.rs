@@ -60,7 +60,7 @@ impl<R: Respond> Service<R> {
         Ok(service)
     }
 
-    pub(super) fn restore(
+    fn restore(
         &mut self,
         entries: BTreeMap<IpNet, Block>,
         blocked: blocked_file::Loaded,
@@ -94,7 +94,7 @@ impl<R: Respond> Service<R> {
     }
 
     /// Takes over from BLOCKED_FILE whom the ledger does not know: PortSentry's own blocks, after the change to us.
-    pub(super) fn adopt(&mut self, blocked: &blocked_file::Loaded) {
+    fn adopt(&mut self, blocked: &blocked_file::Loaded) {
         if blocked.damaged {
             log("BLOCKED_FILE: what is no whole record is dropped, and the file written anew");
         }
@@ -113,7 +113,7 @@ impl<R: Respond> Service<R> {
     /// The files and programs' part of the start: what ended while nobody was there is taken back, what is in force put
     /// in place, commands run again where the machine was started since. None of them runs before `Ready` is queued: what
     /// they have to say comes after it. Returns whose lines of hosts.deny were not found.
-    pub(super) fn install_steps(
+    fn install_steps(
         &mut self,
         in_force: Vec<(IpNet, Block)>,
         left: &Leftovers,
@@ -149,7 +149,7 @@ impl<R: Respond> Service<R> {
     }
 }
 
-pub(super) fn core(settings: &Settings, now: Now) -> Core {
+fn core(settings: &Settings, now: Now) -> Core {
     let terms = Terms {
         first: u64::from(settings.block_time) * 1000,
         longest: u64::from(settings.block_time_max) * 1000,
@@ -161,7 +161,7 @@ pub(super) fn core(settings: &Settings, now: Now) -> Core {
     }
 }
 
-/// What the kernel brings about at once.
+/// Those of them that the kernel brings about at once.
 pub(super) fn at_once(responses: &[Response]) -> Responses {
     responses.iter().copied().filter(|response| response.is_at_once()).collect()
 }
@@ -170,7 +170,7 @@ pub(super) fn timed_all(blocks: &[(IpNet, Block)], now: u64) -> Vec<Timed> {
     blocks.iter().map(|(target, block)| timed(*target, *block, now)).collect()
 }
 
-pub(super) fn report(loaded: &Loaded) {
+fn report(loaded: &Loaded) {
     if loaded.foreign > 0 {
         log(&format!("ledger: {} lines were not understood and are dropped", loaded.foreign));
     }

@@ -103,11 +103,13 @@ impl<R: Respond> Service<R> {
     }
 }
 
-pub(super) fn timed_reply(id: u64, outcome: Outcome, begun: Instant, with: Responses) -> Reply {
-    Reply::Done { id, outcome, seconds: 0, offence: 0, micros: micros(begun.elapsed()), with, tripped: false }
+/// The reply about something that is not in force, after an effect that took until now.
+pub(super) fn timed_reply(id: u64, outcome: Outcome, begun: Instant) -> Reply {
+    let (micros, with) = (micros(begun.elapsed()), Responses::NONE);
+    Reply::Done { id, outcome, seconds: 0, offence: 0, micros, with, tripped: false }
 }
 
-pub(super) fn entry(id: u64, target: IpNet, block: Block) -> Reply {
+fn entry(id: u64, target: IpNet, block: Block) -> Reply {
     let (since, until) = (block.since / 1000, block.until.div_ceil(1000));
     Reply::Entry { id, target, since, until, offence: block.offence, with: block.with }
 }
