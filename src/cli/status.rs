@@ -8,8 +8,9 @@ use std::io::{self, Write};
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use crate::control::protocol::{Entry, Status, show_target};
+use crate::control::protocol::{Entry, Status};
 use crate::event::{Confinement, Mode, Network, Stats, text, time};
+use crate::protocol::wording::address;
 
 /// The counters: one JSON object, or `name value` lines, which scripts can read as well.
 pub fn stats(stats: &Stats, json: bool) -> Result<String, serde_json::Error> {
@@ -98,13 +99,13 @@ fn confinement(confinement: &Confinement) -> String {
 /// The answer to `list` as a table, sorted by what ends first.
 pub fn list(mut entries: Vec<Entry>, now: u64, zone: &TimeZone, out: &mut impl Write) -> io::Result<()> {
     entries.sort_unstable_by_key(|entry| (entry.until, entry.target));
-    let widths = entries.iter().map(|entry| show_target(&entry.target).len());
+    let widths = entries.iter().map(|entry| address(&entry.target).len());
     let width = widths.max().unwrap_or(0).max("ADDRESS".len());
     writeln!(out, "{:<width$}  {:<30}  OFFENCE", "ADDRESS", "UNTIL")?;
     for entry in entries {
         let left = duration(entry.until.saturating_sub(now));
         let until = format!("{} ({left})", local(entry.until, zone));
-        writeln!(out, "{:<width$}  {until:<30}  {}", show_target(&entry.target), entry.offence)?;
+        writeln!(out, "{:<width$}  {until:<30}  {}", address(&entry.target), entry.offence)?;
     }
     Ok(())
 }

@@ -11,9 +11,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 
-use super::protocol::{ControlReply, ControlRequest, Done, DoneVerdict, Entry, Status, show_target};
+use super::protocol::{ControlReply, ControlRequest, Done, DoneVerdict, Entry, Status};
 use crate::cli::status;
 use crate::event::{stderr, time::local_zone};
+use crate::protocol::wording;
 
 /// Longest wait for the next line of an answer: longer than the daemon gives us. Work may take longer: then we say that we
 /// wait.
@@ -96,12 +97,12 @@ pub fn list(socket: &Path, json: bool) -> ExitCode {
 /// `block ADDRESS [SECONDS]`; without a time the daemon's BLOCK_TIME holds.
 pub fn block(socket: &Path, address: IpNet, seconds: Option<u32>) -> ExitCode {
     let request = ControlRequest::Block { address, seconds: seconds.unwrap_or(0) };
-    ended(done(socket, &request, &show_target(&address), BLOCK))
+    ended(done(socket, &request, &wording::address(&address), BLOCK))
 }
 
 /// `unblock ADDRESS`.
 pub fn unblock(socket: &Path, address: IpNet) -> ExitCode {
-    ended(done(socket, &ControlRequest::Unblock { address }, &show_target(&address), UNBLOCK))
+    ended(done(socket, &ControlRequest::Unblock { address }, &wording::address(&address), UNBLOCK))
 }
 
 /// `unblock all`.

@@ -217,22 +217,16 @@ pub fn parse_target(text: &str) -> Result<IpNet, TargetError> {
     Err(TargetError::HostBits { given: text.to_owned(), network: network.trunc(), address: network.addr() })
 }
 
-/// `192.0.2.7` for one address, `2001:db8::/64` for more.
-pub fn show_target(target: &IpNet) -> String {
-    match target.prefix_len() == target.max_prefix_len() {
-        true => target.addr().to_string(),
-        false => target.to_string(),
-    }
-}
-
 /// Targets as text in JSON.
 mod target {
     use ipnet::IpNet;
     use serde::de::{Deserialize, Deserializer, Error};
     use serde::ser::Serializer;
 
+    use crate::protocol::wording::address;
+
     pub(super) fn serialize<S: Serializer>(target: &IpNet, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&super::show_target(target))
+        serializer.serialize_str(&address(target))
     }
 
     pub(super) fn deserialize<'a, D: Deserializer<'a>>(deserializer: D) -> Result<IpNet, D::Error> {
@@ -245,6 +239,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocol::wording::address;
 
     #[test]
     fn targets_are_single_addresses_or_true_networks() {
@@ -254,7 +249,7 @@ mod tests {
             ("::ffff:192.0.2.7", "192.0.2.7"),
             ("2001:DB8::/64", "2001:db8::/64"),
         ] {
-            assert_eq!(show_target(&parse_target(text).unwrap()), shown);
+            assert_eq!(address(&parse_target(text).unwrap()), shown);
         }
         let error = parse_target("10.0.0.1/24").unwrap_err().to_string();
         assert!(error.contains("10.0.0.0/24 or 10.0.0.1"), "{error}");

@@ -22,6 +22,7 @@ use super::tripwire::{self, Tripwire};
 use crate::netlink::Socket;
 use crate::netlink::nftables::Command;
 use crate::networks::Networks;
+use crate::protocol::wording::is_address;
 
 /// One batch may be this long, bytes: room for [`MOST_BLOCKS`](crate::protocol::settings::MOST_BLOCKS) of 48 bytes.
 const LONGEST_BATCH: usize = 64 << 20;
@@ -142,7 +143,7 @@ impl Nftables {
         if !self.sets.contains(&BlockSet::of(target)) {
             return Ok(false);
         }
-        if self.tripwire.is_some() && BlockSet::of(target).is_single() {
+        if self.tripwire.is_some() && is_address(target) {
             self.apply(&tripwire::forget(target.addr()))?;
         }
         match self.apply(&ruleset::delete_block(target)) {

@@ -73,8 +73,7 @@ impl BlockSet {
         if self.is_single() { name } else { format!("{name}_{}", self.length) }
     }
 
-    /// Whether its elements are addresses.
-    pub fn is_single(self) -> bool {
+    fn is_single(self) -> bool {
         BlockSet::SINGLES.contains(&self)
     }
 

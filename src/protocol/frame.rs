@@ -125,6 +125,15 @@ pub(super) fn id(frame: &Frame) -> u64 {
     u64::from_be_bytes(field(frame, ID))
 }
 
+/// A byte that is 0 or 1.
+pub(super) fn flag(frame: &Frame, at: usize, kind: u8, name: &'static str) -> Result<bool, FrameError> {
+    match field(frame, at) {
+        [0] => Ok(false),
+        [1] => Ok(true),
+        [_] => Err(FrameError::Field { kind, field: name }),
+    }
+}
+
 /// `None` where the field is empty.
 pub(super) fn network_if_any(frame: &Frame, kind: u8) -> Result<Option<IpNet>, FrameError> {
     match field(frame, FAMILY) {

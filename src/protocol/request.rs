@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::frame::{self, Frame, FrameError, Writer, field};
+use super::wording::is_address;
 use super::{Datagrams, Page};
 use crate::detect::probe::Protocol;
 
@@ -175,32 +176,21 @@ fn decode_block(bytes: &Frame, id: u64) -> Result<Request, FrameError> {
             [0] => Protocol::Ip,
             [_] => return Err(FrameError::Field { kind: BLOCK, field: "protocol" }),
         },
-        verified: flag(bytes, frame::VERIFIED, "verified flag")?,
-        run_only: flag(bytes, frame::RUN_ONLY, "run-only flag")?,
+        verified: frame::flag(bytes, frame::VERIFIED, BLOCK, "verified flag")?,
+        run_only: frame::flag(bytes, frame::RUN_ONLY, BLOCK, "run-only flag")?,
     })
-}
-
-fn flag(bytes: &Frame, at: usize, field: &'static str) -> Result<bool, FrameError> {
-    match frame::field(bytes, at) {
-        [0] => Ok(false),
-        [1] => Ok(true),
-        [_] => Err(FrameError::Field { kind: BLOCK, field }),
-    }
 }
 
 fn decode_traps(bytes: &Frame, id: u64) -> Result<Request, FrameError> {
     let [number] = field(bytes, frame::PAGE);
-    let datagrams = match field(bytes, frame::DATAGRAMS) {
-        [0] => Datagrams::No,
-        [1] => Datagrams::Yes,
-        [_] => return Err(FrameError::Field { kind: TRAPS, field: "protocol" }),
-    };
+    let is_udp = frame::flag(bytes, frame::DATAGRAMS, TRAPS, "protocol")?;
+    let datagrams = if is_udp { Datagrams::Yes } else { Datagrams::No };
     Ok(Request::Traps { id, datagrams, page: Page { number, bits: field(bytes, frame::TRAPS) } })
 }
 
 fn decode_spare(bytes: &Frame, id: u64) -> Result<Request, FrameError> {
     let network = frame::network(bytes, SPARE)?;
-    match network.prefix_len() == network.max_prefix_len() {
+    match is_address(&network) {
         true => Ok(Request::Spare { id, address: network.addr() }),
         false => Err(FrameError::Field { kind: SPARE, field: "prefix length" }),
     }

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use super::responses::Response;
+use super::responses::Responses;
 use super::traps::Terms;
 
 /// The ledger's file name in STATE_DIR: the sensor hands the file to the helper's user, the helper keeps it.
@@ -82,8 +83,8 @@ pub struct Custom {
     pub mode: String,
 }
 
-/// What rights the helper cannot do without.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What rights the helper cannot do without, each more than those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rights {
     /// CAP_NET_ADMIN as an ordinary user: nftables and routes.
     NetAdmin,
@@ -161,12 +162,7 @@ impl Settings {
             Response::Iptables | Response::HostsDeny => Rights::Root,
             Response::Command | Response::RunCommand => Rights::Commands,
         };
-        let most = |most, rights| match (most, rights) {
-            (Rights::Commands, _) | (_, Rights::Commands) => Rights::Commands,
-            (Rights::Root, _) | (_, Rights::Root) => Rights::Root,
-            (Rights::NetAdmin, Rights::NetAdmin) => Rights::NetAdmin,
-        };
-        self.block_with.iter().map(needs).fold(Rights::NetAdmin, most)
+        self.block_with.iter().map(needs).max().unwrap_or(Rights::NetAdmin)
     }
 
     /// Whether the helper runs programs, which inherit its confinement.
@@ -202,10 +198,7 @@ impl Settings {
 }
 
 fn repeats(responses: &[Response]) -> bool {
-    responses
-        .iter()
-        .enumerate()
-        .any(|(at, response)| responses.iter().skip(at + 1).any(|other| other == response))
+    responses.iter().copied().collect::<Responses>().iter().count() < responses.len()
 }
 
 fn lacks_text(responses: &[Response], custom: &Custom) -> bool {

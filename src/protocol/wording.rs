@@ -26,11 +26,10 @@ pub fn command(template: &str, filling: &Filling<'_>) -> String {
 /// is found again whatever blanks or CR the file has there. `$PORT$` is 0 in it: nobody knows the port any more when the
 /// line is to be taken out.
 pub fn hosts_deny(template: &str, target: IpNet, mode: &str) -> String {
-    let single = target.prefix_len() == target.max_prefix_len();
     let pattern = match target {
-        IpNet::V4(net) if single => net.addr().to_string(),
+        IpNet::V4(net) if is_address(&target) => net.addr().to_string(),
         IpNet::V4(net) => format!("{}/{}", net.addr(), net.netmask()),
-        IpNet::V6(net) if single => format!("[{}]", net.addr()),
+        IpNet::V6(net) if is_address(&target) => format!("[{}]", net.addr()),
         IpNet::V6(net) => format!("[{}]/{}", net.addr(), net.prefix_len()),
     };
     // Whoever knew that brackets are due has written them already: they are the mark's, for no network stands in them, nor IPv4.
@@ -46,10 +45,12 @@ fn filled(template: &str, target: &str, filling: &Filling<'_>) -> String {
 
 /// `192.0.2.7`, `2001:db8::7`, or `2001:db8::/64` where a prefix was blocked.
 pub fn address(target: &IpNet) -> String {
-    match target.prefix_len() == target.max_prefix_len() {
-        true => target.addr().to_string(),
-        false => target.to_string(),
-    }
+    if is_address(target) { target.addr().to_string() } else { target.to_string() }
+}
+
+/// Whether `target` is one address and no wider prefix.
+pub fn is_address(target: &IpNet) -> bool {
+    target.prefix_len() == target.max_prefix_len()
 }
 
 /// How a command's text is run.
@@ -82,30 +83,7 @@ const BUILT_IN: [&str; 29] = [
 /// POSIX.1-2017, Shell Command Language §2.2: characters that mean something to a shell. `:`, `/`, `.` and `-`, which
 /// addresses and options are made of, do not.
 fn needs_shell(character: char) -> bool {
-    matches!(
-        character,
-        '|' | '&'
-            | ';'
-            | '<'
-            | '>'
-            | '('
-            | ')'
-            | '$'
-            | '`'
-            | '\\'
-            | '"'
-            | '\''
-            | '*'
-            | '?'
-            | '['
-            | ']'
-            | '#'
-            | '~'
-            | '{'
-            | '}'
-            | '!'
-            | '\n'
-    )
+    "|&;<>()$`\\\"'*?[]#~{}!\n".contains(character)
 }
 
 /// The program that `template` runs; `None` where a shell finds it.

@@ -61,7 +61,7 @@ impl Reply {
             READY => Reply::Ready {
                 restored: u32::from_be_bytes(field(bytes, frame::SECONDS)),
                 landlock: u8::from_be_bytes(field(bytes, frame::CODE)),
-                tripwire: decode_tripped(bytes, READY)?,
+                tripwire: frame::flag(bytes, frame::TRIPPED, READY, "tripwire flag")?,
             },
             DONE => decode_done(bytes, id)?,
             ENTRY => decode_entry(bytes, id)?,
@@ -88,16 +88,8 @@ fn decode_done(bytes: &Frame, id: u64) -> Result<Reply, FrameError> {
         offence: u16::from_be_bytes(field(bytes, frame::OFFENCE)),
         micros: u32::from_be_bytes(field(bytes, frame::MICROS)),
         with: decode_responses(bytes, DONE)?,
-        tripped: decode_tripped(bytes, DONE)?,
+        tripped: frame::flag(bytes, frame::TRIPPED, DONE, "tripwire flag")?,
     })
-}
-
-fn decode_tripped(bytes: &Frame, kind: u8) -> Result<bool, FrameError> {
-    match field(bytes, frame::TRIPPED) {
-        [0] => Ok(false),
-        [1] => Ok(true),
-        [_] => Err(FrameError::Field { kind, field: "tripwire flag" }),
-    }
 }
 
 fn decode_responses(bytes: &Frame, kind: u8) -> Result<Responses, FrameError> {
