@@ -1,8 +1,8 @@
 //! The daemon's end of the control socket; run by the sensor's event loop.
 //!
 //! Bound before confinement. Never waits for a client: each has [`ASKING_TIME`] to ask, [`CLIENT_TIME`] to read on, and
-//! as long as the helper takes to wait for its word; at most [`REPLY_LIMIT`] bytes are kept for it. The socket's file stays when the daemon ends (by then it has no right
-//! to remove it) and is taken away by the next start.
+//! as long as the helper takes to wait for its word; at most [`REPLY_LIMIT`] bytes are kept for it. The socket's file
+//! stays when the daemon ends (by then it has no right to remove it) and is taken away by the next start.
 #![forbid(unsafe_code)]
 
 mod bind;
@@ -110,31 +110,31 @@ impl ControlServer {
     /// Sends a line to `client`; after the last one of an answer the connection ends. A client that is gone or does not
     /// read loses its answer.
     pub fn reply(&mut self, epoll: &Epoll, client: ClientId, reply: &ControlReply, now: Instant) {
-        let Some(Some(found)) = self.clients.get_mut(client.slot) else { return };
-        if found.serial != client.serial || found.complete {
-            return;
+        let found = self.clients.get_mut(client.slot).and_then(Option::as_mut);
+        if let Some(found) = found.filter(|found| found.serial == client.serial && !found.complete) {
+            let fate = found.answer(reply, now);
+            self.settle(epoll, client.slot, fate);
         }
-        let fate = found.answer(reply, now);
-        self.settle(epoll, client.slot, fate);
     }
 
     /// Whether `client` still waits for (more of) its answer.
     pub fn is_waiting(&self, client: ClientId) -> bool {
-        matches!(self.clients.get(client.slot), Some(Some(found)) if found.serial == client.serial && !found.complete)
+        self.connection(client).is_some_and(|found| !found.complete)
     }
 
     /// Whether `client` has read all that it was sent.
     pub fn reader(&self, client: ClientId) -> Reader {
-        match self.clients.get(client.slot) {
-            Some(Some(found)) if found.serial == client.serial => {
-                if found.has_read_all() {
-                    Reader::Ready
-                } else {
-                    Reader::Busy
-                }
-            }
-            Some(_) | None => Reader::Gone,
+        match self.connection(client) {
+            Some(found) if found.has_read_all() => Reader::Ready,
+            Some(_) => Reader::Busy,
+            None => Reader::Gone,
         }
+    }
+
+    /// That of `client`, if it is still there.
+    fn connection(&self, client: ClientId) -> Option<&Connection> {
+        let found = self.clients.get(client.slot).and_then(Option::as_ref);
+        found.filter(|found| found.serial == client.serial)
     }
 
     /// When [`ControlServer::sweep`] has something to do; `None` while there is nothing to wait for.
@@ -180,15 +180,10 @@ impl ControlServer {
 
     fn admit(&mut self, epoll: &Epoll, slot: usize, stream: UnixStream, now: Instant) {
         self.serial += 1;
-        if let Some(client) = Connection::admitted(stream, self.serial, self.admitted, now) {
-            self.enter(epoll, slot, client);
-        }
-    }
-
-    fn enter(&mut self, epoll: &Epoll, slot: usize, client: Connection) {
         let event = EpollEvent::new(EpollFlags::EPOLLIN, self.base + slot as u64 + 1);
-        if epoll.add(&client.stream, event).is_ok()
+        if let Some(client) = Connection::admitted(stream, self.serial, self.admitted, now)
             && let Some(place) = self.clients.get_mut(slot)
+            && epoll.add(&client.stream, event).is_ok()
         {
             *place = Some(client);
         }
