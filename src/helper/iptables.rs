@@ -39,8 +39,8 @@ const NO_END: u64 = 0;
 /// of nftables lets them through. The kernel looks at their hop limits itself.
 const LINK_MESSAGES: [u8; 6] = [130, 133, 134, 135, 136, 137];
 
-/// The two families, each with its programs.
-#[derive(Clone, Copy)]
+/// A family and its programs.
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Family {
     program: &'static str,
     restore: &'static str,
@@ -52,6 +52,16 @@ const V4: Family =
     Family { program: "iptables", restore: "iptables-restore", set: "portsentry4", inet: "inet" };
 const V6: Family =
     Family { program: "ip6tables", restore: "ip6tables-restore", set: "portsentry6", inet: "inet6" };
+
+impl Family {
+    fn has(self, target: &IpNet) -> bool {
+        family_of(target) == self
+    }
+
+    fn link_messages(self) -> &'static [u8] {
+        if self == V6 { &LINK_MESSAGES } else { &[] }
+    }
+}
 
 /// The programs, and what stands in the chain.
 #[derive(Debug)]
@@ -99,10 +109,8 @@ impl Iptables {
             ));
             self.ipset = false;
         }
-        [V4, V6]
-            .iter()
-            .try_for_each(|family| self.make_chain(*family, blocks))
-            .map_err(|failure| refusal("set up", failure))?;
+        let made = [V4, V6].into_iter().try_for_each(|family| self.make_chain(family, blocks));
+        made.map_err(|failure| refusal("set up", failure))?;
         self.settled = true;
         self.present = blocks.iter().map(|(target, _)| *target).collect();
         self.prove_list(blocks);
@@ -111,17 +119,15 @@ impl Iptables {
 
     fn make_chain(&self, family: Family, blocks: &[Timed]) -> Result<(), Failure> {
         let mut text = "*filter\n:PORTSENTRY - [0:0]\n".to_owned();
-        for kind in LINK_MESSAGES.iter().filter(|_| family.program == V6.program) {
+        for kind in family.link_messages() {
             let _ = writeln!(text, "-A PORTSENTRY -p ipv6-icmp --icmpv6-type {kind} -j RETURN");
         }
         if self.ipset {
-            let _ = writeln!(text, "-A PORTSENTRY -m set --match-set {} src -j DROP", family.set);
+            let _ = writeln!(text, "{}", asks_the_set(family));
         } else {
-            blocks.iter().filter(|(target, _)| family_of(target).program == family.program).for_each(
-                |(target, _)| {
-                    let _ = writeln!(text, "-A PORTSENTRY -s {target} -j DROP");
-                },
-            );
+            for target in blocks.iter().map(|(target, _)| target).filter(|target| family.has(target)) {
+                let _ = writeln!(text, "-A PORTSENTRY -s {target} -j DROP");
+            }
         }
         text.push_str("COMMIT\n");
         run_to_end(&[&[family.restore], &WAIT[..], &["--noflush"]].concat(), &text, LIMIT)?;
@@ -138,7 +144,7 @@ impl Iptables {
     /// `with_blocks`: and whether they are still dropped.
     pub fn stands(&self, targets: &[IpNet], with_blocks: bool) -> Result<bool, Refusal> {
         for family in [V4, V6] {
-            let of_family = targets.iter().filter(|target| family_of(target).program == family.program);
+            let of_family = targets.iter().filter(|target| family.has(target));
             let blocked: Vec<String> = of_family.map(ToString::to_string).collect();
             if blocked.is_empty() {
                 continue;
@@ -211,6 +217,11 @@ fn found_there<T>(looked: Result<T, Failure>) -> Result<Option<T>, Failure> {
         Err(Failure { fault: Fault::Exit(1 | 2), .. }) => Ok(None),
         Err(failure) => Err(failure),
     }
+}
+
+/// The chain's one rule where sets hold the blocks.
+fn asks_the_set(family: Family) -> String {
+    format!("-A PORTSENTRY -m set --match-set {} src -j DROP", family.set)
 }
 
 fn fill_sets(blocks: &[Timed]) -> Result<(), Failure> {

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use super::{Family, Iptables, LIMIT, LINK_MESSAGES, LOOK_WAIT, SOON, V4, V6, check, family_of, looked_at};
+use super::{Family, Iptables, LIMIT, LOOK_WAIT, SOON, V4, V6, asks_the_set, check, looked_at};
 use crate::helper::command::{run_and_read, run_to_end};
 use crate::helper::error::log;
 use crate::helper::respond::{Refusal, Timed};
@@ -58,7 +58,7 @@ impl Iptables {
     fn lists(&self, blocks: &[Timed]) -> Result<bool, Refusal> {
         for family in [V4, V6] {
             let Some(listed) = self.listed(family, 0)? else { return Ok(false) };
-            let of_family = blocks.iter().filter(|(target, _)| family_of(target).program == family.program);
+            let of_family = blocks.iter().filter(|(target, _)| family.has(target));
             let mut lasting = of_family.filter(|(_, left)| *left > SOON);
             if !lasting.all(|(target, _)| listed.binary_search(target).is_ok()) {
                 return Ok(false);
@@ -74,7 +74,7 @@ impl Iptables {
             return Ok(false);
         }
         let blocks = self.listed(family, unsettled.len())?;
-        let ours = self.present.iter().filter(|target| family_of(target).program == family.program);
+        let ours = self.present.iter().filter(|target| family.has(target));
         let settled = |target: &&IpNet| !unsettled.contains(*target);
         Ok(blocks.is_some_and(|blocks| blocks.iter().filter(settled).eq(ours.filter(settled))))
     }
@@ -121,16 +121,12 @@ fn content(text: &str) -> impl Iterator<Item = &str> {
 /// The rules after those that let link messages by; none where these are not all there, and first.
 fn drops(chain: &str, family: Family) -> Option<Vec<&str>> {
     let mut rules = content(chain);
-    let mut kinds = LINK_MESSAGES.iter().filter(|_| family.program == V6.program);
+    let mut kinds = family.link_messages().iter();
     // The protocol has another name where /etc/protocols gives it one, or is not there.
     let lets_by = |kind: &u8, rule: &str| {
         rule.starts_with("-A PORTSENTRY -p ") && rule.ends_with(&format!(" --icmpv6-type {kind} -j RETURN"))
     };
     kinds.all(|kind| rules.next().is_some_and(|rule| lets_by(kind, rule))).then(|| rules.collect())
-}
-
-fn asks_the_set(family: Family) -> String {
-    format!("-A PORTSENTRY -m set --match-set {} src -j DROP", family.set)
 }
 
 fn rule_of(line: &str) -> Option<IpNet> {
@@ -149,6 +145,7 @@ fn network(text: &str) -> Option<IpNet> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::LINK_MESSAGES;
     use super::*;
 
     fn nets(texts: &[&str]) -> Option<Vec<IpNet>> {
