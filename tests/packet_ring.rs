@@ -455,6 +455,19 @@ fn the_largest_filters_fit_twice_into_the_smallest_option_memory() {
 }
 
 #[test]
+fn a_filter_that_the_option_memory_does_not_hold_names_the_sysctl_to_raise() {
+    let lab = Lab::new();
+    lab.on_us();
+    // Per namespace since Linux 6.8: no other host's is lowered.
+    if std::fs::write("/proc/sys/net/core/optmem_max", "1024").is_err() {
+        return;
+    }
+    let ragged: PortSet = (1..=u16::MAX).step_by(2).collect();
+    let refused = ring::open(1, &Interest { tcp: ragged, ..interest() }).err().unwrap().to_string();
+    assert!(refused.contains("sysctl -w net.core.optmem_max=20480"), "{refused}");
+}
+
+#[test]
 fn loopback_is_left_out_unless_wanted() {
     let lab = Lab::new();
     lab.on_us();

@@ -29,6 +29,9 @@ const MEMORY: usize = 1 << 20;
 /// it reassembles in the host's own, limited fragment memory before any filter could say no.
 const FANOUT: u32 = libc::PACKET_FANOUT_HASH | libc::PACKET_FANOUT_FLAG_ROLLOVER;
 
+/// `net.core.optmem_max` with which every filter goes, bytes, which tests/packet_ring.rs proves: that of kernels before 6.8.
+const OPTION_MEMORY: usize = 20_480;
+
 /// Why rings cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
@@ -44,6 +47,16 @@ pub enum RingError {
         name: String,
         /// Those there are, comma-separated.
         present: String,
+    },
+    /// ENOMEM of SO_ATTACH_FILTER (socket(7)): the kernel takes a filter out of a socket's memory for options.
+    #[error(
+        "cannot set a packet filter of {bytes} bytes: {source}; where net.core.optmem_max is below {OPTION_MEMORY}, raise it: sysctl -w net.core.optmem_max={OPTION_MEMORY}"
+    )]
+    NoOptionMemory {
+        /// What the filter takes.
+        bytes: usize,
+        /// What the kernel said.
+        source: io::Error,
     },
     /// Any other step.
     #[error("cannot {step}: {source}")]
@@ -185,7 +198,7 @@ impl Ring {
     /// Bound, but deaf until its filter is set.
     fn open(bytes: usize, counters: &Arc<Counters>) -> Result<Ring, RingError> {
         let socket = sys::packet_socket().map_err(no_socket)?;
-        attach(socket.as_fd(), &filter::nothing()).map_err(step("set a packet filter"))?;
+        attach(socket.as_fd(), &filter::nothing())?;
         let packets = PacketRing::new(socket, bytes).map_err(step("map a packet ring"))?;
         // Never to one interface: a socket bound to one goes deaf when that one goes away, even if it comes back.
         sys::bind_packet_socket(packets.as_fd(), 0).map_err(step("bind a packet socket"))?;
@@ -285,8 +298,7 @@ impl RingControl {
 
     /// Replaces the filter of every ring. Packets already in a ring stay.
     pub fn set_filter(&self, program: &Program) -> Result<(), RingError> {
-        let attached = self.reins.iter().try_for_each(|rein| attach(rein.socket.as_fd(), program));
-        attached.map_err(step("set a packet filter"))
+        self.reins.iter().try_for_each(|rein| attach(rein.socket.as_fd(), program))
     }
 
     /// Fetches the kernel's drop counts (one getsockopt a ring) and adds them up in [`Counters::dropped`].
@@ -311,11 +323,15 @@ fn take_drops(socket: BorrowedFd<'_>, counters: &Counters) -> io::Result<u32> {
     Ok(drops)
 }
 
-fn attach(socket: BorrowedFd<'_>, program: &Program) -> io::Result<()> {
+fn attach(socket: BorrowedFd<'_>, program: &Program) -> Result<(), RingError> {
     let native: Vec<SockFilter> = program
         .instructions
         .iter()
         .map(|one| SockFilter::new(one.code, one.jump_true, one.jump_false, one.k))
         .collect();
-    SockRef::from(&socket).attach_filter(&native)
+    let bytes = std::mem::size_of_val(native.as_slice());
+    SockRef::from(&socket).attach_filter(&native).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOMEM) => RingError::NoOptionMemory { bytes, source: error },
+        _ => step("set a packet filter")(error),
+    })
 }
