@@ -115,6 +115,38 @@ fn the_end_of_a_block_says_that_what_its_command_did_stays_and_only_there() {
     }
 }
 
+/// The route of a block that is over is there still, and shuts its source out for good: the next block's cannot be added.
+#[test]
+fn a_block_that_fails_for_an_earlier_ones_route_stands_still_says_so_and_what_would_take_it_back() {
+    let lab = Lab::new(1);
+    let route = "KILL_ROUTE=\"/sbin/ip route add blackhole $TARGET$\"\nBLOCK_TIME=\"1s\"";
+    let undo = "UNBLOCK_CMD=\"/sbin/ip route del blackhole $TARGET$\"";
+    for (set, stands) in [(undo, false), ("", true)] {
+        let mut daemon = Setup::new(&lab, &format!("{PORTS}\n{route}\n{set}")).start();
+        let mut block = || {
+            scan(&lab, 0);
+            let told = daemon.wait_for_new("the block", |event| event["event_type"] == "block");
+            if told["action"]["verdict"] == "blocked" {
+                daemon.wait_for_new("its end", |event| event["event_type"] == "unblock");
+            }
+            told["action"].clone()
+        };
+        assert_eq!(block()["verdict"], "blocked");
+        let again = block();
+        assert_eq!(again["verdict"], if stands { "failed" } else { "blocked" }, "{again}");
+        let error = again["error"].as_str().unwrap_or_default();
+        assert_eq!(error.contains("File exists"), stands, "{again}");
+        assert_eq!(
+            error.contains(&format!("seems to stand still: set UNBLOCK_CMD to what takes it back: {undo}")),
+            stands
+        );
+        if stands {
+            let asked = daemon.client(&["block", "10.77.0.2"]);
+            assert!(String::from_utf8_lossy(&asked.stderr).contains(error), "{asked:?}");
+        }
+    }
+}
+
 #[test]
 fn an_operator_is_told_that_nothing_takes_back_what_a_command_did() {
     let lab = Lab::new(1);

@@ -3,8 +3,7 @@
 
 use std::path::Path;
 
-use super::opposite::opposite;
-use crate::config::{BlockMode, ConfigError, Loaded};
+use crate::config::{BlockMode, ConfigError, Loaded, opposite};
 use crate::helper::command::found;
 use crate::helper::hosts_deny::HostsDeny;
 use crate::helper::iptables::Iptables;
@@ -101,7 +100,7 @@ fn elsewhere(loaded: &Loaded) -> Option<ConfigError> {
 fn endless(loaded: &Loaded) -> Option<ConfigError> {
     let config = &loaded.config;
     let runs = config.blocks() && config.block_with.contains(&Response::Command);
-    let plain = config.kill_route.as_deref().and_then(opposite);
+    let plain = config.kill_route.as_deref().and_then(opposite::opposite);
     let plain = plain.map_or_else(String::new, |undo| format!(": UNBLOCK_CMD=\"{undo}\""));
     let text = format!(
         "KILL_ROUTE: what it does outlasts its block and an unblock: set UNBLOCK_CMD to what takes it back{plain}"

@@ -5,7 +5,6 @@ pub mod arguments;
 pub mod check;
 pub mod feasible;
 pub mod obstacles;
-mod opposite;
 pub mod progress;
 pub mod replay;
 pub mod run_flags;

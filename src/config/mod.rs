@@ -14,6 +14,7 @@ pub mod keys;
 pub mod kind;
 mod list;
 pub mod networks;
+pub mod opposite;
 pub mod parse;
 pub mod ports;
 

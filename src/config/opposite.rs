@@ -1,4 +1,4 @@
-//! What takes back a KILL_ROUTE of the usual kinds, for `check` to name.
+//! What takes back a KILL_ROUTE of the usual kinds, for `check` and the event of a block that failed to name.
 //!
 //! Pure. A guess for whoever reads it: nothing is ever run by it.
 #![forbid(unsafe_code)]
@@ -25,7 +25,7 @@ const OPPOSITES: [(&str, Pairs); 5] = [
 const MARK: &str = "%TARGET%";
 
 /// The opposite of `command`, if it is one program's and that is known.
-pub(super) fn opposite(command: &str) -> Option<String> {
+pub fn opposite(command: &str) -> Option<String> {
     let Words::Plain(plain) = words(&command.replace("$TARGET$", MARK)) else { return None };
     let name = Path::new(plain.first()?).file_name()?.to_str()?;
     let (_, pairs) = OPPOSITES.iter().find(|(program, _)| *program == name)?;
@@ -67,6 +67,7 @@ mod tests {
             ("iptables -w -I INPUT 1 -s $TARGET$ -j DROP", "iptables -w -D INPUT -s $TARGET$ -j DROP"),
             ("iptables -A bad -s $TARGET$ -j DROP", "iptables -D bad -s $TARGET$ -j DROP"),
             ("ip route add blackhole $TARGET$", "ip route del blackhole $TARGET$"),
+            ("ip route add unreachable $TARGET$/32", "ip route del unreachable $TARGET$/32"),
             ("ipset add bad $TARGET$", "ipset del bad $TARGET$"),
             ("ipset add bad $TARGET$ timeout 3600", "ipset del bad $TARGET$"),
             ("ipset -A -exist bad $TARGET$,tcp:22 comment scan", "ipset -D -exist bad $TARGET$,tcp:22"),

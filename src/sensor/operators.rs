@@ -142,7 +142,7 @@ impl Operators {
         answers: &mut Answers,
     ) -> bool {
         let Some(waiting) = self.waiting.remove(&id) else { return false };
-        let (mut outcome, mut reason) = (effect.outcome, effect.reason());
+        let (mut outcome, mut reason) = (effect.outcome, responder.reason(effect));
         let client = match waiting {
             Waiting::Block { client, target } => {
                 if matches!(effect.outcome, Outcome::Blocked | Outcome::AlreadyBlocked) {

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use super::effect::{Effect, reasons, verdict_of};
 use super::retries::Errand;
 use super::{RETRY, Responder, TOLD, Turn};
+use crate::config::opposite;
 use crate::event::{Action, ActionVerdict, Deed, Event, EventType, Flow};
 use crate::protocol::wording::{self, Filling};
 use crate::protocol::{Note, Outcome, Response, Responses};
@@ -20,6 +21,11 @@ const LIMITED: &str = "more sources than BLOCK_LIMIT allows a minute earned a bl
 
 const FOR_EVER: &str =
     "What KILL_ROUTE did to shut it out stays, as UNBLOCK_CMD is not set: take it back by hand.";
+
+/// What programs say of a route or a rule that is there (EEXIST, errno(3)).
+const THERE_ALREADY: &str = "File exists";
+const STANDS: &str =
+    "What KILL_ROUTE did for an earlier block seems to stand still: set UNBLOCK_CMD to what takes it back";
 
 const UNKNOWN: &str = "What KILL_RUN_CMD did stays: where it shuts out, take that back by hand.";
 
@@ -93,6 +99,23 @@ impl Responder {
         if let Some(block) = self.blocks.remove(&target) {
             self.end_block(target, block, Ending::Lifted, now, turn);
         }
+    }
+
+    /// What failed. A command that finds there what it was to put there has mostly done it for an earlier block of the same
+    /// source, and nobody took it back.
+    pub fn reason(&self, done: &Effect) -> Option<String> {
+        let reason = done.reason()?;
+        let by_command = |note: &Note| note.response == Response::Command;
+        let stands = self.custom.unblock_cmd.is_none() && reason.contains(THERE_ALREADY);
+        Some(match stands && done.notes.iter().any(by_command) {
+            true => format!("{reason}. {STANDS}{}", self.undo()),
+            false => reason,
+        })
+    }
+
+    fn undo(&self) -> String {
+        let undo = self.custom.kill_route.as_deref().and_then(opposite::opposite);
+        undo.map_or_else(String::new, |undo| format!(": UNBLOCK_CMD=\"{undo}\""))
     }
 
     /// What nobody takes back when an operator lifts a block.
@@ -198,7 +221,7 @@ impl Responder {
             seconds: holds.then_some(done.seconds),
             offence: holds.then_some(done.offence),
             micros: new.then_some(done.micros),
-            error: done.reason(),
+            error: self.reason(done),
             ..Action::new(verdict_of(done.outcome))
         }
     }
