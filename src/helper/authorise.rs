@@ -238,6 +238,13 @@ mod tests {
     }
 
     #[test]
+    fn what_blocks_nobody_has_its_budget_too() {
+        let mut authority = authority();
+        let permitted = (0..2 * OTHERS_AT_ONCE).filter(|_| authority.permit(0).is_ok());
+        assert_eq!(permitted.count(), OTHERS_AT_ONCE as usize);
+    }
+
+    #[test]
     fn who_keeps_to_the_highest_block_limit_is_refused_nothing_however_long() {
         let (mut authority, limit) = (authority(), u64::from(BLOCKS_A_MINUTE));
         let at_once = (0..limit).map(|_| 0);

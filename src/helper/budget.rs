@@ -48,6 +48,12 @@ mod tests {
         assert!(!budget.spend(6_000));
     }
 
+    #[test]
+    fn who_asks_nothing_for_a_week_saves_nothing_up() {
+        let mut budget = Budget::new(60, 10, 0);
+        assert_eq!((0..100).filter(|_| budget.spend(7 * 24 * 3_600_000)).count(), 10);
+    }
+
     proptest! {
         #[test]
         fn no_pattern_of_requests_gets_more_than_burst_and_rate(steps in prop::collection::vec(0u64..3_000, 1..500)) {

@@ -200,10 +200,15 @@ mod tests {
         assert_eq!(file.edit(&lines(&["ALL: 192.0.2.7"]), &[]).unwrap(), [true]);
         assert_eq!(fs::read(&path).unwrap(), b"# mine \xff\nALL: 192.0.2.9\nALL: 192.0.2.7\n");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
+        let stood = file.edit(&[], &lines(&["ALL: 192.0.2.70", "ALL: 192.0.2"])).unwrap();
+        assert_eq!(stood, [false, false], "no line goes that only begins so");
         let stood = file.edit(&[], &lines(&["ALL: 192.0.2.7", "ALL: 192.0.2.70"])).unwrap();
         assert_eq!(stood, [true, false]);
         assert_eq!(fs::read(&path).unwrap(), b"# mine \xff\nALL: 192.0.2.9\n");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(file.edit(&[], &lines(&["ALL: 192.0.2.7"])).unwrap(), [false]);
+        assert!(!path.exists(), "no file is made to take a line out of");
     }
 
     #[test]

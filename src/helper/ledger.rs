@@ -213,7 +213,7 @@ mod tests {
         let (mut ledger, _) = Ledger::open(folder.path()).unwrap();
         for (target, block) in record(0..30_000) {
             ledger.note(target, block);
-            assert!(ledger.pending.capacity() <= 4 * MOST_PENDING);
+            assert!(ledger.pending.capacity() <= 2 * MOST_PENDING);
         }
         ledger.commit(record(0..30_000), 30_000, 0).unwrap();
         assert_eq!(reread(folder.path()).entries, record(0..30_000).collect());
@@ -247,6 +247,11 @@ mod tests {
         assert!(loaded.lines <= SLACK + 2, "{}", loaded.lines);
         assert_eq!(loaded.entries, BTreeMap::from(record));
         assert!(!folder.path().join(NEW_NAME).exists());
+        ledger.renew();
+        ledger.commit(record.into_iter(), record.len(), 0).unwrap();
+        ledger.note(net("192.0.2.2/32"), block(1));
+        append(&mut ledger);
+        assert_eq!(reread(folder.path()).entries.len(), 2, "what comes after goes to the new file");
     }
 
     #[test]

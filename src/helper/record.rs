@@ -121,6 +121,16 @@ mod tests {
         IpAddr::from([192, 0, 2, number]).into()
     }
 
+    #[test]
+    fn a_block_that_is_put_in_again_ends_when_it_says_last() {
+        let mut record = Record::default();
+        record.insert(target(1), block(10));
+        record.insert(target(1), block(30));
+        assert_eq!((record.first_end(), record.take_ended(29)), (Some(30), None));
+        assert_eq!((record.ending_by(29).count(), record.ending_by(30).count()), (0, 1));
+        assert_eq!(record.take_ended(30), Some((target(1), block(30))));
+    }
+
     proptest! {
         #[test]
         fn blocks_come_out_in_the_order_of_their_ends_and_each_once(

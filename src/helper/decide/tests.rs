@@ -81,6 +81,41 @@ fn a_block_that_is_being_lifted_covers_nobody_and_one_around_it_still_does() {
 }
 
 #[test]
+fn whom_a_command_was_told_of_alone_is_shut_out_when_that_is_asked_for() {
+    let mut core = core();
+    let told = block(&mut core, "192.0.2.1/32", 0, at(0)).unwrap();
+    let run_command = Responses::NONE.and(crate::protocol::Response::RunCommand);
+    core.escalation.enter(told.target, Block { with: run_command, ..told.block });
+    assert!(matches!(core.decide(&ask("192.0.2.1/32", 0), &IDLE, at(1)), Action::Block(_)));
+    let Request::Block { id, target, seconds, port, protocol, verified, .. } = ask("192.0.2.1/32", 0) else {
+        panic!("no block")
+    };
+    let run_only = Request::Block { id, target, seconds, port, protocol, verified, run_only: true };
+    let again = core.decide(&run_only, &IDLE, at(1));
+    assert!(matches!(again, Action::Answer(Reply::Done { outcome: Outcome::AlreadyBlocked, .. })));
+}
+
+#[test]
+fn grants_that_the_kernel_does_not_have_yet_take_room_and_claims_leave_some_for_proof() {
+    let mut core = core();
+    core.authority = Authority::new(Vec::new(), 8, 0);
+    let outcome = |core: &mut Core, verified: bool, granted: usize| {
+        let Request::Block { id, target, seconds, port, protocol, run_only, .. } = ask("192.0.2.1/32", 0)
+        else {
+            panic!("no block")
+        };
+        let request = Request::Block { id, target, seconds, port, protocol, verified, run_only };
+        let underway = Underway { granted, is_ending: &|_, _| false };
+        match core.decide(&request, &underway, at(0)) == Action::Answer(done(1, Outcome::RefusedFull)) {
+            true => Err(Outcome::RefusedFull),
+            false => Ok(()),
+        }
+    };
+    assert_eq!([6, 7].map(|granted| outcome(&mut core, false, granted)), [Ok(()), Err(Outcome::RefusedFull)]);
+    assert_eq!([7, 8].map(|granted| outcome(&mut core, true, granted)), [Ok(()), Err(Outcome::RefusedFull)]);
+}
+
+#[test]
 fn an_operator_renews_a_block_and_outlasts_a_wider_one() {
     let mut core = core();
     block(&mut core, "2001:db8::/64", 0, at(0)).unwrap();
@@ -131,6 +166,10 @@ fn a_restored_block_never_outlasts_its_grant() {
     assert_eq!(left(at(20)), Some(40_000));
     assert_eq!(left(Now { utc: 5, uptime: 0 }), Some(60_000));
     assert_eq!(left(at(61)), None);
+    // It began no later than now, or the ledger would not believe it the next time.
+    let mut behind = core();
+    behind.restore(entries.clone(), Now { utc: 5, uptime: 0 });
+    assert_eq!(behind.escalation.get(&net("192.0.2.1/32")).map(|block| block.since), Some(5));
 }
 
 #[test]
@@ -176,5 +215,6 @@ fn a_restored_offender_is_remembered() {
         owed: Responses::NONE,
     };
     core.restore(BTreeMap::from([(net("192.0.2.1/32"), past)]), at(3600));
+    assert!(core.escalation.is_empty(), "what has ended is no block");
     assert_eq!(block(&mut core, "192.0.2.1/32", 0, at(3601)).unwrap().block.offence, 4);
 }

@@ -148,6 +148,27 @@ fn a_set_clock_leaves_the_time_that_is_left() {
     let (_, shifted) = record.after(None, 100_000).unwrap();
     assert_eq!(shifted.left(100_000), block.left(1_000_000));
     assert_eq!(record.next_end(), Some(101_000));
+    record.expire(101_000);
+    record.shift(500_000);
+    assert_eq!(record.known_of(&net("192.0.2.1/32")).map(|past| past.until), Some(601_000));
+}
+
+#[test]
+fn a_network_is_let_in_where_a_single_address_of_it_becomes_protected() {
+    let mut record = Escalation::new(TERMS);
+    for target in ["192.0.2.0/24", "198.51.100.0/24", "2001:db8::/64"] {
+        offend(&mut record, target, 0, 0);
+    }
+    let never = Networks::new([net("192.0.2.200/32"), net("2001:db8::7/128")]);
+    assert_eq!(record.covered_by(&never), [net("192.0.2.0/24"), net("2001:db8::/64")]);
+}
+
+#[test]
+fn who_has_offended_is_known_after_the_block_and_so_is_who_lies_within() {
+    let mut record = Escalation::new(TERMS);
+    offend(&mut record, "2001:db8::/64", 0, 0);
+    record.expire(1_000);
+    assert!(record.knows(&net("2001:db8::7/128")) && !record.knows(&net("2001:db8:0:1::7/128")));
 }
 
 proptest! {
@@ -252,6 +273,7 @@ fn what_is_left_to_take_back_is_remembered_whether_or_not_a_block_is_in_force() 
         [command, command, command, nftables.union(command)]
     );
     assert_eq!(record.in_force(&blocked, 20), nftables);
+    assert!(record.take_back(&blocked, command) && record.remains(&blocked) == nftables, "once is enough");
     record.lift(&leaving, 30);
     assert_eq!(
         record.known_of(&leaving),

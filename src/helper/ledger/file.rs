@@ -89,8 +89,15 @@ mod tests {
         refused("symbolic link");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         refused("not a regular file");
+        for mode in [0o666, 0o620, 0o602] {
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            refused("writable for others");
+        }
+        // Whoever owns it may write it whenever he likes. Only root can give a file away.
         fs::write(&path, "").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
-        refused("writable for others");
+        if std::os::unix::fs::chown(&path, Some(65_534), None).is_ok() {
+            refused("owned by another user");
+        }
     }
 }

@@ -120,6 +120,23 @@ mod tests {
     }
 
     #[test]
+    fn a_last_line_without_its_end_is_torn_however_whole_it_looks() {
+        let line = "{\"target\":\"192.0.2.1/32\",\"since\":0,\"until\":5,\"offence\":1}";
+        let loaded = read(format!("{line}\n{line}").as_bytes(), 1_000).unwrap();
+        assert_eq!((loaded.entries.len(), loaded.lines, loaded.torn), (1, 2, true));
+        assert!(read(line.as_bytes(), 1_000).unwrap().entries.is_empty());
+    }
+
+    #[test]
+    fn what_is_forgiven_and_still_to_be_taken_back_is_read() {
+        let line = |with: &str| {
+            format!("{{\"target\":\"192.0.2.1/32\",\"since\":0,\"until\":5,\"offence\":0{with}}}\n")
+        };
+        let read = |text: String| read(text.as_bytes(), 1_000).unwrap().entries.len();
+        assert_eq!([line(",\"with\":16"), line(",\"owed\":16"), line("")].map(read), [1, 1, 0]);
+    }
+
+    #[test]
     fn of_more_targets_than_there_is_room_for_those_that_end_last_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         for count in [11, 70] {
