@@ -335,3 +335,7 @@ impl Responder {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::wildcard_enum_match_arm)]
+mod tests;
