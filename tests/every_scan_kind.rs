@@ -318,8 +318,12 @@ fn torn_sctp_headers_over_ipv4() {
 
 /// A SYN behind destination options: 168 bytes of an option that is to be skipped.
 fn buried(from: &Host, port: u16) -> Vec<u8> {
+    behind_options(from, port, 0x1e)
+}
+
+fn behind_options(from: &Host, port: u16, option: u8) -> Vec<u8> {
     let segment = capture::segment6(from.v6, from.target_v6, port, capture::SYN);
-    let options = [&[6, 20, 0x1e, 164][..], &[0; 164], &segment].concat();
+    let options = [&[6, 20, option, 164][..], &[0; 164], &segment].concat();
     capture::ipv6(from.v6, from.target_v6, 60, &options)
 }
 
@@ -340,6 +344,24 @@ fn one_probe_of_a_watched_port_that_is_buried_under_extension_headers() {
     send(scanner, [buried(scanner, 111)]);
     is_answered(true, ear, 111);
     alarm(&mut daemon, &scanner.v6.to_string(), "other_flags", "one buried SYN");
+}
+
+/// Padding longer than any is, and an option that is not to be skipped: the target's kernel drops what comes with them.
+#[test]
+fn what_hides_behind_options_that_no_host_takes_is_no_probe() {
+    let lab = Lab::new(2);
+    let (refused, taken) = (lab.peer(0), lab.peer(1));
+    let mut daemon = Setup::new(&lab, "TCP_PORTS=\"111\"\nBLOCK_TCP=\"1\"\nSENSITIVITY=\"off\"").start();
+    let mut ear = ear(true, refused);
+    send(refused, [1, 0x5e].map(|option| behind_options(refused, 111, option)));
+    let plain = capture::segment6(refused.v6, refused.target_v6, 112, capture::SYN);
+    send(refused, [capture::ipv6(refused.v6, refused.target_v6, 6, &plain)]);
+    let mut answered = [0; 2];
+    std::io::Read::read_exact(&mut ear, &mut answered).unwrap();
+    assert_eq!(u16::from_be_bytes(answered), 112, "the first that is answered");
+    send(taken, [buried(taken, 111)]);
+    alarm(&mut daemon, &taken.v6.to_string(), "other_flags", "one buried SYN");
+    assert_eq!(daemon.events_of("scan", &refused.v6.to_string()).count(), 0, "{:#?}", daemon.seen);
 }
 
 /// Linux asks for a whole transport header in a first fragment only where the chain before it ends there too.

@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+mod options;
+
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::fragment::{self, Fragment};
@@ -84,7 +86,7 @@ fn extensions(
             HOP_BY_HOP if at > 0 => return Err(Reject::ExtensionHeader),
             FRAGMENT if fragmented => return Err(Reject::ExtensionHeader),
             _ if is_torn(payload, SHORTEST, &envelope) => return Ok(Transport::Buried),
-            HOP_BY_HOP | DESTINATION_OPTIONS => options(payload)?,
+            HOP_BY_HOP | DESTINATION_OPTIONS => of_units(payload)?,
             ROUTING => routing(payload)?,
             AUTHENTICATION => authentication(payload)?,
             FRAGMENT => {
@@ -104,6 +106,10 @@ fn extensions(
         }
         let left = payload.length().checked_sub(length).ok_or(Reject::ExtensionHeader)?;
         if whole.saturating_sub(left) > MAX_EXTENSION_BYTES {
+            let has_options = matches!(next, HOP_BY_HOP | DESTINATION_OPTIONS);
+            if has_options && options::are_refused(payload.captured(), length) {
+                return Err(Reject::ExtensionHeader);
+            }
             break;
         }
         (next, payload) = (following, payload.skip(length, Reject::ExtensionHeader)?);
@@ -119,7 +125,7 @@ fn is_torn(payload: Span<'_>, length: usize, envelope: &Envelope<'_>) -> bool {
 }
 
 /// Next header and length, bytes, of a header whose second byte counts 8-byte units beyond the first.
-fn options(payload: Span<'_>) -> Result<(u8, usize), Reject> {
+fn of_units(payload: Span<'_>) -> Result<(u8, usize), Reject> {
     let [next, units] = *payload.head(Reject::ExtensionHeader)?;
     Ok((next, usize::from(units).saturating_add(1) << 3))
 }
@@ -129,7 +135,7 @@ fn routing(payload: Span<'_>) -> Result<(u8, usize), Reject> {
     if segments_left > 0 {
         return Err(Reject::SourceRouted);
     }
-    options(payload)
+    of_units(payload)
 }
 
 /// RFC 4302 §2.2: counted in 4-byte units, minus 2.

@@ -41,9 +41,14 @@ fn the_chain_is_followed_up_to_the_stated_depth() {
 
 #[test]
 fn a_transport_behind_more_headers_than_a_slot_holds_is_buried_and_one_at_the_end_of_it_is_not() {
+    // Options that a host skips, as many as it takes.
     let long = |units: u8| {
-        let mut header = vec![0; (usize::from(units) + 1) * 8];
-        header[..4].copy_from_slice(&[6, units, 1, 0]);
+        let mut header = vec![6, units];
+        while header.len() < (usize::from(units) + 1) * 8 {
+            let left = (usize::from(units) + 1) * 8 - header.len() - 2;
+            let data = left.min(254);
+            header.extend([0x1e, data as u8].into_iter().chain(std::iter::repeat_n(0xaa, data)));
+        }
         ipv6(60, &[&header, &SYN6[40..]].concat())
     };
     let seen = |packet: &[u8]| {
@@ -54,6 +59,10 @@ fn a_transport_behind_more_headers_than_a_slot_holds_is_buried_and_one_at_the_en
     for units in [14, 20, 255] {
         assert_eq!(seen(&long(units)), Ok(Transport::Buried), "{units}");
     }
+    // Padding as long as that its host does not take, and so it hides nothing.
+    let mut padded = long(20);
+    padded[42..40 + 21 * 8].fill(0);
+    assert_eq!(seen(&padded), Err(Reject::ExtensionHeader));
     // One that claims more than the packet has is refused by its host.
     assert_eq!(seen(&long(20)[..100]), Err(Reject::IpLength));
     assert_eq!(verified(&ipv6(60, &[6, 20, 1, 4, 0, 0, 0, 0])), Err(Reject::ExtensionHeader));
