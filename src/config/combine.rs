@@ -276,6 +276,10 @@ mod tests {
         assert!(loaded.config.udp_ports.is_empty() && loaded.config.decoy_udp_ports.is_empty());
         let loaded = with_flags("UDP_PORTS=2", Watch::Nothing, Watch::Advanced).unwrap();
         assert_eq!(loaded.config.udp_ports.to_string(), "1-1023");
+        let text = "ADVANCED_EXCLUDE_TCP=5\nADVANCED_EXCLUDE_UDP=7";
+        let loaded = with_flags(text, Watch::Advanced, Watch::Advanced).unwrap();
+        let ports = [&loaded.config.tcp_ports, &loaded.config.udp_ports].map(ToString::to_string);
+        assert_eq!(ports, ["1-4,6-1023", "1-6,8-1023"]);
         let errors = with_flags("UDP_PORTS=2", Watch::Listed, Watch::Nothing).unwrap_err();
         assert!(errors[0].to_string().contains("set TCP_PORTS or DECOY_TCP_PORTS"));
     }

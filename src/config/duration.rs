@@ -102,6 +102,7 @@ mod tests {
             ("-5", 0),
             ("1h,2m", 2),
             ("9999999w", 0),
+            ("7000w 7000w", 6),
         ] {
             assert_eq!(parse_duration(text).unwrap_err().offset, offset, "{text}");
         }

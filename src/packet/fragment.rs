@@ -42,3 +42,14 @@ pub(super) fn later(fragment: &Fragment, protocol: u8, payload: Span<'_>) -> Tra
         head_length,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_packet_there_is_fits_and_one_byte_more_does_not() {
+        let last = Fragment { identification: 1, offset: 65_528, more: false };
+        assert_eq!((last.fits(7), last.fits(8)), (Ok(()), Err(Reject::FragmentRange)));
+    }
+}

@@ -186,12 +186,22 @@ mod tests {
         let mut first = SYN4[..36].to_vec();
         (first[3], first[6]) = (36, 0x20);
         assert_eq!(trusted(&first), Ok(syn4()));
+        // Of what is not there yet no sum can be made: only the header's own is.
+        let sum = first[..20].chunks(2).enumerate().filter(|(at, _)| *at != 5);
+        let sum = sum.fold(0, |sum, (_, word)| sum + u32::from(u16::from_be_bytes([word[0], word[1]])));
+        [first[10], first[11]] = (!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes();
+        assert_eq!(verified(&first), Ok(syn4()));
+        let unsummed = changed(&changed(&first, 10, 0), 11, 0);
+        assert_eq!(verified(&unsummed), Err(Reject::IpChecksum));
     }
 
     #[test]
     fn a_fragment_beyond_the_longest_packet_is_refused() {
         let mut last = REST4.to_vec();
         [last[6], last[7]] = [0x1f, 0xff];
+        assert_eq!(trusted(&last), Err(Reject::FragmentRange));
+        // The header counts too: 65,512 + 8 + 20.
+        [last[6], last[7]] = [0x1f, 0xfd];
         assert_eq!(trusted(&last), Err(Reject::FragmentRange));
         // 65,504 + 8 bytes of payload + 20 of header end at 65,532.
         [last[6], last[7]] = [0x1f, 0xfc];

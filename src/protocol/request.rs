@@ -312,6 +312,12 @@ mod tests {
     }
 
     #[test]
+    fn there_is_no_request_of_number_0() {
+        let request = Request::Ping { id: 0 };
+        assert!(matches!(Request::decode(&request.encode()), Err(FrameError::Field { field: "number", .. })));
+    }
+
+    #[test]
     fn numbers_rise_by_one_from_one() {
         let mut order = Order::default();
         assert!(order.check(1).is_ok() && order.check(2).is_ok());

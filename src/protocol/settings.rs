@@ -257,6 +257,15 @@ mod tests {
     }
 
     #[test]
+    fn no_response_gets_more_rights_than_it_takes_and_several_those_of_the_greediest() {
+        use Response::{Command, HostsDeny, Iptables, Nftables, Route, RunCommand};
+        let rights = |with: &[Response]| Settings { block_with: with.to_vec(), ..settings() }.rights();
+        assert_eq!([&[Nftables][..], &[Route]].map(rights), [Rights::NetAdmin; 2]);
+        assert_eq!([&[Iptables][..], &[HostsDeny], &[HostsDeny, Nftables]].map(rights), [Rights::Root; 3]);
+        assert_eq!([&[Command][..], &[RunCommand], &[Iptables, Command]].map(rights), [Rights::Commands; 3]);
+    }
+
+    #[test]
     fn settings_that_end_early_are_refused() {
         let bytes = sent(&settings());
         for length in 1..bytes.len() {
@@ -273,6 +282,19 @@ mod tests {
             Settings { tripwire: Some(Terms { interfaces: vec![], per_minute: 0 }), ..settings() },
             Settings {
                 tripwire: Some(Terms { interfaces: vec!["x".repeat(16)], per_minute: 1 }),
+                ..settings()
+            },
+            Settings {
+                tripwire: Some(Terms { interfaces: vec!["eth0\0".to_owned()], per_minute: 1 }),
+                ..settings()
+            },
+            Settings {
+                block_with: vec![Response::HostsDeny],
+                custom: Custom {
+                    hosts_deny: Some("ALL: $TARGET$".to_owned()),
+                    hosts_deny_file: "hosts.deny".into(),
+                    ..Custom::default()
+                },
                 ..settings()
             },
             Settings { block_with: vec![Response::Route, Response::Route], ..settings() },

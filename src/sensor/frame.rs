@@ -113,6 +113,13 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_says_that_packets_before_it_were_lost() {
+        let mut slot = slot();
+        slot[..4].copy_from_slice(&(libc::TP_STATUS_USER | libc::TP_STATUS_LOSING).to_ne_bytes());
+        assert!(Frame::read(&slot).unwrap().after_loss);
+    }
+
+    #[test]
     fn only_where_a_tag_was_taken_out_may_more_be_left() {
         let mut slot = slot();
         slot[34..36].copy_from_slice(&0x0800_u16.to_be_bytes());

@@ -130,6 +130,18 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_too_long_is_refused_and_not_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let conf = folder.path().join("conf");
+        for (more, is_read) in [(0, true), (1, false)] {
+            let text = "TCP_PORTS=1\n#";
+            std::fs::write(&conf, text.to_owned() + &"x".repeat(LONGEST_FILE as usize - text.len() + more))
+                .unwrap();
+            assert_eq!(load(&conf, &Overrides::default()).is_ok(), is_read);
+        }
+    }
+
+    #[test]
     fn a_file_is_named_so_that_it_is_found_again_from_anywhere() {
         let here = std::env::current_dir().unwrap();
         let loaded = load(Path::new("config/../config/portsentry.conf"), &Overrides::default());

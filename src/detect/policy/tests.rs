@@ -228,6 +228,18 @@ fn a_slash_64_is_one_source_and_two_are_two() {
 }
 
 #[test]
+fn where_sources_are_judged_one_by_one_nobody_pays_for_a_neighbour() {
+    let one_by_one: Networks = ["2001:db8:9::/64".parse().unwrap()].into_iter().collect();
+    let watch = Watch { one_by_one, ..watch(0) };
+    let target = |source: &str| watch.target(source.parse().unwrap()).to_string();
+    assert_eq!(target("2001:db8:9::1"), "2001:db8:9::1/128");
+    assert_eq!(target("2001:db8:8::1"), "2001:db8:8::/64");
+    let account = |source: &str| watch.account(&probe(source, 1));
+    assert!(account("2001:db8:9::1") != account("2001:db8:9::2"));
+    assert!(account("2001:db8:8::1") == account("2001:db8:8::2"));
+}
+
+#[test]
 fn a_service_takes_back_all_that_was_counted_for_its_port_and_nothing_else() {
     let (watch, peers) = (watch(3), peers());
     // Of probes from ports of their own: what the next one of another port comes to.

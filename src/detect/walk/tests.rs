@@ -340,3 +340,28 @@ fn watched_ports_keep_their_own_count_and_a_source_crosses_once() {
     assert!(later.iter().any(|verdict| matches!(verdict, Verdict::Scan(_))));
     assert!(!later.iter().any(|verdict| matches!(verdict, Verdict::Scan(standing) if standing.crossed)));
 }
+
+#[test]
+fn who_asks_for_groups_or_pings_counts_nowhere_but_for_pings_of_a_whole_network() {
+    let walk = Walk::new(Sensitivity::Medium);
+    let place = |vantage| Place { in_use: false, heard: Heard::All, vantage };
+    let other = |port| Probe {
+        protocol: Protocol::Ip,
+        scan_type: ScanType::IpProtocol,
+        port,
+        ..samples::syn("198.51.100.7", 1)
+    };
+    assert_eq!([2, 3].map(|port| walk.evidence(&other(port), place(Vantage::Host)).is_some()), [false, true]);
+    let echo = Probe { protocol: Protocol::Icmp, scan_type: ScanType::Icmp, sequence: 8, ..other(0) };
+    let counts = |vantage| walk.evidence(&echo, place(vantage)).is_some();
+    assert_eq!([Vantage::Host, Vantage::Network].map(counts), [false, true]);
+}
+
+#[test]
+fn a_host_whose_address_ends_in_255_is_scanned_like_any_other() {
+    let walk = Walk::new(Sensitivity::Medium);
+    let probe = Probe { destination: "192.0.2.255".parse().unwrap(), ..samples::syn("198.51.100.7", 9) };
+    let counts =
+        |vantage| walk.evidence(&probe, Place { in_use: false, heard: Heard::All, vantage }).is_some();
+    assert_eq!([Vantage::Host, Vantage::Network].map(counts), [true, false]);
+}

@@ -126,6 +126,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_terminal_would_obey_in_a_command_is_not_passed_on() {
+        let deeds = vec![
+            Deed::Wrappers("ALL:\u{202e} x".into()),
+            Deed::Route("/x\u{1b}[2J".into()),
+            Deed::Ran("/y\nz".into()),
+        ];
+        let action = Action { deeds, ..Action::new(ActionVerdict::Blocked) };
+        for line in lines(&event(EventType::Block, Some(action)), Mode::Stealth) {
+            assert!(!line.text().contains(text::is_unprintable), "{line:?}");
+        }
+    }
+
+    #[test]
     fn a_prefix_is_named_as_what_was_blocked_and_unblocked() {
         let flow = Flow::from_source("2001:db8::7".parse().unwrap());
         let action = |verdict, target: &str| Action { target: target.parse().ok(), ..Action::new(verdict) };

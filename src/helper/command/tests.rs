@@ -110,3 +110,14 @@ fn what_a_program_says_is_read_and_no_more_of_it_than_was_asked_for() {
     assert_eq!(run_and_read(&["cat", "/nonexistent"], LONG, 9).unwrap_err().fault, Fault::Exit(1));
     assert!(begun.elapsed() < LONG);
 }
+
+#[test]
+fn a_program_sees_the_two_variables_that_it_is_told_of_and_says_no_more_than_a_line() {
+    let seen = run_and_read(&["env"], Duration::from_secs(10), 4096).unwrap().unwrap();
+    let mut names: Vec<&str> = seen.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["HOME", "PATH"]);
+    let words = ["sh", "-c", "printf %0999d 7 >&2; exit 1"];
+    let failure = run_to_end(&words, "", Duration::from_secs(10)).unwrap_err();
+    assert_eq!((failure.fault, failure.text.len()), (Fault::Exit(1), FIRST_LINE));
+}

@@ -207,3 +207,19 @@ fn a_stop_leaves_to_the_next_start_the_renewals_that_wait_and_ends_those_that_ru
     }
     assert_eq!(done, AT_ONCE);
 }
+
+#[test]
+fn of_more_blocks_than_may_wait_the_last_runs_no_program_and_says_so() {
+    let record = Escalation::new(Terms { first: 9_000, longest: 9_000, factor: 1 });
+    let (mut jobs, mut steps) = (Jobs::default(), that_run("sleep 60 # $TARGET$", "true $TARGET$"));
+    let target = |host: usize| IpNet::from(std::net::IpAddr::from([192, 0, 2, host as u8]));
+    for host in 0..=WAITING {
+        let purpose = Purpose::Block(grant(target(host), 0, 9_000));
+        jobs.push(Job::new(purpose, target(host), steps.to_block(false)));
+    }
+    let done = jobs.advance(&mut steps, &record, 0);
+    let busy = |job: &Job| (job.target, job.failures.iter().map(|it| it.1.fault).collect::<Vec<_>>());
+    assert_eq!(done.iter().map(busy).collect::<Vec<_>>(), [(target(WAITING), vec![Fault::Busy])]);
+    jobs.push(Job::new(Purpose::Lift(None), target(200), [Step::Undo(Response::Command)].into()));
+    assert!(jobs.is_ending(&target(200)) && !jobs.is_ending(&target(0)));
+}

@@ -173,6 +173,23 @@ mod tests {
         ]
     }
 
+    /// A note's text goes into events, to terminals too.
+    #[test]
+    fn a_note_of_anything_but_plain_text_is_none() {
+        let note = |text: &str| Note::new(Response::Iptables, Fault::Exit(2), text, 0);
+        assert_eq!(note("no\u{1b}[2J\u{e9}\nchain").text(), "no?[2J??chain");
+        let good = Reply::Note { id: 1, note: note("no chain") }.encode();
+        for wrong in [0x1b, b'\n', 0x7f, 0xe9, 0] {
+            let mut bad = good;
+            bad[frame::NOTE_TEXT + 2] = wrong;
+            assert_eq!(
+                Reply::decode(&bad),
+                Err(FrameError::Field { kind: NOTE, field: "text" }),
+                "{wrong:#x}"
+            );
+        }
+    }
+
     proptest! {
         #[test]
         fn a_reply_survives_the_pipe(reply in any_reply()) {
