@@ -592,6 +592,24 @@ fn unexpired_blocks_and_offences_come_back_after_a_kill() {
 }
 
 #[test]
+fn who_was_let_in_stays_so_after_a_kill_one_by_one_and_all_at_once() {
+    let mut lab = Lab::new();
+    for target in ["203.0.113.7/32", "203.0.113.8/32"] {
+        assert_eq!(lab.block(target, 600), Outcome::Blocked);
+    }
+    let killed = |lab: &mut Lab| {
+        lab.ping();
+        lab.child.kill().unwrap();
+        lab.child.wait().unwrap();
+        (lab.restart(), kernel())
+    };
+    assert_eq!(lab.ask(|id| Request::Unblock { id, target: net("203.0.113.7/32") }), Outcome::Lifted);
+    assert_eq!(killed(&mut lab), (1, vec![net("203.0.113.8/32")]));
+    assert_eq!(lab.ask(|id| Request::Flush { id }), Outcome::Lifted);
+    assert_eq!(killed(&mut lab), (0, vec![]));
+}
+
+#[test]
 fn a_block_leaves_kernel_and_list_when_its_time_is_over() {
     let mut lab = Lab::new();
     assert_eq!(lab.block("203.0.113.7/32", 3), Outcome::Blocked);

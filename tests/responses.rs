@@ -143,6 +143,8 @@ fn blackholes(lab: &Lab, address: &str) -> usize {
 #[test]
 fn a_blackhole_route_that_somebody_deletes_is_put_back_and_one_that_was_lifted_is_not() {
     let lab = Lab::new(1);
+    let mine = "203.0.113.9";
+    assert!(lab.on_target(&["ip", "route", "add", "blackhole", mine]).status.success());
     let daemon = Setup::new(&lab, &format!("{PORTS}\nBLOCK_WITH=\"route\"")).start();
     for address in ["198.51.100.1", "198.51.100.9", "2001:db8::9"] {
         assert!(daemon.client(&["block", address]).status.success());
@@ -157,6 +159,8 @@ fn a_blackhole_route_that_somebody_deletes_is_put_back_and_one_that_was_lifted_i
         assert!(lab.on_target(&restore).status.success());
         eventually("the next look takes it away", PATIENCE, || blackholes(&lab, address) == 0);
     }
+    assert!(daemon.client(&["unblock", "all"]).status.success());
+    assert_eq!((blackholes(&lab, "198.51.100.1"), blackholes(&lab, mine)), (0, 1), "nobody else's goes");
 }
 
 #[test]
@@ -189,6 +193,10 @@ fn a_route_of_the_hosts_own_costs_its_block_the_response_and_nobody_the_daemon()
     let mut daemon = setup.start();
     let list = text(&daemon.client(&["list"]));
     assert!(!list.contains("198.51.100.9") && list.contains("198.51.100.10"), "{list}");
+    let refused = daemon.client(&["block", "198.51.100.9"]);
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && told.contains("File exists"), "{refused:?}");
+    assert!(!text(&daemon.client(&["list"])).contains("198.51.100.9"));
     let told = daemon.wait_for("what became of it", |event| event["action"]["verdict"] == "failed");
     assert!(told["action"]["error"].as_str().unwrap().contains("File exists"), "{told}");
     let routes = text(&lab.on_target(&["ip", "route"]));
@@ -1068,15 +1076,19 @@ fn all_of_them_together_respond_and_a_blocked_file_follows() {
 fn who_stands_in_portsentrys_blocked_file_is_blocked_at_start() {
     let lab = Lab::new(1);
     let setup = Setup::new(&lab, "");
-    setup.rewrite(&format!("{PORTS}\nBLOCKED_FILE=\"{}\"", setup.path("blocked").display()));
+    let never = "NEVER_BLOCK=\"192.0.2.66\"";
+    setup.rewrite(&format!("{PORTS}\n{never}\nBLOCKED_FILE=\"{}\"", setup.path("blocked").display()));
     let mut records = vec![2, 0, 192, 0, 2, 7, 10, 0];
     records.extend("2001:db8::7".parse::<std::net::Ipv6Addr>().unwrap().octets());
+    records.extend([2, 0, 192, 0, 2, 66]);
     records.extend([2, 0, 192]);
     std::fs::write(setup.path("blocked"), &records).unwrap();
     let daemon = setup.start();
     let table = lab.nft_table();
     assert!(table.contains("192.0.2.7") && table.contains("2001:db8::7"), "{table}");
-    assert_eq!(std::fs::read(daemon.path("blocked")).unwrap(), records[..24], "the torn record is dropped");
+    let list = text(&daemon.client(&["list"]));
+    assert!(list.contains("192.0.2.7") && !list.contains("192.0.2.66"), "nobody who is protected: {list}");
+    assert_eq!(std::fs::read(daemon.path("blocked")).unwrap(), records[..24], "nor the torn record");
 }
 
 #[test]
