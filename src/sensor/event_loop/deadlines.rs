@@ -47,7 +47,7 @@ impl EventLoop {
         self.host.begin_turn();
         let left_open: Vec<Knock> = self.half_open.expired(now.instant).collect();
         for (probe, interface) in left_open {
-            let _ = self.judge(probe, interface, now, &mut turn);
+            self.judge(probe, interface, now, &mut turn);
         }
         self.decoys.on_deadline(now.instant, &self.epoll);
         self.control.sweep(&self.epoll, now.instant);

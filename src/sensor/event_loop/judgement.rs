@@ -24,13 +24,6 @@ enum Sockets {
     Unknown,
 }
 
-/// Whether a service was in the way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Judged {
-    Served,
-    Other,
-}
-
 impl EventLoop {
     pub(super) fn on_sightings(&mut self, now: Now) -> Result<(), LinkError> {
         let mut batch = std::mem::take(&mut self.batch);
@@ -144,14 +137,10 @@ impl EventLoop {
             State::HalfOpen => {
                 if let Some((displaced, interface)) = self.half_open.saw_syn((probe, interface), now.instant)
                 {
-                    let _ = self.judge(displaced, interface, now, turn);
+                    self.judge(displaced, interface, now, turn);
                 }
             }
-            State::Doubtful => {
-                if self.judge(probe, interface, now, turn) == Judged::Served {
-                    self.tell_served(&probe);
-                }
-            }
+            State::Doubtful => self.judge(probe, interface, now, turn),
             State::Served => self.tell_served(&probe),
             State::FromItself => {
                 let Probe { source, destination, .. } = probe;
@@ -208,24 +197,18 @@ impl EventLoop {
             .note(&format!("Ignoring packet from {source} to destination port {port}, a service is running"));
     }
 
-    pub(super) fn judge(&mut self, probe: Probe, interface: u32, now: Now, turn: &mut Turn) -> Judged {
+    pub(super) fn judge(&mut self, probe: Probe, interface: u32, now: Now, turn: &mut Turn) {
         let in_use = |protocol, port| self.shared.in_use.holds(protocol, port);
         let watch = self.responder.watch.clone();
         match watch.judge(&probe, &self.shared.table, &self.shared.peers, in_use, now.micros()) {
-            Verdict::Probe(standing) => {
-                self.on_case(probe, standing, interface, now, turn);
-                Judged::Other
+            Verdict::Probe(standing) => self.on_case(probe, standing, interface, now, turn),
+            Verdict::Scan(standing) => {
+                if self.responder.is_worth_telling(standing) {
+                    self.on_case(probe, standing, interface, now, turn);
+                }
             }
-            Verdict::Scan(standing) if self.responder.is_worth_telling(standing) => {
-                self.on_case(probe, standing, interface, now, turn);
-                Judged::Other
-            }
-            Verdict::ServiceInUse => Judged::Served,
-            Verdict::Scan(_)
-            | Verdict::NotWatched
-            | Verdict::Martian
-            | Verdict::Answer
-            | Verdict::Retransmission => Judged::Other,
+            Verdict::ServiceInUse => self.tell_served(&probe),
+            Verdict::NotWatched | Verdict::Martian | Verdict::Answer | Verdict::Retransmission => {}
         }
     }
 
@@ -274,8 +257,8 @@ impl EventLoop {
         }
         let probe = visit.probe();
         if let Some((displaced, interface)) = self.half_open.completed(&probe, now.instant) {
-            let _ = self.judge(displaced, interface, now, turn);
+            self.judge(displaced, interface, now, turn);
         }
-        let _ = self.judge(probe, 0, now, turn);
+        self.judge(probe, 0, now, turn);
     }
 }
