@@ -33,8 +33,9 @@ use crate::sensor::followed::Followed;
 use crate::sensor::gate::Gate;
 use crate::sensor::half_open::{HalfOpen, Knock};
 use crate::sensor::report::rejected;
-use crate::sensor::responder::{Case, Responder, Setup, Turn};
+use crate::sensor::responder::{Case, Responder, Setup};
 use crate::sensor::trails::{QUIET, Trails};
+use crate::sensor::turn::Turn;
 use crate::sensor::{host, terms};
 
 /// Packets that are held back before they are judged, so that a service is known by its answer before the question
@@ -186,10 +187,10 @@ impl Replay {
     /// What is left to tell when no more packets come: of SYNs that wait for a handshake, and of all who were not quiet yet.
     pub fn end(&mut self) -> Vec<Event> {
         let Some(now) = self.latest else { return Vec::new() };
-        let mut turn = Turn::default();
+        let mut turn = Turn::at(now);
         let waited: Vec<Knock> = self.half_open.drain().collect();
-        waited.into_iter().for_each(|knock| self.count(knock, now, &mut turn));
-        self.leave_quiet(u64::MAX, now, &mut turn);
+        waited.into_iter().for_each(|knock| self.count(knock, &mut turn));
+        self.leave_quiet(u64::MAX, &mut turn);
         self.named(turn)
     }
 
@@ -238,30 +239,32 @@ impl Replay {
     }
 
     fn judge(&mut self, seen: &Seen) -> Vec<Event> {
-        let mut turn = Turn::default();
-        self.on_time(seen.now, &mut turn);
+        let mut turn = Turn::at(seen.now);
+        self.on_time(&mut turn);
         self.note_sent(&seen.packet, seen.now);
         let probe = self.watch.note_received(&seen.packet, &self.table, &self.peers, seen.now.micros());
         let probe = probe.filter(|probe| seen.origin.to_one && self.view.judges(probe));
         let knock = probe.and_then(|probe| self.past_decoys((probe, seen.origin.interface), seen.now));
-        knock.into_iter().for_each(|knock| self.count(knock, seen.now, &mut turn));
+        knock.into_iter().for_each(|knock| self.count(knock, &mut turn));
         self.named(turn)
     }
 
     /// What time alone brings: SYNs that no handshake followed, scanners that fell quiet.
-    fn on_time(&mut self, now: Now, turn: &mut Turn) {
-        self.latest = Some(now);
-        let expired: Vec<Knock> = self.half_open.expired(now.instant).collect();
-        expired.into_iter().for_each(|knock| self.count(knock, now, turn));
-        self.leave_quiet(now.micros(), now, turn);
+    fn on_time(&mut self, turn: &mut Turn) {
+        self.latest = Some(turn.now);
+        let expired: Vec<Knock> = self.half_open.expired(turn.now.instant).collect();
+        expired.into_iter().for_each(|knock| self.count(knock, turn));
+        self.leave_quiet(turn.now.micros(), turn);
     }
 
     /// The summaries of those who are quiet by `by` microseconds, each told at its own time.
-    fn leave_quiet(&mut self, by: u64, now: Now, turn: &mut Turn) {
+    fn leave_quiet(&mut self, by: u64, turn: &mut Turn) {
         for quiet in self.followed.leave_quiet(&self.trails, by) {
+            let now = turn.now;
             let ago = now.micros().saturating_sub(quiet.trail.latest.saturating_add(QUIET));
             let (wall, uptime) = (now.wall.saturating_sub(ago), now.uptime.saturating_sub(ago / 1000));
-            self.responder.on_quiet(&quiet, Now { wall, uptime, ..now }, turn);
+            let summary = self.responder.summary(&quiet, Now { wall, uptime, ..now });
+            turn.add(summary, quiet.case.interface);
         }
     }
 
@@ -281,14 +284,14 @@ impl Replay {
         (!probe.scan_type.may_be_stray()).then_some((probe, interface))
     }
 
-    fn count(&mut self, (probe, interface): Knock, now: Now, turn: &mut Turn) {
+    fn count(&mut self, (probe, interface): Knock, turn: &mut Turn) {
         let in_use = |_, _| self.services.take_in(&probe);
         let account = self.watch.account(&probe);
-        let standing = match self.watch.judge(&probe, &self.table, &self.peers, in_use, now.micros()) {
+        let standing = match self.watch.judge(&probe, &self.table, &self.peers, in_use, turn.now.micros()) {
             Verdict::Probe(standing) => standing,
             Verdict::Scan(standing) => {
                 if !standing.crossed {
-                    self.trails.note(account, &probe, now.micros());
+                    self.trails.note(account, &probe, turn.now.micros());
                 }
                 if !self.responder.is_worth_telling(standing) {
                     return;
@@ -303,18 +306,12 @@ impl Replay {
         };
         let case = Case { probe, standing, interface, connected: false };
         if standing.crossed {
-            self.followed.follow(&self.trails, account, case, now.micros());
+            self.followed.follow(&self.trails, account, case, turn.now.micros());
         }
-        self.responder.on_case(case, now, turn);
+        self.responder.on_case(case, turn);
     }
 
     fn named(&self, turn: Turn) -> Vec<Event> {
-        let with_name = |(mut event, interface): (Event, u32)| {
-            if let Some(flow) = &mut event.flow {
-                flow.in_iface = self.interfaces.name(interface).map(str::to_owned);
-            }
-            event
-        };
-        turn.events.into_iter().map(with_name).collect()
+        turn.events(|interface| self.interfaces.name(interface)).collect()
     }
 }

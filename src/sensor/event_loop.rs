@@ -33,14 +33,14 @@ use super::operators::Operators;
 use super::protections::Protections;
 use super::pulse::Pulse;
 use super::report::Reporter;
-use super::responder::{Responder, Turn};
+use super::responder::Responder;
 use super::sightings::Sighting;
 use super::traps::{self, Traps};
+use super::turn::Turn;
 use super::watcher::Shared;
 use crate::config::Loaded;
 use crate::control::server::ControlServer;
 use crate::detect::SourceKey;
-use crate::event::Event;
 use crate::protocol::Note;
 
 const SIGHTINGS: u64 = 0;
@@ -215,10 +215,10 @@ impl EventLoop {
         self.reporter.in_short(now, &self.responder, &self.shared, &self.host)
     }
 
-    fn tell(&mut self, turn: &Turn, now: Now) {
-        for (event, interface) in &turn.events {
-            let event: Event = self.host.with_interface(event, *interface);
-            self.reporter.emit(&event, now);
+    fn tell(&mut self, turn: Turn) {
+        let (now, surroundings) = (turn.now, self.host.surroundings());
+        for event in turn.events(|interface| surroundings.interface_name(interface)) {
+            self.reporter.emit(event, now);
         }
     }
 }

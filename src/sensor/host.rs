@@ -25,7 +25,6 @@ use super::ring::{RingControl, RingError};
 use super::watcher::{Shared, View};
 use crate::config::{Interfaces, PortSet};
 use crate::detect::policy::Watch;
-use crate::event::Event;
 use crate::netlink::sock_diag::SocketTables;
 use crate::netlink::surroundings::Surroundings;
 use crate::networks::Networks;
@@ -181,14 +180,5 @@ impl Host {
         let (watch, own, interfaces) = (responder.watch.clone(), self.own(), self.watched());
         let view = View { watch, own, interfaces, ..View::clone(&shared.view.load()) };
         shared.view.store(Arc::new(view));
-    }
-
-    /// The event, with the interface's name.
-    pub fn with_interface(&self, event: &Event, index: u32) -> Event {
-        let mut event = event.clone();
-        if let Some(flow) = &mut event.flow {
-            flow.in_iface = self.surroundings.interface_name(index).map(str::to_owned);
-        }
-        event
     }
 }

@@ -48,4 +48,5 @@ pub mod state_dir;
 pub mod terms;
 pub mod trails;
 pub mod traps;
+pub mod turn;
 pub mod watcher;

@@ -9,7 +9,8 @@ use std::collections::HashMap;
 use ipnet::IpNet;
 
 use super::clock::Now;
-use super::responder::{Effect, Responder, Turn};
+use super::responder::{Effect, Responder};
+use super::turn::Turn;
 use crate::control::protocol::{ControlReply, ControlRequest, Done, Entry};
 use crate::control::server::{ClientId, ControlServer, Reader};
 use crate::protocol::{LIST_PAGE, Outcome, Request, Responses};
@@ -136,7 +137,6 @@ impl Operators {
         &mut self,
         id: u64,
         effect: &Effect,
-        now: Now,
         responder: &mut Responder,
         turn: &mut Turn,
         answers: &mut Answers,
@@ -146,16 +146,16 @@ impl Operators {
         let client = match waiting {
             Waiting::Block { client, target } => {
                 if matches!(effect.outcome, Outcome::Blocked | Outcome::AlreadyBlocked) {
-                    responder.on_operator_block(target, effect, now, turn);
+                    responder.on_operator_block(target, effect, turn);
                 }
                 client
             }
             Waiting::Unblock { client, target } => {
-                responder.on_let_in(target, now);
+                responder.on_let_in(target, turn.now);
                 if effect.outcome == Outcome::Lifted {
-                    responder.on_lifted(target, now, turn);
+                    responder.on_lifted(target, turn);
                 } else if matches!(effect.outcome, Outcome::Failed(_)) && effect.seconds == 0 {
-                    responder.on_part_lifted(target, effect, now, turn);
+                    responder.on_part_lifted(target, effect, turn);
                 }
                 if let Some(wider) = responder.blocks.covering(&target).filter(|_| reason.is_none()) {
                     (outcome, reason) = (Outcome::NotBlocked, Some(within(&wider)));

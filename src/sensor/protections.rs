@@ -8,9 +8,7 @@ use std::collections::{HashMap, VecDeque};
 
 use ipnet::IpNet;
 
-use super::clock::Now;
-use super::responder::Turn;
-use crate::event::{Event, EventType};
+use super::turn::Turn;
 use crate::networks::Networks;
 use crate::protocol::channel::RequestWriter;
 use crate::protocol::{Outcome, Request};
@@ -51,7 +49,7 @@ impl Protections {
     }
 
     /// The helper answered. `false` if it was not to one of these.
-    pub fn on_done(&mut self, id: u64, outcome: Outcome, now: Now, turn: &mut Turn) -> bool {
+    pub fn on_done(&mut self, id: u64, outcome: Outcome, turn: &mut Turn) -> bool {
         let Some(network) = self.asked.remove(&id) else { return false };
         if outcome != Outcome::Lifted {
             self.refused += 1;
@@ -59,9 +57,7 @@ impl Protections {
         }
         let is_last = self.asked.is_empty() && self.waiting.is_empty();
         if let Some((first, outcome)) = self.first_refused.filter(|_| is_last) {
-            let mut event = Event::new(now.wall, EventType::Error);
-            event.error = Some(told(self.refused, first, outcome));
-            turn.events.push((event, 0));
+            turn.error(told(self.refused, first, outcome));
             (self.refused, self.first_refused) = (0, None);
         }
         true

@@ -79,7 +79,7 @@ impl Reporter {
     pub fn start(&mut self, now: Now) {
         let mut event = Event::new(now.wall, EventType::Start);
         event.start = Some(self.start.clone());
-        self.emit(&event, now);
+        self.emit(event, now);
     }
 
     /// Says that it ends, with its counts.
@@ -88,7 +88,7 @@ impl Reporter {
         event.stats = Some(self.stats(now, responder, shared, host));
         self.tell_held(now);
         self.names = None;
-        self.emit(&event, now);
+        self.emit(event, now);
         self.emitter.flush();
     }
 
@@ -104,7 +104,7 @@ impl Reporter {
         self.start.udp_ports = config.udp_ports.in_short();
         let mut event = Event::new(now.wall, EventType::Reload);
         event.start = Some(self.start.clone());
-        self.emit(&event, now);
+        self.emit(event, now);
     }
 
     /// Says what went wrong; the same thing at most once a minute.
@@ -118,15 +118,15 @@ impl Reporter {
     pub fn answer(&mut self, now: Now, error: &str) {
         let mut event = Event::new(now.wall, EventType::Error);
         event.error = Some(error.to_owned());
-        self.emit(&event, now);
+        self.emit(event, now);
     }
 
     /// Tells the outside.
-    pub fn emit(&mut self, event: &Event, now: Now) {
+    pub fn emit(&mut self, event: Event, now: Now) {
         match &mut self.names {
-            None => self.emitter.emit(event),
+            None => self.emitter.emit(&event),
             Some(names) => {
-                names.hold(event.clone(), now.instant);
+                names.hold(event, now.instant);
                 self.tell_ready(now.instant);
             }
         }

@@ -26,11 +26,12 @@ use self::telling::suppressed;
 use super::blocks::Blocks;
 use super::clock::Now;
 use super::gate::{Gate, weight};
+use super::turn::Turn;
 use crate::config::BlockMode;
 use crate::detect::Probe;
 use crate::detect::policy::Watch;
 use crate::detect::table::{Ledger, ScoreTable, SourceKey, Standing};
-use crate::event::{Action, ActionVerdict, Event, EventType};
+use crate::event::{Action, ActionVerdict, EventType};
 use crate::networks::Networks;
 use crate::protocol::channel::RequestWriter;
 use crate::protocol::settings::Custom;
@@ -70,13 +71,6 @@ pub struct Case {
     pub interface: u32,
     /// Its source has an open connection to this host, and PROTECT_ESTABLISHED says that this counts.
     pub connected: bool,
-}
-
-/// What this turn brought.
-#[derive(Default)]
-pub struct Turn {
-    /// Events to tell, with the interface's index where a packet is behind them.
-    pub events: Vec<(Event, u32)>,
 }
 
 /// Asked of the helper, and not answered yet.
@@ -165,11 +159,11 @@ impl Responder {
     }
 
     /// A probe counted: tell of it, and ask for a block where its source has earned one.
-    pub fn on_case(&mut self, case: Case, now: Now, turn: &mut Turn) {
+    pub fn on_case(&mut self, case: Case, turn: &mut Turn) {
         let Standing { triggered, crossed, quiet, ledger, .. } = case.standing;
         // A failed contact is no event until there are enough of them.
         let is_event = if triggered {
-            crossed || !self.was_told_meanwhile(&case, now)
+            crossed || !self.was_told_meanwhile(&case, turn.now)
         } else {
             ledger == Ledger::Watched
         };
@@ -181,21 +175,21 @@ impl Responder {
         let ignored = self.never.contains(case.probe.source);
         let is_logged = self.watch.block_mode(case.probe.protocol) == BlockMode::Log;
         let seeks_block = triggered && !ignored && !is_logged;
-        if (!seeks_block || quiet) && !self.has_a_line(&case, now) {
+        if (!seeks_block || quiet) && !self.has_a_line(&case, turn.now) {
             return;
         }
         let told = if crossed { EventType::Scan } else { EventType::Probe };
         match (triggered, ignored) {
             (false, _) => {
                 let action = ignored.then(|| Action::new(ActionVerdict::Ignored));
-                self.tell(EventType::Probe, &case, action, now, turn);
+                self.tell(EventType::Probe, &case, action, turn);
             }
-            (true, true) => self.tell_once(told, &case, ActionVerdict::Ignored, now, turn),
+            (true, true) => self.tell_once(told, &case, ActionVerdict::Ignored, turn),
             (true, false) if is_logged && case.connected => {
-                self.spare(told, &case, (CONNECTED, SPARED), now, turn)
+                self.spare(told, &case, (CONNECTED, SPARED), turn)
             }
-            (true, false) if is_logged => self.tell_once(told, &case, ActionVerdict::Logged, now, turn),
-            (true, false) => self.seek_block(told, case, now, turn),
+            (true, false) if is_logged => self.tell_once(told, &case, ActionVerdict::Logged, turn),
+            (true, false) => self.seek_block(told, case, turn),
         }
     }
 
@@ -264,22 +258,22 @@ impl Responder {
         !self.never.contains(source) && (self.watch.scan_trigger <= 1 || alarm)
     }
 
-    fn seek_block(&mut self, told: EventType, case: Case, now: Now, turn: &mut Turn) {
+    fn seek_block(&mut self, told: EventType, case: Case, turn: &mut Turn) {
         let key = self.watch.account(&case.probe);
         let target = self.watch.target(case.probe.source);
         let run_only = self.watch.block_mode(case.probe.protocol) == BlockMode::RunCommand;
-        let in_force = self.blocks.get(&target, now.uptime);
+        let in_force = self.blocks.get(&target, turn.now.uptime);
         if let Some(block) = in_force.filter(|block| run_only || !block.with.is_run_only()) {
             let until = block.until.saturating_mul(1000);
             if !block.with.is_run_only() || !self.modes_differ() {
                 self.table.quiet(key, until);
             }
             let action = Action { target: Some(target), ..Action::new(ActionVerdict::AlreadyBlocked) };
-            return self.tell(told, &case, Some(action), now, turn);
+            return self.tell(told, &case, Some(action), turn);
         }
         // Rings run side by side: a later probe may have asked before the one that crossed got here.
         if told == EventType::Scan && self.asked_about.contains_key(&target) {
-            return self.tell(told, &case, None, now, turn);
+            return self.tell(told, &case, None, turn);
         }
         if let Some(asked) = self.asked_about.get(&target).and_then(|id| self.asked.get_mut(id)) {
             if self.tell_all && asked.cases.len() < WAITING {
@@ -287,19 +281,19 @@ impl Responder {
             }
             return;
         }
-        if let Some(until) = self.retries.until(&Errand { target, run_only }, now.micros()) {
-            return self.tell_of_wait(told, &case, (run_only, until), now, turn);
+        if let Some(until) = self.retries.until(&Errand { target, run_only }, turn.now.micros()) {
+            return self.tell_of_wait(told, &case, (run_only, until), turn);
         }
         if case.connected {
-            return self.spare(told, &case, (CONNECTED, SPARED), now, turn);
+            return self.spare(told, &case, (CONNECTED, SPARED), turn);
         }
-        if !case.standing.proven && !self.gate.blocks.spend(case.standing.distinct_ports, now.uptime) {
-            return self.hold_back(told, &case, now, turn);
+        if !case.standing.proven && !self.gate.blocks.spend(case.standing.distinct_ports, turn.now.uptime) {
+            return self.hold_back(told, &case, turn);
         }
         if told == EventType::Scan {
-            self.tell(told, &case, None, now, turn);
+            self.tell(told, &case, None, turn);
         }
-        self.ask(target, case, now, turn);
+        self.ask(target, case, turn);
     }
 
     /// BLOCK_TCP=2 and BLOCK_UDP=1, say: a source that a command has told of, or should have, may yet earn a block.
@@ -311,15 +305,15 @@ impl Responder {
     }
 
     /// In a flood of single probes from everywhere none of them is an event: [`Responder::on_time`] tells that it is one.
-    fn hold_back(&mut self, told: EventType, case: &Case, now: Now, turn: &mut Turn) {
+    fn hold_back(&mut self, told: EventType, case: &Case, turn: &mut Turn) {
         self.gate.turned_away.blocks.fetch_add(1, Relaxed);
         let is_one_of_many = case.standing.distinct_ports <= 1 && !self.tell_all;
-        if !is_one_of_many && self.has_a_line(case, now) {
-            self.spare(told, case, (HELD_BACK, HELD), now, turn);
+        if !is_one_of_many && self.has_a_line(case, turn.now) {
+            self.spare(told, case, (HELD_BACK, HELD), turn);
         }
     }
 
-    fn ask(&mut self, target: IpNet, case: Case, now: Now, turn: &mut Turn) {
+    fn ask(&mut self, target: IpNet, case: Case, turn: &mut Turn) {
         let (Probe { port, protocol, .. }, verified) = (case.probe, case.standing.proven);
         let run_only = self.watch.block_mode(protocol) == BlockMode::RunCommand;
         let request = |id| Request::Block { id, target, seconds: 0, port, protocol, verified, run_only };
@@ -329,8 +323,8 @@ impl Responder {
                 self.asked.insert(id, Asked { errand: Errand { target, run_only }, cases: vec![case] });
             }
             Err(full) => {
-                self.table.quiet(self.watch.account(&case.probe), now.micros().saturating_add(RETRY));
-                self.tell(EventType::Block, &case, Some(suppressed(&full.to_string())), now, turn);
+                self.table.quiet(self.watch.account(&case.probe), turn.now.micros().saturating_add(RETRY));
+                self.tell(EventType::Block, &case, Some(suppressed(&full.to_string())), turn);
             }
         }
     }

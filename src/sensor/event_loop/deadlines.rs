@@ -15,7 +15,7 @@ use crate::protocol::Request;
 use crate::sensor::clock::Now;
 use crate::sensor::flood::Costs;
 use crate::sensor::half_open::Knock;
-use crate::sensor::responder::Turn;
+use crate::sensor::turn::Turn;
 
 impl EventLoop {
     /// Until the next deadline.
@@ -43,19 +43,19 @@ impl EventLoop {
     }
 
     pub(super) fn on_time(&mut self, now: Now) {
-        let mut turn = Turn::default();
+        let mut turn = Turn::at(now);
         self.host.begin_turn();
         let left_open: Vec<Knock> = self.half_open.expired(now.instant).collect();
         for (probe, interface) in left_open {
-            self.judge(probe, interface, now, &mut turn);
+            self.judge(probe, interface, &mut turn);
         }
         self.decoys.on_deadline(now.instant, &self.epoll);
         self.control.sweep(&self.epoll, now.instant);
         let waited = self.pulse.missed(now.instant);
         self.answer_status(waited, false, now);
-        self.responder.on_time(now, &mut turn);
-        self.leave_the_quiet(now, &mut turn);
-        self.look_for_floods(now, &mut turn);
+        self.responder.on_time(&mut turn);
+        self.leave_the_quiet(&mut turn);
+        self.look_for_floods(&mut turn);
         if self.host.next_try().is_some_and(|next| next <= now.instant) {
             self.on_routes(now);
         }
@@ -64,7 +64,7 @@ impl EventLoop {
         }
         self.reporter.flush();
         self.reporter.on_names(now);
-        self.tell(&turn, now);
+        self.tell(turn);
         if self.notifier.next_beat().is_some_and(|due| due <= now.instant) {
             self.notifier.beat(now.instant, &self.in_short(now));
             // A full queue needs no question: its requests will be answered, or the helper stands still.
@@ -76,20 +76,19 @@ impl EventLoop {
         }
     }
 
-    fn leave_the_quiet(&mut self, now: Now, turn: &mut Turn) {
-        for quiet in self.followed.leave_quiet(&self.shared.trails, now.micros()) {
-            self.responder.on_quiet(&quiet, now, turn);
+    fn leave_the_quiet(&mut self, turn: &mut Turn) {
+        for quiet in self.followed.leave_quiet(&self.shared.trails, turn.now.micros()) {
+            turn.add(self.responder.summary(&quiet, turn.now), quiet.case.interface);
         }
     }
 
-    fn look_for_floods(&mut self, now: Now, turn: &mut Turn) {
+    fn look_for_floods(&mut self, turn: &mut Turn) {
         let costs = || Costs {
             drops: self.host.packets_and_drops().1,
             held_back: self.shared.gate.turned_away.blocks.load(Ordering::Relaxed),
         };
-        if let Some(flood) = self.floods.look(&self.shared.gauge, now, costs) {
-            let event = Event { flood: Some(flood), ..Event::new(now.wall, EventType::Flood) };
-            turn.events.push((event, 0));
+        if let Some(flood) = self.floods.look(&self.shared.gauge, turn.now, costs) {
+            turn.add(Event { flood: Some(flood), ..turn.event(EventType::Flood) }, 0);
         }
     }
 }

@@ -13,7 +13,8 @@ use crate::protocol::Reply;
 use crate::sensor::clock::Now;
 use crate::sensor::helper_link::{LinkError, READY_WITHIN};
 use crate::sensor::operators::Answers;
-use crate::sensor::responder::{self, Effect, Turn};
+use crate::sensor::responder::{self, Effect};
+use crate::sensor::turn::Turn;
 
 impl EventLoop {
     /// Learns which blocks there are, before anybody is told how many or can lift one, as its end would have no event; then
@@ -51,10 +52,10 @@ impl EventLoop {
     }
 
     pub(super) fn on_replies(&mut self, now: Now) -> Result<(), LinkError> {
-        let (mut turn, mut answers) = (Turn::default(), Answers::new());
-        let taken = self.take_replies(now, &mut turn, &mut answers);
+        let (mut turn, mut answers) = (Turn::at(now), Answers::new());
+        let taken = self.take_replies(&mut turn, &mut answers);
         // Also what the helper said right before it ended.
-        self.tell(&turn, now);
+        self.tell(turn);
         for (client, reply) in answers {
             self.control.reply(&self.epoll, client, &reply, now.instant);
         }
@@ -63,7 +64,7 @@ impl EventLoop {
 
     /// A long list must not keep signals and sightings from having their turn. Replies that were read already have theirs
     /// now: the pipe would not wake us for them.
-    fn take_replies(&mut self, now: Now, turn: &mut Turn, answers: &mut Answers) -> Result<(), LinkError> {
+    fn take_replies(&mut self, turn: &mut Turn, answers: &mut Answers) -> Result<(), LinkError> {
         for taken in 0.. {
             if taken >= BATCH && !self.link.holds_replies() {
                 break;
@@ -71,41 +72,41 @@ impl EventLoop {
             let Some(reply) = self.link.next_reply()? else { break };
             self.notifier.heard_of_helper();
             let waited = self.pulse.heard();
-            self.answer_status(waited, true, now);
-            self.on_reply(reply, now, turn, answers);
+            self.answer_status(waited, true, turn.now);
+            self.on_reply(reply, turn, answers);
         }
         Ok(())
     }
 
-    fn on_reply(&mut self, reply: Reply, now: Now, turn: &mut Turn, answers: &mut Answers) {
+    fn on_reply(&mut self, reply: Reply, turn: &mut Turn, answers: &mut Answers) {
         match reply {
             Reply::Note { id, note } => self.notes.entry(id).or_default().push(note),
             Reply::Done { id, outcome, .. } if self.goodbye == Goodbye::Said(id) => {
                 self.operators.on_answer_to(id, &mut self.responder);
-                self.on_goodbye(outcome, now);
+                self.on_goodbye(outcome, turn.now);
             }
             Reply::Done { id, outcome, seconds, offence, micros, with, tripped } => {
                 self.operators.on_answer_to(id, &mut self.responder);
                 let notes = self.notes.remove(&id).unwrap_or_default();
                 let effect = Effect { outcome, seconds, offence, micros, with, tripped, notes };
-                let is_theirs = self.operators.on_done(id, &effect, now, &mut self.responder, turn, answers)
-                    || self.protections.on_done(id, outcome, now, turn);
+                let is_theirs = self.operators.on_done(id, &effect, &mut self.responder, turn, answers)
+                    || self.protections.on_done(id, outcome, turn);
                 if !is_theirs {
-                    self.responder.on_done(id, &effect, now, turn);
+                    self.responder.on_done(id, &effect, turn);
                 }
             }
             Reply::Entry { id, target, since, until, offence, with } => {
                 self.operators.on_answer_to(id, &mut self.responder);
                 let entry = Entry { target, since, until, offence };
-                self.operators.on_entry(id, entry, with, now, &mut self.responder, answers);
+                self.operators.on_entry(id, entry, with, turn.now, &mut self.responder, answers);
             }
             Reply::Over { target } => {
                 let notes = self.notes.remove(&0).unwrap_or_default();
-                self.responder.on_over(target, &notes, now, turn);
+                self.responder.on_over(target, &notes, turn);
             }
             Reply::LeftBehind => {
                 let notes = self.notes.remove(&0).unwrap_or_default();
-                responder::on_left_behind(&notes, now, turn);
+                responder::on_left_behind(&notes, turn);
             }
             Reply::End { id } => self.operators.on_end(id, answers),
             Reply::Ready { .. } | Reply::Pong { .. } => {}

@@ -10,7 +10,7 @@ use crate::control::protocol::outcome_reason;
 use crate::protocol::{Outcome, Request};
 use crate::sensor::clock::Now;
 use crate::sensor::helper_link::LinkError;
-use crate::sensor::responder::Turn;
+use crate::sensor::turn::Turn;
 
 /// How long a clean stop waits for the helper: for its answer, as it may have to wait itself (for the lock of iptables,
 /// for the disk), and for the commands that it still runs. Less than a service manager or a container engine waits for us
@@ -100,9 +100,9 @@ impl EventLoop {
     /// been told in turns to come.
     fn tell_ends(&mut self, now: Now) {
         while self.responder.blocks.next_end().is_some_and(|end| end <= now.uptime) {
-            let mut turn = Turn::default();
-            self.responder.on_time(now, &mut turn);
-            self.tell(&turn, now);
+            let mut turn = Turn::at(now);
+            self.responder.on_time(&mut turn);
+            self.tell(turn);
         }
     }
 

@@ -10,8 +10,9 @@ use crate::detect::table::Standing;
 use crate::sensor::clock::Now;
 use crate::sensor::decoy::{Manners, Visit};
 use crate::sensor::helper_link::LinkError;
-use crate::sensor::responder::{Case, Turn};
+use crate::sensor::responder::Case;
 use crate::sensor::sightings::{Sighting, State};
+use crate::sensor::turn::Turn;
 
 /// How a batch learns whether a service takes in a probe.
 #[derive(Clone, Copy, Debug)]
@@ -34,14 +35,14 @@ impl EventLoop {
             self.look_at_sockets(now);
         }
         let sockets = self.sockets_for(&batch, now);
-        let mut turn = Turn::default();
+        let mut turn = Turn::at(now);
         for sighting in batch.drain(..) {
-            self.on_sighting(sighting, sockets, now, &mut turn);
+            self.on_sighting(sighting, sockets, &mut turn);
         }
         self.batch = batch;
         // The block first: telling may wake a reader, which costs more than all of the above.
         let sent = self.send();
-        self.tell(&turn, now);
+        self.tell(turn);
         sent
     }
 
@@ -131,16 +132,17 @@ impl EventLoop {
         }
     }
 
-    fn on_sighting(&mut self, sighting: Sighting, sockets: Sockets, now: Now, turn: &mut Turn) {
+    fn on_sighting(&mut self, sighting: Sighting, sockets: Sockets, turn: &mut Turn) {
         let Sighting { probe, interface, state } = sighting;
         match state {
             State::HalfOpen => {
-                if let Some((displaced, interface)) = self.half_open.saw_syn((probe, interface), now.instant)
+                if let Some((displaced, interface)) =
+                    self.half_open.saw_syn((probe, interface), turn.now.instant)
                 {
-                    self.judge(displaced, interface, now, turn);
+                    self.judge(displaced, interface, turn);
                 }
             }
-            State::Doubtful => self.judge(probe, interface, now, turn),
+            State::Doubtful => self.judge(probe, interface, turn),
             State::Served => self.tell_served(&probe),
             State::FromItself => {
                 let Probe { source, destination, .. } = probe;
@@ -149,14 +151,14 @@ impl EventLoop {
                 self.reporter.note(&format!("debug: {both}"));
             }
             State::Counted(standing) => {
-                if self.is_served(&probe, interface, sockets, now) {
+                if self.is_served(&probe, interface, sockets, turn.now) {
                     // Counted against a service that came since the last look, or that was there for this one alone.
-                    self.withdraw(&probe, standing, now);
+                    self.withdraw(&probe, standing, turn.now);
                     self.traps.spare(&probe, &mut self.responder.requests);
                     self.tell_served(&probe);
                 } else {
                     let standing = self.raise_again(&probe, standing);
-                    self.on_case(probe, standing, interface, now, turn);
+                    self.on_case(probe, standing, interface, turn);
                 }
             }
         }
@@ -197,14 +199,14 @@ impl EventLoop {
             .note(&format!("Ignoring packet from {source} to destination port {port}, a service is running"));
     }
 
-    pub(super) fn judge(&mut self, probe: Probe, interface: u32, now: Now, turn: &mut Turn) {
+    pub(super) fn judge(&mut self, probe: Probe, interface: u32, turn: &mut Turn) {
         let in_use = |protocol, port| self.shared.in_use.holds(protocol, port);
         let watch = self.responder.watch.clone();
-        match watch.judge(&probe, &self.shared.table, &self.shared.peers, in_use, now.micros()) {
-            Verdict::Probe(standing) => self.on_case(probe, standing, interface, now, turn),
+        match watch.judge(&probe, &self.shared.table, &self.shared.peers, in_use, turn.now.micros()) {
+            Verdict::Probe(standing) => self.on_case(probe, standing, interface, turn),
             Verdict::Scan(standing) => {
                 if self.responder.is_worth_telling(standing) {
-                    self.on_case(probe, standing, interface, now, turn);
+                    self.on_case(probe, standing, interface, turn);
                 }
             }
             Verdict::ServiceInUse => self.tell_served(&probe),
@@ -212,19 +214,19 @@ impl EventLoop {
         }
     }
 
-    fn on_case(&mut self, probe: Probe, standing: Standing, interface: u32, now: Now, turn: &mut Turn) {
+    fn on_case(&mut self, probe: Probe, standing: Standing, interface: u32, turn: &mut Turn) {
         let connected = self.protect_established
-            && self.responder.may_blame_an_innocent(&probe, &standing, now)
-            && self.is_connected_with(probe.source, now);
+            && self.responder.may_blame_an_innocent(&probe, &standing, turn.now)
+            && self.is_connected_with(probe.source, turn.now);
         if connected {
             self.traps.spare(&probe, &mut self.responder.requests);
         }
         let case = Case { probe, standing, interface, connected };
         if standing.crossed {
             let account = self.responder.watch.account(&case.probe);
-            self.followed.follow(&self.shared.trails, account, case, now.micros());
+            self.followed.follow(&self.shared.trails, account, case, turn.now.micros());
         }
-        self.responder.on_case(case, now, turn);
+        self.responder.on_case(case, turn);
     }
 
     /// Where the kernel does not tell, nobody is taken for connected.
@@ -244,21 +246,21 @@ impl EventLoop {
         let is_for_everybody = |address| surroundings.is_for_everybody(address);
         let manners = Manners { due: &due, is_for_everybody: &is_for_everybody };
         self.decoys.on_ready(token, now.instant, &self.epoll, manners, &mut visits);
-        let mut turn = Turn::default();
+        let mut turn = Turn::at(now);
         self.host.begin_turn();
-        visits.iter().for_each(|visit| self.on_visit(visit, now, &mut turn));
-        self.tell(&turn, now);
+        visits.iter().for_each(|visit| self.on_visit(visit, &mut turn));
+        self.tell(turn);
     }
 
-    fn on_visit(&mut self, visit: &Visit, now: Now, turn: &mut Turn) {
+    fn on_visit(&mut self, visit: &Visit, turn: &mut Turn) {
         // A decoy is open everywhere, but INTERFACES says whose scans are our concern.
         if !self.host.watches(visit.interface, visit.destination.ip()) {
             return;
         }
         let probe = visit.probe();
-        if let Some((displaced, interface)) = self.half_open.completed(&probe, now.instant) {
-            self.judge(displaced, interface, now, turn);
+        if let Some((displaced, interface)) = self.half_open.completed(&probe, turn.now.instant) {
+            self.judge(displaced, interface, turn);
         }
-        self.judge(probe, 0, now, turn);
+        self.judge(probe, 0, turn);
     }
 }

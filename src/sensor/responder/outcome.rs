@@ -37,15 +37,16 @@ const ROUNDING: u64 = 2_000;
 
 impl Responder {
     /// The helper answered a block request.
-    pub fn on_done(&mut self, id: u64, done: &Effect, now: Now, turn: &mut Turn) {
+    pub fn on_done(&mut self, id: u64, done: &Effect, turn: &mut Turn) {
         let Some(asked) = self.asked.remove(&id) else { return };
         let Errand { target, run_only } = asked.errand;
         self.asked_about.remove(&target);
-        self.take_effect(target, done, now, turn);
-        let retry = self.retries.note(asked.errand, done, run_only || self.runs_programs(), now.micros());
+        self.take_effect(target, done, turn);
+        let retry =
+            self.retries.note(asked.errand, done, run_only || self.runs_programs(), turn.now.micros());
         let may_still_be_blocked =
             self.modes_differ() && (done.with.is_run_only() || run_only && retry.is_some());
-        let quiet_until = retry.unwrap_or_else(|| self.quiet_until(done, now));
+        let quiet_until = retry.unwrap_or_else(|| self.quiet_until(done, turn.now));
         let port = asked.cases.first().map_or(0, |case| case.probe.port);
         let action = self.action_of(target, port, done);
         let mut cases = asked.cases.iter();
@@ -53,13 +54,13 @@ impl Responder {
             if !may_still_be_blocked {
                 self.table.quiet(self.watch.account(&first.probe), quiet_until);
             }
-            self.tell(EventType::Block, first, Some(action.clone()), now, turn);
+            self.tell(EventType::Block, first, Some(action.clone()), turn);
         }
         let blocked = action.verdict == ActionVerdict::Blocked;
         let verdict = if blocked { ActionVerdict::AlreadyBlocked } else { action.verdict };
         for case in cases {
             let action = Action { verdict, deeds: Vec::new(), with: Vec::new(), ..action.clone() };
-            self.tell(EventType::Probe, case, Some(action), now, turn);
+            self.tell(EventType::Probe, case, Some(action), turn);
         }
     }
 
@@ -79,12 +80,9 @@ impl Responder {
     }
 
     /// An operator blocked a source: mirror it and tell of it.
-    pub fn on_operator_block(&mut self, target: IpNet, effect: &Effect, now: Now, turn: &mut Turn) {
-        self.take_effect(target, effect, now, turn);
-        let mut event = Event::new(now.wall, EventType::Block);
-        event.flow = Some(Flow::from_source(target.addr()));
-        event.action = Some(self.action_of(target, 0, effect));
-        turn.events.push((event, 0));
+    pub fn on_operator_block(&mut self, target: IpNet, effect: &Effect, turn: &mut Turn) {
+        self.take_effect(target, effect, turn);
+        tell_of_block(EventType::Block, target, self.action_of(target, 0, effect), turn);
     }
 
     /// An operator let a source in, whether or not it was shut out: a block of it that failed is tried at once again.
@@ -95,9 +93,9 @@ impl Responder {
     }
 
     /// A block was lifted: its source begins anew.
-    pub fn on_lifted(&mut self, target: IpNet, now: Now, turn: &mut Turn) {
+    pub fn on_lifted(&mut self, target: IpNet, turn: &mut Turn) {
         if let Some(block) = self.blocks.remove(&target) {
-            self.end_block(target, block, Ending::Lifted, now, turn);
+            self.end_block(target, block, Ending::Lifted, turn);
         }
     }
 
@@ -134,63 +132,59 @@ impl Responder {
     }
 
     /// A block is over, and nobody asked for that.
-    pub fn on_over(&mut self, target: IpNet, notes: &[Note], now: Now, turn: &mut Turn) {
+    pub fn on_over(&mut self, target: IpNet, notes: &[Note], turn: &mut Turn) {
         if !notes.is_empty() {
-            self.on_remains(target, notes, now, turn);
+            self.on_remains(target, notes, turn);
         } else if let Some(block) = self.blocks.remove(&target) {
-            self.end_block(target, block, Ending::Spared, now, turn);
+            self.end_block(target, block, Ending::Spared, turn);
         }
     }
 
     /// Likewise, and something of it could not be taken back, or could not be had any more.
-    fn on_remains(&mut self, target: IpNet, notes: &[Note], now: Now, turn: &mut Turn) {
+    fn on_remains(&mut self, target: IpNet, notes: &[Note], turn: &mut Turn) {
         // Lifted with all others and not told of yet: this is what is told of it.
         let lifted = self.blocks.take_lifted(&target);
         // One whose time is over here in a moment, as seconds are whole, is told of then.
-        let known = self.blocks.get(&target, now.uptime.saturating_add(ROUNDING)).copied();
+        let known = self.blocks.get(&target, turn.now.uptime.saturating_add(ROUNDING)).copied();
         let block = lifted.map(|(block, _)| block).or(known);
         if block.is_some() {
             self.blocks.remove(&target);
             self.table.forgive(self.watch.source_key(target.addr()));
         }
-        let mut event = Event::new(now.wall, EventType::Unblock);
-        event.flow = Some(Flow::from_source(target.addr()));
         let stays = block.and_then(|block| self.stays(block.with));
         let told: Vec<String> = reasons(notes).into_iter().chain(stays).collect();
         let error = (!told.is_empty()).then(|| told.join(". "));
-        event.action = Some(Action { target: Some(target), error, ..Action::new(ActionVerdict::Failed) });
-        turn.events.push((event, 0));
+        let action = Action { error, ..Action::new(ActionVerdict::Failed) };
+        tell_of_block(EventType::Unblock, target, action, turn);
     }
 
     /// Likewise of one that an operator lifted; of what was no block there is nothing to tell.
-    pub fn on_part_lifted(&mut self, target: IpNet, effect: &Effect, now: Now, turn: &mut Turn) {
-        if self.blocks.get(&target, now.uptime).is_some() {
-            self.on_remains(target, &effect.notes, now, turn);
+    pub fn on_part_lifted(&mut self, target: IpNet, effect: &Effect, turn: &mut Turn) {
+        if self.blocks.get(&target, turn.now.uptime).is_some() {
+            self.on_remains(target, &effect.notes, turn);
         }
     }
 
     /// Blocks whose time is over end here too. Says now and then that some are held back.
-    pub fn on_time(&mut self, now: Now, turn: &mut Turn) {
-        if self.gate.has_news(now) {
-            self.gate.told(now);
-            let mut event = Event::new(now.wall, EventType::Error);
-            event.error = Some(LIMITED.to_owned());
-            turn.events.push((event, 0));
+    pub fn on_time(&mut self, turn: &mut Turn) {
+        if self.gate.has_news(turn.now) {
+            self.gate.told(turn.now);
+            turn.error(LIMITED);
         }
         for _ in 0..ENDS_A_TURN {
-            let Some((target, block, ending)) = self.blocks.take_ended(now.uptime) else { break };
-            self.end_block(target, block, ending, now, turn);
+            let Some((target, block, ending)) = self.blocks.take_ended(turn.now.uptime) else { break };
+            self.end_block(target, block, ending, turn);
         }
     }
 
-    fn take_effect(&mut self, target: IpNet, done: &Effect, now: Now, turn: &mut Turn) {
+    fn take_effect(&mut self, target: IpNet, done: &Effect, turn: &mut Turn) {
         // What was blocked already is mirrored already, unless a wider block covers it; that one may be lifted alone.
         if done.outcome == Outcome::Blocked {
             self.blocked += 1;
-            if let Some((block, ending)) = self.blocks.take_end_of(&target, now.uptime) {
-                self.end_block(target, block, ending, now, turn);
+            if let Some((block, ending)) = self.blocks.take_end_of(&target, turn.now.uptime) {
+                self.end_block(target, block, ending, turn);
             }
-            self.on_block(target, done.seconds, done.offence, done.with, now);
+            self.on_block(target, done.seconds, done.offence, done.with, turn.now);
         }
     }
 
@@ -240,27 +234,31 @@ impl Responder {
         }
     }
 
-    fn end_block(&self, target: IpNet, block: Block, ending: Ending, now: Now, turn: &mut Turn) {
+    fn end_block(&self, target: IpNet, block: Block, ending: Ending, turn: &mut Turn) {
         self.table.forgive(self.watch.source_key(target.addr()));
-        let mut event = Event::new(now.wall, EventType::Unblock);
-        event.flow = Some(Flow::from_source(target.addr()));
-        event.action = Some(Action {
-            target: Some(target),
+        let action = Action {
             offence: Some(block.offence),
             spared: ending == Ending::Spared,
             error: self.stays(block.with),
             ..Action::new(verdict_of_end(ending))
-        });
-        turn.events.push((event, 0));
+        };
+        tell_of_block(EventType::Unblock, target, action, turn);
     }
+}
+
+/// By its target alone: no packet is behind it.
+fn tell_of_block(told: EventType, target: IpNet, action: Action, turn: &mut Turn) {
+    let flow = Some(Flow::from_source(target.addr()));
+    let action = Some(Action { target: Some(target), ..action });
+    turn.add(Event { flow, action, ..turn.event(told) }, 0);
 }
 
 /// What an earlier configuration has left is no block's end: whoever mirrors blocks by their events keeps those that it was
 /// left for.
-pub fn on_left_behind(notes: &[Note], now: Now, turn: &mut Turn) {
-    let mut event = Event::new(now.wall, EventType::Error);
-    event.error = reasons(notes);
-    turn.events.push((event, 0));
+pub fn on_left_behind(notes: &[Note], turn: &mut Turn) {
+    if let Some(reasons) = reasons(notes) {
+        turn.error(reasons);
+    }
 }
 
 fn verdict_of_end(ending: Ending) -> ActionVerdict {

@@ -13,45 +13,35 @@ impl Responder {
         told: EventType,
         case: &Case,
         (run_only, until): (bool, u64),
-        now: Now,
         turn: &mut Turn,
     ) {
-        let quiet = until.saturating_sub(now.micros());
+        let quiet = until.saturating_sub(turn.now.micros());
         if !run_only || !self.modes_differ() {
-            self.spare(told, case, (FAILED_LATELY, quiet), now, turn);
-        } else if case.standing.quiet || self.has_a_line(case, now) {
-            self.tell(told, case, Some(suppressed(FAILED_LATELY)), now, turn);
+            self.spare(told, case, (FAILED_LATELY, quiet), turn);
+        } else if case.standing.quiet || self.has_a_line(case, turn.now) {
+            self.tell(told, case, Some(suppressed(FAILED_LATELY)), turn);
         }
     }
 
     /// Not to be blocked, why, and for how long nothing more is said.
-    pub(super) fn spare(
-        &self,
-        told: EventType,
-        case: &Case,
-        (why, quiet): (&str, u64),
-        now: Now,
-        turn: &mut Turn,
-    ) {
-        self.table.quiet(self.watch.account(&case.probe), now.micros().saturating_add(quiet));
-        self.tell(told, case, Some(suppressed(why)), now, turn);
+    pub(super) fn spare(&self, told: EventType, case: &Case, (why, quiet): (&str, u64), turn: &mut Turn) {
+        self.table.quiet(self.watch.account(&case.probe), turn.now.micros().saturating_add(quiet));
+        self.tell(told, case, Some(suppressed(why)), turn);
     }
 
     /// What a scanner did from its alarm on, now that it is quiet.
-    pub fn on_quiet(&self, quiet: &Quiet, now: Now, turn: &mut Turn) {
+    pub fn summary(&self, quiet: &Quiet, now: Now) -> Event {
         let Quiet { case, trail, alarm } = quiet;
         let account = self.watch.account(&case.probe).in_ledger(case.standing.ledger);
         let latest = self.table.standing(account, now.micros());
         let case = Case { standing: latest.unwrap_or(case.standing), ..*case };
-        self.tell(EventType::Stats, &case, None, now, turn);
-        if let Some((event, _)) = turn.events.last_mut() {
-            event.summary = Some(Summary {
-                probes: trail.probes,
-                distinct_ports: trail.ports.len() as u64,
-                ports: first_ranges(&trail.ports.to_string()),
-                seconds: trail.latest.saturating_sub(*alarm) / 1_000_000,
-            });
-        }
+        let summary = Summary {
+            probes: trail.probes,
+            distinct_ports: trail.ports.len() as u64,
+            ports: first_ranges(&trail.ports.to_string()),
+            seconds: trail.latest.saturating_sub(*alarm) / 1_000_000,
+        };
+        Event { summary: Some(summary), ..self.event_of(EventType::Stats, &case, None, now) }
     }
 
     pub(super) fn tell_once(
@@ -59,35 +49,28 @@ impl Responder {
         told: EventType,
         case: &Case,
         verdict: ActionVerdict,
-        now: Now,
         turn: &mut Turn,
     ) {
         if !self.tell_all {
-            let until = now.micros().saturating_add(TOLD);
+            let until = turn.now.micros().saturating_add(TOLD);
             self.table.quiet(self.watch.account(&case.probe), until);
             if self.told.len() >= LATELY_TOLD {
                 self.told.pop_front();
             }
             self.told.push_back((self.watch.source_key(case.probe.source), until));
         }
-        self.tell(told, case, Some(Action::new(verdict)), now, turn);
+        self.tell(told, case, Some(Action::new(verdict)), turn);
     }
 
-    pub(super) fn tell(
-        &self,
-        told: EventType,
-        case: &Case,
-        action: Option<Action>,
-        now: Now,
-        turn: &mut Turn,
-    ) {
-        let mut event = Event::new(now.wall, told);
-        event.flow = Some(Flow::from(&case.probe));
-        event.scan = Some(self.scan_of(case, now));
-        event.action = action;
-        event.probe = Some(case.probe);
-        event.remark = self.remark(&event);
-        turn.events.push((event, case.interface));
+    pub(super) fn tell(&self, told: EventType, case: &Case, action: Option<Action>, turn: &mut Turn) {
+        turn.add(self.event_of(told, case, action, turn.now), case.interface);
+    }
+
+    fn event_of(&self, told: EventType, case: &Case, action: Option<Action>, now: Now) -> Event {
+        let (flow, scan) = (Some(Flow::from(&case.probe)), Some(self.scan_of(case, now)));
+        let probe = Some(case.probe);
+        let event = Event { flow, scan, action, probe, ..Event::new(now.wall, told) };
+        Event { remark: self.remark(&event), ..event }
     }
 
     /// `-v`: why an ignored source is ignored, if it is for the ignore file.

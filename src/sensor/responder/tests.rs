@@ -13,7 +13,7 @@ use crate::detect::probe::{Protocol, ScanType};
 use crate::detect::table::Vantage;
 use crate::detect::walk::Walk;
 use crate::detect::weights::Sensitivity;
-use crate::event::Deed;
+use crate::event::{Deed, Event};
 use crate::protocol::{FRAME_LENGTH, Fault, Note, Outcome, Responses};
 use ActionVerdict::{AlreadyBlocked, Blocked, Expired, Failed, Ignored, Lifted, Logged, Suppressed};
 
@@ -24,7 +24,6 @@ const FRIEND: &str = "203.0.113.1";
 struct Desk {
     responder: Responder,
     peers: Peers,
-    turn: Turn,
 }
 
 fn watch(tcp: BlockMode, udp: BlockMode) -> Watch {
@@ -62,7 +61,7 @@ fn blocking() -> Desk {
 
 fn desk(setup: Setup) -> Desk {
     let peers = Peers::new(&[5; 16], Hearing::of_this_host(false, 0));
-    Desk { responder: Responder::new(setup), peers, turn: Turn::default() }
+    Desk { responder: Responder::new(setup), peers }
 }
 
 fn net(address: &str) -> IpNet {
@@ -88,6 +87,11 @@ fn effect(outcome: Outcome, seconds: u32, with: &[Response]) -> Effect {
     Effect { outcome, seconds, offence: 1, micros: 9, with, tripped: false, notes: Vec::new() }
 }
 
+fn kinds(events: &[Event]) -> Vec<(EventType, Option<ActionVerdict>)> {
+    let verdict = |event: &Event| event.action.as_ref().map(|action| action.verdict);
+    events.iter().map(|event| (event.event_type, verdict(event))).collect()
+}
+
 impl Desk {
     fn case(&self, probe: Probe, now: Now) -> Option<Case> {
         let (watch, table) = (&self.responder.watch, &self.responder.table);
@@ -106,8 +110,8 @@ impl Desk {
     }
 
     fn takes(&mut self, case: Case, now: Now) -> (Vec<(EventType, Option<ActionVerdict>)>, Vec<Request>) {
-        self.responder.on_case(case, now, &mut self.turn);
-        (self.told(), self.asked())
+        let events = self.turn(now, |responder, turn| responder.on_case(case, turn));
+        (kinds(&events), self.asked())
     }
 
     fn asked(&mut self) -> Vec<Request> {
@@ -117,15 +121,16 @@ impl Desk {
         frames.iter().map(|frame| Request::decode(frame).unwrap()).collect()
     }
 
-    fn told(&mut self) -> Vec<(EventType, Option<ActionVerdict>)> {
-        let events = self.turn.events.drain(..);
-        events.map(|(event, _)| (event.event_type, event.action.map(|action| action.verdict))).collect()
+    /// What a turn brings in which this is done.
+    fn turn(&mut self, now: Now, act: impl FnOnce(&mut Responder, &mut Turn)) -> Vec<Event> {
+        let mut turn = Turn::at(now);
+        act(&mut self.responder, &mut turn);
+        turn.events(|_| None).collect()
     }
 
     /// The one action that is told of this answer.
     fn answered(&mut self, id: u64, effect: &Effect, now: Now) -> Action {
-        self.responder.on_done(id, effect, now, &mut self.turn);
-        let events: Vec<Event> = self.turn.events.drain(..).map(|(event, _)| event).collect();
+        let events = self.turn(now, |responder, turn| responder.on_done(id, effect, turn));
         let [event] = &events[..] else { panic!("{events:?}") };
         assert_eq!(event.event_type, EventType::Block);
         event.action.clone().unwrap()
@@ -148,8 +153,8 @@ fn a_scanner_is_told_of_and_its_block_asked_for_once_until_it_ends() {
     assert_eq!((action.verdict, action.seconds), (Blocked, Some(600)));
     assert_eq!((desk.responder.blocked, desk.responder.blocks.len()), (1, 1));
     assert_eq!(desk.meets(syn(SCANNER, 3), at(600)), (vec![], vec![]), "it is blocked");
-    desk.responder.on_time(at(601), &mut desk.turn);
-    assert_eq!(desk.told(), [(EventType::Unblock, Some(Expired))]);
+    let ended = desk.turn(at(601), Responder::on_time);
+    assert_eq!(kinds(&ended), [(EventType::Unblock, Some(Expired))]);
     let (told, asked) = desk.meets(syn(SCANNER, 4), at(601));
     assert_eq!((told, asked.len()), (vec![(EventType::Scan, None)], 1), "what it did before is served");
 }
@@ -230,11 +235,8 @@ fn the_limit_holds_back_whoever_may_be_forged_and_nobody_who_proved_itself() {
     let (_, proven) = desk.meets(visit(&source(20), 1), at(1));
     assert!(matches!(proven[..], [Request::Block { verified: true, .. }]), "{proven:?}");
     assert_eq!(desk.meets(visit(&source(21), 1), at(1)).1.len(), 1, "and paid nothing for it");
-    let told = |desk: &mut Desk| {
-        desk.responder.on_time(at(2), &mut desk.turn);
-        desk.told()
-    };
-    assert_eq!([told(&mut desk), told(&mut desk)], [vec![(EventType::Error, None)], vec![]]);
+    let in_turn = [(); 2].map(|()| kinds(&desk.turn(at(2), Responder::on_time)));
+    assert_eq!(in_turn, [vec![(EventType::Error, None)], vec![]]);
 }
 
 #[test]
@@ -256,12 +258,12 @@ fn whom_a_command_was_told_of_alone_is_blocked_for_what_earns_a_block() {
 #[test]
 fn where_no_question_finds_room_that_is_told_and_asked_again_later() {
     let mut desk = desk(Setup { queue: 1, ..setup(watch(BlockMode::Block, BlockMode::Block)) });
-    for source in [SCANNER, OTHER] {
-        let case = desk.case(syn(source, 1), at(1)).unwrap();
-        desk.responder.on_case(case, at(1), &mut desk.turn);
-    }
+    let cases = [SCANNER, OTHER].map(|source| desk.case(syn(source, 1), at(1)).unwrap());
+    let events = desk.turn(at(1), |responder, turn| {
+        cases.into_iter().for_each(|case| responder.on_case(case, turn));
+    });
     let scan = (EventType::Scan, None);
-    assert_eq!(desk.told(), [scan, scan, (EventType::Block, Some(Suppressed))]);
+    assert_eq!(kinds(&events), [scan, scan, (EventType::Block, Some(Suppressed))]);
     assert_eq!(desk.asked().len(), 1);
     assert_eq!(desk.meets(syn(OTHER, 2), at(12)).1.len(), 1);
 }
@@ -276,20 +278,20 @@ fn a_block_is_lifted_or_over_once_and_what_stays_of_it_is_told() {
         assert_eq!(asked.len(), 1, "forgiven in round {round}");
         desk.answered(u64::from(round) + 1, &blocked, at(1));
         let note = Note::new(Response::HostsDeny, Fault::Errno(libc::EROFS), "line", 0);
-        match round {
-            0 => desk.responder.on_lifted(target, at(2), &mut desk.turn),
-            1 => desk.responder.on_over(target, &[], at(2), &mut desk.turn),
-            _ => desk.responder.on_over(target, &[note], at(2), &mut desk.turn),
-        }
-        let action = desk.turn.events[0].0.action.clone().unwrap();
+        let events = desk.turn(at(2), |responder, turn| match round {
+            0 => responder.on_lifted(target, turn),
+            1 => responder.on_over(target, &[], turn),
+            _ => responder.on_over(target, &[note], turn),
+        });
+        let action = events[0].action.clone().unwrap();
         let verdict = if round == 2 { Failed } else { Lifted };
         assert_eq!(
             (action.verdict, action.spared, action.error.is_some()),
             (verdict, round == 1, round == 2)
         );
-        assert_eq!((desk.told().len(), desk.responder.blocks.len()), (1, 0));
-        desk.responder.on_lifted(target, at(2), &mut desk.turn);
-        assert_eq!(desk.told(), []);
+        assert_eq!((events.len(), desk.responder.blocks.len()), (1, 0));
+        let again = desk.turn(at(2), |responder, turn| responder.on_lifted(target, turn));
+        assert_eq!(kinds(&again), []);
     }
 }
 
@@ -297,13 +299,13 @@ fn a_block_is_lifted_or_over_once_and_what_stays_of_it_is_told() {
 fn an_end_that_was_not_told_yet_is_told_before_the_next_block() {
     let mut desk = blocking();
     let blocked = effect(Outcome::Blocked, 60, &[Response::Nftables]);
-    desk.responder.on_operator_block(net(SCANNER), &blocked, at(1), &mut desk.turn);
-    assert_eq!(desk.told(), [(EventType::Block, Some(Blocked))]);
-    desk.responder.on_operator_block(net(SCANNER), &blocked, at(30), &mut desk.turn);
-    assert_eq!(desk.told(), [(EventType::Block, Some(Blocked))], "renewed");
-    desk.responder.on_operator_block(net(SCANNER), &blocked, at(90), &mut desk.turn);
+    let mut block = |now| {
+        kinds(&desk.turn(now, |responder, turn| responder.on_operator_block(net(SCANNER), &blocked, turn)))
+    };
+    assert_eq!(block(at(1)), [(EventType::Block, Some(Blocked))]);
+    assert_eq!(block(at(30)), [(EventType::Block, Some(Blocked))], "renewed");
     let expired = (EventType::Unblock, Some(Expired));
-    assert_eq!(desk.told(), [expired, (EventType::Block, Some(Blocked))]);
+    assert_eq!(block(at(90)), [expired, (EventType::Block, Some(Blocked))]);
 }
 
 #[test]
