@@ -237,8 +237,9 @@ fn without_the_right_to_bind_the_missing_capability_is_named() {
         Decoys::bind(&ports(&[23]), &PortSet::new(), None).map(|_| ())
     });
     let error = bound.join().unwrap().unwrap_err();
-    assert!(matches!(error, DecoyError::NotPermitted { port: 23, .. }));
-    assert!(error.to_string().contains("CAP_NET_BIND_SERVICE"), "{error}");
+    assert!(matches!(error, DecoyError::Bind { port: 23, .. }));
+    let told = error.to_string();
+    assert!(told.starts_with("decoy on TCP port 23: ") && told.contains("CAP_NET_BIND_SERVICE"), "{told}");
 }
 
 fn connect_from(source: [u8; 4], port: u16) -> TcpStream {

@@ -165,17 +165,10 @@ impl Floods {
 }
 
 fn name(sample: u32) -> String {
-    let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp, Protocol::Icmp]
-        .into_iter()
-        .find(|&protocol| protocol as u32 == sample >> 16);
-    let name = match protocol {
-        Some(Protocol::Tcp) => "tcp",
-        Some(Protocol::Udp) => "udp",
-        Some(Protocol::Sctp) => "sctp",
-        Some(Protocol::Icmp) => "icmp",
-        Some(Protocol::Ip) | None => "ip",
-    };
-    format!("{}/{name}", sample & 0xffff)
+    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp, Protocol::Icmp];
+    let known = protocols.into_iter().find(|&protocol| protocol as u32 == sample >> 16);
+    let protocol = known.unwrap_or(Protocol::Ip).name().to_ascii_lowercase();
+    format!("{}/{protocol}", sample & 0xffff)
 }
 
 #[cfg(test)]

@@ -43,11 +43,10 @@ pub struct Skipped {
 
 impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protocol = if self.protocol == Protocol::Udp { "UDP" } else { "TCP" };
         write!(
             f,
-            "no decoy on {protocol} port {}: something else is bound to it, and is left alone; after a boot or an upgrade whichever starts first has the port: take it out of the list",
-            self.port
+            "no decoy on {} port {}: something else is bound to it, and is left alone; after a boot or an upgrade whichever starts first has the port: take it out of the list",
+            self.protocol, self.port
         )
     }
 }
@@ -55,32 +54,8 @@ impl fmt::Display for Skipped {
 /// Why the decoys could not be put up.
 #[derive(Debug, Error)]
 pub enum DecoyError {
-    /// A port below 1024 without the right to bind it.
-    #[error(
-        "decoy on {protocol:?} port {port}: {source}; ports below 1024 need CAP_NET_BIND_SERVICE, give it or take the port out of the list"
-    )]
-    NotPermitted {
-        /// The port.
-        port: u16,
-        /// TCP or UDP.
-        protocol: Protocol,
-        /// The kernel's word.
-        source: io::Error,
-    },
-    /// The limit of open files is below the number of decoys.
-    #[error(
-        "decoy on {protocol:?} port {port}: {source}; raise the limit of open files (LimitNOFILE=, ulimit -n) or list fewer ports"
-    )]
-    TooManyFiles {
-        /// The port.
-        port: u16,
-        /// TCP or UDP.
-        protocol: Protocol,
-        /// The kernel's word.
-        source: io::Error,
-    },
-    /// Anything else the kernel refused.
-    #[error("decoy on {protocol:?} port {port}: {source}; take the port out of the list if this stays")]
+    /// The kernel refused a port.
+    #[error("decoy on {protocol} port {port}: {source}; {}", mend(source))]
     Bind {
         /// The port.
         port: u16,
@@ -100,16 +75,20 @@ impl Listener {
         match bound(port, protocol) {
             Ok(socket) => Ok(Some(Listener { port, protocol, socket })),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
-            Err(error) => Err(explained(port, protocol, error)),
+            Err(source) => Err(DecoyError::Bind { port, protocol, source }),
         }
     }
 }
 
-fn explained(port: u16, protocol: Protocol, source: io::Error) -> DecoyError {
-    match source.raw_os_error() {
-        Some(libc::EACCES | libc::EPERM) => DecoyError::NotPermitted { port, protocol, source },
-        Some(libc::EMFILE | libc::ENFILE) => DecoyError::TooManyFiles { port, protocol, source },
-        _ => DecoyError::Bind { port, protocol, source },
+fn mend(refused: &io::Error) -> &'static str {
+    match refused.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE, give it or take the port out of the list"
+        }
+        Some(libc::EMFILE | libc::ENFILE) => {
+            "raise the limit of open files (LimitNOFILE=, ulimit -n) or list fewer ports"
+        }
+        _ => "take the port out of the list if this stays",
     }
 }
 

@@ -3,6 +3,8 @@
 //! Pure. Never tells which of them a packet is.
 #![forbid(unsafe_code)]
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// The kinds of scan that are told apart; the names are those of the `scan.type` field.
@@ -81,4 +83,23 @@ pub enum Protocol {
     Icmp = 1,
     /// Anything else; the IANA number is in [`Probe::port`](super::Probe::port).
     Ip = 0,
+}
+
+impl Protocol {
+    /// Its name in events and lines.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "TCP",
+            Protocol::Udp => "UDP",
+            Protocol::Sctp => "SCTP",
+            Protocol::Icmp => "ICMP",
+            Protocol::Ip => "IP",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }

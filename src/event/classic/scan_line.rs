@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::{host, type_name};
-use crate::detect::probe::{Probe, Protocol};
+use crate::detect::probe::Probe;
 use crate::event::{ActionVerdict, Event, EventType, Flow, Mode};
 
 /// The four states at the end of a `Scan from:` line; `None` is `unset`.
@@ -50,7 +50,7 @@ pub(super) fn scan_line(flow: &Flow, probe: &Probe, mode: Mode, states: States) 
          ignored: [{}] triggered: [{}] noblock: [{}] blocked: [{}]",
         flow.src_ip,
         host(flow),
-        protocol_name(probe.protocol),
+        probe.protocol,
         probe.port,
         type_name::of(probe, mode),
         probe.ip_options.map_or("unknown", |set| if set { "set" } else { "not set" }),
@@ -63,16 +63,6 @@ pub(super) fn scan_line(flow: &Flow, probe: &Probe, mode: Mode, states: States) 
 
 fn shown(state: Option<bool>) -> &'static str {
     state.map_or("unset", |state| if state { "true" } else { "false" })
-}
-
-fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
-        Protocol::Sctp => "SCTP",
-        Protocol::Icmp => "ICMP",
-        Protocol::Ip => "IP",
-    }
 }
 
 #[cfg(test)]
