@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use portsentry::config::PortSet;
+use portsentry::config::BothPorts;
 use portsentry::detect::ScanType;
 use portsentry::detect::probe::Protocol;
 use portsentry::sensor::decoy::{DecoyError, Decoys, Manners, Skipped, Visit};
@@ -29,8 +29,9 @@ fn alone() {
     assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
 }
 
-fn ports(ports: &[u16]) -> PortSet {
-    ports.iter().copied().collect()
+fn ports(tcp: &[u16], udp: &[u16]) -> BothPorts {
+    let [tcp, udp] = [tcp, udp].map(|ports| ports.iter().copied().collect());
+    BothPorts { tcp, udp }
 }
 
 /// Decoys and their loop, driven by hand.
@@ -42,7 +43,7 @@ struct Stage {
 
 impl Stage {
     fn new(tcp: &[u16], udp: &[u16], banner: Option<&str>) -> Stage {
-        let (mut decoys, skipped) = Decoys::bind(&ports(tcp), &ports(udp), banner).unwrap();
+        let (mut decoys, skipped) = Decoys::bind(&ports(tcp, udp), banner).unwrap();
         assert_eq!(skipped, []);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
         decoys.register(&epoll, TOKENS).unwrap();
@@ -205,19 +206,18 @@ fn a_port_in_use_is_left_to_its_service() {
     alone();
     let service = TcpListener::bind("127.0.0.1:8080").unwrap();
     let resolver = UdpSocket::bind("127.0.0.1:53").unwrap();
-    let (decoys, skipped) = Decoys::bind(&ports(&[8080, 8081]), &ports(&[53, 69]), None).unwrap();
+    let (decoys, skipped) = Decoys::bind(&ports(&[8080, 8081], &[53, 69]), None).unwrap();
     let left =
         [Skipped { port: 8080, protocol: Protocol::Tcp }, Skipped { port: 53, protocol: Protocol::Udp }];
     assert_eq!(skipped, left);
-    assert_eq!(decoys.ports(Protocol::Tcp), ports(&[8081]));
-    assert_eq!(decoys.ports(Protocol::Udp), ports(&[69]));
+    assert_eq!(decoys.ports(), ports(&[8081], &[69]));
     drop((service, resolver));
 }
 
 #[test]
 fn nobody_can_share_a_decoys_port() {
     alone();
-    let _decoys = Decoys::bind(&ports(&[8080]), &ports(&[69]), None).unwrap();
+    let _decoys = Decoys::bind(&ports(&[8080], &[69]), None).unwrap();
     for (kind, port) in [(Type::STREAM, 8080_u16), (Type::DGRAM, 69)] {
         let other = Socket::new(Domain::IPV4, kind, None).unwrap();
         other.set_reuse_address(true).unwrap();
@@ -234,7 +234,7 @@ fn without_the_right_to_bind_the_missing_capability_is_named() {
     // Capabilities belong to threads; this one is not used again.
     let bound = std::thread::spawn(|| {
         caps::drop(None, caps::CapSet::Effective, caps::Capability::CAP_NET_BIND_SERVICE).unwrap();
-        Decoys::bind(&ports(&[23]), &PortSet::new(), None).map(|_| ())
+        Decoys::bind(&ports(&[23], &[]), None).map(|_| ())
     });
     let error = bound.join().unwrap().unwrap_err();
     assert!(matches!(error, DecoyError::Bind { port: 23, .. }));

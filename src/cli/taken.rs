@@ -23,8 +23,8 @@ pub fn warnings(loaded: &Loaded) -> Vec<ConfigError> {
     let sockets = SocketTables::open().and_then(|mut tables| tables.read()).unwrap_or_default();
     let Ok(ours) = sockets_of_daemons(Path::new("/proc")) else { return Vec::new() };
     let services: Vec<&LocalSocket> = sockets.iter().filter(|socket| !ours.contains(&socket.inode)).collect();
-    let (tcp, udp) = loaded.config.bound_ports();
-    let both = [(Transport::Tcp, "TCP", tcp), (Transport::Udp, "UDP", udp)];
+    let bound = loaded.config.bound_ports();
+    let both = [(Transport::Tcp, "TCP", bound.tcp), (Transport::Udp, "UDP", bound.udp)];
     let told = both.iter().flat_map(|(transport, name, ports)| {
         let taken = taken(&services, *transport, ports).into_iter();
         few(taken.map(|port| ConfigError::new(loaded.origin(key(name, port, loaded)), why(name, port))))

@@ -4,6 +4,7 @@
 //! name, type, default and range of every key stand there and nowhere else.
 #![forbid(unsafe_code)]
 
+pub mod both_ports;
 pub mod build;
 mod combine;
 pub mod duration;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+pub use both_ports::BothPorts;
 pub use build::{Loaded, OPEN_FLAGS, Override, Overrides, Setting, control_socket, load, parse};
 pub use duration::FOREVER;
 pub use error::{ConfigError, Origin, Position, few};
@@ -238,16 +240,13 @@ impl Config {
             flags: Flags::default(),
         }
     }
-}
 
-impl Config {
-    /// TCP and UDP ports to bind. `--connect`: the watched ports themselves are decoys.
-    pub fn bound_ports(&self) -> (PortSet, PortSet) {
+    /// The ports to bind. `--connect`: the watched ports themselves are decoys.
+    pub fn bound_ports(&self) -> BothPorts {
+        let (tcp, udp) = (&self.decoy_tcp_ports, &self.decoy_udp_ports);
         match self.flags.mode {
-            Mode::Stealth => (self.decoy_tcp_ports.clone(), self.decoy_udp_ports.clone()),
-            Mode::Connect => {
-                (self.decoy_tcp_ports.union(&self.tcp_ports), self.decoy_udp_ports.union(&self.udp_ports))
-            }
+            Mode::Stealth => BothPorts { tcp: tcp.clone(), udp: udp.clone() },
+            Mode::Connect => BothPorts { tcp: tcp.union(&self.tcp_ports), udp: udp.union(&self.udp_ports) },
         }
     }
 
@@ -270,8 +269,7 @@ impl Config {
 
     /// Whether any port is bound.
     pub fn has_decoys(&self) -> bool {
-        let (tcp, udp) = self.bound_ports();
-        tcp.len() + udp.len() > 0
+        !self.bound_ports().is_empty()
     }
 }
 

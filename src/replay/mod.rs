@@ -94,7 +94,7 @@ impl Replay {
     /// A daemon as `loaded` configures it that has seen nothing.
     pub fn new(loaded: &Loaded, view: View) -> Replay {
         let config = &loaded.config;
-        let (tcp_decoys, udp_decoys) = config.bound_ports();
+        let decoys = config.bound_ports();
         let watch = Arc::new(Watch {
             vantage: view.vantage(),
             one_by_one: host::one_by_one(
@@ -105,7 +105,7 @@ impl Replay {
             // Nothing can be blocked any more: what would have been is told.
             block_tcp: BlockMode::Log,
             block_udp: BlockMode::Log,
-            ..terms::watch(config, (tcp_decoys.clone(), udp_decoys.clone()))
+            ..terms::watch(config, &decoys)
         });
         let half_life = terms::half_life(config);
         let table = Arc::new(ScoreTable::new(config.table_size, &KEY, half_life));
@@ -127,7 +127,7 @@ impl Replay {
             // A capture may hold one direction only.
             peers: Peers::new(&KEY, Hearing::of_senders()),
             responder,
-            services: Services::new(tcp_decoys, udp_decoys),
+            services: Services::new(decoys),
             half_open: HalfOpen::new(),
             trails: Trails::new(&KEY),
             followed: Followed::default(),

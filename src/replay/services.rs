@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use crate::config::PortSet;
+use crate::config::BothPorts;
 use crate::detect::probe::{Probe, Protocol};
 use crate::packet::{Packet, TcpFlags, Transport};
 
@@ -23,14 +23,13 @@ const ECHOES: [(u8, u8); 2] = [(8, 0), (128, 129)];
 #[derive(Debug)]
 pub(super) struct Services {
     sockets: HashSet<(IpAddr, Protocol, u16)>,
-    tcp_decoys: PortSet,
-    udp_decoys: PortSet,
+    decoys: BothPorts,
 }
 
 impl Services {
     /// None yet. A decoy's answers make it no service.
-    pub(super) fn new(tcp_decoys: PortSet, udp_decoys: PortSet) -> Services {
-        Services { sockets: HashSet::new(), tcp_decoys, udp_decoys }
+    pub(super) fn new(decoys: BothPorts) -> Services {
+        Services { sockets: HashSet::new(), decoys }
     }
 
     /// Whoever sends anything but a refusal from a port has a socket there.
@@ -56,11 +55,7 @@ impl Services {
 
     /// Whether a decoy listens there.
     pub(super) fn is_decoy(&self, protocol: Protocol, port: u16) -> bool {
-        match protocol {
-            Protocol::Tcp => self.tcp_decoys.contains(port),
-            Protocol::Udp => self.udp_decoys.contains(port),
-            Protocol::Sctp | Protocol::Icmp | Protocol::Ip => false,
-        }
+        self.decoys.contains(protocol, port)
     }
 }
 
@@ -90,7 +85,7 @@ mod tests {
     use super::*;
 
     fn services() -> Services {
-        Services::new([23].into_iter().collect(), PortSet::new())
+        Services::new([(Protocol::Tcp, 23)].into_iter().collect())
     }
 
     fn packet(transport: Transport) -> Packet {

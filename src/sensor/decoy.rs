@@ -18,7 +18,7 @@ use super::datagram::{self, Courtesy};
 use super::listener::Listener;
 pub use super::listener::{DecoyError, Skipped};
 use super::services::{Next, Service, Talk};
-use crate::config::PortSet;
+use crate::config::BothPorts;
 use crate::detect::probe::{Probe, Protocol, ScanType};
 use crate::packet::TcpFlags;
 
@@ -93,40 +93,33 @@ pub struct Decoys {
 }
 
 impl Decoys {
-    /// Binds every port of `tcp` and `udp` that is free; the others are returned.
+    /// Binds every one of `ports` that is free; the others are returned.
     ///
     /// # Errors
     /// A port that may not be bound, or too many of them. A port in use is none.
-    pub fn bind(
-        tcp: &PortSet,
-        udp: &PortSet,
-        banner: Option<&str>,
-    ) -> Result<(Decoys, Vec<Skipped>), DecoyError> {
-        let tcp = tcp.iter().map(|port| (port, Protocol::Tcp));
-        let udp = udp.iter().map(|port| (port, Protocol::Udp));
+    pub fn bind(ports: &BothPorts, banner: Option<&str>) -> Result<(Decoys, Vec<Skipped>), DecoyError> {
         let (mut listeners, mut skipped) = (Vec::new(), Vec::new());
-        for (port, protocol) in tcp.chain(udp) {
+        for (protocol, port) in ports.iter() {
             match Listener::bind(port, protocol)? {
                 Some(listener) => listeners.push(listener),
                 None => skipped.push(Skipped { port, protocol }),
             }
         }
-        let banner = banner.map(|text| text.as_bytes().to_vec());
-        let (conversations, resting) = (Vec::new(), Vec::new());
-        let courtesy = Courtesy::default();
-        let files = files_of_process().saturating_sub(FILES_TO_SPARE);
-        Ok((Decoys { listeners, banner, courtesy, conversations, resting, token_base: 0, files }, skipped))
+        let decoys = Decoys {
+            listeners,
+            banner: banner.map(|text| text.as_bytes().to_vec()),
+            courtesy: Courtesy::default(),
+            conversations: Vec::new(),
+            resting: Vec::new(),
+            token_base: 0,
+            files: files_of_process().saturating_sub(FILES_TO_SPARE),
+        };
+        Ok((decoys, skipped))
     }
 
-    /// Those of TCP and those of UDP.
-    pub fn ports_of_both(&self) -> (PortSet, PortSet) {
-        (self.ports(Protocol::Tcp), self.ports(Protocol::Udp))
-    }
-
-    /// The ports of `protocol` that are ours.
-    pub fn ports(&self, protocol: Protocol) -> PortSet {
-        let ours = self.listeners.iter().filter(|listener| listener.protocol == protocol);
-        ours.map(|listener| listener.port).collect()
+    /// The ports that are ours.
+    pub fn ports(&self) -> BothPorts {
+        self.listeners.iter().map(|listener| (listener.protocol, listener.port)).collect()
     }
 
     /// The sockets that answer datagrams, by their numbers; none without PORT_BANNER.

@@ -205,9 +205,9 @@ impl EventLoop {
 
     /// Keeps the tripwire in step with the configuration, the decoys and the services.
     pub(super) fn set_traps(&mut self) {
-        let (watch, decoys) = (&self.responder.watch, self.decoys.ports_of_both());
+        let (watch, decoys) = (&self.responder.watch, self.decoys.ports());
         let wanted = traps::wanted(watch, &decoys, &self.shared.in_use, &self.shared.peers);
-        self.traps.become_these(wanted, &mut self.responder.requests);
+        self.traps.become_these(&wanted, &mut self.responder.requests);
     }
 
     /// The counts, for the service manager.

@@ -23,7 +23,7 @@ use super::never_block;
 use super::responder::Responder;
 use super::ring::{RingControl, RingError};
 use super::watcher::{Shared, View};
-use crate::config::{Interfaces, PortSet};
+use crate::config::{BothPorts, Interfaces};
 use crate::detect::policy::Watch;
 use crate::netlink::sock_diag::SocketTables;
 use crate::netlink::surroundings::Surroundings;
@@ -38,8 +38,8 @@ pub struct Host {
     /// NEVER_BLOCK, the ignore file and the resolvers.
     configured_never: Vec<IpNet>,
     interfaces: Interfaces,
-    decoy_tcp: PortSet,
-    decoy_udp: PortSet,
+    /// Our own, which are no services.
+    decoys: BothPorts,
     /// `-S`: ports with a service count too.
     ignore_services: bool,
     questions: Questions,
@@ -68,6 +68,8 @@ pub struct Known {
     pub configured_never: Vec<IpNet>,
     /// INTERFACES.
     pub interfaces: Interfaces,
+    /// The ports of our own decoys: those are no services.
+    pub decoys: BothPorts,
     /// `-S`.
     pub ignore_services: bool,
 }
@@ -85,8 +87,7 @@ impl Host {
             departed: Departed::default(),
             configured_never: known.configured_never,
             interfaces: known.interfaces,
-            decoy_tcp: PortSet::new(),
-            decoy_udp: PortSet::new(),
+            decoys: known.decoys,
             ignore_services: known.ignore_services,
             questions: Questions::default(),
             rings: None,
@@ -94,11 +95,6 @@ impl Host {
             filter_set: 0,
             filter_refused: false,
         })
-    }
-
-    /// Which ports our own decoys hold: those are no services.
-    pub fn set_decoys(&mut self, tcp: PortSet, udp: PortSet) {
-        (self.decoy_tcp, self.decoy_udp) = (tcp, udp);
     }
 
     /// The network around us.

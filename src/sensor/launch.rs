@@ -33,7 +33,6 @@ use super::responder::{self, Responder};
 use super::traps::{self, Traps};
 use super::{network, state_dir, terms};
 use crate::config::{Config, Interfaces, Loaded};
-use crate::detect::probe::Protocol;
 use crate::event::{self, Confinement, Start, stderr};
 use crate::protocol::Settings;
 use crate::sandbox::capabilities;
@@ -215,13 +214,13 @@ fn announce(events: &mut EventLoop, network: event::Network, lacking: &[String],
 }
 
 fn describe(config: &Config, opened: &Opened, helper: &Helper, confinement: Confinement) -> Start {
-    let Opened { decoys, network, .. } = opened;
+    let decoys = opened.decoys.ports();
     Start {
         version: crate::VERSION.to_owned(),
         pid: std::process::id(),
         helper_pid: helper.link.pid(),
         mode: terms::told_mode(config),
-        network: *network,
+        network: opened.network,
         interfaces: match &config.interfaces {
             Interfaces::All => vec!["ALL".to_owned()],
             Interfaces::AllButLoopback => vec!["ALL_NLO".to_owned()],
@@ -229,8 +228,8 @@ fn describe(config: &Config, opened: &Opened, helper: &Helper, confinement: Conf
         },
         tcp_ports: config.tcp_ports.in_short(),
         udp_ports: config.udp_ports.in_short(),
-        decoy_tcp_ports: decoys.ports(Protocol::Tcp).in_short(),
-        decoy_udp_ports: decoys.ports(Protocol::Udp).in_short(),
+        decoy_tcp_ports: decoys.tcp.in_short(),
+        decoy_udp_ports: decoys.udp.in_short(),
         restored: helper.ready.restored,
         confinement,
     }

@@ -38,7 +38,7 @@ impl EventLoop {
         let (loaded, waiting) = in_force(&self.loaded, loaded);
         waiting.told().for_each(|text| self.reporter.answer(now, &text));
         let new = added(protected(&self.loaded), protected(&loaded));
-        let watch = terms::watch(&loaded.config, self.decoys.ports_of_both());
+        let watch = terms::watch(&loaded.config, &self.decoys.ports());
         let modes = |watch: &Watch| (watch.block_tcp, watch.block_udp);
         if modes(&watch) != modes(&self.responder.watch) {
             self.responder.end_silences();

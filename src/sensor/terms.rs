@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::traps;
-use crate::config::{Config, FOREVER, Loaded, Mode, PortSet};
+use crate::config::{BothPorts, Config, FOREVER, Loaded, Mode};
 use crate::detect::policy::Watch;
 use crate::detect::table::Vantage;
 use crate::detect::walk::Walk;
@@ -24,8 +24,7 @@ pub fn needs(config: &Config) -> Vec<Capability> {
     if config.flags.mode == Mode::Stealth {
         needs.push(Capability::CAP_NET_RAW);
     }
-    let (tcp, udp) = config.bound_ports();
-    if tcp.iter().chain(udp.iter()).any(|port| port < 1024) {
+    if config.bound_ports().iter().any(|(_, port)| port < 1024) {
         needs.push(Capability::CAP_NET_BIND_SERVICE);
     }
     needs
@@ -85,10 +84,10 @@ pub fn custom(config: &Config) -> Custom {
 }
 
 /// Decoys are watched ports too: who knocks there is a stranger as well.
-pub fn watch(config: &Config, (tcp, udp): (PortSet, PortSet)) -> Watch {
+pub fn watch(config: &Config, decoys: &BothPorts) -> Watch {
     Watch {
-        tcp_ports: config.tcp_ports.union(&tcp),
-        udp_ports: config.udp_ports.union(&udp),
+        tcp_ports: config.tcp_ports.union(&decoys.tcp),
+        udp_ports: config.udp_ports.union(&decoys.udp),
         scan_trigger: config.scan_trigger,
         ipv6_prefix: config.ipv6_prefix,
         one_by_one: Networks::default(),

@@ -5,7 +5,7 @@
 
 use super::ports_in_use::PortsInUse;
 use super::ring;
-use crate::config::{BlockMode, Config, Interfaces, Mode, PortSet};
+use crate::config::{BlockMode, BothPorts, Config, Interfaces, Mode, PortSet};
 use crate::detect::policy::Watch;
 use crate::detect::probe::Protocol;
 use crate::detect::weights::{FIRST_EPHEMERAL_PORT, NEIGHBOURLY_UDP};
@@ -20,8 +20,7 @@ pub const LACKING: &str = "TRIPWIRE: not set up, for this kernel lacks what it t
 /// What the helper was told.
 pub struct Traps {
     is_there: bool,
-    tcp: PortSet,
-    udp: PortSet,
+    ports: BothPorts,
     /// Pages found no room in the queue.
     is_behind: bool,
 }
@@ -40,38 +39,37 @@ pub fn terms(config: &Config) -> Option<Terms> {
     may_be.then(|| Terms { interfaces, per_minute: (config.block_limit / 2).max(1) })
 }
 
-/// The ports of TCP and UDP on which a single packet would have us block its source. None of UDP that anything was ever
-/// asked from: what comes there may be an answer to a closed socket, or to a host behind this one, which has none here.
-pub fn wanted(
-    watch: &Watch,
-    decoys: &(PortSet, PortSet),
-    in_use: &PortsInUse,
-    peers: &Peers,
-) -> (PortSet, PortSet) {
-    let is_alarm = |mode| watch.scan_trigger <= 1 && mode == BlockMode::Block;
-    let traps = |protocol, ports: &PortSet, decoys: &PortSet| -> PortSet {
-        let watched = ports.without(decoys);
-        watched.iter().filter(|&port| !in_use.holds(protocol, port)).collect()
-    };
-    let tcp = is_alarm(watch.block_tcp).then(|| traps(Protocol::Tcp, &watch.tcp_ports, &decoys.0));
-    let udp = is_alarm(watch.block_udp).then(|| traps(Protocol::Udp, &watch.udp_ports, &decoys.1));
+/// The ports on which a single packet would have us block its source. None of UDP that anything was ever asked from: what
+/// comes there may be an answer to a closed socket, or to a host behind this one, which has none here.
+pub fn wanted(watch: &Watch, decoys: &BothPorts, in_use: &PortsInUse, peers: &Peers) -> BothPorts {
+    let watched = BothPorts { tcp: watch.tcp_ports.clone(), udp: watch.udp_ports.clone() };
     // Neighbours knock there of their own accord, and what they are answered may come back to a closed socket.
-    let asks_nothing = |port: &u16| *port < FIRST_EPHEMERAL_PORT && !peers.asks_from(Protocol::Udp, *port);
-    let udp = udp.unwrap_or_default().without(&NEIGHBOURLY_UDP.into_iter().collect());
-    (tcp.unwrap_or_default(), udp.iter().filter(asks_nothing).collect())
+    let is_asked_from = |port: u16| {
+        NEIGHBOURLY_UDP.contains(&port)
+            || port >= FIRST_EPHEMERAL_PORT
+            || peers.asks_from(Protocol::Udp, port)
+    };
+    let is_trap = |&(protocol, port): &(Protocol, u16)| {
+        watch.scan_trigger <= 1
+            && watch.block_mode(protocol) == BlockMode::Block
+            && !decoys.contains(protocol, port)
+            && !in_use.holds(protocol, port)
+            && (protocol != Protocol::Udp || !is_asked_from(port))
+    };
+    watched.iter().filter(is_trap).collect()
 }
 
 impl Traps {
     /// None yet. `is_there`: the helper has a tripwire to set them on.
     pub fn new(is_there: bool) -> Traps {
-        Traps { is_there, tcp: PortSet::new(), udp: PortSet::new(), is_behind: false }
+        Traps { is_there, ports: BothPorts::default(), is_behind: false }
     }
 
     /// Tells the helper what has changed. Pages that find no room in the queue are told the next time.
-    pub fn become_these(&mut self, (tcp, udp): (PortSet, PortSet), requests: &mut RequestWriter) {
+    pub fn become_these(&mut self, wanted: &BothPorts, requests: &mut RequestWriter) {
         if self.is_there {
-            self.is_behind = !(turn(&mut self.tcp, &tcp, Datagrams::No, requests)
-                && turn(&mut self.udp, &udp, Datagrams::Yes, requests));
+            self.is_behind = !(turn(&mut self.ports.tcp, &wanted.tcp, Datagrams::No, requests)
+                && turn(&mut self.ports.udp, &wanted.udp, Datagrams::Yes, requests));
         }
     }
 
@@ -82,17 +80,14 @@ impl Traps {
 
     /// Whether one of them has become a port that something was asked from.
     pub fn await_answers(&self, peers: &Peers) -> bool {
-        self.udp.iter().any(|port| peers.asks_from(Protocol::Udp, port))
+        self.ports.udp.iter().any(|port| peers.asks_from(Protocol::Udp, port))
     }
 
     /// Has the tripwire leave alone whose probe was none after all. Segments that may belong to a connection trip nobody:
     /// a flood of them must not fill the queue that blocks are asked through.
     pub fn spare(&self, probe: &Probe, requests: &mut RequestWriter) {
-        let may_have_tripped = match probe.protocol {
-            Protocol::Tcp => !probe.scan_type.may_be_stray() && self.tcp.contains(probe.port),
-            Protocol::Udp => self.udp.contains(probe.port),
-            Protocol::Sctp | Protocol::Icmp | Protocol::Ip => false,
-        };
+        let may_have_tripped =
+            !probe.scan_type.may_be_stray() && self.ports.contains(probe.protocol, probe.port);
         if may_have_tripped {
             // Where the queue is full the entry lapses by itself.
             let _ = requests.send(|id| Request::Spare { id, address: probe.source });
@@ -138,8 +133,8 @@ mod tests {
         }
     }
 
-    fn decoys() -> (PortSet, PortSet) {
-        ([23].into_iter().collect(), [161].into_iter().collect())
+    fn decoys() -> BothPorts {
+        [(Protocol::Tcp, 23), (Protocol::Udp, 161)].into_iter().collect()
     }
 
     fn peers() -> Peers {
@@ -156,8 +151,8 @@ mod tests {
         ports
     }
 
-    fn ports((tcp, udp): (PortSet, PortSet)) -> (Vec<u16>, Vec<u16>) {
-        (tcp.iter().collect(), udp.iter().collect())
+    fn ports(both: BothPorts) -> (Vec<u16>, Vec<u16>) {
+        (both.tcp.iter().collect(), both.udp.iter().collect())
     }
 
     #[test]
@@ -177,7 +172,7 @@ mod tests {
     fn only_pages_that_change_are_told_and_none_where_there_is_no_tripwire() {
         let told = |traps: &mut Traps, watch: &Watch| {
             let mut requests = RequestWriter::new(8);
-            traps.become_these(wanted(watch, &decoys(), &in_use(), &peers()), &mut requests);
+            traps.become_these(&wanted(watch, &decoys(), &in_use(), &peers()), &mut requests);
             8 - requests.frames().room()
         };
         let mut traps = Traps::new(true);
@@ -190,7 +185,7 @@ mod tests {
     fn what_finds_no_room_is_told_as_soon_as_there_is_some() {
         let mut traps = Traps::new(true);
         let mut turns = std::iter::repeat_with(|| {
-            traps.become_these(wanted(&watch(), &decoys(), &in_use(), &peers()), &mut RequestWriter::new(1));
+            traps.become_these(&wanted(&watch(), &decoys(), &in_use(), &peers()), &mut RequestWriter::new(1));
             traps.are_behind()
         });
         assert_eq!(turns.by_ref().take(4).collect::<Vec<_>>(), [true, true, false, false]);
@@ -199,7 +194,7 @@ mod tests {
     #[test]
     fn only_what_trips_is_spared() {
         let mut traps = Traps::new(true);
-        traps.become_these(wanted(&watch(), &decoys(), &in_use(), &peers()), &mut RequestWriter::new(8));
+        traps.become_these(&wanted(&watch(), &decoys(), &in_use(), &peers()), &mut RequestWriter::new(8));
         let spares = |scan_type, port| {
             let probe = Probe { scan_type, ..samples::syn("192.0.2.1", port) };
             let mut requests = RequestWriter::new(8);

@@ -23,7 +23,7 @@ use super::ports_in_use::PortsInUse;
 use super::ring::Reader;
 use super::sightings::Sightings;
 use super::trails::Trails;
-use crate::config::PortSet;
+use crate::config::BothPorts;
 use crate::detect::policy::Watch;
 use crate::detect::{Peers, ScoreTable};
 use crate::networks::Networks;
@@ -41,10 +41,9 @@ pub struct View {
     pub own: Networks,
     /// Where packets come in: of very many interfaces the rings' filter tells none apart.
     pub interfaces: Watched,
-    /// TCP ports where a decoy of ours listens: a handshake, or its absence, says more than the SYN.
-    pub decoys: PortSet,
-    /// UDP ports where one does: what it says is no service's answer.
-    pub decoys_udp: PortSet,
+    /// Where our own decoys listen: over TCP a handshake, or its absence, says more than the SYN, and what they say is no
+    /// service's answer.
+    pub decoys: BothPorts,
     /// A packet from the address it goes to is left out (`-L` takes it in).
     pub skip_local: bool,
     /// Every probe is passed on, not only what changes something: classic text promises a line each.
@@ -59,8 +58,8 @@ impl View {
     /// What our own decoys say.
     fn is_of_a_decoy(&self, packet: &Packet) -> bool {
         match packet.transport {
-            Transport::Tcp { source_port, .. } => self.decoys.contains(source_port),
-            Transport::Udp { source_port, .. } => self.decoys_udp.contains(source_port),
+            Transport::Tcp { source_port, .. } => self.decoys.tcp.contains(source_port),
+            Transport::Udp { source_port, .. } => self.decoys.udp.contains(source_port),
             Transport::Sctp { .. }
             | Transport::Icmp { .. }
             | Transport::TinyFragment { .. }
@@ -205,8 +204,7 @@ mod tests {
             watch: Arc::new(watch),
             own: ["2001:db8::1/128".parse().unwrap()].into_iter().collect(),
             interfaces: Watched::Indexes(vec![2]),
-            decoys: PortSet::new(),
-            decoys_udp: PortSet::new(),
+            decoys: BothPorts::default(),
             skip_local: true,
             tell_all: false,
             tell_served: false,

@@ -104,7 +104,7 @@ mod tests {
     use std::os::fd::OwnedFd;
 
     use super::*;
-    use crate::config::{PortSet, parse};
+    use crate::config::{BothPorts, parse};
     use crate::sensor::host::Known;
     use crate::sensor::terms;
 
@@ -112,6 +112,7 @@ mod tests {
         let known = Known {
             configured_never: Vec::new(),
             interfaces: Interfaces::AllButLoopback,
+            decoys: BothPorts::default(),
             ignore_services: false,
         };
         Host::open(known).unwrap()
@@ -119,7 +120,7 @@ mod tests {
 
     fn watch(ports: &str) -> Watch {
         let loaded = parse("a", format!("TCP_PORTS=\"{ports}\"").as_bytes(), &Default::default()).unwrap();
-        terms::watch(&loaded.config, (PortSet::new(), PortSet::new()))
+        terms::watch(&loaded.config, &BothPorts::default())
     }
 
     /// Any socket takes a filter, and nothing else does.

@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use super::Host;
-use crate::config::PortSet;
 use crate::detect::peers::Peers;
 use crate::detect::probe::Protocol;
 use crate::detect::weights::FIRST_EPHEMERAL_PORT;
@@ -53,8 +52,8 @@ impl Host {
     /// service's that is still on its way up, and is awaited as if it had been there already.
     pub fn await_services(&self, watch: &Watch, in_use: &PortsInUse) {
         if !self.ignore_services {
-            in_use.presume(Protocol::Tcp, &watch.tcp_ports.without(&self.decoy_tcp));
-            in_use.presume(Protocol::Udp, &watch.udp_ports.without(&self.decoy_udp));
+            in_use.presume(Protocol::Tcp, &watch.tcp_ports.without(&self.decoys.tcp));
+            in_use.presume(Protocol::Udp, &watch.udp_ports.without(&self.decoys.udp));
         }
     }
 
@@ -73,7 +72,7 @@ impl Host {
         let mut is_awaited = self.departed.look(uptime);
         self.filter_is_stale |= in_use.replace(
             &sockets,
-            |protocol, port| is_decoy(&self.decoy_tcp, &self.decoy_udp, protocol, port),
+            |protocol, port| self.decoys.contains(protocol, port),
             |protocol, port| {
                 (protocol == Protocol::Udp || watch.is_watched(protocol, port)) && is_awaited(protocol, port)
             },
@@ -91,7 +90,7 @@ impl Host {
         let may_be_blamed = |port| {
             port < FIRST_EPHEMERAL_PORT
                 && !in_use.holds(Protocol::Tcp, port)
-                && !self.decoy_tcp.contains(port)
+                && !self.decoys.tcp.contains(port)
         };
         for (local, remote) in self.sockets.both_ends()? {
             if may_be_blamed(local.port()) {
@@ -129,8 +128,7 @@ impl Host {
     /// The kernel did not say.
     pub fn takes(&mut self, probe: &Probe, interface: u32) -> io::Result<bool> {
         let Some(transport) = transport_of(probe.protocol) else { return Ok(false) };
-        let ours = is_decoy(&self.decoy_tcp, &self.decoy_udp, probe.protocol, probe.port);
-        if self.ignore_services || ours {
+        if self.ignore_services || self.decoys.contains(probe.protocol, probe.port) {
             return Ok(false);
         }
         self.questions.count(self.interfaces_to_ask());
@@ -152,7 +150,7 @@ impl Host {
     /// # Errors
     /// The kernel did not list them.
     pub fn is_connected_with(&mut self, source: IpNet) -> io::Result<bool> {
-        self.connected.is(source, &self.decoy_tcp, &mut self.sockets)
+        self.connected.is(source, &self.decoys.tcp, &mut self.sockets)
     }
 
     /// What was learnt of connections in one turn is forgotten, and how much was asked.
@@ -173,14 +171,6 @@ fn transport_of(protocol: Protocol) -> Option<Transport> {
         Protocol::Udp => Some(Transport::Udp),
         Protocol::Sctp => Some(Transport::Sctp),
         Protocol::Icmp | Protocol::Ip => None,
-    }
-}
-
-fn is_decoy(tcp: &PortSet, udp: &PortSet, protocol: Protocol, port: u16) -> bool {
-    match protocol {
-        Protocol::Tcp => tcp.contains(port),
-        Protocol::Udp => udp.contains(port),
-        Protocol::Sctp | Protocol::Icmp | Protocol::Ip => false,
     }
 }
 

@@ -13,11 +13,10 @@ use nix::sys::signalfd::SignalFd;
 use nix::time::{ClockId, clock_gettime};
 
 use super::error::{StartError, system};
-use crate::config::{Config, Interfaces, Loaded, LogOutput, Mode};
+use crate::config::{BothPorts, Config, Interfaces, Loaded, LogOutput, Mode};
 use crate::control::server::ControlServer;
 use crate::detect::peers::{Hearing, Peers};
 use crate::detect::policy::Watch;
-use crate::detect::probe::Protocol;
 use crate::detect::table::ScoreTable;
 use crate::event::emitter::{self, Form};
 use crate::event::history::History;
@@ -84,14 +83,13 @@ impl Opened {
             never_block::only_a_stub(config, &resolvers).filter(|_| !never_block::lists_others(loaded));
         lacking.extend(hidden.map(str::to_owned));
         let configured_never = never_block::configured(loaded, &resolvers);
-        let mut host = open_host(config, &configured_never)?;
+        let (decoys, skipped) = Decoys::bind(&config.bound_ports(), config.port_banner.as_deref())?;
+        let mut host = open_host(config, &configured_never, decoys.ports())?;
         lacking.extend(bridge_ports::told(&config.interfaces, host.surroundings()));
         let network = network::whose();
-        let (decoys, skipped) = bind_decoys(config)?;
         lacking.extend(skipped.iter().map(Skipped::to_string));
-        listening_lines(config, &decoys).for_each(|line| emitter.note(&line));
-        host.set_decoys(decoys.ports(Protocol::Tcp), decoys.ports(Protocol::Udp));
-        let watch = Arc::new(host.watch(&terms::watch(config, decoys.ports_of_both())));
+        listening_lines(config, &decoys.ports()).for_each(|line| emitter.note(&line));
+        let watch = Arc::new(host.watch(&terms::watch(config, &decoys.ports())));
         let in_use = PortsInUse::new(config.interfaces == Interfaces::All);
         if has_just_booted() {
             host.await_services(&watch, &in_use);
@@ -179,12 +177,9 @@ fn verbose_lines(loaded: &Loaded) -> impl Iterator<Item = String> + '_ {
 }
 
 /// In connect mode PortSentry names each port that it listens on; our sockets too are of IPv6 and take IPv4.
-fn listening_lines(config: &Config, decoys: &Decoys) -> impl Iterator<Item = String> {
-    let told = config.flags.mode == Mode::Connect;
-    let (tcp, udp) = if told { decoys.ports_of_both() } else { Default::default() };
-    let line = |protocol, port| format!("Listen on AF_INET6: {protocol} port: {port}");
-    let tcp: Vec<String> = tcp.iter().map(|port| line("TCP", port)).collect();
-    tcp.into_iter().chain(udp.iter().map(|port| line("UDP", port)).collect::<Vec<_>>())
+fn listening_lines(config: &Config, ports: &BothPorts) -> impl Iterator<Item = String> {
+    let told = ports.iter().filter(|_| config.flags.mode == Mode::Connect);
+    told.map(|(protocol, port)| format!("Listen on AF_INET6: {protocol} port: {port}"))
 }
 
 /// The first resolver that there is a way to.
@@ -198,18 +193,14 @@ fn open_names(config: &Config, resolvers: &[IpAddr]) -> Result<Option<Names>, St
     names.map(Some).map_err(|error| StartError::System("RESOLVE_HOST: no socket to a resolver", error))
 }
 
-fn open_host(config: &Config, configured_never: &[ipnet::IpNet]) -> Result<Host, StartError> {
+fn open_host(config: &Config, never: &[ipnet::IpNet], decoys: BothPorts) -> Result<Host, StartError> {
     let known = Known {
-        configured_never: configured_never.to_vec(),
+        configured_never: never.to_vec(),
         interfaces: config.interfaces.clone(),
+        decoys,
         ignore_services: config.flags.disable_service_check,
     };
     Host::open(known).map_err(|error| StartError::System("the host's addresses cannot be read", error))
-}
-
-fn bind_decoys(config: &Config) -> Result<(Decoys, Vec<Skipped>), StartError> {
-    let (tcp, udp) = config.bound_ports();
-    Ok(Decoys::bind(&tcp, &udp, config.port_banner.as_deref())?)
 }
 
 /// The rings, closed until their threads run: `--connect` has none.
@@ -235,8 +226,7 @@ fn view(config: &Config, watch: Arc<Watch>, host: &Host, decoys: &Decoys, form: 
         watch,
         own: host.own(),
         interfaces: host.watched(),
-        decoys: decoys.ports(Protocol::Tcp),
-        decoys_udp: decoys.ports(Protocol::Udp),
+        decoys: decoys.ports(),
         skip_local: !config.flags.disable_local_check,
         tell_all: terms::tells_all(config, form),
         tell_served: form == Form::Classic,

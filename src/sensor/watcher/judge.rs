@@ -120,7 +120,7 @@ impl Judge {
             return told.then_some(State::FromItself);
         }
         let micros = self.now.micros();
-        if probe.protocol == Protocol::Tcp && view.decoys.contains(probe.port) {
+        if probe.protocol == Protocol::Tcp && view.decoys.tcp.contains(probe.port) {
             if probe.scan_type == ScanType::Syn {
                 if self.is_quiet(seat, micros) {
                     return None;
