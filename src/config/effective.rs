@@ -121,8 +121,7 @@ fn length(config: &Config) -> String {
 
 /// The list itself may be thousands of lines long: it is shown whole only while it is short.
 fn protected(loaded: &Loaded) -> String {
-    let given: Vec<String> =
-        loaded.config.never_block.iter().chain(&loaded.ignored).map(ToString::to_string).collect();
+    let given: Vec<String> = loaded.never_block().map(|network| network.to_string()).collect();
     let shown: Vec<&str> = given.iter().take(8).map(String::as_str).collect();
     let more = given.len().saturating_sub(shown.len());
     let counts = format!(

@@ -97,11 +97,7 @@ impl Replay {
         let decoys = config.bound_ports();
         let watch = Arc::new(Watch {
             vantage: view.vantage(),
-            one_by_one: host::one_by_one(
-                view.on_link(),
-                config.never_block.iter().chain(&loaded.ignored).copied(),
-                config.ipv6_prefix,
-            ),
+            one_by_one: host::one_by_one(view.on_link(), loaded.never_block(), config.ipv6_prefix),
             // Nothing can be blocked any more: what would have been is told.
             block_tcp: BlockMode::Log,
             block_udp: BlockMode::Log,
@@ -111,7 +107,7 @@ impl Replay {
         let table = Arc::new(ScoreTable::new(config.table_size, &KEY, half_life));
         let responder = Responder::new(Setup {
             watch: watch.clone(),
-            never: config.never_block.iter().chain(&loaded.ignored).copied().collect(),
+            never: loaded.never_block().collect(),
             table: table.clone(),
             order: Vec::new(),
             custom: crate::protocol::settings::Custom::default(),

@@ -18,8 +18,7 @@ const RESOLVER_FILES: [&str; 3] =
 
 /// NEVER_BLOCK, the ignore file and the resolvers: what does not change by itself.
 pub fn configured(loaded: &Loaded, resolvers: &[IpAddr]) -> Vec<IpNet> {
-    let resolvers = resolvers.iter().copied().map(IpNet::from);
-    loaded.config.never_block.iter().chain(&loaded.ignored).copied().chain(resolvers).collect()
+    loaded.never_block().chain(resolvers.iter().copied().map(IpNet::from)).collect()
 }
 
 /// The host's resolvers, and of each file that is there but cannot be read what that means.
@@ -40,8 +39,7 @@ pub fn only_a_stub(config: &Config, resolvers: &[IpAddr]) -> Option<&'static str
 /// PortSentry's begins with, loopback and 0.0.0.0, is none of them.
 pub fn lists_others(loaded: &Loaded) -> bool {
     let is_nobody = |net: &IpNet| net.prefix_len() == net.max_prefix_len() && net.addr().is_unspecified();
-    let mut listed = loaded.config.never_block.iter().chain(&loaded.ignored);
-    listed.any(|net| !net.addr().is_loopback() && !is_nobody(net))
+    loaded.never_block().any(|net| !net.addr().is_loopback() && !is_nobody(&net))
 }
 
 fn listed_in(files: &[&str]) -> (Vec<IpAddr>, Vec<String>) {

@@ -37,7 +37,7 @@ impl EventLoop {
     fn go_by(&mut self, loaded: Loaded, now: Now) {
         let (loaded, waiting) = in_force(&self.loaded, loaded);
         waiting.told().for_each(|text| self.reporter.answer(now, &text));
-        let new = added(protected(&self.loaded), protected(&loaded));
+        let new = added(self.loaded.never_block(), loaded.never_block());
         let watch = terms::watch(&loaded.config, &self.decoys.ports());
         let modes = |watch: &Watch| (watch.block_tcp, watch.block_udp);
         if modes(&watch) != modes(&self.responder.watch) {
@@ -75,10 +75,6 @@ impl Waiting {
     }
 }
 
-fn protected(loaded: &Loaded) -> impl Iterator<Item = IpNet> {
-    loaded.config.never_block.iter().chain(&loaded.ignored).copied()
-}
-
 /// What is in `after` and not in `before`.
 fn added(before: impl Iterator<Item = IpNet>, after: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
     let before: HashSet<IpNet> = before.collect();
@@ -90,7 +86,7 @@ fn added(before: impl Iterator<Item = IpNet>, after: impl Iterator<Item = IpNet>
 /// the restart comes.
 fn in_force(old: &Loaded, mut new: Loaded) -> (Loaded, Waiting) {
     let keys = needs_restart(old, &new);
-    let kept = added(protected(&new), protected(old));
+    let kept = added(new.never_block(), old.never_block());
     for (old, new) in old.settings.iter().zip(&mut new.settings) {
         if keys.contains(&new.key.name) {
             new.clone_from(old);
@@ -187,7 +183,7 @@ mod tests {
         let kept: Vec<IpNet> = vec!["192.0.2.1/32".parse().unwrap()];
         assert_eq!((waiting.keys.len(), &waiting.kept), (0, &kept));
         let (after, waiting) = in_force(&after, never("192.0.2.2"));
-        assert_eq!((waiting.kept.len(), protected(&after).count()), (2, 3), "as the helper has it");
+        assert_eq!((waiting.kept.len(), after.never_block().count()), (2, 3), "as the helper has it");
         let (_, waiting) = in_force(&after, never("192.0.2.1 192.0.2.2 192.0.2.3"));
         assert_eq!(waiting, Waiting::default());
     }

@@ -38,6 +38,11 @@ impl Loaded {
         load_again(Path::new(&self.name), &self.overrides)
     }
 
+    /// Who is never blocked: NEVER_BLOCK and the ignore file.
+    pub fn never_block(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.config.never_block.iter().chain(&self.ignored).copied()
+    }
+
     /// Where the value of the key `name` comes from.
     pub fn origin(&self, name: &str) -> Origin {
         let setting = self.settings.iter().find(|setting| setting.key.name == name);
