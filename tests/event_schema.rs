@@ -4,10 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use jiff::tz::TimeZone;
+use portsentry::config::Mode;
 use portsentry::detect::probe::{Probe, Protocol, ScanType};
 use portsentry::event::{
-    Action, ActionVerdict, Confinement, Event, EventType, Flood, FloodEnd, FloodState, Flow, Mode, Network,
-    Scan, Start, Stats, json,
+    Action, ActionVerdict, Confinement, Event, EventType, Flood, FloodEnd, FloodState, Flow, Network, Scan,
+    Start, Stats, json,
 };
 use portsentry::packet::TcpFlags;
 use serde::Serialize;

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::control::protocol::{Entry, Status};
-use crate::event::{Confinement, Mode, Network, Stats, text, time};
+use crate::event::{Confinement, Network, Stats, text, time};
 use crate::protocol::wording::address;
 
 /// The counters: one JSON object, or `name value` lines, which scripts can read as well.
@@ -45,10 +45,7 @@ pub fn json_line(object: &impl Serialize) -> Result<String, serde_json::Error> {
 /// The answer to `status` as text; `now` in seconds since 1970 UTC.
 pub fn status_text(status: &Status, now: u64, zone: &TimeZone) -> String {
     let (start, stats) = (&status.start, &status.stats);
-    let mode = match start.mode {
-        Mode::Stealth => "stealth",
-        Mode::Connect => "connect",
-    };
+    let mode = start.mode.name();
     let since = format!("{} ({})", local(status.since, zone), duration(now.saturating_sub(status.since)));
     let silent = if status.helper_answers { "" } else { ", which does not answer" };
     let rows = [
@@ -117,6 +114,7 @@ fn local(seconds: u64, zone: &TimeZone) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Mode;
     use crate::event::Start;
 
     const NOW: u64 = 1_795_307_881;

@@ -22,6 +22,7 @@ pub mod ports;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 pub use both_ports::BothPorts;
 pub use build::{Loaded, OPEN_FLAGS, Override, Overrides, Setting, control_socket, load, parse};
@@ -152,14 +153,25 @@ pub struct Flags {
     pub verbose: bool,
 }
 
-/// How probes are met.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How probes are met; in events under these names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Packet rings watch the ports; only DECOY_* ports are bound.
     #[default]
     Stealth,
     /// The watched ports themselves are bound, and nothing is sniffed.
     Connect,
+}
+
+impl Mode {
+    /// As events and KILL_RUN_CMD's `$MODE$` name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Mode::Stealth => "stealth",
+            Mode::Connect => "connect",
+        }
+    }
 }
 
 /// Which ports of one protocol are watched.
@@ -174,17 +186,17 @@ pub enum Watch {
     Nothing,
 }
 
-/// Where events go.
+/// `-l`: where events go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogOutput {
     /// Standard output, in the form that LOG_FORMAT says.
     #[default]
     Stdout,
-    /// The system log.
+    /// The system log, in the same form.
     Syslog,
-    /// Standard output, and PortSentry's lines to the system log.
+    /// Standard output in that form, and PortSentry's lines to the system log.
     StdoutAndSyslog,
-    /// The journal, with native fields.
+    /// The journal, always JSON with native fields.
     Journald,
 }
 

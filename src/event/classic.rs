@@ -22,7 +22,8 @@ mod type_name;
 
 use self::alerts::{alerts, unblock_line};
 use self::scan_line::{States, scan_line};
-use super::{Event, EventType, Flood, FloodEnd, Flow, Mode, text};
+use super::{Event, EventType, Flood, FloodEnd, Flow, text};
+use crate::config::Mode;
 
 /// The line that says the daemon watches.
 pub const READY: &str = "Portsentry is now active and listening.";

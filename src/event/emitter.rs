@@ -15,22 +15,9 @@ use super::classic::{self, ClassicLine};
 use super::history::{History, HistoryError};
 use super::journald::{self, JOURNAL_SOCKET, Journald};
 use super::syslog::{SYSLOG_SOCKET, Severity, Syslog, UnreachableLog};
-use super::{Event, EventType, Mode, json, text, time};
-use crate::config::LogFormat;
+use super::{Event, EventType, json, text, time};
+use crate::config::{Flags, LogFormat, LogOutput, Mode};
 use crate::line_writer::LineWriter;
-
-/// `-l`: where events go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Standard output.
-    Stdout,
-    /// [`SYSLOG_SOCKET`].
-    Syslog,
-    /// Both of them: standard output in its form, and PortSentry's lines to the other.
-    StdoutAndSyslog,
-    /// [`JOURNAL_SOCKET`], always JSON with native fields.
-    Journald,
-}
 
 /// How events are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,22 +79,19 @@ pub struct Emitter {
 }
 
 impl Emitter {
-    /// Opens `output` at its usual place, in the form that LOG_FORMAT asks for; what the lines say depends on `mode`.
-    pub fn open(
-        output: Output,
-        format: LogFormat,
-        mode: Mode,
-        history: Option<History>,
-    ) -> Result<Emitter, EmitterError> {
+    /// Opens the output that `-l` names at its usual place, in the form that LOG_FORMAT asks for; what the lines say
+    /// depends on the mode.
+    pub fn open(flags: Flags, format: LogFormat, history: Option<History>) -> Result<Emitter, EmitterError> {
+        let (output, mode) = (flags.log_output, flags.mode);
         let syslog = || Syslog::open(Path::new(SYSLOG_SOCKET));
         let sink = match output {
-            Output::Stdout | Output::StdoutAndSyslog => standard_output(format)?,
-            Output::Syslog => Sink::Syslog(syslog()?),
-            Output::Journald => Sink::Journald(Journald::open(Path::new(JOURNAL_SOCKET))?),
+            LogOutput::Stdout | LogOutput::StdoutAndSyslog => standard_output(format)?,
+            LogOutput::Syslog => Sink::Syslog(syslog()?),
+            LogOutput::Journald => Sink::Journald(Journald::open(Path::new(JOURNAL_SOCKET))?),
         };
         // What reads PortSentry's syslog lines expects PortSentry's lines.
-        let form = Form::chosen(format, output == Output::Syslog || io::stdout().is_terminal());
-        let copy = (output == Output::StdoutAndSyslog).then(syslog).transpose()?;
+        let form = Form::chosen(format, output == LogOutput::Syslog || io::stdout().is_terminal());
+        let copy = (output == LogOutput::StdoutAndSyslog).then(syslog).transpose()?;
         Ok(Emitter { copy, ..Emitter::new(form, mode, sink, history, time::local_zone()) })
     }
 

@@ -109,8 +109,9 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::Mode;
     use crate::detect::probe::Protocol;
-    use crate::event::{ActionVerdict, Confinement, Mode, Network};
+    use crate::event::{ActionVerdict, Confinement, Network};
 
     fn nasty() -> impl Strategy<Value = String> {
         prop_oneof![

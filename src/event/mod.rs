@@ -22,7 +22,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub use emitter::Emitter;
-pub use report::{Confinement, Flood, FloodEnd, FloodState, Mode, Network, Start, Stats};
+pub use report::{Confinement, Flood, FloodEnd, FloodState, Network, Start, Stats};
 
 use crate::detect::probe::{Probe, Protocol, ScanType};
 

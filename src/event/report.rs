@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Mode;
+
 /// The `start` object: what runs, what it watches, and how it is confined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,16 +35,6 @@ pub struct Start {
     pub restored: u32,
     /// How both processes are confined.
     pub confinement: Confinement,
-}
-
-/// The `mode` field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// Packet rings watch the ports.
-    Stealth,
-    /// The ports themselves are bound as decoys.
-    Connect,
 }
 
 /// The `network` field.

@@ -219,7 +219,7 @@ fn describe(config: &Config, opened: &Opened, helper: &Helper, confinement: Conf
         version: crate::VERSION.to_owned(),
         pid: std::process::id(),
         helper_pid: helper.link.pid(),
-        mode: terms::told_mode(config),
+        mode: config.flags.mode,
         network: opened.network,
         interfaces: match &config.interfaces {
             Interfaces::All => vec!["ALL".to_owned()],

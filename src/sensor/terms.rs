@@ -10,7 +10,6 @@ use crate::config::{BothPorts, Config, FOREVER, Loaded, Mode};
 use crate::detect::policy::Watch;
 use crate::detect::table::Vantage;
 use crate::detect::walk::Walk;
-use crate::event;
 use crate::event::emitter::Form;
 use crate::networks::Networks;
 use crate::protocol::Settings;
@@ -28,14 +27,6 @@ pub fn needs(config: &Config) -> Vec<Capability> {
         needs.push(Capability::CAP_NET_BIND_SERVICE);
     }
     needs
-}
-
-/// The mode, as events name it.
-pub fn told_mode(config: &Config) -> event::Mode {
-    match config.flags.mode {
-        Mode::Stealth => event::Mode::Stealth,
-        Mode::Connect => event::Mode::Connect,
-    }
 }
 
 /// Whom the helper ends as: responses by files and programs keep it root.
@@ -68,10 +59,6 @@ pub fn settings(config: &Config, never_block: Vec<ipnet::IpNet>, identity: Ident
 
 /// The administrator's own texts: the helper acts on them, and the log quotes them.
 pub fn custom(config: &Config) -> Custom {
-    let mode = match config.flags.mode {
-        Mode::Stealth => "stealth",
-        Mode::Connect => "connect",
-    };
     Custom {
         kill_route: config.kill_route.clone(),
         kill_run_cmd: config.kill_run_cmd.clone(),
@@ -79,7 +66,7 @@ pub fn custom(config: &Config) -> Custom {
         hosts_deny: config.kill_hosts_deny.clone(),
         hosts_deny_file: config.hosts_deny_file.clone(),
         command_timeout: config.command_timeout,
-        mode: mode.to_owned(),
+        mode: config.flags.mode.name().to_owned(),
     }
 }
 

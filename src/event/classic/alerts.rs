@@ -91,9 +91,10 @@ fn target(flow: &Flow, action: &Action) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Mode;
+    use crate::event::EventType;
     use crate::event::classic::lines;
     use crate::event::classic::tests::{event, texts};
-    use crate::event::{EventType, Mode};
 
     #[test]
     fn every_response_says_that_it_blocked_before_the_scan_line() {

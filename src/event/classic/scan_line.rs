@@ -4,8 +4,9 @@
 #![forbid(unsafe_code)]
 
 use super::{host, type_name};
+use crate::config::Mode;
 use crate::detect::probe::Probe;
-use crate::event::{ActionVerdict, Event, EventType, Flow, Mode};
+use crate::event::{ActionVerdict, Event, EventType, Flow};
 
 /// The four states at the end of a `Scan from:` line; `None` is `unset`.
 #[derive(Clone, Copy)]

@@ -3,8 +3,8 @@
 //! Pure. Must never mend a name that PortSentry has: scripts compare them.
 #![forbid(unsafe_code)]
 
+use crate::config::Mode;
 use crate::detect::probe::{Probe, ScanType};
-use crate::event::Mode;
 use crate::packet::TcpFlags;
 
 /// PortSentry's names; where it has none, those of the `scan.type` field. In connect mode it has but one, for UDP too.

@@ -18,7 +18,7 @@ use crate::control::server::ControlServer;
 use crate::detect::peers::{Hearing, Peers};
 use crate::detect::policy::Watch;
 use crate::detect::table::ScoreTable;
-use crate::event::emitter::{self, Form};
+use crate::event::emitter::Form;
 use crate::event::history::History;
 use crate::event::{Emitter, Network};
 use crate::packet::Reject;
@@ -157,13 +157,7 @@ fn greet(loaded: &Loaded, emitter: &mut Emitter) {
 
 fn outputs(config: &Config, owner: u32) -> Result<Emitter, StartError> {
     let history = config.history_file.as_deref().map(|path| History::open(path, Some(owner))).transpose()?;
-    let output = match config.flags.log_output {
-        LogOutput::Stdout => emitter::Output::Stdout,
-        LogOutput::Syslog => emitter::Output::Syslog,
-        LogOutput::StdoutAndSyslog => emitter::Output::StdoutAndSyslog,
-        LogOutput::Journald => emitter::Output::Journald,
-    };
-    Ok(Emitter::open(output, config.log_format, terms::told_mode(config), history)?)
+    Ok(Emitter::open(config.flags, config.log_format, history)?)
 }
 
 fn version() -> String {
