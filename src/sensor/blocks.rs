@@ -76,10 +76,8 @@ impl Blocks {
 
     /// A wider block that `target` lies in.
     pub fn covering(&self, target: &IpNet) -> Option<IpNet> {
-        let wider = std::iter::successors(target.supernet(), IpNet::supernet);
-        wider
-            .into_iter()
-            .find(|wider| self.by_target.get(wider).is_some_and(|block| !block.with.is_run_only()))
+        let shuts_out = |net: &IpNet| self.by_target.get(net).is_some_and(|block| !block.with.is_run_only());
+        std::iter::successors(target.supernet(), IpNet::supernet).find(shuts_out)
     }
 
     /// When the next block ends, milliseconds of uptime.

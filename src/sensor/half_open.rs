@@ -73,29 +73,21 @@ impl HalfOpen {
 
     /// The probes whose handshake did not come in time.
     pub fn expired(&mut self, now: Instant) -> impl Iterator<Item = Knock> + '_ {
-        std::iter::from_fn(move || {
-            loop {
-                let &(_, arrived) = self.arrivals.front()?;
-                if now.saturating_duration_since(arrived) < PATIENCE {
-                    return None;
-                }
-                if let Some(knock) = self.take_oldest() {
-                    return Some(knock);
-                }
-            }
-        })
+        self.take_while(move |arrived| now.saturating_duration_since(arrived) >= PATIENCE)
     }
 
     /// All that still wait, as if their time were over.
     pub fn drain(&mut self) -> impl Iterator<Item = Knock> + '_ {
-        std::iter::from_fn(move || {
-            while !self.arrivals.is_empty() {
-                if let Some(knock) = self.take_oldest() {
-                    return Some(knock);
-                }
-            }
-            None
-        })
+        self.take_while(|_| true)
+    }
+
+    fn take_while(&mut self, is_due: impl Fn(Instant) -> bool) -> impl Iterator<Item = Knock> {
+        let due = std::iter::from_fn(move || {
+            let is_next = self.arrivals.front().is_some_and(|&(_, arrived)| is_due(arrived));
+            is_next.then(|| self.take_oldest())
+        });
+        // Without those whose handshake was completed.
+        due.flatten()
     }
 
     /// When [`HalfOpen::expired`] has something to give, at the earliest.
