@@ -3,15 +3,15 @@
 //! Pure, main thread. What it leaves out costs nothing at all: the kernel's filter keeps it from waking us.
 #![forbid(unsafe_code)]
 
-use super::filter::Interest;
+use super::filter::{Interest, Watched};
 use super::ports_in_use::PortsInUse;
 use crate::config::PortSet;
 use crate::detect::policy::Watch;
 use crate::detect::probe::Protocol;
 use crate::detect::weights::FIRST_EPHEMERAL_PORT;
 
-/// `before`, turned to what `watch` asks for while the ports of `in_use` are in use.
-pub fn turned(before: &Interest, watch: &Watch, in_use: &PortsInUse) -> Interest {
+/// What `watch` asks for of what comes in by `interfaces`, while the ports of `in_use` are in use.
+pub fn wanted(interfaces: Watched, watch: &Watch, in_use: &PortsInUse) -> Interest {
     let below = |ports: &PortSet| ports.iter().filter(|&port| port < FIRST_EPHEMERAL_PORT).collect();
     if !watch.walk.is_on() {
         return Interest {
@@ -19,25 +19,22 @@ pub fn turned(before: &Interest, watch: &Watch, in_use: &PortsInUse) -> Interest
             // Above are the ports that this host connects from: their peers' ACKs are no probes.
             tcp_acks: below(&watch.tcp_ports),
             udp: watch.udp_ports.clone(),
-            interfaces: before.interfaces.clone(),
+            interfaces,
             ..Interest::default()
         };
     }
     let free = |protocol| (0..=u16::MAX).filter(move |&port| !in_use.holds(protocol, port));
     let tcp = watch.tcp_ports.union(&free(Protocol::Tcp).collect());
-    let (clients, udp): (PortSet, PortSet) = {
-        let (clients, servers): (Vec<u16>, Vec<u16>) =
-            free(Protocol::Udp).partition(|&port| port >= FIRST_EPHEMERAL_PORT);
-        (clients.into_iter().collect(), servers.into_iter().collect())
-    };
+    let udp: PortSet = free(Protocol::Udp).collect();
+    let servers = below(&udp);
     Interest {
         tcp_acks: below(&tcp),
         tcp,
-        udp: watch.udp_ports.union(&udp),
-        udp_clients: clients,
+        udp: watch.udp_ports.union(&servers),
+        udp_clients: udp.without(&servers),
         icmp: true,
         other_protocols: true,
-        interfaces: before.interfaces.clone(),
+        interfaces,
     }
 }
 
@@ -48,7 +45,6 @@ mod tests {
     use crate::detect::walk::Walk;
     use crate::detect::weights::Sensitivity;
     use crate::netlink::sock_diag::{LocalSocket, Transport};
-    use crate::sensor::filter::Watched;
 
     fn watch(sensitivity: Sensitivity) -> Watch {
         Watch {
@@ -78,7 +74,7 @@ mod tests {
 
     #[test]
     fn ports_in_use_are_left_out_unless_they_are_watched() {
-        let interest = turned(&Interest::default(), &watch(Sensitivity::Medium), &in_use());
+        let interest = wanted(Watched::default(), &watch(Sensitivity::Medium), &in_use());
         let goes_up = |port| (interest.tcp.contains(port), interest.tcp_acks.contains(port));
         assert_eq!([80, 443, 8080].map(goes_up), [(true, true), (false, false), (true, true)]);
         assert_eq!([40_000, 40_001].map(goes_up), [(true, false), (true, false)]);
@@ -90,22 +86,19 @@ mod tests {
     }
 
     #[test]
-    fn without_a_walk_nothing_but_watched_ports_goes_up_whatever_did_before() {
-        let with = turned(&Interest::default(), &watch(Sensitivity::High), &in_use());
-        for before in [Interest::default(), with] {
-            let interest = turned(&before, &watch(Sensitivity::Off), &in_use());
-            assert_eq!((interest.tcp.len(), interest.tcp_acks.len(), interest.udp.len()), (3, 2, 2));
-            assert!(interest.udp_clients.is_empty() && !interest.icmp && !interest.other_protocols);
-        }
+    fn without_a_walk_nothing_but_watched_ports_goes_up() {
+        let interest = wanted(Watched::default(), &watch(Sensitivity::Off), &in_use());
+        assert_eq!((interest.tcp.len(), interest.tcp_acks.len(), interest.udp.len()), (3, 2, 2));
+        assert!(interest.udp_clients.is_empty() && !interest.icmp && !interest.other_protocols);
     }
 
     #[test]
-    fn the_interfaces_are_what_they_were_and_port_0_is_as_free_as_any() {
-        let before = Interest { interfaces: Watched::Indexes(vec![7]), ..Interest::default() };
-        for sensitivity in [Sensitivity::Off, Sensitivity::Medium] {
-            assert_eq!(turned(&before, &watch(sensitivity), &in_use()).interfaces, before.interfaces);
-        }
-        let interest = turned(&before, &watch(Sensitivity::Medium), &in_use());
+    fn the_interfaces_are_those_that_are_watched_and_port_0_is_as_free_as_any() {
+        let interfaces = Watched::Indexes(vec![7]);
+        let interests = [Sensitivity::Off, Sensitivity::Medium]
+            .map(|sensitivity| wanted(interfaces.clone(), &watch(sensitivity), &in_use()));
+        assert!(interests.iter().all(|interest| interest.interfaces == interfaces));
+        let [_, interest] = interests;
         assert!([&interest.tcp, &interest.tcp_acks, &interest.udp].iter().all(|ports| ports.contains(0)));
     }
 }

@@ -15,13 +15,13 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 pub(crate) use self::neighbours::one_by_one;
+pub use self::rings::Rings;
 use self::sockets::Questions;
 use super::connected::Connected;
 use super::departed::Departed;
-use super::filter::Interest;
 use super::never_block;
 use super::responder::Responder;
-use super::ring::{RingControl, RingError};
+use super::ring::RingError;
 use super::watcher::{Shared, View};
 use crate::config::{BothPorts, Interfaces};
 use crate::detect::policy::Watch;
@@ -43,12 +43,8 @@ pub struct Host {
     /// `-S`: ports with a service count too.
     ignore_services: bool,
     questions: Questions,
-    rings: Option<(RingControl, Interest)>,
-    /// Services came or went that the rings' filter does not know of; when it was set last, milliseconds of uptime.
-    filter_is_stale: bool,
-    filter_set: u64,
-    /// The kernel did not take the last filter: some rings may go by an older one.
-    filter_refused: bool,
+    /// None with `--connect`.
+    rings: Option<Rings>,
 }
 
 /// Why changes around us could not be followed.
@@ -91,9 +87,6 @@ impl Host {
             ignore_services: known.ignore_services,
             questions: Questions::default(),
             rings: None,
-            filter_is_stale: false,
-            filter_set: 0,
-            filter_refused: false,
         })
     }
 

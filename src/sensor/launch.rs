@@ -179,8 +179,8 @@ fn assemble(
     };
     events.register().map_err(system("a descriptor cannot be watched"))?;
     events.register_decoys()?;
-    if let Some((control, interest)) = opened.rings {
-        events.host.set_rings(control, interest);
+    if let Some(rings) = opened.rings {
+        events.host.set_rings(rings);
     }
     Ok(events)
 }

@@ -17,24 +17,55 @@ use crate::sensor::ring::{RingControl, RingError};
 /// A filter is replaced at most so often, milliseconds: for a host whose sockets come and go all the time.
 const REFILTER: u64 = 1000;
 
+/// The rings, and what they were turned to last.
+pub struct Rings {
+    control: RingControl,
+    interest: Interest,
+    /// Services came or went that the filter does not know of.
+    pub(super) is_stale: bool,
+    /// When the filter was set last for services that came or went, milliseconds of uptime.
+    set: u64,
+    /// The kernel did not take the last filter: some rings may go by an older one.
+    is_refused: bool,
+}
+
+impl Rings {
+    /// As they were opened, for `interest`.
+    pub fn new(control: RingControl, interest: Interest) -> Rings {
+        Rings { control, interest, is_stale: false, set: 0, is_refused: false }
+    }
+
+    fn turn_to(&mut self, interest: Interest) -> Result<(), RingError> {
+        self.interest = interest;
+        let set = self.control.set_filter(&filter::compile(&self.interest));
+        self.is_refused = set.is_err();
+        set
+    }
+
+    fn wanted(&self, watch: &Watch, in_use: &PortsInUse) -> Interest {
+        attention::wanted(self.interest.interfaces.clone(), watch, in_use)
+    }
+}
+
 impl Host {
-    /// The rings to keep in step with the interfaces, and what they were opened for.
-    pub fn set_rings(&mut self, rings: RingControl, interest: Interest) {
-        self.rings = Some((rings, interest));
+    /// The rings to keep in step with interfaces and services.
+    pub fn set_rings(&mut self, rings: Rings) {
+        self.rings = Some(rings);
     }
 
     /// Packets that the rings brought, and that they had no room for.
     pub fn packets_and_drops(&self) -> (u64, u64) {
-        let Some((rings, _)) = &self.rings else { return (0, 0) };
-        let counters = rings.counters();
+        let Some(Rings { control, .. }) = &self.rings else { return (0, 0) };
+        let counters = control.counters();
         // Where the kernel does not tell, the count as of the last time it did is the best there is.
-        let drops = rings.count_drops().unwrap_or_else(|_| counters.dropped.load(Ordering::Relaxed));
+        let drops = control.count_drops().unwrap_or_else(|_| counters.dropped.load(Ordering::Relaxed));
         (counters.seen.load(Ordering::Relaxed), drops)
     }
 
     /// Slots of the rings that made no sense: a kernel bug if ever above 0.
     pub fn unreadable_slots(&self) -> u64 {
-        self.rings.as_ref().map_or(0, |(rings, _)| rings.counters().unreadable.load(Ordering::Relaxed))
+        let unreadable = |rings: &Rings| rings.control.counters().unreadable.load(Ordering::Relaxed);
+        self.rings.as_ref().map_or(0, unreadable)
     }
 
     /// The interfaces that INTERFACES names as of now. One that is made anew has another index.
@@ -50,27 +81,17 @@ impl Host {
 
     /// Rings of all interfaces see new ones by themselves.
     pub(super) fn watch_interfaces(&mut self) -> Result<(), RingError> {
-        let present = self.watched();
-        let Some((_, interest)) = self.rings.as_mut().filter(|(_, interest)| interest.interfaces != present)
-        else {
-            return Ok(());
-        };
-        interest.interfaces = present;
-        self.set_filter()
+        let interfaces = self.watched();
+        match self.rings.as_mut().filter(|rings| rings.interest.interfaces != interfaces) {
+            Some(rings) => rings.turn_to(Interest { interfaces, ..rings.interest.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// A new configuration's ports.
     pub(super) fn watch_ports(&mut self, watch: &Watch, in_use: &PortsInUse) -> Result<(), RingError> {
-        let Some((_, interest)) = &mut self.rings else { return Ok(()) };
-        *interest = attention::turned(interest, watch, in_use);
-        self.set_filter()
-    }
-
-    fn set_filter(&mut self) -> Result<(), RingError> {
-        let Some((rings, interest)) = &self.rings else { return Ok(()) };
-        let set = rings.set_filter(&filter::compile(interest));
-        self.filter_refused = set.is_err();
-        set
+        let Some(rings) = &mut self.rings else { return Ok(()) };
+        rings.turn_to(rings.wanted(watch, in_use))
     }
 
     /// Turns the rings' attention away from ports in use, and back to those that are not. Returns whether it was time
@@ -84,14 +105,14 @@ impl Host {
         in_use: &PortsInUse,
         uptime: u64,
     ) -> Result<bool, RingError> {
-        let is_stale = self.filter_is_stale || self.filter_refused;
-        let is_due = is_stale && uptime.saturating_sub(self.filter_set) >= REFILTER;
-        let Some((_, interest)) = self.rings.as_mut().filter(|_| is_due) else { return Ok(false) };
-        (self.filter_is_stale, self.filter_set) = (false, uptime);
-        let turned = attention::turned(interest, watch, in_use);
-        if turned != *interest || self.filter_refused {
-            *interest = turned;
-            self.set_filter()?;
+        let is_due = |rings: &&mut Rings| {
+            (rings.is_stale || rings.is_refused) && uptime.saturating_sub(rings.set) >= REFILTER
+        };
+        let Some(rings) = self.rings.as_mut().filter(is_due) else { return Ok(false) };
+        (rings.is_stale, rings.set) = (false, uptime);
+        let wanted = rings.wanted(watch, in_use);
+        if wanted != rings.interest || rings.is_refused {
+            rings.turn_to(wanted)?;
         }
         Ok(true)
     }
@@ -135,14 +156,13 @@ mod tests {
     #[test]
     fn a_filter_that_the_kernel_refused_is_tried_again_until_it_is_taken() {
         let (mut host, in_use) = (host(), PortsInUse::new(false));
-        host.set_rings(refusing(), Interest::default());
+        host.set_rings(Rings::new(refusing(), Interest::default()));
         host.watch_ports(&watch("23"), &in_use).unwrap_err();
         let turn = |host: &mut Host, uptime| host.turn_attention(&watch("23"), &in_use, uptime);
         turn(&mut host, REFILTER).unwrap_err();
         assert!(!turn(&mut host, 2 * REFILTER - 1).unwrap(), "not before its time");
         turn(&mut host, 2 * REFILTER).unwrap_err();
-        let (_, interest) = host.rings.take().unwrap();
-        host.set_rings(taking(), interest);
+        host.rings.as_mut().unwrap().control = taking();
         assert!(turn(&mut host, 3 * REFILTER).unwrap());
         assert!(!turn(&mut host, 4 * REFILTER).unwrap(), "nothing is left to do");
     }

@@ -70,7 +70,7 @@ impl Host {
         // Without an answer the doubt stays.
         let sockets = self.sockets.read().inspect_err(|_| in_use.doubt())?;
         let mut is_awaited = self.departed.look(uptime);
-        self.filter_is_stale |= in_use.replace(
+        let has_changed = in_use.replace(
             &sockets,
             |protocol, port| self.decoys.contains(protocol, port),
             |protocol, port| {
@@ -78,6 +78,7 @@ impl Host {
             },
             uptime,
         );
+        self.rings.iter_mut().for_each(|rings| rings.is_stale |= has_changed);
         Ok(())
     }
 

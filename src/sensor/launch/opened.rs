@@ -24,15 +24,14 @@ use crate::event::{Emitter, Network};
 use crate::packet::Reject;
 use crate::sensor::clock::Clock;
 use crate::sensor::decoy::Decoys;
-use crate::sensor::filter::Interest;
 use crate::sensor::flood::Gauge;
 use crate::sensor::gate::Gate;
-use crate::sensor::host::{Host, Known};
+use crate::sensor::host::{Host, Known, Rings};
 use crate::sensor::listener::Skipped;
 use crate::sensor::names::Names;
 use crate::sensor::notify::Notifier;
 use crate::sensor::ports_in_use::PortsInUse;
-use crate::sensor::ring::{self, Ring, RingControl};
+use crate::sensor::ring::{self, Ring};
 use crate::sensor::seccomp::Addressing;
 use crate::sensor::sightings::Sightings;
 use crate::sensor::trails::Trails;
@@ -62,7 +61,7 @@ pub struct Opened {
     /// What the ring threads take: none with `--connect`.
     pub readers: Vec<Ring>,
     /// What the main thread keeps of the rings.
-    pub rings: Option<(RingControl, Interest)>,
+    pub rings: Option<Rings>,
     /// NEVER_BLOCK, the ignore file, and what the configuration implies.
     pub configured_never: Vec<ipnet::IpNet>,
 }
@@ -197,22 +196,20 @@ fn open_host(config: &Config, never: &[ipnet::IpNet], decoys: BothPorts) -> Resu
     Host::open(known).map_err(|error| StartError::System("the host's addresses cannot be read", error))
 }
 
-/// The rings, closed until their threads run: `--connect` has none.
-#[expect(clippy::type_complexity, reason = "two halves of one thing that part here")]
+/// The rings, closed until their threads run, and what turns them: `--connect` has none.
 fn open_rings(
     config: &Config,
     watch: &Watch,
     in_use: &PortsInUse,
-) -> Result<(Vec<Ring>, Option<(RingControl, Interest)>), StartError> {
+) -> Result<(Vec<Ring>, Option<Rings>), StartError> {
     if config.flags.mode == Mode::Connect {
         return Ok((Vec::new(), None));
     }
     let half = std::thread::available_parallelism().map_or(1, usize::from) / 2;
-    let everywhere = Interest { interfaces: ring::resolve(&config.interfaces)?, ..Interest::default() };
-    let interest = attention::turned(&everywhere, watch, in_use);
+    let interest = attention::wanted(ring::resolve(&config.interfaces)?, watch, in_use);
     let workers = config.workers.unwrap_or(half.clamp(1, MOST_WORKERS));
     let (readers, control) = ring::open(workers, &interest)?;
-    Ok((readers, Some((control, interest))))
+    Ok((readers, Some(Rings::new(control, interest))))
 }
 
 fn view(config: &Config, watch: Arc<Watch>, host: &Host, decoys: &Decoys, form: Form) -> View {
