@@ -62,7 +62,10 @@ impl PortSet {
 
     /// The ports in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
-        (0..=u16::MAX).filter(|&port| self.contains(port))
+        let words = (0..=u16::MAX).step_by(64).zip(self.0.iter()).filter(|&(_, &word)| word != 0);
+        words.flat_map(|(first, word)| {
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| first + bit)
+        })
     }
 
     /// Runs of neighbouring ports in ascending order, both ends included.
@@ -100,6 +103,11 @@ impl PortSet {
     /// The bitmap as this set's alone.
     fn own(&mut self) -> &mut [u64; 1024] {
         Arc::make_mut(&mut self.0)
+    }
+
+    /// The set of this bitmap.
+    pub fn from_words(words: [u64; 1024]) -> PortSet {
+        PortSet(Arc::new(words))
     }
 
     /// The set as a bitmap: port `n` is bit `n % 64` of word `n / 64`.

@@ -17,6 +17,7 @@ use self::flow::Flow;
 pub use self::hearing::{Heard, Hearing};
 use super::lines::{Lines, WAYS};
 use super::probe::{Probe, Protocol};
+use super::shared_ports::SharedPorts;
 use crate::packet::{Packet, TcpFlags, Transport};
 
 /// Places: 65,536 flows in half a megabyte, which a host that asks nothing and serves nobody never takes.
@@ -83,22 +84,19 @@ pub struct Peers {
     flows: Lines<LINES>,
     /// Local ports that ever asked anything, by protocol: what comes to any other answers nothing, and that is all a
     /// scan of the ports of services costs here.
-    asked_from: [Ports; 3],
+    asked_from: [SharedPorts; 3],
     /// A UDP port is among them that was not.
     asked_anew: AtomicBool,
     hearing: Hearing,
     hasher: SipHasher13,
 }
 
-/// One bit a port.
-type Ports = Box<[AtomicU64]>;
-
 impl Peers {
     /// An empty memory, keyed with random bytes.
     pub fn new(key: &[u8; 16], hearing: Hearing) -> Peers {
         Peers {
             flows: Lines::new(),
-            asked_from: std::array::from_fn(|_| (0..1024).map(|_| AtomicU64::new(0)).collect()),
+            asked_from: std::array::from_fn(|_| SharedPorts::new()),
             asked_anew: AtomicBool::new(false),
             hearing,
             hasher: SipHasher13::new_with_key(key),
@@ -141,8 +139,7 @@ impl Peers {
 
     /// Whether anything was ever asked from this port: by this host, or by another behind it.
     pub fn asks_from(&self, protocol: Protocol, port: u16) -> bool {
-        let ever_asked = |word: &AtomicU64| word.load(Relaxed) >> (port % 64) & 1 == 1;
-        self.asked_from(protocol, port).is_some_and(ever_asked)
+        self.asked_from(protocol).is_some_and(|ports| ports.contains(port))
     }
 
     /// Whether [`asks_from`](Self::asks_from) holds for a UDP port more than when [`heed`](Self::heed) was called last.
@@ -197,31 +194,25 @@ impl Peers {
 
     /// Bytes held, from the start to the end.
     pub fn memory_bytes(&self) -> usize {
-        let ports = self.asked_from.iter().map(|ports| size_of_val::<[AtomicU64]>(ports)).sum::<usize>();
+        let ports = self.asked_from.iter().map(SharedPorts::memory_bytes).sum::<usize>();
         self.flows.memory_bytes() + self.hearing.memory_bytes() + ports
     }
 
-    fn asked_from(&self, protocol: Protocol, port: u16) -> Option<&AtomicU64> {
+    fn asked_from(&self, protocol: Protocol) -> Option<&SharedPorts> {
         let [tcp, udp, sctp] = &self.asked_from;
-        let ports = match protocol {
-            Protocol::Tcp => tcp,
-            Protocol::Udp => udp,
-            Protocol::Sctp => sctp,
-            Protocol::Icmp | Protocol::Ip => return None,
-        };
-        ports.get(usize::from(port) / 64)
+        match protocol {
+            Protocol::Tcp => Some(tcp),
+            Protocol::Udp => Some(udp),
+            Protocol::Sctp => Some(sctp),
+            Protocol::Icmp | Protocol::Ip => None,
+        }
     }
 
     fn insert(&self, flow: Flow, part: Part, now: u64) {
-        if let Some(word) = self.asked_from(flow.protocol, flow.port).filter(|_| part == Part::Asked) {
-            let bit = 1 << (flow.port % 64);
-            if word.load(Relaxed) & bit == 0 {
-                word.fetch_or(bit, Relaxed);
-                if flow.protocol == Protocol::Udp {
-                    // A swap hands on what the last one released: `heed` sees the ports of all who had news, not of one.
-                    self.asked_anew.swap(true, AcqRel);
-                }
-            }
+        let asks_anew = || self.asked_from(flow.protocol).is_some_and(|ports| ports.insert(flow.port));
+        if part == Part::Asked && asks_anew() && flow.protocol == Protocol::Udp {
+            // A swap hands on what the last one released: `heed` sees the ports of all who had news, not of one.
+            self.asked_anew.swap(true, AcqRel);
         }
         let Some((line, mark)) = self.line(flow, part) else { return };
         let words = || line.iter().map(|word| (word, word.load(Relaxed)));

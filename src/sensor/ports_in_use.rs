@@ -1,4 +1,4 @@
-//! Which ports have a live service, so that nobody is blamed for using it: bitmaps that ring threads read.
+//! Which ports have a live service, so that nobody is blamed for using it.
 //!
 //! The main thread fills them from sock_diag when somebody needs to know, never by binding (which would answer SYNs)
 //! and never by the clock (an idle daemon does not wake). Ring threads only read.
@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::config::PortSet;
+use crate::detect::SharedPorts;
 use crate::detect::probe::Protocol;
 use crate::netlink::sock_diag::{LocalSocket, Transport};
 
@@ -16,26 +17,23 @@ pub const FRESH_FOR: u64 = 1000;
 
 /// The ports in use, by protocol.
 pub struct PortsInUse {
-    tcp: Bitmap,
-    udp: Bitmap,
-    sctp: Bitmap,
+    tcp: SharedPorts,
+    udp: SharedPorts,
+    sctp: SharedPorts,
     looked_at: AtomicU64,
     /// Something spoke from a port that is not among them.
     doubted: AtomicBool,
     loopback_counts: bool,
 }
 
-type Bitmap = Box<[AtomicU64]>;
-
 impl PortsInUse {
     /// Nothing known yet. `loopback_counts`: loopback traffic is watched too, so that a service bound there alone
     /// is a service; otherwise no packet that we see can reach it.
     pub fn new(loopback_counts: bool) -> PortsInUse {
-        let bitmap = || (0..1024).map(|_| AtomicU64::new(0)).collect();
         PortsInUse {
-            tcp: bitmap(),
-            udp: bitmap(),
-            sctp: bitmap(),
+            tcp: SharedPorts::new(),
+            udp: SharedPorts::new(),
+            sctp: SharedPorts::new(),
             looked_at: AtomicU64::new(0),
             doubted: AtomicBool::new(false),
             loopback_counts,
@@ -44,9 +42,7 @@ impl PortsInUse {
 
     /// Whether a service was bound to the port at the last look, or was awaited back.
     pub fn holds(&self, protocol: Protocol, port: u16) -> bool {
-        self.bitmap(protocol)
-            .and_then(|words| words.get(usize::from(port) / 64))
-            .is_some_and(|word| word.load(Ordering::Relaxed) & (1 << (port % 64)) != 0)
+        self.of(protocol).is_some_and(|ports| ports.contains(port))
     }
 
     /// Whether the last look is recent enough to believe that a port is still in use. `uptime` in milliseconds.
@@ -72,8 +68,8 @@ impl PortsInUse {
 
     /// Takes `ports` for ones in use until the next look, which may find them gone.
     pub fn presume(&self, protocol: Protocol, ports: &PortSet) {
-        for (word, &more) in self.bitmap(protocol).into_iter().flatten().zip(ports.words()) {
-            word.fetch_or(more, Ordering::Relaxed);
+        if let Some(known) = self.of(protocol) {
+            known.extend(ports);
         }
     }
 
@@ -95,15 +91,13 @@ impl PortsInUse {
                 .map(|socket| socket.local.port())
                 .filter(|&port| !ours(protocol, port))
                 .collect();
-            let Some(bitmap) = self.bitmap(protocol) else { continue };
-            for port in gone(bitmap, &ports) {
+            let Some(known) = self.of(protocol) else { continue };
+            for port in known.ports().without(&ports).iter() {
                 if awaited(protocol, port) {
                     ports.insert(port);
                 }
             }
-            for (word, &new) in bitmap.iter().zip(ports.words()) {
-                changed |= word.swap(new, Ordering::Relaxed) != new;
-            }
+            changed |= known.replace(&ports);
         }
         self.looked_at.store(uptime, Ordering::Relaxed);
         changed
@@ -113,7 +107,7 @@ impl PortsInUse {
         self.loopback_counts || !bound_to.to_canonical().is_loopback()
     }
 
-    fn bitmap(&self, protocol: Protocol) -> Option<&[AtomicU64]> {
+    fn of(&self, protocol: Protocol) -> Option<&SharedPorts> {
         match protocol {
             Protocol::Tcp => Some(&self.tcp),
             Protocol::Udp => Some(&self.udp),
@@ -121,15 +115,6 @@ impl PortsInUse {
             Protocol::Icmp | Protocol::Ip => None,
         }
     }
-}
-
-/// The ports of `before` that are not in `now`.
-fn gone(before: &[AtomicU64], now: &PortSet) -> Vec<u16> {
-    let left = before.iter().zip(now.words()).map(|(word, now)| word.load(Ordering::Relaxed) & !now);
-    let ports = (0..=u16::MAX).step_by(64).zip(left).filter(|&(_, left)| left != 0);
-    ports
-        .flat_map(|(first, left)| (0..64).filter(move |bit| left >> bit & 1 == 1).map(move |bit| first + bit))
-        .collect()
 }
 
 fn protocol_of(transport: Transport) -> Protocol {

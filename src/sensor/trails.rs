@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use siphasher::sip::SipHasher13;
 
 use crate::config::PortSet;
-use crate::detect::{Probe, SourceKey};
+use crate::detect::{Probe, SharedPorts, SourceKey};
 
 /// Sources that are followed at a time.
 const TRAILS: usize = 32;
@@ -31,7 +31,7 @@ struct Slot {
     latest: AtomicU64,
     probes: AtomicU64,
     /// TCP, UDP and SCTP alike.
-    ports: Box<[AtomicU64]>,
+    ports: SharedPorts,
 }
 
 /// What a source did from its alarm on.
@@ -93,8 +93,8 @@ impl Trails {
 
 impl Slot {
     fn new() -> Slot {
-        let ports = (0..1024).map(|_| AtomicU64::new(0)).collect();
-        Slot { mark: AtomicU64::new(0), latest: AtomicU64::new(0), probes: AtomicU64::new(0), ports }
+        let number = || AtomicU64::new(0);
+        Slot { mark: number(), latest: number(), probes: number(), ports: SharedPorts::new() }
     }
 
     /// Nobody's, or of a source that nobody closed in all this time: its alarm found no way to the main thread.
@@ -106,19 +106,12 @@ impl Slot {
     fn note(&self, probe: &Probe, now: u64) {
         self.latest.fetch_max(now, Relaxed);
         self.probes.fetch_add(1, Relaxed);
-        if let Some(word) = self.ports.get(usize::from(probe.port) / 64) {
-            word.fetch_or(1 << (probe.port % 64), Relaxed);
-        }
+        self.ports.insert(probe.port);
     }
 
     fn take(&self) -> Trail {
-        let words = self.ports.iter().map(|word| word.swap(0, Relaxed)).enumerate();
-        let ports = words.flat_map(|(at, word)| {
-            let bits = (0..64_u16).filter(move |bit| word >> bit & 1 == 1);
-            bits.filter_map(move |bit| u16::try_from(at).ok()?.checked_mul(64)?.checked_add(bit))
-        });
         let trail = Trail {
-            ports: ports.collect(),
+            ports: self.ports.take(),
             probes: self.probes.swap(0, Relaxed),
             latest: self.latest.swap(0, Relaxed),
         };
