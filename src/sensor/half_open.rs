@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::detect::Probe;
+use crate::detect::probe::Protocol;
 
 /// How many handshakes are waited for.
 const CAPACITY: usize = 1024;
@@ -54,8 +55,11 @@ impl HalfOpen {
     }
 
     /// A decoy accepted `visit`: its SYN, seen already or still to be seen, is no half-open probe. Returns the one that
-    /// had to make room, as [`HalfOpen::saw_syn`] does.
+    /// had to make room, as [`HalfOpen::saw_syn`] does. A datagram has no SYN, and takes up no room.
     pub fn completed(&mut self, visit: &Probe, now: Instant) -> Option<Knock> {
+        if visit.protocol != Protocol::Tcp {
+            return None;
+        }
         let key = key_of(visit);
         if let Some(waiting) = self.waiting.get_mut(&key) {
             *waiting = None;
@@ -141,6 +145,16 @@ mod tests {
         // Forgotten in its time: the same port may be used again.
         assert_eq!(table.saw_syn(knock(1), start + PATIENCE), None);
         assert_eq!(table.expired(start + PATIENCE * 2).count(), 1);
+    }
+
+    #[test]
+    fn datagrams_excuse_no_syn_and_push_none_out() {
+        let (mut table, start) = (HalfOpen::new(), Instant::now());
+        let datagram = |port| Probe { protocol: Protocol::Udp, ..syn(port) };
+        assert_eq!((0..5000).find_map(|port| table.completed(&datagram(port), start)), None);
+        assert_eq!(table.saw_syn(knock(1), start), None);
+        assert_eq!((2..5000).find_map(|port| table.completed(&datagram(port), start)), None);
+        assert_eq!(table.expired(start + PATIENCE).collect::<Vec<_>>(), vec![knock(1)]);
     }
 
     #[test]
