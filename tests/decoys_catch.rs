@@ -221,8 +221,8 @@ fn port_banner_replaces_every_greeting() {
 
 #[test]
 fn connect_mode_binds_the_watched_ports_themselves_and_sniffs_nothing() {
-    let lab = Lab::new(1);
-    let peer = lab.peer(0);
+    let lab = Lab::new(2);
+    let (peer, other) = (lab.peer(0), lab.peer(1));
     let mut daemon =
         Setup::new(&lab, "TCP_PORTS=\"111\"\nUDP_PORTS=\"69\"\nBLOCK_TCP=\"1\"").start_with(&["--connect"]);
     let target = peer.target_v4.to_string();
@@ -236,6 +236,9 @@ fn connect_mode_binds_the_watched_ports_themselves_and_sniffs_nothing() {
         "{scan}"
     );
     daemon.wait_for("the block", |event| event["event_type"] == "block");
+    other.nmap(&["-sU", "-p", "69", &other.target_v4.to_string()]);
+    let datagram = daemon.wait_for("the datagram", |event| event["dest_port"] == 69);
+    assert_eq!(datagram["in_iface"], other.target_interface, "{datagram}");
 }
 
 /// With these bits of the setting the kernel itself turns Fast Open on where anybody listens, and asks for no cookie.

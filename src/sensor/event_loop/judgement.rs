@@ -261,6 +261,6 @@ impl EventLoop {
         if let Some((displaced, interface)) = self.half_open.completed(&probe, turn.now.instant) {
             self.judge(displaced, interface, turn);
         }
-        self.judge(probe, 0, turn);
+        self.judge(probe, visit.interface, turn);
     }
 }
