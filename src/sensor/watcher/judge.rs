@@ -120,21 +120,17 @@ impl Judge {
             return told.then_some(State::FromItself);
         }
         let micros = self.now.micros();
-        if probe.protocol == Protocol::Tcp && view.decoys.tcp.contains(probe.port) {
-            if probe.scan_type == ScanType::Syn {
-                if self.is_quiet(seat, micros) {
-                    return None;
-                }
-                // More than can wait for their handshakes count at once.
-                if self.shared.sightings.have_room()
-                    && self.shared.gate.knocks.spend(u32::MAX, self.now.uptime)
-                {
-                    return Some(State::HalfOpen);
-                }
-            }
-            // The visitor's own end of the conversation: the visit counts, and once is enough.
-            if probe.scan_type.may_be_stray() {
+        let is_at_decoy = probe.protocol == Protocol::Tcp && view.decoys.tcp.contains(probe.port);
+        // The visitor's own end of the conversation: the visit counts, and once is enough.
+        if is_at_decoy && probe.scan_type.may_be_stray() {
+            return None;
+        }
+        if is_at_decoy && probe.scan_type == ScanType::Syn {
+            if self.is_quiet(seat, micros) {
                 return None;
+            }
+            if self.may_wait() {
+                return Some(State::HalfOpen);
             }
         }
         let in_use = |protocol, port| self.shared.in_use.holds(protocol, port);
@@ -145,6 +141,17 @@ impl Judge {
         {
             self.newcomers.add(probe);
         }
+        self.state_after(verdict, probe)
+    }
+
+    /// Whether one more SYN to a decoy may wait for its handshake: more than can do so count at once.
+    fn may_wait(&self) -> bool {
+        self.shared.sightings.have_room() && self.shared.gate.knocks.spend(u32::MAX, self.now.uptime)
+    }
+
+    #[inline]
+    fn state_after(&mut self, verdict: Verdict, probe: &Probe) -> Option<State> {
+        let view = &self.view;
         match verdict {
             Verdict::Scan(standing) => self.is_told(probe, standing).then_some(State::Counted(standing)),
             Verdict::Probe(standing) => {
