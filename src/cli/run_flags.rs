@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::config::{Flags, LogOutput, Mode, Origin, Override, Overrides, Watch};
+use crate::config::{Flags, LogOutput, Mode, Origin, Override, Overrides, WatchedPorts};
 
 /// Where PortSentry's own configuration lies.
 pub const DEFAULT_CONFIG: &str = "/etc/portsentry/portsentry.conf";
@@ -148,12 +148,12 @@ impl RunFlags {
 
 impl ClassicFlags {
     /// What is watched of TCP and of UDP. A flag for one protocol leaves the other alone, as 1.2 did.
-    fn watch(self) -> (Watch, Watch) {
+    fn watch(self) -> (WatchedPorts, WatchedPorts) {
         let any = self.tcp || self.udp || self.stcp || self.sudp || self.atcp || self.audp;
         let one = |listed: bool, advanced: bool| match (advanced, listed || !any) {
-            (true, _) => Watch::Advanced,
-            (false, true) => Watch::Listed,
-            (false, false) => Watch::Nothing,
+            (true, _) => WatchedPorts::Advanced,
+            (false, true) => WatchedPorts::Listed,
+            (false, false) => WatchedPorts::Nothing,
         };
         (one(self.tcp || self.stcp, self.atcp), one(self.udp || self.sudp, self.audp))
     }
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn the_flags_of_1_2_mean_what_they_meant() {
-        use Watch::{Advanced, Listed, Nothing};
+        use WatchedPorts::{Advanced, Listed, Nothing};
         for (line, mode, tcp, udp) in [
             ("-tcp", Mode::Connect, Listed, Nothing),
             ("-udp", Mode::Connect, Nothing, Listed),

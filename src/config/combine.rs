@@ -6,7 +6,7 @@
 use super::duration::show_duration;
 use super::error::{ConfigError, Origin, few};
 use super::networks::doubts;
-use super::{BlockMode, Config, Loaded, PortSet, Watch};
+use super::{BlockMode, Config, Loaded, PortSet, WatchedPorts};
 use crate::detect::weights::TRIGGER_MAX;
 use crate::protocol::settings::Response;
 
@@ -68,11 +68,11 @@ fn watched_protocols(config: &mut Config) {
     watched(config.flags.udp, &mut config.udp_ports, &mut config.decoy_udp_ports, udp_advanced);
 }
 
-fn watched(watch: Watch, ports: &mut PortSet, decoys: &mut PortSet, advanced: PortSet) {
+fn watched(watch: WatchedPorts, ports: &mut PortSet, decoys: &mut PortSet, advanced: PortSet) {
     match watch {
-        Watch::Listed => {}
-        Watch::Advanced => *ports = advanced,
-        Watch::Nothing => (*ports, *decoys) = (PortSet::new(), PortSet::new()),
+        WatchedPorts::Listed => {}
+        WatchedPorts::Advanced => *ports = advanced,
+        WatchedPorts::Nothing => (*ports, *decoys) = (PortSet::new(), PortSet::new()),
     }
 }
 
@@ -122,8 +122,8 @@ fn nothing_to_watch(loaded: &Loaded) -> Option<ConfigError> {
         return None;
     }
     let which = match (config.flags.tcp, config.flags.udp) {
-        (Watch::Nothing, _) => "UDP_PORTS or DECOY_UDP_PORTS",
-        (_, Watch::Nothing) => "TCP_PORTS or DECOY_TCP_PORTS",
+        (WatchedPorts::Nothing, _) => "UDP_PORTS or DECOY_UDP_PORTS",
+        (_, WatchedPorts::Nothing) => "TCP_PORTS or DECOY_TCP_PORTS",
         _ => "at least one of TCP_PORTS, UDP_PORTS, DECOY_TCP_PORTS and DECOY_UDP_PORTS",
     };
     let origin = Origin::WholeFile(loaded.name.clone());
@@ -178,7 +178,7 @@ mod tests {
     use crate::config::effective::render_effective;
     use crate::config::{FOREVER, Flags, Overrides, parse};
 
-    fn with_flags(text: &str, tcp: Watch, udp: Watch) -> Result<Loaded, Vec<ConfigError>> {
+    fn with_flags(text: &str, tcp: WatchedPorts, udp: WatchedPorts) -> Result<Loaded, Vec<ConfigError>> {
         let flags = Flags { tcp, udp, ..Flags::default() };
         parse("conf", text.as_bytes(), &Overrides { flags, ..Overrides::default() })
     }
@@ -271,16 +271,16 @@ mod tests {
     fn a_flag_of_1_2_watches_its_protocol_alone() {
         let text =
             "TCP_PORTS=1\nUDP_PORTS=2\nDECOY_UDP_PORTS=3\nADVANCED_PORTS_TCP=10\nADVANCED_EXCLUDE_TCP=2-8";
-        let loaded = with_flags(text, Watch::Advanced, Watch::Nothing).unwrap();
+        let loaded = with_flags(text, WatchedPorts::Advanced, WatchedPorts::Nothing).unwrap();
         assert_eq!(loaded.config.tcp_ports.to_string(), "1,9");
         assert!(loaded.config.udp_ports.is_empty() && loaded.config.decoy_udp_ports.is_empty());
-        let loaded = with_flags("UDP_PORTS=2", Watch::Nothing, Watch::Advanced).unwrap();
+        let loaded = with_flags("UDP_PORTS=2", WatchedPorts::Nothing, WatchedPorts::Advanced).unwrap();
         assert_eq!(loaded.config.udp_ports.to_string(), "1-1023");
         let text = "ADVANCED_EXCLUDE_TCP=5\nADVANCED_EXCLUDE_UDP=7";
-        let loaded = with_flags(text, Watch::Advanced, Watch::Advanced).unwrap();
+        let loaded = with_flags(text, WatchedPorts::Advanced, WatchedPorts::Advanced).unwrap();
         let ports = [&loaded.config.tcp_ports, &loaded.config.udp_ports].map(ToString::to_string);
         assert_eq!(ports, ["1-4,6-1023", "1-6,8-1023"]);
-        let errors = with_flags("UDP_PORTS=2", Watch::Listed, Watch::Nothing).unwrap_err();
+        let errors = with_flags("UDP_PORTS=2", WatchedPorts::Listed, WatchedPorts::Nothing).unwrap_err();
         assert!(errors[0].to_string().contains("set TCP_PORTS or DECOY_TCP_PORTS"));
     }
 }

@@ -136,9 +136,9 @@ pub struct Flags {
     /// `--stealth`, `--connect`.
     pub mode: Mode,
     /// What `-tcp -udp -stcp -sudp -atcp -audp` make of TCP.
-    pub tcp: Watch,
+    pub tcp: WatchedPorts,
     /// And of UDP.
-    pub udp: Watch,
+    pub udp: WatchedPorts,
     /// `-l`.
     pub log_output: LogOutput,
     /// `-L`: packets whose source is their destination count too.
@@ -176,7 +176,7 @@ impl Mode {
 
 /// Which ports of one protocol are watched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Watch {
+pub enum WatchedPorts {
     /// TCP_PORTS or UDP_PORTS, and the decoys.
     #[default]
     Listed,

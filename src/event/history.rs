@@ -57,18 +57,18 @@ impl History {
     pub fn open(path: &Path, owner: Option<u32>) -> Result<History, HistoryError> {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             let made = DirBuilder::new().recursive(true).mode(0o755).create(parent);
-            made.map_err(|source| HistoryError::Open { path: path.to_owned(), source })?;
+            made.map_err(unopened(path))?;
         }
         let file = opened(path)?;
         if let Some(owner) = owner.filter(|_| nix::unistd::geteuid().is_root()) {
             has_one_name(path, &file)?;
-            fchown(&file, Some(owner), None)
-                .map_err(|source| HistoryError::Open { path: path.to_owned(), source })?;
+            fchown(&file, Some(owner), None).map_err(unopened(path))?;
         }
         Ok(History { path: path.to_owned(), file, torn: false, lost: 0 })
     }
 
-    /// Opens the path anew, after log rotation; it is not given away then, for the sensor owns what it makes. On failure the old file stays in use.
+    /// Opens the path anew, after log rotation; it is not given away then, for the sensor owns what it makes. On failure
+    /// the old file stays in use.
     pub fn reopen(&mut self) -> Result<(), HistoryError> {
         self.file = opened(&self.path)?;
         self.torn = false;
@@ -112,25 +112,29 @@ pub fn obstacle(path: &Path) -> Option<HistoryError> {
 
 /// What was opened is what is given away: a name that is planted later is not.
 fn has_one_name(path: &Path, file: &File) -> Result<(), HistoryError> {
-    let facts = file.metadata().map_err(|source| HistoryError::Open { path: path.to_owned(), source })?;
+    let facts = file.metadata().map_err(unopened(path))?;
     if facts.nlink() == 1 { Ok(()) } else { Err(HistoryError::Planted { path: path.to_owned() }) }
 }
 
 /// Created only where it is not there: in a folder like /tmp O_CREAT keeps even root from a file that is somebody else's,
 /// as ours is the daemon's user's from the first start on (fs.protected_regular, proc_sys_fs(5)).
 fn opened(path: &Path) -> Result<File, HistoryError> {
-    let failed = |source| HistoryError::Open { path: path.to_owned(), source };
     let mut options = OpenOptions::new();
     options.append(true).mode(0o640).custom_flags(GUARDED);
     let file = match options.open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => options.create_new(true).open(path),
         opened => opened,
     };
-    let file = file.map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
+    let file = file.map_err(unopened(path))?;
+    if !file.metadata().map_err(unopened(path))?.is_file() {
         return Err(HistoryError::NotAFile { path: path.to_owned() });
     }
     Ok(file)
+}
+
+fn unopened(path: &Path) -> impl FnOnce(io::Error) -> HistoryError {
+    let path = path.to_owned();
+    |source| HistoryError::Open { path, source }
 }
 
 #[cfg(test)]

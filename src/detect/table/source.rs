@@ -105,8 +105,8 @@ impl SourceKey {
     }
 }
 
-/// A source with its keyed hash: where its accounts stand. Made ahead of a judgement and used for all of it, since it is the dearest
-/// part of a look-up.
+/// A source with its keyed hash: where its accounts stand. Made ahead of a judgement and used for all of it, since it is
+/// the dearest part of a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seat {
     /// Its lower half chooses the bucket.

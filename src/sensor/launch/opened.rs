@@ -127,9 +127,7 @@ impl Opened {
             configured_never,
         })
     }
-}
 
-impl Opened {
     /// Which of these sockets send to an address that each datagram brings along.
     pub fn addressing(&self) -> Addressing {
         Addressing { log: self.emitter.log_socket(), decoys: self.decoys.answering() }
