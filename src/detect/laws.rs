@@ -6,13 +6,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use proptest::prelude::*;
 
 use super::peers::Hearing;
-use super::policy::{Verdict, Watch};
-use super::table::{Ledger, Standing, Vantage};
-use super::walk::Walk;
+use super::policy::{Verdict, Watch, samples};
+use super::table::{Ledger, Standing};
 use super::weights::{self, Sensitivity};
 use super::{Peers, ScoreTable};
-use crate::config::{BlockMode, PortSet};
-use crate::networks::Networks;
 use crate::packet::{Packet, TcpFlags, Transport};
 
 const MINUTE: u64 = 60_000_000;
@@ -44,17 +41,7 @@ struct Site {
 
 impl Site {
     fn new() -> Site {
-        let watch = Watch {
-            tcp_ports: PortSet::new(),
-            udp_ports: PortSet::new(),
-            scan_trigger: 1,
-            ipv6_prefix: 64,
-            one_by_one: Networks::default(),
-            vantage: Vantage::Host,
-            walk: Walk::new(Sensitivity::Medium),
-            block_tcp: BlockMode::Block,
-            block_udp: BlockMode::Block,
-        };
+        let watch = samples::watch(Sensitivity::Medium);
         // No bucket meets more than seven of the few sources here.
         let table = ScoreTable::new(7 * 1024, &[6; 16], Some(weights::HALF_LIFE));
         Site { watch, table, peers: Peers::new(&[4; 16], Hearing::of_this_host(false, 0)) }

@@ -330,6 +330,8 @@ fn is_martian(source: &IpAddr, destination: &IpAddr) -> bool {
 }
 
 #[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
 #[cfg(not(loom))]
 #[allow(clippy::wildcard_enum_match_arm)]
 mod tests;

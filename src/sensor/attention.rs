@@ -41,8 +41,7 @@ pub fn wanted(interfaces: Watched, watch: &Watch, in_use: &PortsInUse) -> Intere
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::BlockMode;
-    use crate::detect::walk::Walk;
+    use crate::detect::policy::samples;
     use crate::detect::weights::Sensitivity;
     use crate::netlink::sock_diag::{LocalSocket, Transport};
 
@@ -50,13 +49,7 @@ mod tests {
         Watch {
             tcp_ports: [80, 111, 40_000].into_iter().collect(),
             udp_ports: [69, 50_000].into_iter().collect(),
-            scan_trigger: 0,
-            ipv6_prefix: 64,
-            one_by_one: Default::default(),
-            vantage: Default::default(),
-            walk: Walk::new(sensitivity),
-            block_tcp: BlockMode::Block,
-            block_udp: BlockMode::Block,
+            ..samples::watch(sensitivity)
         }
     }
 

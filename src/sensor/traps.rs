@@ -114,8 +114,8 @@ fn turn(told: &mut PortSet, wanted: &PortSet, datagrams: Datagrams, requests: &m
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detect::policy;
     use crate::detect::probe::{ScanType, samples};
-    use crate::detect::walk::Walk;
     use crate::detect::weights::Sensitivity;
     use crate::netlink::sock_diag::{LocalSocket, Transport};
 
@@ -123,13 +123,7 @@ mod tests {
         Watch {
             tcp_ports: [23, 80, 111, 60_000].into_iter().collect(),
             udp_ports: [69, 161, 5353].into_iter().collect(),
-            scan_trigger: 0,
-            ipv6_prefix: 64,
-            one_by_one: Default::default(),
-            vantage: Default::default(),
-            walk: Walk::new(Sensitivity::Off),
-            block_tcp: BlockMode::Block,
-            block_udp: BlockMode::Block,
+            ..policy::samples::watch(Sensitivity::Off)
         }
     }
 

@@ -173,9 +173,7 @@ impl Reader for Watcher {
 #[cfg(not(loom))]
 mod tests {
     use super::*;
-    use crate::config::BlockMode;
-    use crate::detect::table::Vantage;
-    use crate::detect::walk::Walk;
+    use crate::detect::policy::samples;
     use crate::detect::weights::{self, Sensitivity};
     use crate::packet::Checksums;
 
@@ -189,17 +187,8 @@ mod tests {
     const SERVES: u16 = 5_000;
 
     fn shared() -> Arc<Shared> {
-        let watch = Watch {
-            tcp_ports: [ASKS].into_iter().collect(),
-            udp_ports: [ASKS].into_iter().collect(),
-            scan_trigger: 0,
-            ipv6_prefix: 64,
-            one_by_one: Networks::default(),
-            vantage: Vantage::Host,
-            walk: Walk::new(Sensitivity::Medium),
-            block_tcp: BlockMode::Block,
-            block_udp: BlockMode::Block,
-        };
+        let [tcp_ports, udp_ports] = [ASKS; 2].map(|port| [port].into_iter().collect());
+        let watch = Watch { tcp_ports, udp_ports, ..samples::watch(Sensitivity::Medium) };
         let view = View {
             watch: Arc::new(watch),
             own: ["2001:db8::1/128".parse().unwrap()].into_iter().collect(),

@@ -8,17 +8,8 @@ const NOBODY: fn(Protocol, u16) -> bool = |_, _| false;
 const HOUR: u64 = 3_600_000_000;
 
 fn watch(scan_trigger: u32) -> Watch {
-    Watch {
-        tcp_ports: (1..=1024).collect(),
-        udp_ports: [7, 9].into_iter().collect(),
-        scan_trigger,
-        ipv6_prefix: 64,
-        one_by_one: Networks::default(),
-        vantage: Vantage::Host,
-        walk: Walk::new(Sensitivity::Off),
-        block_tcp: BlockMode::Block,
-        block_udp: BlockMode::Log,
-    }
+    let (tcp_ports, udp_ports) = ((1..=1024).collect(), [7, 9].into_iter().collect());
+    Watch { tcp_ports, udp_ports, scan_trigger, ..samples::watch(Sensitivity::Off) }
 }
 
 fn peers() -> Peers {

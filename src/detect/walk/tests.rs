@@ -1,11 +1,10 @@
 #![forbid(unsafe_code)]
 
 use super::*;
-use crate::config::{BlockMode, PortSet};
 use crate::detect::peers::Hearing;
 use crate::detect::probe::{Protocol, samples};
 use crate::detect::table::Ledger;
-use crate::detect::{Peers, ScoreTable, Verdict, Watch};
+use crate::detect::{Peers, ScoreTable, Verdict, Watch, policy};
 use crate::packet::{Packet, TcpFlags, Transport};
 
 const SECOND: u64 = 1_000_000;
@@ -21,17 +20,8 @@ struct Site {
 
 impl Site {
     fn new(sensitivity: Sensitivity) -> Site {
-        let watch = Watch {
-            tcp_ports: [1].into_iter().collect(),
-            udp_ports: PortSet::new(),
-            scan_trigger: 3,
-            ipv6_prefix: 64,
-            one_by_one: Default::default(),
-            vantage: Vantage::Host,
-            walk: Walk::new(sensitivity),
-            block_tcp: BlockMode::Block,
-            block_udp: BlockMode::Block,
-        };
+        let tcp_ports = [1].into_iter().collect();
+        let watch = Watch { tcp_ports, scan_trigger: 3, ..policy::samples::watch(sensitivity) };
         let table = ScoreTable::new(512, &[1; 16], Some(weights::HALF_LIFE));
         Site { watch, table, peers: Peers::new(&[2; 16], Hearing::of_this_host(false, 0)), now: START }
     }

@@ -7,11 +7,9 @@ use super::*;
 use crate::config::PortSet;
 use crate::detect::Peers;
 use crate::detect::peers::Hearing;
-use crate::detect::policy::Verdict;
+use crate::detect::policy::{Verdict, samples};
 use crate::detect::probe::samples::syn;
 use crate::detect::probe::{Protocol, ScanType};
-use crate::detect::table::Vantage;
-use crate::detect::walk::Walk;
 use crate::detect::weights::Sensitivity;
 use crate::event::{Deed, Event};
 use crate::protocol::{FRAME_LENGTH, Fault, Note, Outcome, Responses};
@@ -28,17 +26,8 @@ struct Desk {
 
 fn watch(tcp: BlockMode, udp: BlockMode) -> Watch {
     let ports: PortSet = (1..=60).collect();
-    Watch {
-        tcp_ports: ports.clone(),
-        udp_ports: ports,
-        scan_trigger: 0,
-        ipv6_prefix: 64,
-        one_by_one: Networks::default(),
-        vantage: Vantage::Host,
-        walk: Walk::new(Sensitivity::Off),
-        block_tcp: tcp,
-        block_udp: udp,
-    }
+    let (tcp_ports, udp_ports) = (ports.clone(), ports);
+    Watch { tcp_ports, udp_ports, block_tcp: tcp, block_udp: udp, ..samples::watch(Sensitivity::Off) }
 }
 
 fn setup(watch: Watch) -> Setup {
