@@ -57,23 +57,27 @@ impl Kind {
     /// Reads `text` and writes the result into `config`; on a fault `config` stays as it was.
     pub fn set(&self, config: &mut Config, text: &str) -> Result<(), Fault> {
         let word = text.trim();
+        let expected = || self.allowed();
         let result = match self {
             Kind::Ports(set) => return PortSet::parse(text).map(|ports| set(config, ports)),
             Kind::Duration(set) => return parse_duration(text).map(|seconds| set(config, seconds)),
             Kind::Interfaces(set) => return interfaces(text).map(|interfaces| set(config, interfaces)),
             Kind::Responses(set) => return responses(text).map(|responses| set(config, responses)),
             Kind::Networks(set) => return parse_networks(text).map(|networks| set(config, networks)),
-            Kind::Text(set) => return target(text, false).map(|text| set(config, text)),
-            Kind::Target(set) => return target(text, true).map(|text| set(config, text)),
+            Kind::Target(set) => return target(text).map(|text| set(config, text)),
+            Kind::Text(set) => {
+                set(config, text.into());
+                return Ok(());
+            }
             Kind::Path(set) => path(word, 4_095).map(|path| set(config, path)),
             Kind::Socket(set) => path(word, 107).map(|path| set(config, path)),
-            Kind::Switch(set) => switch(word).map(|on| set(config, on)),
-            Kind::Mode(set) => mode(word).map(|mode| set(config, mode)),
+            Kind::Switch(set) => one_of(word, SWITCHES, expected).map(|on| set(config, on)),
+            Kind::Mode(set) => one_of(word, MODES, || MODES_MEANT.into()).map(|mode| set(config, mode)),
             Kind::Number(range, set) => number(word, range).map(|number| set(config, number)),
-            Kind::Sensitivity(set) => sensitivity(word).map(|sensitivity| set(config, sensitivity)),
-            Kind::Format(set) => format_of(word).map(|format| set(config, format)),
+            Kind::Sensitivity(set) => one_of(word, LEVELS, expected).map(|level| set(config, level)),
+            Kind::Format(set) => one_of(word, FORMATS, expected).map(|format| set(config, format)),
             Kind::User(set) => user(word).map(|user| set(config, user)),
-            Kind::Confinement(set) => confinement(word).map(|sandbox| set(config, sandbox)),
+            Kind::Confinement(set) => one_of(word, SANDBOXES, expected).map(|sandbox| set(config, sandbox)),
         };
         result.map_err(|fault| fault.shifted(text.len() - text.trim_start().len()))
     }
@@ -119,21 +123,24 @@ fn path(text: &str, longest: usize) -> Result<PathBuf, Fault> {
     }
 }
 
-fn switch(text: &str) -> Result<bool, Fault> {
-    match text {
-        "0" => Ok(false),
-        "1" => Ok(true),
-        _ => Err(wrong(text, "0 or 1")),
-    }
-}
+const SWITCHES: &[(&str, bool)] = &[("0", false), ("1", true)];
+const MODES: &[(&str, BlockMode)] =
+    &[("0", BlockMode::Log), ("1", BlockMode::Block), ("2", BlockMode::RunCommand)];
+const MODES_MEANT: &str = "0 (log only), 1 (block) or 2 (run KILL_RUN_CMD only)";
+const LEVELS: &[(&str, Sensitivity)] = &[
+    (Sensitivity::Off.name(), Sensitivity::Off),
+    (Sensitivity::Low.name(), Sensitivity::Low),
+    (Sensitivity::Medium.name(), Sensitivity::Medium),
+    (Sensitivity::High.name(), Sensitivity::High),
+];
+const FORMATS: &[(&str, LogFormat)] =
+    &[("auto", LogFormat::Auto), ("json", LogFormat::Json), ("classic", LogFormat::Classic)];
+const SANDBOXES: &[(&str, Sandbox)] =
+    &[("strict", Sandbox::Strict), ("best-effort", Sandbox::BestEffort), ("off", Sandbox::Off)];
 
-fn mode(text: &str) -> Result<BlockMode, Fault> {
-    match text {
-        "0" => Ok(BlockMode::Log),
-        "1" => Ok(BlockMode::Block),
-        "2" => Ok(BlockMode::RunCommand),
-        _ => Err(wrong(text, "0 (log only), 1 (block) or 2 (run KILL_RUN_CMD only)")),
-    }
+fn one_of<T: Copy>(text: &str, values: &[(&str, T)], expected: impl Fn() -> String) -> Result<T, Fault> {
+    let meant = values.iter().find(|(word, _)| *word == text).map(|&(_, value)| value);
+    meant.ok_or_else(|| wrong(text, &expected()))
 }
 
 fn number(text: &str, range: &RangeInclusive<u32>) -> Result<u32, Fault> {
@@ -142,34 +149,10 @@ fn number(text: &str, range: &RangeInclusive<u32>) -> Result<u32, Fault> {
     number.ok_or_else(|| wrong(text, &format!("a number from {} to {}", range.start(), range.end())))
 }
 
-fn target(text: &str, required: bool) -> Result<String, Fault> {
-    match required && !text.contains("$TARGET$") {
-        true => Err(Fault::new(0, "$TARGET$ is missing; it stands for the address of the scanner")),
-        false => Ok(text.into()),
-    }
-}
-
-fn sensitivity(text: &str) -> Result<Sensitivity, Fault> {
-    use Sensitivity::{High, Low, Medium, Off};
-    let level = [Off, Low, Medium, High].into_iter().find(|level| level.name() == text);
-    level.ok_or_else(|| wrong(text, "low, medium, high or off"))
-}
-
-fn format_of(text: &str) -> Result<LogFormat, Fault> {
-    match text {
-        "auto" => Ok(LogFormat::Auto),
-        "json" => Ok(LogFormat::Json),
-        "classic" => Ok(LogFormat::Classic),
-        _ => Err(wrong(text, "auto, json or classic")),
-    }
-}
-
-fn confinement(text: &str) -> Result<Sandbox, Fault> {
-    match text {
-        "strict" => Ok(Sandbox::Strict),
-        "best-effort" => Ok(Sandbox::BestEffort),
-        "off" => Ok(Sandbox::Off),
-        _ => Err(wrong(text, "strict, best-effort or off")),
+fn target(text: &str) -> Result<String, Fault> {
+    match text.contains("$TARGET$") {
+        true => Ok(text.into()),
+        false => Err(Fault::new(0, "$TARGET$ is missing; it stands for the address of the scanner")),
     }
 }
 

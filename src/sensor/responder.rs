@@ -304,7 +304,8 @@ impl Responder {
         )
     }
 
-    /// In a flood of single probes from everywhere none of them is an event: [`Responder::on_time`] tells that it is one.
+    /// In a flood of single probes from everywhere none of them is an event: [`Responder::on_time`] says that some were held
+    /// back.
     fn hold_back(&mut self, told: EventType, case: &Case, turn: &mut Turn) {
         self.gate.turned_away.blocks.fetch_add(1, Relaxed);
         let is_one_of_many = case.standing.distinct_ports <= 1 && !self.tell_all;
