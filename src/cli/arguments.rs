@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use super::run_flags::RunFlags;
 use crate::config::duration::parse_duration;
+use crate::config::networks::without_zone;
 use crate::control::protocol::parse_target;
 
 const AFTER_HELP: &str = "\
@@ -131,7 +132,7 @@ pub struct Replay {
     #[arg(short, long, value_name = "FILE")]
     pub configfile: Option<PathBuf>,
     /// Protect this address alone; without it every destination is a protected host of its own
-    #[arg(long, value_name = "IP", conflicts_with = "network")]
+    #[arg(long, value_name = "IP", conflicts_with = "network", value_parser = address)]
     pub host: Option<IpAddr>,
     /// Protect all destinations as one site, which sees sweeps
     #[arg(long)]
@@ -160,6 +161,11 @@ pub struct Control {
 
 fn network(text: &str) -> Result<IpNet, String> {
     parse_target(text).map_err(|error| error.to_string())
+}
+
+/// A capture's packets name no interface.
+fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|error| without_zone(text).unwrap_or_else(|| format!("{error}")))
 }
 
 fn seconds(text: &str) -> Result<u32, String> {
@@ -242,6 +248,15 @@ mod tests {
     fn who_means_everybody_is_told_the_word_for_it() {
         let refused = parsed("unblock ALL").unwrap_err().to_string();
         assert!(refused.contains("every block is lifted by the word `all`"), "{refused}");
+    }
+
+    #[test]
+    fn an_address_with_a_zone_is_refused_with_what_to_write() {
+        for line in ["block fe80::1%eth0", "unblock fe80::1%eth0", "replay --host fe80::1%eth0 x.pcap"] {
+            let refused = parsed(line).unwrap_err();
+            assert_eq!(refused.exit_code(), 2, "{line}");
+            assert!(refused.to_string().contains("write fe80::1 if"), "{line}: {refused}");
+        }
     }
 
     #[test]

@@ -24,13 +24,23 @@ pub fn parse_network(text: &str) -> Result<IpNet, Fault> {
         }
         Ok(IpAddr::V6(v6)) => v6_network(v6, length).map_err(|fault| fault.shifted(address.len() + 1))?,
         Err(_) => {
-            return Err(Fault::new(
-                0,
-                format!("`{address}` is not an IPv4 or IPv6 address; names are not looked up"),
-            ));
+            let what = without_zone(text);
+            let otherwise = || format!("`{address}` is not an IPv4 or IPv6 address; names are not looked up");
+            return Err(Fault::new(0, what.unwrap_or_else(otherwise)));
         }
     };
     Ok(network.trunc())
+}
+
+/// What to say of an address with a zone (RFC 4007, section 11), as `fe80::1%eth0`. No response tells interfaces apart, nor
+/// does the never-block set: to drop the zone unasked would shut out, or spare, others on other links.
+pub fn without_zone(text: &str) -> Option<String> {
+    let (address, zone) = text.split_once('%')?;
+    address.parse::<Ipv6Addr>().ok()?;
+    let length = zone.find('/').and_then(|at| zone.get(at..)).unwrap_or_default();
+    Some(format!(
+        "`{text}` has a zone, and addresses are meant on all interfaces alike: write {address}{length} if whoever has it on another link may be meant too"
+    ))
 }
 
 /// Reads networks with commas or blanks between them.
@@ -128,6 +138,19 @@ mod tests {
             ("fe80::1%eth0", 0),
         ] {
             assert_eq!(parse_network(text).unwrap_err().offset, offset, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_with_a_zone_is_refused_with_what_to_write_and_what_that_means() {
+        for (text, plain) in
+            [("fe80::1%eth0", "write fe80::1 if"), ("fe80::%eth0.7/64", "write fe80::/64 if")]
+        {
+            let message = parse_network(text).unwrap_err().message;
+            assert!(message.contains(plain) && message.contains("on all interfaces alike"), "{message}");
+        }
+        for text in ["fe80::1", "eth0", "%", "192.0.2.1%eth0", "x%y"] {
+            assert_eq!(without_zone(text), None, "{text}");
         }
     }
 

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::config::networks::without_zone;
 use crate::event::{Start, Stats};
 use crate::protocol::Outcome;
 
@@ -193,6 +194,9 @@ pub enum TargetError {
     /// Neither form.
     #[error("{0:?} is neither an address nor a network; write 192.0.2.7 or 2001:db8::/64")]
     Unreadable(String),
+    /// `fe80::1%eth0`.
+    #[error("{0}")]
+    Zone(String),
     /// `10.0.0.1/24`.
     #[error("{given} has bits beyond its prefix length; write {network} or {address}")]
     HostBits {
@@ -209,6 +213,9 @@ pub enum TargetError {
 pub fn parse_target(text: &str) -> Result<IpNet, TargetError> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address.to_canonical()));
+    }
+    if let Some(what) = without_zone(text) {
+        return Err(TargetError::Zone(what));
     }
     let network: IpNet = text.parse().map_err(|_| TargetError::Unreadable(text.to_owned()))?;
     if network.trunc() == network {
@@ -253,6 +260,8 @@ mod tests {
         }
         let error = parse_target("10.0.0.1/24").unwrap_err().to_string();
         assert!(error.contains("10.0.0.0/24 or 10.0.0.1"), "{error}");
+        let error = parse_target("fe80::1%eth0").unwrap_err().to_string();
+        assert!(error.contains("write fe80::1 if"), "{error}");
         for wrong in ["", "all", "10.0.0.1/33", "example.org", "10.0.0.1 "] {
             assert!(parse_target(wrong).is_err(), "{wrong}");
         }
