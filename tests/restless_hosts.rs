@@ -3,13 +3,16 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::io::Write;
+use std::net::IpAddr;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use portsentry::netlink::surroundings::Surroundings;
 use support::Lab;
 use support::daemon::{Daemon, Setup};
 
@@ -96,6 +99,36 @@ fn among_links_that_change_all_the_time_an_address_is_known_at_once_and_a_scan_i
     let refused = daemon.client(&["block", "10.99.9.9"]);
     assert!(!refused.status.success(), "{refused:?}");
     assert_a_scan_is_blocked(&lab, &mut daemon);
+}
+
+/// Addresses of the host alone stand before all others in the kernel's list: one that goes while it is read has the reading
+/// pass over another, which is there.
+#[test]
+fn an_address_that_a_reading_passes_over_stays_the_hosts_own() {
+    let lab = Lab::new(1);
+    let standing = |third, fourth| format!("10.200.{third}.{fourth}");
+    let all = || (0..8).flat_map(|third| (1..=250).map(move |fourth| standing(third, fourth)));
+    change(&lab, all().map(|address| format!("address add {address}/32 dev lo")));
+    let _changes: Vec<Restless> = (100..103)
+        .map(|third| {
+            let line =
+                move |verb, fourth| format!("address {verb} 10.201.{third}.{fourth}/32 dev lo scope host");
+            let pair = move |fourth| ["add", "del"].map(|verb| line(verb, fourth));
+            Restless::begin(&lab, (1..=250).flat_map(pair).collect(), Duration::ZERO)
+        })
+        .collect();
+    let all: Vec<IpAddr> = all().map(|address| address.parse().expect("an address")).collect();
+    let mut here = support::inside(&lab.target(), || Surroundings::open().expect("lists can be read"));
+    let (mut not_whole, mut last) = (0, None);
+    support::eventually("ten readings that were not whole", Duration::from_secs(120), || {
+        let own: HashSet<IpAddr> = here.addresses().collect();
+        let lost = all.iter().find(|address| !own.contains(address));
+        assert_eq!(lost, None, "after {not_whole} readings that were not whole");
+        here.drain().expect("lists can be read");
+        let next = here.next_try();
+        not_whole += usize::from(next.is_some() && std::mem::replace(&mut last, next) != next);
+        not_whole >= 10
+    });
 }
 
 #[test]

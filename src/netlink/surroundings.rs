@@ -4,6 +4,7 @@
 //! Two sockets, both opened before confinement; reading them needs no right.
 #![forbid(unsafe_code)]
 
+mod doubt;
 mod known;
 mod stale;
 
@@ -14,6 +15,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
+use self::doubt::{Lacking, Spell, take_in};
 use self::known::Known;
 use self::stale::{Rest, Stale};
 use super::message::Malformed;
@@ -23,8 +25,6 @@ use super::socket::Socket;
 
 /// Readings at the start of lists that change under each: with what came in all of them it begins.
 const ATTEMPTS: usize = 4;
-/// What is known of a list is twice as long at most as what was read of it last, and so many more.
-const ASIDE: usize = 1024;
 
 /// What is known of the network around us.
 #[derive(Debug)]
@@ -32,6 +32,10 @@ pub struct Surroundings {
     notifications: Socket,
     lists: Socket,
     known: Known,
+    /// What of it no reading has had since one was not whole.
+    doubted: Known,
+    /// For how long addresses, links and routes were not had whole.
+    spells: [Spell; 3],
     /// What must be read again, also after an attempt that failed.
     stale: Stale,
     /// Attempts at that that failed.
@@ -50,6 +54,8 @@ impl Surroundings {
             notifications: Socket::open(libc::NETLINK_ROUTE, route::GROUPS)?,
             lists: Socket::open(libc::NETLINK_ROUTE, 0)?,
             known: Known::default(),
+            doubted: Known::default(),
+            spells: Default::default(),
             stale: Stale::ALL,
             retry: Retry::default(),
             rest: Rest::default(),
@@ -100,11 +106,13 @@ impl Surroundings {
 
     fn take_notifications(&mut self) -> io::Result<()> {
         let (stale, known, changed) = (&mut self.stale, &mut self.known, &mut self.changed);
+        let doubted = &mut self.doubted;
         loop {
             match self.notifications.notifications() {
                 Ok(Some(mut messages)) => messages.try_for_each(|message| {
                     if let Some(news) = route::decode(&message?) {
                         let learnt = known.learn(&news);
+                        doubted.clear_of(&news);
                         stale.note(&news, learnt);
                         *changed |= learnt > 0;
                     }
@@ -214,31 +222,42 @@ impl Surroundings {
     }
 
     fn read_addresses(&mut self) -> io::Result<Reading> {
-        let (read, is_whole) = self.read(List::Addresses)?;
-        let has_news = take_in(&mut self.known.broadcasts, read.broadcasts, is_whole)
-            | take_in(&mut self.known.addresses, read.addresses, is_whole)
-            | take_in(&mut self.known.networks, read.networks, is_whole);
+        let (read, is_whole, lacking) = self.read(List::Addresses)?;
+        let (known, doubted) = (&mut self.known, &mut self.doubted);
+        let has_news = take_in(&mut known.broadcasts, &mut doubted.broadcasts, read.broadcasts, lacking)
+            | take_in(&mut known.addresses, &mut doubted.addresses, read.addresses, lacking)
+            | take_in(&mut known.networks, &mut doubted.networks, read.networks, lacking);
         Ok(Reading { is_whole, has_news })
     }
 
     fn read_links(&mut self) -> io::Result<Reading> {
-        let (read, is_whole) = self.read(List::Links)?;
-        Ok(Reading { is_whole, has_news: take_in(&mut self.known.links, read.links, is_whole) })
-    }
-
-    fn read_routes(&mut self) -> io::Result<Reading> {
-        let (read, is_whole) = self.read(List::Routes)?;
-        let has_news = take_in(&mut self.known.gateways, read.gateways, is_whole)
-            | take_in(&mut self.known.local, read.local, is_whole);
+        let (read, is_whole, lacking) = self.read(List::Links)?;
+        let has_news = take_in(&mut self.known.links, &mut self.doubted.links, read.links, lacking);
         Ok(Reading { is_whole, has_news })
     }
 
-    fn read(&mut self, list: List) -> io::Result<(Known, bool)> {
-        self.lists.dump_once(
+    fn read_routes(&mut self) -> io::Result<Reading> {
+        let (read, is_whole, lacking) = self.read(List::Routes)?;
+        let (known, doubted) = (&mut self.known, &mut self.doubted);
+        let has_news = take_in(&mut known.gateways, &mut doubted.gateways, read.gateways, lacking)
+            | take_in(&mut known.local, &mut doubted.local, read.local, lacking);
+        Ok(Reading { is_whole, has_news })
+    }
+
+    /// What was read, whether it was whole, and what that says of what it lacks.
+    fn read(&mut self, list: List) -> io::Result<(Known, bool, Lacking)> {
+        let (read, is_whole) = self.lists.dump_once(
             list.number(),
             |message| list.fill(message),
             |message, found: &mut Known| found.extend(route::decode(message)),
-        )
+        )?;
+        let [addresses, links, routes] = &mut self.spells;
+        let spell = match list {
+            List::Addresses => addresses,
+            List::Links => links,
+            List::Routes => routes,
+        };
+        Ok((read, is_whole, spell.note(is_whole, Instant::now())))
     }
 }
 
@@ -260,48 +279,9 @@ impl AsFd for Surroundings {
     }
 }
 
-/// Takes in what was read of a list. Of one that changed meanwhile something may be missing: what was known stays known with
-/// it, so that nobody's protection is lost, unless that is by far more. Gives whether anything is different.
-fn take_in<C>(known: &mut C, mut read: C, is_whole: bool) -> bool
-where
-    C: Clone + PartialEq + Extend<C::Item> + IntoIterator<IntoIter: ExactSizeIterator>,
-{
-    if !is_whole {
-        let (before, now) = (known.clone().into_iter(), read.clone().into_iter());
-        if before.len() <= now.len().saturating_mul(2).saturating_add(ASIDE) {
-            // In this order: of what stands in both, what was read now is true.
-            read = known.clone();
-            read.extend(now);
-        }
-    }
-    let changed = *known != read;
-    *known = read;
-    changed
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
     use super::*;
-
-    #[test]
-    fn what_changed_while_it_was_read_adds_to_what_is_known_and_does_not_pile_up() {
-        let numbers = |range: std::ops::Range<usize>| range.collect::<BTreeSet<usize>>();
-        let mut known = numbers(0..10);
-        assert!(take_in(&mut known, numbers(5..15), false));
-        assert_eq!(known, numbers(0..15));
-        assert!(!take_in(&mut known, numbers(3..9), false));
-        assert!(take_in(&mut known, numbers(5..15), true));
-        assert_eq!(known, numbers(5..15));
-        for first in (0..100_000).step_by(100) {
-            take_in(&mut known, numbers(first..first + 100), false);
-            assert!(known.len() <= 3 * 100 + ASIDE && known.contains(&first), "{}", known.len());
-        }
-        let mut named = BTreeMap::from([(1, "old")]);
-        assert!(take_in(&mut named, BTreeMap::from([(1, "new")]), false));
-        assert_eq!(named, BTreeMap::from([(1, "new")]));
-    }
 
     #[test]
     fn loopback_is_own_and_named_and_a_stranger_is_not() {

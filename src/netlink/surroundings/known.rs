@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::doubt::Part;
 use crate::netlink::route::{Address, Link, News, Route};
 
 /// All that is known.
@@ -43,6 +44,18 @@ impl Known {
             | News::Route(Route { is_there: false, .. })
             | News::Local { is_there: false, .. } => 0,
         }
+    }
+
+    /// Where this is what is doubted: what came is there.
+    pub(super) fn clear_of(&mut self, news: &News) {
+        let mut came = Known::default();
+        came.learn(news);
+        self.addresses.leave_out(&came.addresses);
+        self.networks.leave_out(&came.networks);
+        self.broadcasts.leave_out(&came.broadcasts);
+        self.gateways.leave_out(&came.gateways);
+        self.local.leave_out(&came.local);
+        self.links.leave_out(&came.links);
     }
 
     fn learn_link(&mut self, link: &Link) -> usize {
@@ -113,6 +126,22 @@ mod tests {
         assert_eq!(known.addresses, BTreeSet::from([(address.local, 1), (address.local, 2)]));
         assert_eq!(known.networks, BTreeSet::from(["192.0.2.0/24".parse().unwrap()]));
         assert_eq!(known.broadcasts.len(), 2);
+    }
+
+    #[test]
+    fn what_comes_is_not_doubted_any_more() {
+        let address = address("192.0.2.7", 24, Some("192.0.2.0"));
+        let gateways = vec!["192.0.2.1".parse().unwrap()];
+        let news = [
+            News::Address { is_there: true, address },
+            News::Route(Route { is_there: true, is_default: false, gateways }),
+            News::Local { is_there: true, network: "198.51.100.7/32".parse().unwrap() },
+        ];
+        let mut doubted = Known::default();
+        doubted.extend(news.clone());
+        news.iter().for_each(|news| doubted.clear_of(news));
+        assert!(doubted.addresses.is_empty() && doubted.networks.is_empty() && doubted.broadcasts.is_empty());
+        assert!(doubted.gateways.is_empty() && doubted.local.is_empty());
     }
 
     #[test]
