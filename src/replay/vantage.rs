@@ -70,11 +70,11 @@ fn is_one_host(address: IpAddr) -> bool {
     !(everybody || address.is_multicast() || address.is_unspecified())
 }
 
-/// Whether a network may have `address` for all its hosts: one whose last bits are all ones (RFC 919 §7), or zeros, as
-/// 4.2BSD had it (RFC 1122 §3.3.6); two bits at least, for no smaller network has such an address (RFC 3021).
+/// Whether a network may have `address` for all its hosts: one whose last bits are all ones (RFC 919 §7), two at least, for
+/// no smaller network has such an address (RFC 3021). The zeros that 4.2BSD had for it are long obsolete (RFC 1812 §4.2.3.1).
 fn may_be_everybodys(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => matches!(address.to_bits() & 3, 0 | 3),
+        IpAddr::V4(address) => address.to_bits() & 3 == 3,
         IpAddr::V6(address) => address.is_multicast(),
     }
 }
