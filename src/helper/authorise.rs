@@ -13,10 +13,6 @@ use crate::networks::Networks;
 use crate::protocol::Outcome;
 use crate::protocol::settings::BLOCKS_A_MINUTE;
 
-/// Widest IPv4 prefix that may be blocked.
-pub const WIDEST_V4: u8 = 24;
-/// Widest IPv6 prefix that may be blocked: what a site is given (RFC 6177).
-pub const WIDEST_V6: u8 = 48;
 /// Networks that `Protect` may add to those of the start.
 pub const MAX_PROTECTED: usize = 65_536;
 
@@ -43,6 +39,14 @@ const NEVER: [&str; 8] = [
     "::ffff:0:0/96",
     "ff00::/8",
 ];
+
+/// The length of the widest prefix that may be blocked, of the family of `target`: of IPv6 what a site is given (RFC 6177).
+pub fn widest(target: &IpNet) -> u8 {
+    match target {
+        IpNet::V4(_) => 24,
+        IpNet::V6(_) => 48,
+    }
+}
 
 /// Who may not be blocked, and how much may be asked.
 pub struct Authority {
@@ -105,15 +109,11 @@ impl Authority {
 
     /// Whether `target` may be blocked at all, now and whoever asks.
     pub fn check_target(&self, target: &IpNet) -> Result<(), Outcome> {
-        let widest = match target {
-            IpNet::V4(_) => WIDEST_V4,
-            IpNet::V6(_) => WIDEST_V6,
-        };
         // The set first: 0.0.0.0/0 holds us, and that is the graver reason.
         if self.never.overlaps(target) {
             return Err(Outcome::RefusedNeverBlock);
         }
-        if target.prefix_len() < widest { Err(Outcome::RefusedPrefix) } else { Ok(()) }
+        if target.prefix_len() < widest(target) { Err(Outcome::RefusedPrefix) } else { Ok(()) }
     }
 
     /// MAX_BLOCKS.

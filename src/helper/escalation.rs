@@ -7,7 +7,7 @@
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::authorise::{WIDEST_V4, WIDEST_V6};
+use super::authorise::widest;
 use super::record::Record;
 use crate::networks::Networks;
 use crate::protocol::settings::LONGEST_BLOCK;
@@ -84,12 +84,12 @@ impl Block {
 
     /// What its end is to take back.
     pub fn to_end(&self) -> Responses {
-        self.with.union(self.owed)
+        self.with.and(self.owed)
     }
 
     /// What outlasts the block, and this program too, until it is taken back.
     pub fn remains(&self) -> Responses {
-        self.to_end().among(Responses::NONE.and(Response::HostsDeny).and(Response::Command))
+        self.to_end().among(Responses::from(Response::HostsDeny).and(Response::Command))
     }
 
     /// What is remembered once it is over at `now`.
@@ -141,10 +141,10 @@ impl Escalation {
     /// a command did, but whether that shuts anybody out nobody knows. Returns the block as it is on record now.
     pub fn enter(&mut self, target: IpNet, block: Block) -> Block {
         let over = self.offenders.remove(&target).map_or(Responses::NONE, |over| over.remains());
-        let line = over.among(Responses::NONE.and(Response::HostsDeny));
+        let line = over.among(Response::HostsDeny);
         let (with, owed) = self.get(&target).map_or_else(Default::default, |it| (it.with, it.owed));
-        let with = block.with.union(with).union(line);
-        let block = Block { with, owed: owed.union(over).without(with), ..block };
+        let with = block.with.and(with).and(line);
+        let block = Block { with, owed: owed.and(over).without(with), ..block };
         self.blocks.insert(target, block);
         block
     }
@@ -205,7 +205,7 @@ impl Escalation {
     pub fn leave(&mut self, target: &IpNet, left: Responses, now: u64) -> bool {
         let known = self.known_of(target).unwrap_or(Block::nothing(now));
         let news = left.without(known.to_end());
-        let known = Block { owed: known.owed.union(news), ..known };
+        let known = Block { owed: known.owed.and(news), ..known };
         match self.get(target) {
             _ if news.is_empty() => {}
             Some(_) => self.blocks.insert(*target, known),
@@ -243,9 +243,9 @@ impl Escalation {
         let Some(long_ago) = now.checked_sub(MEMORY) else { return };
         let long_over: Vec<(IpNet, Block)> =
             std::iter::from_fn(|| self.offenders.take_ended(long_ago)).collect();
-        let line = Responses::NONE.and(Response::HostsDeny);
-        for (target, block) in long_over.into_iter().filter(|(_, block)| !block.with.among(line).is_empty()) {
-            let left = Block { with: block.with.among(line), ..Block::nothing(now) };
+        for (target, _) in long_over.into_iter().filter(|(_, block)| block.with.contains(Response::HostsDeny))
+        {
+            let left = Block { with: Response::HostsDeny.into(), ..Block::nothing(now) };
             self.offenders.insert(target, left);
         }
     }
@@ -322,23 +322,15 @@ impl Escalation {
 
     /// The blocks in force at `now` that hold all of `target`, the narrowest first.
     pub fn covering(&self, target: &IpNet, now: u64) -> impl Iterator<Item = (IpNet, Block)> + '_ {
-        let (address, longest) = (target.addr(), target.prefix_len());
-        let widest = if address.is_ipv4() { WIDEST_V4 } else { WIDEST_V6 };
-        (widest..=longest).rev().filter_map(move |prefix| {
-            let network = IpNet::new(address, prefix).ok()?.trunc();
-            let block = self.blocks.get(&network).filter(|block| block.until > now)?;
-            Some((network, *block))
+        around(target).filter_map(move |network| {
+            let block = self.get(&network).filter(|block| block.until > now)?;
+            Some((network, block))
         })
     }
 
     /// Whether `target` or a network around it is blocked or remembered.
     pub fn knows(&self, target: &IpNet) -> bool {
-        let widest = if target.addr().is_ipv4() { WIDEST_V4 } else { WIDEST_V6 };
-        let around =
-            (widest..=target.prefix_len()).filter_map(|prefix| IpNet::new(target.addr(), prefix).ok());
-        around
-            .map(|network| network.trunc())
-            .any(|it| self.blocks.get(&it).is_some() || self.offenders.get(&it).is_some())
+        around(target).any(|network| self.known_of(&network).is_some())
     }
 
     /// The block of exactly `target`.
@@ -372,6 +364,13 @@ impl Escalation {
     pub fn entries(&self) -> impl Iterator<Item = (IpNet, Block)> + '_ {
         self.blocks.after(None).chain(self.offenders.after(None))
     }
+}
+
+/// `target` and all networks around it that may be blocked, the narrowest first.
+fn around(target: &IpNet) -> impl Iterator<Item = IpNet> + use<> {
+    let address = target.addr();
+    let lengths = (widest(target)..=target.prefix_len()).rev();
+    lengths.filter_map(move |length| IpNet::new(address, length).ok().map(|network| network.trunc()))
 }
 
 #[cfg(test)]

@@ -70,11 +70,6 @@ impl Responses {
         Responses(self.0 | other.into().0)
     }
 
-    /// Likewise.
-    pub fn union(self, other: Responses) -> Responses {
-        self.and(other)
-    }
-
     /// Those that are not in `other`.
     pub fn without(self, other: impl Into<Responses>) -> Responses {
         Responses(self.0 & !other.into().0)

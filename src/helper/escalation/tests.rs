@@ -129,7 +129,7 @@ fn what_is_still_to_be_taken_back_is_forgotten_last() {
     let mut record = Escalation::new(TERMS);
     let target = |at: u32| IpNet::from(IpAddr::V4(Ipv4Addr::from(at)));
     let over = |at: u32, with| Block { with, until: at.into(), ..Block::nothing(0) };
-    let line = Responses::NONE.and(Response::HostsDeny);
+    let line = Responses::from(Response::HostsDeny);
     let many = u32::try_from(MAX_OFFENDERS).unwrap();
     (0..100).for_each(|at| record.remember(target(at), over(at, line), u64::MAX));
     (100..3 * many).for_each(|at| record.remember(target(at), over(at, Responses::NONE), u64::MAX));
@@ -191,8 +191,8 @@ proptest! {
 #[test]
 fn what_is_to_be_taken_back_stays_on_record_until_it_is() {
     let (mut record, target) = (Escalation::new(TERMS), net("192.0.2.1/32"));
-    let with = Responses::NONE.and(Response::Nftables).and(Response::Command);
-    let command = Responses::NONE.and(Response::Command);
+    let with = Responses::from(Response::Nftables).and(Response::Command);
+    let command = Responses::from(Response::Command);
     let block = Block { with, ..record.sentence(&target, 0, 0) };
     assert_eq!(record.enter(target, block).with, with);
     assert_eq!((record.in_force(&target, 999), record.in_force(&target, 1_000)), (with, Responses::NONE));
@@ -213,33 +213,32 @@ fn what_is_to_be_taken_back_stays_on_record_until_it_is() {
 #[test]
 fn what_could_not_be_taken_back_is_the_next_blocks_and_what_a_command_did_is_no_claim_of_its() {
     let (mut record, target) = (Escalation::new(TERMS), net("192.0.2.1/32"));
-    let (line, kernel) = (Responses::NONE.and(Response::HostsDeny), Responses::NONE.and(Response::Nftables));
-    let command = Responses::NONE.and(Response::Command);
-    record.enter(target, Block { with: line.union(command), ..record.sentence(&target, 0, 0) });
-    assert!(record.expire(1_000).len() == 1 && record.remains(&target) == line.union(command));
+    let (line, kernel) = (Responses::from(Response::HostsDeny), Responses::from(Response::Nftables));
+    let command = Responses::from(Response::Command);
+    record.enter(target, Block { with: line.and(command), ..record.sentence(&target, 0, 0) });
+    assert!(record.expire(1_000).len() == 1 && record.remains(&target) == line.and(command));
     let again = Block { with: kernel, ..record.sentence(&target, 0, 2_000) };
-    let entered = Block { with: kernel.union(line), owed: command, ..again };
+    let entered = Block { with: kernel.and(line), owed: command, ..again };
     assert_eq!(record.enter(target, again), entered);
-    assert_eq!(record.in_force(&target, 2_001), kernel.union(line), "the command is to run again");
-    assert_eq!(record.remains(&target), kernel.union(line).union(command), "and is undone if it fails");
+    assert_eq!(record.in_force(&target, 2_001), kernel.and(line), "the command is to run again");
+    assert_eq!(record.remains(&target), kernel.and(line).and(command), "and is undone if it fails");
     assert_eq!(record.enter(target, again), entered, "a renewal changes nothing");
-    let both = kernel.union(line).union(command);
+    let both = kernel.and(line).and(command);
     assert_eq!(record.enter(target, Block { with: command, ..again }).to_end(), both);
     assert_eq!(record.get(&target), Some(Block { with: both, ..again }), "it did its work");
     assert!(record.take_back(&target, command) && record.leave(&target, command, 2_002));
     assert_eq!(record.get(&target), Some(entered));
     assert_eq!(record.expire(again.until), [(target, entered)]);
-    assert_eq!(record.remains(&target), line.union(command));
+    assert_eq!(record.remains(&target), line.and(command));
 }
 
 #[test]
 fn after_a_week_an_offence_is_forgotten_and_a_line_that_could_not_be_taken_out_is_not() {
     let mut record = Escalation::new(TERMS);
-    let line = Responses::NONE.and(Response::HostsDeny);
-    for (target, with) in [
-        ("192.0.2.1/32", line.and(Response::Command)),
-        ("192.0.2.2/32", Responses::NONE.and(Response::Command)),
-    ] {
+    let line = Responses::from(Response::HostsDeny);
+    for (target, with) in
+        [("192.0.2.1/32", line.and(Response::Command)), ("192.0.2.2/32", Responses::from(Response::Command))]
+    {
         let block = record.sentence(&net(target), 0, 0);
         record.enter(net(target), Block { with, ..block });
     }
@@ -257,8 +256,7 @@ fn what_is_left_to_take_back_is_remembered_whether_or_not_a_block_is_in_force() 
     let mut record = Escalation::new(Terms { first: 80, longest: 80, factor: 1 });
     let [unknown, over, leaving, blocked] =
         [1, 2, 3, 4].map(|host: u8| format!("192.0.2.{host}/32").parse::<IpNet>().unwrap());
-    let (nftables, command) =
-        (Responses::NONE.and(Response::Nftables), Responses::NONE.and(Response::Command));
+    let (nftables, command) = (Responses::from(Response::Nftables), Responses::from(Response::Command));
     let block = Block { since: 0, until: 90, offence: 2, with: nftables, owed: Responses::NONE };
     record.remember(over, Block { until: 10, ..block }, 10);
     record.enter(leaving, block);
@@ -270,7 +268,7 @@ fn what_is_left_to_take_back_is_remembered_whether_or_not_a_block_is_in_force() 
     }
     assert_eq!(
         [unknown, over, leaving, blocked].map(|it| record.remains(&it)),
-        [command, command, command, nftables.union(command)]
+        [command, command, command, nftables.and(command)]
     );
     assert_eq!(record.in_force(&blocked, 20), nftables);
     assert!(record.take_back(&blocked, command) && record.remains(&blocked) == nftables, "once is enough");

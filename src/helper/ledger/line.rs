@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::helper::authorise::{WIDEST_V4, WIDEST_V6};
+use crate::helper::authorise::widest;
 use crate::helper::escalation::{Block, LONGEST};
 use crate::protocol::Responses;
 
@@ -47,8 +47,9 @@ pub(super) fn write(out: &mut impl Write, target: IpNet, block: Block) -> io::Re
 /// Without its end.
 pub(super) fn parse(line: &[u8]) -> Option<Line> {
     let line: Line = serde_json::from_slice(line).ok()?;
-    let widest = if line.target.addr().is_ipv4() { WIDEST_V4 } else { WIDEST_V6 };
     let length = line.until.checked_sub(line.since)?;
-    let sound = line.target == line.target.trunc() && line.target.prefix_len() >= widest && length <= LONGEST;
+    let sound = line.target == line.target.trunc()
+        && line.target.prefix_len() >= widest(&line.target)
+        && length <= LONGEST;
     sound.then_some(line)
 }
