@@ -21,7 +21,9 @@ use portsentry::detect::probe::Protocol;
 use portsentry::helper::nftables::Nftables;
 use portsentry::helper::ruleset::SET_CAPACITY;
 use portsentry::protocol::settings::{Custom, Response, Sandbox};
-use portsentry::protocol::{FRAME_LENGTH, Frame, LIST_PAGE, Outcome, Reply, Request, Settings};
+use portsentry::protocol::{
+    Datagrams, FRAME_LENGTH, Frame, LIST_PAGE, Outcome, Page, Reply, Request, Settings, Terms,
+};
 use tempfile::TempDir;
 
 const HELPER: &str = env!("CARGO_BIN_EXE_portsentry-rs-helper");
@@ -687,12 +689,29 @@ fn what_a_full_disk_did_not_take_whole_is_not_left_there() {
 }
 
 #[test]
-fn a_table_deleted_by_somebody_is_installed_again_with_its_blocks() {
-    let mut lab = Lab::new();
+fn a_table_deleted_by_somebody_is_installed_again_with_its_blocks_and_that_is_said_whoever_finds_it_gone() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut lab = Lab::logging_to(log.reopen().unwrap().into(), |settings| {
+        settings.tripwire = Some(Terms { interfaces: Vec::new(), per_minute: 120 });
+    });
+    let said = || std::fs::read_to_string(&log).unwrap().matches("they are installed again").count();
     assert_eq!(lab.block("203.0.113.7/32", 0), Outcome::Blocked);
+    let traps = Page::of(0, |port| port == 23);
+    let requests: [&dyn Fn(u64) -> Request; 4] = [
+        &|id| Request::Traps { id, datagrams: Datagrams::No, page: traps },
+        &|id| Request::Protect { id, network: net("203.0.113.5/32") },
+        &|id| Request::Unblock { id, target: net("203.0.113.9/32") },
+        &|id| Request::Flush { id },
+    ];
+    for (number, request) in requests.into_iter().enumerate() {
+        Nftables::open(None, SET_CAPACITY).unwrap().remove_table().unwrap();
+        lab.ask(request);
+        let left = if number == 3 { vec![] } else { vec![net("203.0.113.7/32")] };
+        assert_eq!((said(), kernel()), (number + 1, left));
+    }
     Nftables::open(None, SET_CAPACITY).unwrap().remove_table().unwrap();
     assert_eq!(lab.block("203.0.113.8/32", 0), Outcome::Blocked);
-    assert_eq!(kernel(), [net("203.0.113.7/32"), net("203.0.113.8/32")]);
+    assert_eq!((said(), kernel()), (5, vec![net("203.0.113.8/32")]));
 }
 
 /// In our table's place while it is held: the kernel takes nothing of ours.

@@ -176,7 +176,7 @@ impl Core {
             (run_only || !block.is_run_only()) && !(underway.is_ending)(target, block)
         };
         if let Some((_, block)) = current.find(holds) {
-            return Action::Answer(in_force(id, Outcome::AlreadyBlocked, block, now.utc, 0, block.with));
+            return Action::Answer(in_force(id, Outcome::AlreadyBlocked, block, now.utc, 0, false));
         }
         match self.authority.grant(self.escalation.len() + underway.granted, standing, now.uptime) {
             Ok(()) => Action::Block(asked),
@@ -224,9 +224,9 @@ pub fn done(id: u64, outcome: Outcome) -> Reply {
 }
 
 /// The reply about a block in force at `now`.
-pub fn in_force(id: u64, outcome: Outcome, block: Block, now: u64, micros: u32, with: Responses) -> Reply {
+pub fn in_force(id: u64, outcome: Outcome, block: Block, now: u64, micros: u32, tripped: bool) -> Reply {
     let seconds = u32::try_from(block.left(now).div_ceil(1000)).unwrap_or(u32::MAX);
-    Reply::Done { id, outcome, seconds, offence: block.offence, micros, with, tripped: false }
+    Reply::Done { id, outcome, seconds, offence: block.offence, micros, with: block.with, tripped }
 }
 
 #[cfg(test)]

@@ -131,7 +131,7 @@ impl Nftables {
             self.sets.extend(missing);
             self.extended()?;
         }
-        match self.are_asked() {
+        match self.rules_stand() {
             Ok(false) => Err(NftablesError::TableGone { step: "have a block hold" }),
             // Where the kernel cannot be asked, what it said of the batch stands.
             Ok(true) | Err(_) => Ok(()),

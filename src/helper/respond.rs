@@ -89,7 +89,7 @@ pub trait Respond {
     /// many blocks each call looks at some.
     fn is_in_place(&mut self, record: &Walk<'_>) -> Result<bool, Refusal>;
     /// Whether our table and its rules stand, as far as the kernel tells; who is in it is not looked at.
-    fn is_installed(&mut self) -> bool;
+    fn rules_stand(&mut self) -> bool;
     /// Takes away what an earlier configuration left behind, and says what could not be.
     fn remove_others(&mut self) -> Vec<Refusal>;
     /// Blocks, in one go; one result for each element, in their order.
@@ -168,8 +168,8 @@ impl Respond for System {
         Ok(table && self.routes.as_mut().map_or(Ok(true), |routes| routes.stand(record))?)
     }
 
-    fn is_installed(&mut self) -> bool {
-        self.nftables.as_mut().is_none_or(|nftables| nftables.are_asked().unwrap_or(true))
+    fn rules_stand(&mut self) -> bool {
+        self.nftables.as_mut().is_none_or(|nftables| nftables.rules_stand().unwrap_or(true))
     }
 
     fn remove_others(&mut self) -> Vec<Refusal> {

@@ -83,21 +83,3 @@ pub enum Reply {
         id: u64,
     },
 }
-
-impl Reply {
-    /// The same, with what the tripwire had to do with it.
-    pub fn after_a_trip(self, tripped: bool) -> Reply {
-        match self {
-            Reply::Done { id, outcome, seconds, offence, micros, with, tripped: _ } => {
-                Reply::Done { id, outcome, seconds, offence, micros, with, tripped }
-            }
-            Reply::Ready { .. }
-            | Reply::Note { .. }
-            | Reply::Entry { .. }
-            | Reply::End { .. }
-            | Reply::Over { .. }
-            | Reply::LeftBehind
-            | Reply::Pong { .. } => self,
-        }
-    }
-}

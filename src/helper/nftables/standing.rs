@@ -56,6 +56,13 @@ impl Standing {
     pub(super) fn doubt(&mut self) {
         self.generation = None;
     }
+
+    /// The blocks are to be looked at if anybody else has changed something since the last number.
+    fn compare(&mut self, generation: u32) {
+        if self.generation.replace(generation) != Some(generation) {
+            self.round.begin();
+        }
+    }
 }
 
 impl Nftables {
@@ -66,7 +73,7 @@ impl Nftables {
     }
 
     /// Likewise, where somebody else may have changed the ruleset since this was asked last: a number, mostly.
-    pub fn are_asked(&mut self) -> Result<bool> {
+    pub fn rules_stand(&mut self) -> Result<bool> {
         // Asked for first: a change that comes in between is noticed next time.
         let generation = Some(self.ask_generation()?);
         if self.standing.rules_at != generation {
@@ -87,13 +94,11 @@ impl Nftables {
     }
 
     fn look(&mut self, record: &Walk<'_>) -> Result<bool> {
-        let generation = Some(self.ask_generation()?);
+        let generation = self.ask_generation()?;
         if !self.is_installed()? {
             return Ok(false);
         }
-        if std::mem::replace(&mut self.standing.generation, generation) != generation {
-            self.standing.round.begin();
-        }
+        self.standing.compare(generation);
         let begun = Instant::now();
         while begun.elapsed() < BUDGET {
             let next = std::iter::from_fn(|| self.standing.round.next(record));
@@ -118,10 +123,8 @@ impl Nftables {
     pub(super) fn end_install(&mut self) -> Result<()> {
         self.standing.made = self.identity()?;
         self.standing.round = Round::default();
-        let generation = Some(self.ask_generation()?);
-        if std::mem::replace(&mut self.standing.generation, generation) != generation {
-            self.standing.round.begin();
-        }
+        let generation = self.ask_generation()?;
+        self.standing.compare(generation);
         Ok(())
     }
 

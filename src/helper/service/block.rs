@@ -7,12 +7,10 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use super::host::CHANGED;
 use super::tell::micros;
 use super::{Service, timed};
 use crate::detect::probe::Protocol;
 use crate::helper::decide::{Grant, done, in_force};
-use crate::helper::error::log;
 use crate::helper::escalation::Block;
 use crate::helper::jobs::{Job, Purpose};
 use crate::helper::respond::{Effects, Knock, Respond, Timed};
@@ -45,7 +43,7 @@ impl<R: Respond> Service<R> {
     }
 
     /// What the kernel has is on record from now on, whatever becomes of the rest.
-    pub(super) fn begin(&mut self, grant: Grant, effects: Effects, begun: Instant) {
+    fn begin(&mut self, grant: Grant, effects: Effects, begun: Instant) {
         let mut job = Job::new(Purpose::Block(grant), grant.target, self.steps.to_block(grant.run_only));
         (job.with, job.begun) = (effects.with, begun);
         job.renews = self.core.escalation.get(&grant.target).is_some();
@@ -64,17 +62,14 @@ impl<R: Respond> Service<R> {
         };
         let mut claimed: Vec<&mut Job> = done.iter_mut().filter(claims).collect();
         let may_be_gone = !claimed.is_empty() && !self.steps.to_block(false).is_empty();
-        if !may_be_gone || self.responses.is_installed() {
-            return;
-        }
-        match self.install_again() {
-            Ok(()) => log(CHANGED),
-            Err(refusal) => {
-                self.say(&refusal.text);
-                // It may have come as far as the table: the next look makes one of what is on record alone.
-                self.overdue = self.overdue.and(Response::Nftables);
-                self.unclaim(&mut claimed, Response::Nftables, &refusal);
-            }
+        if may_be_gone
+            && !self.responses.rules_stand()
+            && let Err(refusal) = self.install_again()
+        {
+            self.say(&refusal.text);
+            // It may have come as far as the table: the next look makes one of what is on record alone.
+            self.overdue = self.overdue.and(Response::Nftables);
+            self.unclaim(&mut claimed, Response::Nftables, &refusal);
         }
     }
 
@@ -89,8 +84,7 @@ impl<R: Respond> Service<R> {
         // The end of an earlier one, told after this answer, would end this one; the log has what failed.
         self.unasked.retain(|it| it.target != Some(grant.target));
         let micros = micros(job.begun.elapsed());
-        let reply = in_force(grant.id, Outcome::Blocked, block, self.now.utc, micros, job.with);
-        self.answer(reply.after_a_trip(grant.tripped));
+        self.answer(in_force(grant.id, Outcome::Blocked, block, self.now.utc, micros, grant.tripped));
     }
 
     /// Kernel, file or command has it: now it is a block. Whom a command has told of alone is not shut out, and is none of
@@ -123,22 +117,15 @@ impl<R: Respond> Service<R> {
         self.record(job.target, Block { with: job.with, since: self.now.utc, ..block });
     }
 
-    pub(super) fn do_block(&mut self, grants: &[Grant]) -> Vec<Effects> {
+    fn do_block(&mut self, grants: &[Grant]) -> Vec<Effects> {
         let batch: Vec<Timed> = grants.iter().map(|it| timed(it.target, it.block, self.now.utc)).collect();
         let results = self.responses.block(&batch);
-        match results.iter().any(Effects::table_gone) {
-            true => self.block_in_a_new_table(&batch, results),
-            false => results,
+        if !results.iter().any(Effects::table_gone) {
+            return results;
         }
-    }
-
-    /// Somebody's `nft flush ruleset` must not end the protection: everything is installed again.
-    pub(super) fn block_in_a_new_table(&mut self, batch: &[Timed], results: Vec<Effects>) -> Vec<Effects> {
+        // Somebody's `nft flush ruleset` must not end the protection: everything is installed again.
         match self.install_again() {
-            Ok(()) => {
-                log(CHANGED);
-                self.responses.block(batch)
-            }
+            Ok(()) => self.responses.block(&batch),
             Err(refusal) => {
                 self.say(&refusal.text);
                 results
@@ -147,7 +134,7 @@ impl<R: Respond> Service<R> {
     }
 }
 
-pub(super) fn knock(grant: &Grant) -> Knock {
+fn knock(grant: &Grant) -> Knock {
     let over = match grant.protocol {
         Protocol::Tcp => Some(Datagrams::No),
         Protocol::Udp => Some(Datagrams::Yes),

@@ -8,7 +8,6 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use super::Service;
-use super::host::CHANGED;
 use super::tell::timed_reply;
 use crate::helper::decide::done;
 use crate::helper::error::log;
@@ -41,7 +40,7 @@ impl<R: Respond> Service<R> {
     /// A table that somebody has put in the place of ours may hold anybody: it is made anew, and nobody is in it.
     fn flush_kernel(&mut self) -> Result<(), Refusal> {
         match self.responses.flush() {
-            Err(refusal) if refusal.table_gone => self.install_these(&[]).map(|()| log(CHANGED)),
+            Err(refusal) if refusal.table_gone => self.install_these(&[]),
             flushed => flushed,
         }
     }

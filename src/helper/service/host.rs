@@ -142,12 +142,10 @@ impl<R: Respond> Service<R> {
             let (target, block) = record.after(last, now)?;
             Some((target, InForce { with: block.with, left: Duration::from_millis(block.left(now)) }))
         };
-        let is_overdue = !self.overdue.among(self.at_once).is_empty();
-        if !self.responses.is_in_place(&walk)? || is_overdue {
-            self.install_again()?;
-            log(if is_overdue { OVERDUE } else { CHANGED });
+        match self.responses.is_in_place(&walk)? && !self.is_kernel_overdue() {
+            true => Ok(()),
+            false => self.install_again(),
         }
-        Ok(())
     }
 
     /// The sensor is gone or about to go, and with it whoever confirms or clears those whom the tripwire trips. Blocks stay.

@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use super::Service;
+use super::host::{CHANGED, OVERDUE};
 use super::restore::{at_once, timed_all};
+use crate::helper::error::log;
 use crate::helper::escalation::{Block, Escalation};
 use crate::helper::respond::{Refusal, Refused, Respond};
 use crate::protocol::{Response, Responses};
@@ -34,16 +36,23 @@ impl<R: Respond> Service<R> {
         Ok(refused)
     }
 
-    /// Likewise, while the sensor listens.
+    /// Likewise, while the sensor listens, and says why: somebody changed the table, or it holds what is over.
     pub(super) fn install_again(&mut self) -> Result<(), Refusal> {
         self.install_these(&self.in_force())
     }
 
     /// Likewise, of these blocks alone, whatever the record has besides.
     pub(super) fn install_these(&mut self, blocks: &[(IpNet, Block)]) -> Result<(), Refusal> {
+        let why = if self.is_kernel_overdue() { OVERDUE } else { CHANGED };
         let refused = self.install(blocks)?;
+        log(why);
         self.let_go(&refused);
         Ok(())
+    }
+
+    /// Whether the kernel may hold a block that is over.
+    pub(super) fn is_kernel_overdue(&self) -> bool {
+        !self.overdue.among(self.at_once).is_empty()
     }
 
     /// Takes out of the record what no response holds any more, tells the sensor of each, and says what was refused.

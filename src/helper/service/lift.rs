@@ -8,11 +8,9 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use super::Service;
-use super::host::CHANGED;
 use super::install::shut_out;
 use super::tell::{micros, timed_reply};
 use crate::helper::decide::{done, in_force};
-use crate::helper::error::log;
 use crate::helper::escalation::Block;
 use crate::helper::jobs::{Asked, Job, Purpose};
 use crate::helper::respond::{Effects, Refusal, Respond};
@@ -42,7 +40,7 @@ impl<R: Respond> Service<R> {
         if effects.table_gone() {
             let others: Vec<(IpNet, Block)> =
                 self.in_force().into_iter().filter(|(other, _)| other != target).collect();
-            let installed = self.install_these(&others).map(|()| log(CHANGED)).err();
+            let installed = self.install_these(&others).err();
             effects.refused = installed.map(|refusal| (Response::Nftables, refusal)).into_iter().collect();
         }
         effects
@@ -74,7 +72,7 @@ impl<R: Respond> Service<R> {
     /// Where it failed the answer says what is `still` in force.
     pub(super) fn answer_end(&mut self, id: u64, still: Option<Block>, outcome: Outcome, begun: Instant) {
         self.answer(match still.filter(|_| matches!(outcome, Outcome::Failed(_))) {
-            Some(block) => in_force(id, outcome, block, self.now.utc, micros(begun.elapsed()), block.with),
+            Some(block) => in_force(id, outcome, block, self.now.utc, micros(begun.elapsed()), false),
             None => timed_reply(id, outcome, begun),
         });
     }
@@ -111,7 +109,7 @@ impl<R: Respond> Service<R> {
         }
         // Once for all of them.
         if let Some(target) = gone
-            && let Err(refusal) = self.install_again().map(|()| log(CHANGED))
+            && let Err(refusal) = self.install_again()
         {
             self.keeps_hold(target, Response::Nftables, refusal);
         }
