@@ -1,7 +1,8 @@
 //! BLOCKED_FILE: who is blocked, in PortSentry's records: `sa_family_t` in host order (2 bytes) and the raw address, IPv4
 //! 6 bytes, IPv6 18. The helper's; opened before it leaves root, kept open, never opened again.
 //!
-//! Appended on a block, rewritten on an end, and after a write that failed. A link or somebody else's file is refused: it may have been planted.
+//! Appended on a block, rewritten on an end, and after a write that failed. A link or somebody else's file is refused:
+//! it may have been planted.
 #![forbid(unsafe_code)]
 
 use std::fs::{File, Metadata, OpenOptions};

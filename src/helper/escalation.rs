@@ -112,8 +112,8 @@ impl Escalation {
         Escalation { terms, blocks: Record::default(), offenders: Record::default() }
     }
 
-    /// The block that a new offence of `target` earns at `now`, with nothing in force yet; enters nothing. `seconds` other than 0 is an
-    /// operator's own length: it is an offence too, unless it renews a block in force.
+    /// The block that a new offence of `target` earns at `now`, with nothing in force yet; enters nothing. `seconds`
+    /// other than 0 is an operator's own length: it is an offence too, unless it renews a block in force.
     pub fn sentence(&self, target: &IpNet, seconds: u32, now: u64) -> Block {
         let current = self.blocks.get(target).filter(|block| block.until > now);
         let past = self.blocks.get(target).or_else(|| self.offenders.get(target));

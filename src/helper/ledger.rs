@@ -1,9 +1,9 @@
 //! The record on disk: what is unexpired comes back after a restart or reboot. Helper.
 //!
-//! `STATE_DIR/ledger` holds one JSON object a line; the last line about a target is true, offence 0 with
-//! nothing to take back forgets it. Lines
-//! are appended and synced once a batch; a file grown past twice its worth is written anew and renamed into place.
-//! Never follows a link, never trusts what it reads: a foreign line is reported, a torn last one dropped.
+//! `STATE_DIR/ledger` holds one JSON object a line; the last line about a target is true, offence 0 with nothing to take
+//! back forgets it. Lines are appended and synced once a batch; a file grown past twice its worth is written anew and
+//! renamed into place. Never follows a link, never trusts what it reads: a foreign line is reported, a torn last one
+//! dropped.
 #![forbid(unsafe_code)]
 
 mod error;

@@ -102,9 +102,8 @@ impl Nftables {
         }
     }
 
-    /// Blocks each target for its time, counted from now, also if it is blocked already, by rules that are still as we made
-    /// them. One result a block, in order:
-    /// one that is refused does not keep out the others.
+    /// Blocks each target for its time, counted from now, also if it is blocked already, by rules that are still as we
+    /// made them. One result a block, in order: one that is refused does not keep out the others.
     pub fn block(&mut self, blocks: &[Timed]) -> Vec<Result<()>> {
         match self.block_together(blocks) {
             Ok(()) => blocks.iter().map(|_| Ok(())).collect(),

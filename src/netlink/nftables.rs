@@ -87,7 +87,8 @@ pub const HOOK_PREROUTING: u32 = 0;
 /// `NF_IP_PRI_RAW`: before connection tracking, so that a dropped packet costs none.
 pub const PRIORITY_RAW: i32 = -300;
 
-/// `NFT_MSG_NEWCHAIN`: a chain that other chains jump to, or with `hook` (number, priority) a base filter chain whose policy is accept.
+/// `NFT_MSG_NEWCHAIN`: a chain that other chains jump to, or with `hook` (number, priority) a base filter chain whose
+/// policy is accept.
 pub fn chain(message: &mut Encoder, table: &str, name: &str, hook: Option<(u32, i32)>) {
     self::table(message, table);
     message.text(3, name);

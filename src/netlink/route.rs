@@ -170,7 +170,8 @@ fn decode_address(message: &Message<'_>) -> Option<Address> {
 }
 
 /// `struct ifinfomsg`: family, pad, hardware type (2), index (4), flags (4), change mask (4). Messages of AF_BRIDGE
-/// about the same interface say nothing new, nor do wireless events (net/wireless/wext-core.c): these have the first of its names alone.
+/// about the same interface say nothing new, nor do wireless events (net/wireless/wext-core.c): these have the first of
+/// its names alone.
 fn decode_link(message: &Message<'_>) -> Option<Link> {
     let (&[family, _, h0, h1, i0, i1, i2, i3, f0, f1, f2, f3, ..], attributes) = message.split::<16>()?;
     let is_whole = i32::from(family) == libc::AF_UNSPEC && attributes.find(libc::IFLA_WIRELESS).is_none();

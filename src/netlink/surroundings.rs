@@ -70,7 +70,8 @@ impl Surroundings {
         Ok(surroundings)
     }
 
-    /// Waits where lists cannot be read, but not where they change meanwhile. What is different is no news: nobody asked before.
+    /// Waits where lists cannot be read, but not where they change meanwhile. What is different is no news: nobody asked
+    /// before.
     fn read_now(&mut self) -> io::Result<()> {
         loop {
             self.rest = Rest::default();
@@ -82,6 +83,7 @@ impl Surroundings {
 
     /// Takes in every notification that waits; `true` if anything is different now. Call it when [`AsFd::as_fd`] is readable,
     /// and at the time of [`next_try`](Self::next_try).
+    ///
     /// A notification only says which list to read again, or adds what came to what is [`Known`]: order, replacement and loss
     /// of notifications then do not matter. Where they come all the time, the lists are read in the pace of [`Rest`].
     ///

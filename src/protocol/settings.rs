@@ -90,7 +90,8 @@ pub enum Rights {
     NetAdmin,
     /// uid 0 with CAP_NET_ADMIN, CAP_NET_RAW and CAP_CHOWN: hosts.deny and the iptables programs.
     Root,
-    /// The uid and all rights of the start, and programs may gain more: the administrator's own commands may do whatever root may.
+    /// The uid and all rights of the start, and programs may gain more: the administrator's own commands may do whatever
+    /// root may.
     Commands,
 }
 

@@ -32,7 +32,8 @@ pub fn hosts_deny(template: &str, target: IpNet, mode: &str) -> String {
         IpNet::V6(net) if is_address(&target) => format!("[{}]", net.addr()),
         IpNet::V6(net) => format!("[{}]/{}", net.addr(), net.prefix_len()),
     };
-    // Whoever knew that brackets are due has written them already: they are the mark's, for no network stands in them, nor IPv4.
+    // Whoever knew that brackets are due has written them already: they are the mark's, for no network stands in them,
+    // nor IPv4.
     let line =
         filled(&template.replace("[$TARGET$]", "$TARGET$"), &pattern, &Filling { target, port: 0, mode });
     line.trim_ascii_end().to_owned()

@@ -38,8 +38,8 @@ impl<R: Respond> Service<R> {
         }
     }
 
-    /// Makes the ledger, and BLOCKED_FILE where it could not be written, say what the record says. A full disk is reported and tried again later: the kernel has the
-    /// blocks, only a restart would miss them.
+    /// Makes the ledger, and BLOCKED_FILE where it could not be written, say what the record says. A full disk is
+    /// reported and tried again later: the kernel has the blocks, only a restart would miss them.
     pub fn commit(&mut self) {
         if self.blocked_file.as_ref().is_some_and(|file| file.is_due(self.now.uptime)) {
             self.rewrite_blocked_file();

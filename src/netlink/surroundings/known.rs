@@ -25,8 +25,9 @@ pub(super) struct Known {
 
 impl Known {
     /// Takes in what came. Gives how much of it is new.
-    /// Links may be watched by name: one is new if it comes or takes another name. All else of a link, as that it is up, changes
-    /// often, and is known when the links are read.
+    ///
+    /// Links may be watched by name: one is new if it comes or takes another name. All else of a link, as that it is up,
+    /// changes often, and is known when the links are read.
     pub(super) fn learn(&mut self, news: &News) -> usize {
         match news {
             News::Address { is_there: true, address } => {

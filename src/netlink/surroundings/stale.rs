@@ -13,8 +13,8 @@ const LEARNT: usize = 1024;
 
 /// Least time between two readings: what is made of one may take as long as the reading itself.
 const LEAST: Duration = Duration::from_millis(250);
-/// So many times as long as a reading took is none begun: readings of up to a tenth of a second ([`MOST`]) take a twentieth of our time
-/// at most, longer ones more.
+/// So many times as long as a reading took is none begun: readings of up to a tenth of a second ([`MOST`]) take a
+/// twentieth of our time at most, longer ones more.
 const SHARE: u32 = 20;
 /// Most time between two readings, however long one takes: what went must be let go of.
 const MOST: Duration = Duration::from_secs(2);
@@ -37,8 +37,8 @@ impl Stale {
     }
 
     /// Of the routes to somewhere a router may have a million that change all the time, too many to read: one that comes
-    /// names its gateways, which are known from now on; of those that go, theirs are let go of with the next reading. `learnt` is how
-    /// much of `news` was not known.
+    /// names its gateways, which are known from now on; of those that go, theirs are let go of with the next reading.
+    /// `learnt` is how much of `news` was not known.
     pub(super) fn note(&mut self, news: &News, learnt: usize) {
         match news {
             News::Address { .. } => self.addresses = true,
