@@ -373,6 +373,7 @@ mod tests {
         assert_ne!(one, other);
         assert_ne!(one, [0; 16]);
     }
+
     #[test]
     fn a_ring_is_made_of_whole_pages_whatever_their_size() {
         for page in [4_096_usize, 16_384, 65_536] {

@@ -84,7 +84,7 @@ fn a_block_that_is_being_lifted_covers_nobody_and_one_around_it_still_does() {
 fn whom_a_command_was_told_of_alone_is_shut_out_when_that_is_asked_for() {
     let mut core = core();
     let told = block(&mut core, "192.0.2.1/32", 0, at(0)).unwrap();
-    let run_command = Responses::NONE.and(crate::protocol::Response::RunCommand);
+    let run_command = Responses::from(crate::protocol::Response::RunCommand);
     core.escalation.enter(told.target, Block { with: run_command, ..told.block });
     assert!(matches!(core.decide(&ask("192.0.2.1/32", 0), &IDLE, at(1)), Action::Block(_)));
     let Request::Block { id, target, seconds, port, protocol, verified, .. } = ask("192.0.2.1/32", 0) else {

@@ -25,9 +25,9 @@ pub struct Jobs {
 impl Jobs {
     /// Adds one. Ends of blocks are never turned away: there are no more of them than blocks.
     pub fn push(&mut self, mut job: Job) {
-        let is_block = |job: &Job| matches!(job.purpose, Purpose::Block(_));
+        let was_granted = |job: &Job| matches!(job.purpose, Purpose::Block(_));
         // Ends are not counted against the list: a great many may come at once.
-        if is_block(&job) && self.list.iter().filter(|other| is_block(other)).count() >= WAITING {
+        if was_granted(&job) && self.list.iter().filter(|other| was_granted(other)).count() >= WAITING {
             job.without_programs = true;
         }
         self.list.push_back(job);

@@ -20,12 +20,6 @@ const LOOK: u64 = 10_000;
 /// A look that is due within this time goes along with a sign of life: a watchdog's question wakes us anyway, and the
 /// unit's comes every 7.5 seconds. Milliseconds.
 const ALONG: u64 = LOOK / 2;
-/// What is said where the kernel did not have what we told of.
-pub(super) const CHANGED: &str =
-    "somebody changed the firewall or the blocks in it: they are installed again";
-/// Likewise where the kernel, or a program, would not let go of a block that is over.
-pub(super) const OVERDUE: &str = "something of a block that is over could not be taken back: those in force are installed again, without it";
-
 impl<R: Respond> Service<R> {
     /// Gives the kernel the never-block set, grown by all that was asked for since.
     pub(super) fn finish_protecting(&mut self) {
@@ -142,7 +136,7 @@ impl<R: Respond> Service<R> {
             let (target, block) = record.after(last, now)?;
             Some((target, InForce { with: block.with, left: Duration::from_millis(block.left(now)) }))
         };
-        match self.responses.is_in_place(&walk)? && !self.is_kernel_overdue() {
+        match self.responses.is_in_place(&walk)? && self.overdue.among(self.at_once).is_empty() {
             true => Ok(()),
             false => self.install_again(),
         }

@@ -8,12 +8,16 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use super::Service;
-use super::host::{CHANGED, OVERDUE};
 use super::restore::{at_once, timed_all};
 use crate::helper::error::log;
 use crate::helper::escalation::{Block, Escalation};
 use crate::helper::respond::{Refusal, Refused, Respond};
 use crate::protocol::{Response, Responses};
+
+/// What is said where the kernel did not have what we told of.
+const CHANGED: &str = "somebody changed the firewall or the blocks in it: they are installed again";
+/// Likewise where the kernel, or a program, would not let go of a block that is over.
+const OVERDUE: &str = "something of a block that is over could not be taken back: those in force are installed again, without it";
 
 impl<R: Respond> Service<R> {
     /// Puts table, routes and what is [`in_force`](Self::in_force) in place. Returns what a response could not take.
@@ -43,16 +47,16 @@ impl<R: Respond> Service<R> {
 
     /// Likewise, of these blocks alone, whatever the record has besides.
     pub(super) fn install_these(&mut self, blocks: &[(IpNet, Block)]) -> Result<(), Refusal> {
-        let why = if self.is_kernel_overdue() { OVERDUE } else { CHANGED };
+        let why = self.why_again(self.at_once);
         let refused = self.install(blocks)?;
         log(why);
         self.let_go(&refused);
         Ok(())
     }
 
-    /// Whether the kernel may hold a block that is over.
-    pub(super) fn is_kernel_overdue(&self) -> bool {
-        !self.overdue.among(self.at_once).is_empty()
+    /// Why what these responses hold is put in place again.
+    pub(super) fn why_again(&self, responses: impl Into<Responses>) -> &'static str {
+        if self.overdue.among(responses).is_empty() { CHANGED } else { OVERDUE }
     }
 
     /// Takes out of the record what no response holds any more, tells the sensor of each, and says what was refused.

@@ -17,7 +17,7 @@ use crate::protocol::{Fault, Response};
 
 /// A response whose traces are to be removed by hand, and how.
 #[derive(Clone, Copy)]
-pub(super) struct Kept {
+struct Kept {
     response: Response,
     /// Why nobody else does.
     errno: i32,

@@ -11,7 +11,6 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::Service;
-use super::host::{CHANGED, OVERDUE};
 use super::restore::timed_all;
 use crate::helper::command::Failure;
 use crate::helper::error::log;
@@ -19,6 +18,7 @@ use crate::helper::escalation::Block;
 use crate::helper::iptables::SOON;
 use crate::helper::jobs::{Job, Purpose};
 use crate::helper::respond::{Refusal, Respond};
+use crate::netlink::nftables::Family;
 use crate::protocol::{Fault, Response, Responses};
 
 /// The response that programs of ours bring about.
@@ -38,14 +38,14 @@ impl<R: Respond> Service<R> {
             return Ok(());
         }
         if self.overdue.contains(OURS) {
-            return self.put_programs_back(OVERDUE, &[]);
+            return self.put_programs_back(&[]);
         }
         let mut unsettled = self.jobs.unfinished(OURS);
         let soon = self.now.utc.saturating_add(u64::try_from(SOON.as_millis()).unwrap_or(u64::MAX));
         unsettled.extend(self.core.escalation.ending_by(soon));
         let as_made = self.steps.is_as_made(&unsettled)?;
         let stands = as_made && self.steps.stand(&self.sample(), true)?;
-        if stands { Ok(()) } else { self.put_programs_back(CHANGED, &[]) }
+        if stands { Ok(()) } else { self.put_programs_back(&[]) }
     }
 
     /// A program could not take back its part of a block, and the record claims it no more: the next look does. What a
@@ -95,7 +95,7 @@ impl<R: Respond> Service<R> {
 
     fn prove_blocks(&mut self, jobs: &mut [&mut Job]) -> Result<(), Refusal> {
         let gone = self.families_gone(jobs)?;
-        for job in jobs.iter_mut().filter(|job| was_refused(job) && gone.contains(&is_v6(job))) {
+        for job in jobs.iter_mut().filter(|job| was_refused(job) && gone.contains(&family_of(job))) {
             job.failures.retain(|failure| !is_refusal(failure));
             job.with = job.with.and(OURS);
         }
@@ -114,7 +114,7 @@ impl<R: Respond> Service<R> {
             Purpose::Lift(_) | Purpose::Flush(_) | Purpose::Renew | Purpose::Abandoned => None,
         };
         let blocks: Vec<(IpNet, Block)> = claimed.iter().filter_map(block_of).collect();
-        let Err(refusal) = self.put_programs_back(CHANGED, &blocks) else { return Ok(()) };
+        let Err(refusal) = self.put_programs_back(&blocks) else { return Ok(()) };
         // It may have come as far as the sets: the next look puts in place what is on record alone.
         self.overdue = self.overdue.and(OURS);
         self.unclaim(&mut claimed, OURS, &refusal);
@@ -157,10 +157,10 @@ impl<R: Respond> Service<R> {
     }
 
     /// The families in which a program failed and what it would put a block in is not there.
-    fn families_gone(&self, jobs: &[&mut Job]) -> Result<Vec<bool>, Refusal> {
+    fn families_gone(&self, jobs: &[&mut Job]) -> Result<Vec<Family>, Refusal> {
         let mut gone = Vec::new();
-        for family in [false, true] {
-            let first = jobs.iter().find(|job| is_v6(job) == family && was_refused(job));
+        for family in Family::BOTH {
+            let first = jobs.iter().find(|job| family_of(job) == family && was_refused(job));
             if let Some(job) = first
                 && !self.steps.stand(&[job.target], false)?
             {
@@ -172,13 +172,13 @@ impl<R: Respond> Service<R> {
 
     /// What is on record, and what is `claimed` and not yet there. But for what a program is at work on: it would be there
     /// twice, or stay after its end, and is looked at when that program has ended.
-    fn put_programs_back(&mut self, why: &str, claimed: &[(IpNet, Block)]) -> Result<(), Refusal> {
+    fn put_programs_back(&mut self, claimed: &[(IpNet, Block)]) -> Result<(), Refusal> {
         let (mut in_force, mut apart) = (self.in_force(), self.jobs.changing(OURS));
         apart.extend(claimed.iter().map(|(target, _)| *target));
         in_force.retain(|(target, _)| !apart.contains(target));
         in_force.extend(claimed);
         self.steps.install_again(&timed_all(&in_force, self.now.utc))?;
-        log(why);
+        log(self.why_again(OURS));
         self.overdue = self.overdue.without(OURS);
         for (target, block) in in_force.into_iter().filter(|(_, block)| !block.with.contains(OURS)) {
             self.record(target, Block { with: OURS.into(), ..block });
@@ -187,8 +187,8 @@ impl<R: Respond> Service<R> {
     }
 }
 
-fn is_v6(job: &Job) -> bool {
-    job.target.addr().is_ipv6()
+fn family_of(job: &Job) -> Family {
+    Family::of(job.target.addr())
 }
 
 fn was_refused(job: &Job) -> bool {
