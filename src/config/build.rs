@@ -79,6 +79,7 @@ pub(super) mod tests {
     use super::*;
     use crate::config::ignore::parse_ignore;
     use crate::config::{BlockMode, Interfaces, LogFormat};
+    use crate::detect::weights::HALF_LIFE;
     use crate::protocol::settings::Response;
 
     pub(in crate::config) fn good(text: &str) -> Loaded {
@@ -96,6 +97,7 @@ pub(super) mod tests {
         let config = &loaded.config;
         assert_eq!((config.block_time, config.block_time_max, config.block_time_factor), (3_600, 604_800, 2));
         assert_eq!((config.table_size, config.workers, config.scan_trigger), (16_384, None, 0));
+        assert_eq!(u64::from(config.score_window), HALF_LIFE.as_secs());
         assert_eq!((config.block_tcp, config.block_udp), (BlockMode::Log, BlockMode::Log));
         assert_eq!((&config.interfaces, config.log_format), (&Interfaces::AllButLoopback, LogFormat::Auto));
         assert_eq!(config.block_with, [Response::Nftables]);

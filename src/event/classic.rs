@@ -98,23 +98,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::detect::probe::{Probe, Protocol, ScanType};
+    use crate::detect::probe::samples::syn;
+    use crate::detect::probe::{Probe, ScanType};
     use crate::event::{Action, ActionVerdict};
     use crate::packet::TcpFlags;
 
     pub(super) fn probe(scan_type: ScanType, flags: u8) -> Probe {
-        Probe {
-            source: "10.0.0.1".parse().unwrap(),
-            destination: "10.0.0.2".parse().unwrap(),
-            source_port: 40_000,
-            port: 23,
-            protocol: Protocol::Tcp,
-            scan_type,
-            flags: TcpFlags(flags),
-            sequence: 7,
-            ip_options: Some(false),
-            verified: false,
-        }
+        Probe { scan_type, flags: TcpFlags(flags), ..syn("10.0.0.1", 23) }
     }
 
     pub(super) fn event(event_type: EventType, action: Option<Action>) -> Event {

@@ -215,25 +215,13 @@ mod tests {
     use std::os::fd::OwnedFd;
 
     use super::*;
-    use crate::detect::probe::{Probe, Protocol, ScanType};
+    use crate::detect::probe::samples::syn;
     use crate::event::{Action, ActionVerdict, Flow};
-    use crate::packet::TcpFlags;
 
     const MOMENT: u64 = 1_795_307_881_758_123;
 
     fn blocked() -> Event {
-        let probe = Probe {
-            source: "10.0.0.1".parse().unwrap(),
-            destination: "10.0.0.2".parse().unwrap(),
-            source_port: 40_000,
-            port: 23,
-            protocol: Protocol::Tcp,
-            scan_type: ScanType::Syn,
-            flags: TcpFlags(TcpFlags::SYN),
-            sequence: 1,
-            ip_options: Some(false),
-            verified: false,
-        };
+        let probe = syn("10.0.0.1", 23);
         let action = Action {
             with: vec!["nftables".into()],
             deeds: vec![crate::event::Deed::Shut("nftables")],

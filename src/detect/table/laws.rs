@@ -8,8 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::detect::probe::{Protocol, ScanType};
-use crate::packet::TcpFlags;
+use crate::detect::probe::samples::syn;
 
 const MINUTE: u64 = 60_000_000;
 const START: u64 = 1_000 * MINUTE;
@@ -23,18 +22,7 @@ fn source(number: u32) -> SourceKey {
 }
 
 fn probe(number: u32, port: u16, sequence: u32) -> Probe {
-    Probe {
-        source: source(number).address(),
-        destination: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        source_port: 1,
-        port,
-        protocol: Protocol::Tcp,
-        scan_type: ScanType::Syn,
-        flags: TcpFlags(2),
-        sequence,
-        ip_options: None,
-        verified: false,
-    }
+    Probe { source: source(number).address(), sequence, ..syn("10.0.0.0", port) }
 }
 
 fn worth(points: i32) -> Evidence {

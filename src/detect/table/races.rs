@@ -8,8 +8,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use super::*;
-use crate::detect::probe::{Protocol, ScanType};
-use crate::packet::TcpFlags;
+use crate::detect::probe::samples::syn;
 
 const START: u64 = 1 << 40;
 
@@ -34,18 +33,7 @@ fn hit(table: &ScoreTable, number: u32, port: u16, threshold: i32) -> Standing {
 }
 
 fn hit_in(ledger: Ledger, table: &ScoreTable, number: u32, port: u16, threshold: i32) -> Standing {
-    let probe = Probe {
-        source: source(number).address(),
-        destination: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        source_port: 1,
-        port,
-        protocol: Protocol::Tcp,
-        scan_type: ScanType::Syn,
-        flags: TcpFlags(2),
-        sequence: 0,
-        ip_options: None,
-        verified: false,
-    };
+    let probe = Probe { source: source(number).address(), sequence: 0, ..syn("10.0.0.0", port) };
     let one = Points::ONE;
     table.record(
         table.seat(source(number)).in_ledger(ledger),
