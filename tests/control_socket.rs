@@ -148,6 +148,44 @@ fn a_client_gets_the_answer_to_what_it_asked() {
     assert!(matches!(error, ClientError::Refused(message) if message == "No status in this test."));
 }
 
+/// The helper answers later: whoever asked may be gone by then, and somebody else in his place.
+#[test]
+fn an_answer_that_comes_after_its_client_has_gone_is_told_to_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control");
+    let (mut server, now) = (ControlServer::bind(&path, geteuid().as_raw()).unwrap(), Instant::now());
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+    server.register(&epoll, 0).unwrap();
+    let asked_by = |server: &mut ControlServer, stream: &mut UnixStream| {
+        stream.write_all(format!("{}\n", serde_json::to_string(&block(60)).unwrap()).as_bytes()).unwrap();
+        loop {
+            if let Some(Incoming { client, .. }) = turn(server, &epoll, now).pop() {
+                return client;
+            }
+        }
+    };
+    let mut first = UnixStream::connect(&path).unwrap();
+    let gone = asked_by(&mut server, &mut first);
+    drop(first);
+    while server.is_waiting(gone) {
+        turn(&mut server, &epoll, now);
+    }
+    let mut second = UnixStream::connect(&path).unwrap();
+    let here = asked_by(&mut server, &mut second);
+    for (client, seconds) in [(gone, 7), (here, 60)] {
+        let done = Done { verdict: DoneVerdict::Blocked, seconds, offence: 1, error: None };
+        server.reply(&epoll, client, &ControlReply::Done(done), now);
+    }
+    let text = rest(second);
+    assert!(text.lines().count() == 1 && text.contains("\"seconds\":60"), "{text}");
+}
+
+fn turn(server: &mut ControlServer, epoll: &Epoll, now: Instant) -> Vec<Incoming> {
+    let mut ready = [EpollEvent::empty(); 16];
+    let count = epoll.wait(&mut ready, EpollTimeout::from(20_u8)).unwrap();
+    ready.iter().take(count).flat_map(|event| server.on_ready(epoll, event.data(), now)).collect()
+}
+
 #[test]
 fn a_request_may_come_in_pieces_and_half_close_its_end() {
     let daemon = Daemon::start(geteuid().as_raw());

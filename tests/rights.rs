@@ -211,8 +211,8 @@ fn sandbox_off_gives_up_every_right_all_the_same_and_says_what_is_missing() {
     let lab = Lab::new(1);
     let mut daemon = Setup::new(&lab, &format!("{LINES}\nSANDBOX=\"off\"")).start();
     assert_eq!(
-        (field(daemon.pid(), "CapEff").as_str(), field(daemon.pid(), "Seccomp").as_str()),
-        (NONE, "0")
+        ["CapEff", "Seccomp", "NoNewPrivs"].map(|name| field(daemon.pid(), name)),
+        [NONE, "0", "1"].map(str::to_owned)
     );
     let start = daemon.wait_for("the start event", |event| event["event_type"] == "start");
     let missing = start["start"]["confinement"]["missing"].to_string();

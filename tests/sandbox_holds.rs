@@ -133,6 +133,7 @@ fn uid_0_can_be_left_for_good_with_a_capability_in_hand() {
 fn become_nobody() {
     let witness = Witness::open().unwrap();
     let nobody = Identity { uid: 65534, gid: 65533 };
+    nix::unistd::setgroups(&[nix::unistd::Gid::from_raw(0), nix::unistd::Gid::from_raw(4)]).unwrap();
     let left = capabilities::become_user(&nobody, &[NET_ADMIN]).unwrap();
     assert_eq!(left, (User::Changed, Bounding::Trimmed));
     let now = witness.in_force().unwrap();
