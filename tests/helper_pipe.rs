@@ -777,6 +777,32 @@ fn a_block_that_does_not_outlast_its_command_is_told_once_and_is_no_offence_and_
     assert!(lab.list().is_empty());
 }
 
+/// However many strangers have it run.
+#[test]
+fn a_command_that_fails_for_everybody_is_in_the_log_once_and_in_each_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let mut lab = Lab::logging_to(std::fs::File::create(&log).unwrap().into(), |settings| {
+        settings.block_with = vec![Response::Nftables, Response::Command];
+        settings.custom.kill_route = Some("echo no such chain >&2; exit 3 # $TARGET$".to_owned());
+        settings.custom.command_timeout = 60;
+    });
+    for host in 1..=30 {
+        lab.send(|id| block(id, net(&format!("203.0.113.{host}/32")), 0));
+        let mut told = String::new();
+        loop {
+            match lab.reply() {
+                Reply::Note { note, .. } => told += &note.text(),
+                Reply::Done { outcome, .. } => break assert_eq!(outcome, Outcome::Blocked),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(told, "no such chain");
+    }
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(said.matches("command: exit status 3: no such chain").count(), 1, "{said}");
+}
+
 #[test]
 fn a_flood_of_requests_gets_no_more_than_its_budget_and_costs_no_memory() {
     const FLOOD: u32 = 1_000_000;

@@ -23,7 +23,6 @@ use super::blocked_file::{self, BlockedFile};
 use super::clock::{Clock, Now};
 use super::command::Failure;
 use super::decide::{Action, Core, Grant, Underway};
-use super::error::log;
 use super::escalation::Block;
 use super::jobs::{Jobs, Purpose, WAITING};
 use super::ledger::{Ledger, Loaded};
@@ -152,7 +151,7 @@ impl<R: Respond> Service<R> {
     /// Goes on with every job that can, and says what became of those that are done: until none is, as one may have
     /// waited for another.
     pub fn advance(&mut self) {
-        let (mut logged, mut can_look) = (false, true);
+        let mut can_look = true;
         loop {
             let mut done = self.jobs.advance(&mut self.steps, &self.core.escalation, self.now.utc);
             self.note_news();
@@ -164,11 +163,11 @@ impl<R: Respond> Service<R> {
             // Answers first: what is told unasked takes the room that they leave.
             done.sort_by_key(|job| !job.is_due());
             for job in done {
-                // One line a batch: a sensor must not be able to fill the log.
+                // One of a kind a minute: strangers must not be able to fill the log, nor a sensor. Each is told besides.
                 let failure = job.failures.first().filter(|_| job.has_a_target());
-                if let Some((response, failure)) = failure.filter(|_| !std::mem::replace(&mut logged, true)) {
-                    let (response, Failure { fault, text }) = (response.name(), failure);
-                    log(&format!("{}: {response}: {fault}: {text}", job.target));
+                if let Some((response, Failure { fault, text })) = failure {
+                    let alike = format!("{}: {fault}", response.name());
+                    self.say_one(&alike, &format!("{}: {alike}: {text}", job.target));
                 }
                 match job.purpose {
                     Purpose::Block(grant) => self.blocked(&grant, &job),
@@ -190,10 +189,11 @@ impl<R: Respond> Service<R> {
         let (now, step) = self.clock.read();
         self.now = now;
         if step != 0 {
-            log(&format!(
+            let text = format!(
                 "the clock was set by {} seconds, or the machine slept so long; blocks keep the time they had left",
                 step / 1000
-            ));
+            );
+            self.say_one("the clock was set", &text);
             self.core.escalation.shift(step);
             self.jobs.shift(step);
             self.ledger.renew();

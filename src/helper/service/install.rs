@@ -62,11 +62,8 @@ impl<R: Respond> Service<R> {
     /// Takes out of the record what no response holds any more, tells the sensor of each, and says what was refused.
     pub(super) fn let_go(&mut self, refused: &[Refused]) {
         if let Some((target, response, refusal)) = refused.first() {
-            self.say(&format!(
-                "{} of the blocks are without {}, {target} first: {refusal}",
-                refused.len(),
-                response.name()
-            ));
+            let alike = format!("of the blocks are without {}", response.name());
+            self.say_one(&alike, &format!("{} {alike}, {target} first: {refusal}", refused.len()));
         }
         let is_over = |target: &IpNet| {
             let block = self.core.escalation.get(target).filter(|block| !block.with.block());
