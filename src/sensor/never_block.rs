@@ -79,9 +79,9 @@ mod tests {
 
     #[test]
     fn nameserver_lines_are_read_and_all_else_is_not() {
-        let text = "# nameserver 192.0.2.9\n  nameserver\t192.0.2.1 # home\nnameserver fe80::1%eth0\nsearch nameserver\nnameserver x\nnameserver";
+        let text = "# nameserver 192.0.2.9\n  nameserver\t192.0.2.1 # home\nnameserver fe80::1%eth0\nsearch nameserver\nnameserver ::ffff:192.0.2.3\nnameserver x\nnameserver";
         let addresses: Vec<String> = nameservers(text).iter().map(ToString::to_string).collect();
-        assert_eq!(addresses, ["192.0.2.1", "fe80::1"]);
+        assert_eq!(addresses, ["192.0.2.1", "fe80::1", "192.0.2.3"]);
     }
 
     #[test]

@@ -155,6 +155,18 @@ mod tests {
     }
 
     #[test]
+    fn udp_ports_that_this_host_asks_from_or_may_are_no_traps() {
+        let watch = Watch { udp_ports: [69, 700, 60_000].into_iter().collect(), ..watch() };
+        let udp = |peers: &Peers| ports(wanted(&watch, &decoys(), &in_use(), peers)).1;
+        let peers = peers();
+        assert_eq!(udp(&peers), [69, 700]);
+        let (source, destination) = ("192.0.2.1".parse().unwrap(), "198.51.100.7".parse().unwrap());
+        let transport = crate::packet::Transport::Udp { source_port: 700, port: 53, payload: 9 };
+        peers.note_sent(&crate::packet::Packet { source, destination, ip_options: None, transport }, 1);
+        assert_eq!(udp(&peers), [69]);
+    }
+
+    #[test]
     fn where_one_packet_blocks_nobody_there_is_no_trap() {
         let patient = Watch { scan_trigger: 2, ..watch() };
         assert_eq!(ports(wanted(&patient, &decoys(), &in_use(), &peers())), (vec![], vec![]));

@@ -279,6 +279,11 @@ mod tests {
     }
 
     #[test]
+    fn what_is_for_a_host_behind_this_one_is_no_probe_of_it() {
+        assert_eq!([HOST, 3].map(|host| told(&[((PEER, 9), (host, ASKS))])), [1, 0]);
+    }
+
+    #[test]
     fn of_a_source_halfway_to_an_alarm_each_port_is_doubted_once_however_often_it_comes() {
         let port = |number| ((PEER, 9), (HOST, SERVES + number));
         let again = (10..50).map(|from| ((PEER, from), (HOST, SERVES + 4)));
