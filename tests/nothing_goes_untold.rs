@@ -62,7 +62,6 @@ fn a_bridges_port_that_is_watched_in_place_of_the_bridge_is_told_of_at_the_start
     }
 }
 
-/// The service manager hears of what was put back, and so does whoever reads of its end.
 /// In full each of the lists would be 190 KiB, and more than 256 KiB are in no line.
 #[test]
 fn the_start_is_told_however_many_ports_stand_alone() {
@@ -78,6 +77,7 @@ fn the_start_is_told_however_many_ports_stand_alone() {
     }
 }
 
+/// The service manager hears of what was put back, and so does whoever reads of its end.
 #[test]
 fn who_is_blocked_is_known_when_the_daemon_is_ready() {
     let lab = Lab::new(1);

@@ -46,6 +46,11 @@ impl SharedPorts {
         words.fold(false, |changed, (word, &new)| changed | (word.swap(new, Relaxed) != new))
     }
 
+    /// Empties it. Allocates nothing.
+    pub fn clear(&self) {
+        self.0.iter().for_each(|word| word.store(0, Relaxed));
+    }
+
     /// Empties it, and gives what was in it.
     pub fn take(&self) -> PortSet {
         PortSet::from_words(self.0.each_ref().map(|word| word.swap(0, Relaxed)))
@@ -89,5 +94,7 @@ mod tests {
         assert_eq!((ports.ports(), ports.replace(&none)), (none, false));
         let one = [7].into_iter().collect();
         assert_eq!([ports.replace(&one), ports.replace(&one), ports.contains(7)], [true, false, true]);
+        ports.clear();
+        assert_eq!(ports.ports(), PortSet::new());
     }
 }

@@ -59,7 +59,7 @@ impl Trails {
         let at = mine.or_else(|| self.slots.iter().position(|slot| slot.is_free(now)))?;
         let slot = self.slots.get(at)?;
         if mine.is_none() {
-            slot.take();
+            slot.clear();
             slot.mark.store(mark, Relaxed);
             slot.note(probe, now);
         }
@@ -107,6 +107,12 @@ impl Slot {
         self.latest.fetch_max(now, Relaxed);
         self.probes.fetch_add(1, Relaxed);
         self.ports.insert(probe.port);
+    }
+
+    /// For a ring's thread, which makes nothing anew: what was in it goes untold.
+    fn clear(&self) {
+        self.ports.clear();
+        [&self.probes, &self.latest, &self.mark].map(|number| number.store(0, Relaxed));
     }
 
     fn take(&self) -> Trail {

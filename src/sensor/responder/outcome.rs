@@ -103,9 +103,11 @@ impl Responder {
     /// source, and nobody took it back.
     pub fn reason(&self, done: &Effect) -> Option<String> {
         let reason = done.reason()?;
-        let by_command = |note: &Note| note.response == Response::Command;
-        let stands = self.custom.unblock_cmd.is_none() && reason.contains(THERE_ALREADY);
-        Some(match stands && done.notes.iter().any(by_command) {
+        // Of the command alone: other responses may find there what is not ours.
+        let by_command = |note: &&Note| note.response == Response::Command;
+        let said: Vec<Note> = done.notes.iter().filter(by_command).copied().collect();
+        let stands = reasons(&said).is_some_and(|said| said.contains(THERE_ALREADY));
+        Some(match stands && self.custom.unblock_cmd.is_none() {
             true => format!("{reason}. {STANDS}{}", self.undo()),
             false => reason,
         })

@@ -310,3 +310,19 @@ fn a_decoy_shows_its_banner_to_whom_it_will_raise_an_alarm_of() {
     assert!(would(SCANNER) && !would(OTHER));
     assert!(self::blocking().responder.would_trigger(OTHER.parse().unwrap(), &desk.responder.table, 0));
 }
+
+#[test]
+fn what_a_command_found_there_is_explained_and_not_what_another_response_did() {
+    let mut setup = setup(watch(BlockMode::Block, BlockMode::Block));
+    setup.custom.kill_route = Some("/sbin/route add -host $TARGET$ reject".to_owned());
+    let desk = desk(setup);
+    let reason = |by: Response, other: Response| {
+        let notes = vec![
+            Note::new(by, Fault::Exit(7), "SIOCADDRT: File exists", 0),
+            Note::new(other, Fault::Exit(4), "the lock is held", 0),
+        ];
+        desk.responder.reason(&Effect { notes, ..effect(Outcome::Failed(libc::EIO), 0, &[]) }).unwrap()
+    };
+    assert!(reason(Response::Command, Response::HostsDeny).contains("UNBLOCK_CMD"));
+    assert!(!reason(Response::HostsDeny, Response::Command).contains("UNBLOCK_CMD"));
+}
