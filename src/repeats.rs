@@ -28,6 +28,11 @@ impl Repeats {
         self.0.push_back((error.to_owned(), now));
         true
     }
+
+    /// What begins so is over: should it come again, that is news.
+    pub fn forget(&mut self, beginning: &str) {
+        self.0.retain(|(text, _)| !text.starts_with(beginning));
+    }
 }
 
 #[cfg(test)]
@@ -47,6 +52,18 @@ mod tests {
         }
         let each_minute = [0, 60_000, 120_000].map(|now| [("one", now), ("another", now)]);
         assert_eq!(told, each_minute.concat());
+    }
+
+    #[test]
+    fn what_was_over_is_told_when_it_begins_again() {
+        let mut repeats = Repeats::default();
+        let mut are_over = |error: &str, forgotten: &str| {
+            repeats.forget(forgotten);
+            repeats.are_over(error, 1)
+        };
+        let told = [are_over("disk full", "-"), are_over("disk full", "-"), are_over("disk full", "disk")];
+        assert_eq!(told, [true, false, true]);
+        assert!(!are_over("disk full", "another"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The helper's time: UTC that runs evenly, so that records keep step with the kernel's own timers. Helper.
 //!
 //! The kernel counts a block's time on a clock that nobody sets and that stands still while the machine sleeps. Here
-//! too; when the wall clock is set or the machine wakes, the difference is reported and the records are moved by it.
+//! too; when the wall clock is set or the machine wakes, the difference is reported (one of a size a minute) and the records are moved by it.
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

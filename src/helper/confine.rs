@@ -94,7 +94,7 @@ pub fn files(settings: &Settings) -> Result<u8, HelperError> {
     }
     let in_force = landlock::restrict(&rules(settings), settings.sandbox, landlock::FLOOR)?;
     let (in_force, untried) = selfcheck::proven(in_force, settings.sandbox)?;
-    untried.iter().for_each(|untried| log(&untried.to_string()));
+    untried.iter().for_each(|said| log(said));
     Ok(u8::try_from(in_force.abi).unwrap_or(0))
 }
 

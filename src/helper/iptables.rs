@@ -22,7 +22,7 @@ use crate::protocol::wording::Words;
 /// How long one of the programs may take; `-w` waits so many seconds for another that holds the lock.
 pub const LIMIT: Duration = Duration::from_secs(10);
 const WAIT: [&str; 2] = ["-w", "5"];
-/// Whatever looks only waits no longer: the helper answers nobody meanwhile, and there is a look every ten seconds.
+/// Whatever looks only waits no longer: the helper answers nobody meanwhile, and there is a look every ten seconds at least.
 const LOOK_WAIT: [&str; 2] = ["-w", "1"];
 /// What ends by itself within this time may end between a look at the clock and one at what stands: a look waits for
 /// programs.

@@ -163,7 +163,8 @@ impl<R: Respond> Service<R> {
             // Answers first: what is told unasked takes the room that they leave.
             done.sort_by_key(|job| !job.is_due());
             for job in done {
-                // One of a kind a minute: strangers must not be able to fill the log, nor a sensor. Each is told besides.
+                // One of a kind a minute: strangers must not be able to fill the log, nor a sensor. Each is told of
+                // besides, but what a restored block that goes on has lost.
                 let failure = job.failures.first().filter(|_| job.has_a_target());
                 if let Some((response, Failure { fault, text })) = failure {
                     let alike = format!("{}: {fault}", response.name());
@@ -193,7 +194,11 @@ impl<R: Respond> Service<R> {
                 "the clock was set by {} seconds, or the machine slept so long; blocks keep the time they had left",
                 step / 1000
             );
-            self.say_one("the clock was set", &text);
+            // Of the same size: a clock that is set again and again must not hide that the machine slept.
+            self.say_one(
+                &format!("the clock was set {}", step.unsigned_abs().checked_ilog2().unwrap_or(0)),
+                &text,
+            );
             self.core.escalation.shift(step);
             self.jobs.shift(step);
             self.ledger.renew();

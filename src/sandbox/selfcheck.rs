@@ -73,10 +73,13 @@ pub fn prove(expectations: &Expectations) -> Result<(), SandboxError> {
 pub fn proven(
     in_force: LandlockInForce,
     sandbox: Sandbox,
-) -> Result<(LandlockInForce, Option<SandboxError>), SandboxError> {
+) -> Result<(LandlockInForce, Option<String>), SandboxError> {
     match prove(&under_landlock(&in_force)) {
-        Err(untried @ SandboxError::Untried { .. }) if sandbox == Sandbox::BestEffort => {
-            Ok((LandlockInForce { abi: 0, complete: false, ..in_force }, Some(untried)))
+        Err(SandboxError::Untried { what, source }) if sandbox == Sandbox::BestEffort => {
+            let said = format!(
+                "{what} was to prove that the confinement holds, and could not be tried: {source}; Landlock is not claimed"
+            );
+            Ok((LandlockInForce { abi: 0, complete: false, ..in_force }, Some(said)))
         }
         proved => proved.map(|()| (in_force, None)),
     }

@@ -112,7 +112,7 @@ impl Slot {
     /// For a ring's thread, which makes nothing anew: what was in it goes untold.
     fn clear(&self) {
         self.ports.clear();
-        [&self.probes, &self.latest, &self.mark].map(|number| number.store(0, Relaxed));
+        [&self.probes, &self.latest, &self.mark].iter().for_each(|number| number.store(0, Relaxed));
     }
 
     fn take(&self) -> Trail {

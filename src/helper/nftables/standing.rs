@@ -21,7 +21,7 @@ use crate::netlink::Message;
 use crate::netlink::nftables::{self, Command, Element, Kind, element};
 use crate::protocol::Response;
 
-/// What a look may take for blocks, a hundredth of the time between two: about 30,000 of them.
+/// What a look may take for blocks, a fiftieth of the time between two at most: about 30,000 of them.
 const BUDGET: Duration = Duration::from_millis(100);
 /// Blocks that are asked for in one request: their answers fit a quarter of the usual receive buffer (208 KiB).
 const ASKED_AT_ONCE: usize = 64;

@@ -62,8 +62,8 @@ impl<R: Respond> Service<R> {
     /// Takes out of the record what no response holds any more, tells the sensor of each, and says what was refused.
     pub(super) fn let_go(&mut self, refused: &[Refused]) {
         if let Some((target, response, refusal)) = refused.first() {
-            let alike = format!("of the blocks are without {}", response.name());
-            self.say_one(&alike, &format!("{} {alike}, {target} first: {refusal}", refused.len()));
+            let alike = format!("{} of the blocks are without {}", refused.len(), response.name());
+            self.say_one(&alike, &format!("{alike}, {target} first: {refusal}"));
         }
         let is_over = |target: &IpNet| {
             let block = self.core.escalation.get(target).filter(|block| !block.with.block());

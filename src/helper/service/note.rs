@@ -15,6 +15,9 @@ use crate::helper::ledger::Written;
 use crate::helper::respond::Respond;
 use crate::protocol::Response;
 
+/// What is remembered of a ledger that cannot be written begins with this.
+const LEDGER: &str = "ledger ";
+
 impl<R: Respond> Service<R> {
     /// The ledger says of `target` what is true of it now.
     pub(super) fn note(&mut self, target: IpNet) {
@@ -47,12 +50,15 @@ impl<R: Respond> Service<R> {
         let (record, uptime) = (&self.core.escalation, self.now.uptime);
         match self.ledger.commit(lines(record, &self.jobs, self.now.utc), record.known(), uptime) {
             Ok(Written::AsEver) => {}
-            Ok(Written::Again) => log("ledger: it is written again, and whole"),
+            Ok(Written::Again) => {
+                log("ledger: it is written again, and whole");
+                self.said.forget(LEDGER);
+            }
             // Appended first, then written anew: one fault, in two texts.
             Err(error) => {
                 let text =
                     format!("ledger: {error}; until it is written again a restart forgets what came since");
-                self.say_one(&format!("ledger {:?}", error.errno()), &text);
+                self.say_one(&format!("{LEDGER}{:?}", error.errno()), &text);
             }
         }
     }
