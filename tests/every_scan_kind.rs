@@ -351,9 +351,14 @@ fn one_probe_of_a_watched_port_that_is_buried_under_extension_headers() {
 fn what_hides_behind_options_that_no_host_takes_is_no_probe() {
     let lab = Lab::new(2);
     let (refused, taken) = (lab.peer(0), lab.peer(1));
-    let mut daemon = Setup::new(&lab, "TCP_PORTS=\"111\"\nBLOCK_TCP=\"1\"\nSENSITIVITY=\"off\"").start();
+    let lines = "TCP_PORTS=\"111\"\nBLOCK_TCP=\"1\"\nSENSITIVITY=\"off\"\nTRIPWIRE=\"0\"";
+    let mut daemon = Setup::new(&lab, lines).start();
     let mut ear = ear(true, refused);
     send(refused, [1, 0x5e].map(|option| behind_options(refused, 111, option)));
+    // A header before the one that hides.
+    let segment = capture::segment6(refused.v6, refused.target_v6, 111, capture::SYN);
+    let chain = [&[60, 0, 1, 4, 9, 9, 9, 9, 6, 20, 0x1e, 164][..], &[0; 164], &segment].concat();
+    send(refused, [capture::ipv6(refused.v6, refused.target_v6, 60, &chain)]);
     let plain = capture::segment6(refused.v6, refused.target_v6, 112, capture::SYN);
     send(refused, [capture::ipv6(refused.v6, refused.target_v6, 6, &plain)]);
     let mut answered = [0; 2];

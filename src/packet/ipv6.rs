@@ -26,6 +26,9 @@ pub const MAX_EXTENSION_BYTES: usize = 112;
 /// Bytes that no header is shorter than: RFC 8200 §4, RFC 768.
 const SHORTEST: usize = 8;
 
+/// So many of them are looked through for options that no host takes, where what they lead to is not in sight.
+const FOLLOWED: usize = 32;
+
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
@@ -49,6 +52,9 @@ pub(super) fn parse(datagram: Span<'_>, checksums: Checksums) -> Result<Packet, 
     }
     let envelope = Envelope { version: Version::V6, addresses, checksums, first_fragment: None };
     let transport = extensions(*next, payload, envelope, is_unstated)?;
+    if matches!(transport, Transport::Buried) && has_refused_options(*next, payload) {
+        return Err(Reject::ExtensionHeader);
+    }
     Ok(Packet { source, destination, ip_options: None, transport })
 }
 
@@ -106,15 +112,34 @@ fn extensions(
         }
         let left = payload.length().checked_sub(length).ok_or(Reject::ExtensionHeader)?;
         if whole.saturating_sub(left) > MAX_EXTENSION_BYTES {
-            let has_options = matches!(next, HOP_BY_HOP | DESTINATION_OPTIONS);
-            if has_options && options::are_refused(payload.captured(), length) {
-                return Err(Reject::ExtensionHeader);
-            }
             break;
         }
         (next, payload) = (following, payload.skip(length, Reject::ExtensionHeader)?);
     }
     Ok(Transport::Buried)
+}
+
+/// Whether the host drops for the options in the chain from `next` what the chain hides: any of them, the last in sight too,
+/// of which the rest may be in another fragment.
+#[cold]
+fn has_refused_options(mut next: u8, mut payload: Span<'_>) -> bool {
+    for _ in 0..FOLLOWED {
+        let header = match next {
+            HOP_BY_HOP | DESTINATION_OPTIONS => of_units(payload),
+            ROUTING => routing(payload),
+            AUTHENTICATION => authentication(payload),
+            FRAGMENT => fragment_header(payload).map(|(following, ..)| (following, 8)),
+            _ => return false,
+        };
+        let Ok((following, length)) = header else { return false };
+        let has_options = matches!(next, HOP_BY_HOP | DESTINATION_OPTIONS);
+        if has_options && options::are_refused(payload.captured(), length) {
+            return true;
+        }
+        let Ok(rest) = payload.skip(length, Reject::ExtensionHeader) else { return false };
+        (next, payload) = (following, rest);
+    }
+    false
 }
 
 /// Whether a header of `length` bytes goes on in a fragment to come. No honest stack tears there (RFC 7112), but Linux does

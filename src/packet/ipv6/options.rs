@@ -1,4 +1,4 @@
-//! Which options no host takes, of a header too long to be followed.
+//! Which options no host takes, of a chain too long to be followed.
 //!
 //! Pure. Says no only to what Linux refuses for certain: a packet that its host drops is no evidence.
 #![forbid(unsafe_code)]

@@ -63,6 +63,18 @@ fn a_transport_behind_more_headers_than_a_slot_holds_is_buried_and_one_at_the_en
     let mut padded = long(20);
     padded[42..40 + 21 * 8].fill(0);
     assert_eq!(seen(&padded), Err(Reject::ExtensionHeader));
+    // Nor where another header is the one too many, or its end is in another fragment.
+    let chain = |first: u8, headers: &[&[u8]]| seen(&ipv6(first, &[&headers.concat(), &SYN6[40..]].concat()));
+    let (refused, taken) = ([60, 0, 1, 4, 9, 9, 9, 9], [60, 0, 0x1e, 4, 9, 9, 9, 9]);
+    let whole = &long(13)[40..40 + 14 * 8];
+    let many = [&taken[..]; MAX_EXTENSIONS];
+    let first = [60, 0, 0, 1, 0, 0, 0, 7];
+    for (head, verdict) in [(refused, Err(Reject::ExtensionHeader)), (taken, Ok(Transport::Buried))] {
+        assert_eq!(chain(0, &[&head, whole]), verdict);
+        assert_eq!(chain(60, &[&[&head[..]], &many[..], &[whole]].concat()), verdict);
+        let torn = [&[6, 255, head[2], 100][..], &[0; 100]].concat();
+        assert_eq!(seen(&ipv6(44, &[&first[..], &torn].concat())), verdict);
+    }
     // One that claims more than the packet has is refused by its host.
     assert_eq!(seen(&long(20)[..100]), Err(Reject::IpLength));
     assert_eq!(verified(&ipv6(60, &[6, 20, 1, 4, 0, 0, 0, 0])), Err(Reject::ExtensionHeader));
