@@ -28,8 +28,12 @@ pub fn dropped() -> [u64; 2] {
 fn table() -> Vec<Value> {
     let listed =
         Command::new("nft").args(["-j", "list", "table", "inet", "portsentry"]).output().expect("nft");
-    let objects = serde_json::from_slice::<Value>(&listed.stdout).ok();
-    objects.map_or_else(Vec::new, |mut all| serde_json::from_value(all["nftables"].take()).expect("a list"))
+    let said = String::from_utf8_lossy(&listed.stderr);
+    if said.contains("No such file or directory") {
+        return Vec::new();
+    }
+    let mut all: Value = serde_json::from_slice(&listed.stdout).unwrap_or_else(|_| panic!("nft: {said}"));
+    serde_json::from_value(all["nftables"].take()).expect("a list")
 }
 
 /// Of `blocked6_64` networks of that length, of `blocked6` addresses, of any other set nothing.
