@@ -65,9 +65,9 @@ fn who_calls_while_a_service_starts_again_is_no_prober() {
     assert!(served);
 }
 
-/// Probes a port from the moment its service stopped, one packet at a time: none counts while the service is awaited, and
-/// each that is sent later.
-fn assert_watched_again(daemon: &mut Daemon, client: &Host, kind: &str, port: u16) {
+/// Probes a port from the moment its service stopped, one packet at a time: none counts while the service is awaited, since
+/// `begun` at the earliest, and each that is sent later.
+fn assert_watched_again(daemon: &mut Daemon, client: &Host, kind: &str, port: u16, begun: Instant) {
     let stopped = Instant::now();
     while !daemon.seen.iter().any(|event| event["event_type"] == "block") {
         let sent = stopped.elapsed();
@@ -75,7 +75,7 @@ fn assert_watched_again(daemon: &mut Daemon, client: &Host, kind: &str, port: u1
         client.nmap(&[kind, "--max-retries", "0", "-p", &port, &client.target_v4.to_string()]);
         daemon.catch_up();
         let counted = daemon.seen.iter().any(|event| event["event_type"] == "scan");
-        assert!(!counted || stopped.elapsed() >= AWAITED, "{:#?}", daemon.seen);
+        assert!(!counted || begun.elapsed() >= AWAITED, "{:#?}", daemon.seen);
         assert!(
             counted || sent < WATCHED_AGAIN,
             "sent {sent:?} after the stop and not counted: {:#?}",
@@ -99,6 +99,7 @@ fn started_after_boot(lab: &Lab, seconds: u64) -> Daemon {
 fn who_calls_while_the_machine_boots_and_its_services_come_up_is_no_prober() {
     let lab = Lab::new(1);
     let client = lab.peer(0);
+    let begun = Instant::now();
     let mut daemon = started_after_boot(&lab, 20);
     let refused = |port| !answers(&client.netns, client.target(false), port, PATIENCE);
     assert!(refused(443) && refused(111));
@@ -109,7 +110,7 @@ fn who_calls_while_the_machine_boots_and_its_services_come_up_is_no_prober() {
     assert!(daemon.seen.iter().all(|event| event["event_type"] == "start"), "{:#?}", daemon.seen);
     assert!(served);
     // Where no service came after all the port is watched.
-    assert_watched_again(&mut daemon, client, "-sS", 111);
+    assert_watched_again(&mut daemon, client, "-sS", 111, begun);
 }
 
 #[test]
@@ -130,7 +131,7 @@ fn a_port_is_watched_again_a_minute_after_its_service_was_missed() {
     assert!(answers(&client.netns, client.target(false), 443, PATIENCE), "so the daemon knows of it");
     daemon.catch_up();
     drop(service);
-    assert_watched_again(&mut daemon, client, "-sS", 443);
+    assert_watched_again(&mut daemon, client, "-sS", 443, Instant::now());
 }
 
 #[test]
@@ -143,7 +144,7 @@ fn a_bound_udp_socket_is_a_service_until_it_is_closed() {
     daemon.catch_up();
     assert!(daemon.seen.iter().all(|event| event["event_type"] == "start"), "{:#?}", daemon.seen);
     drop(socket);
-    assert_watched_again(&mut daemon, client, "-sU", 69);
+    assert_watched_again(&mut daemon, client, "-sU", 69, Instant::now());
 }
 
 #[test]
