@@ -119,8 +119,8 @@ fn extensions(
     Ok(Transport::Buried)
 }
 
-/// Whether the host drops for the options in the chain from `next` what the chain hides: any of them, the last in sight too,
-/// of which the rest may be in another fragment.
+/// Whether the host drops, without a word, for the options in the chain from `next` what the chain hides: any of them, the
+/// last in sight too, of which the rest may be in another fragment.
 #[cold]
 fn has_refused_options(mut next: u8, mut payload: Span<'_>) -> bool {
     for _ in 0..FOLLOWED {
@@ -128,7 +128,7 @@ fn has_refused_options(mut next: u8, mut payload: Span<'_>) -> bool {
             HOP_BY_HOP | DESTINATION_OPTIONS => of_units(payload),
             ROUTING => routing(payload),
             AUTHENTICATION => authentication(payload),
-            FRAGMENT => fragment_header(payload).map(|(following, ..)| (following, 8)),
+            FRAGMENT => beginning(payload),
             _ => return false,
         };
         let Ok((following, length)) = header else { return false };
@@ -170,6 +170,12 @@ fn authentication(payload: Span<'_>) -> Result<(u8, usize), Reject> {
         return Err(Reject::ExtensionHeader);
     }
     Ok((next, usize::from(units).saturating_add(2) << 2))
+}
+
+/// Next header and length of a fragment header behind which that next one begins.
+fn beginning(payload: Span<'_>) -> Result<(u8, usize), Reject> {
+    let (following, fragment, _) = fragment_header(payload)?;
+    if fragment.offset > 0 { Err(Reject::ExtensionHeader) } else { Ok((following, 8)) }
 }
 
 /// RFC 8200 §4.5, with its checks of the fragment's length.

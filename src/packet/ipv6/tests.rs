@@ -74,6 +74,9 @@ fn a_transport_behind_more_headers_than_a_slot_holds_is_buried_and_one_at_the_en
         assert_eq!(chain(60, &[&[&head[..]], &many[..], &[whole]].concat()), verdict);
         let torn = [&[6, 255, head[2], 100][..], &[0; 100]].concat();
         assert_eq!(seen(&ipv6(44, &[&first[..], &torn].concat())), verdict);
+        // What a later fragment begins with is no header.
+        let long_one = [&[44, 14][..], &whole[2..], &[0x1e, 6, 9, 9, 9, 9, 9, 9]].concat();
+        assert_eq!(chain(60, &[&long_one, &[60, 0, 5, 0xa8, 0, 0, 0, 7], &head]), Ok(Transport::Buried));
     }
     // One that claims more than the packet has is refused by its host.
     assert_eq!(seen(&long(20)[..100]), Err(Reject::IpLength));
