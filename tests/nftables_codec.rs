@@ -20,10 +20,11 @@ use nix::sched::{CloneFlags, setns, unshare};
 use portsentry::helper::nftables::{Nftables, NftablesError};
 use portsentry::helper::respond::{InForce, Timed};
 use portsentry::helper::ruleset::SET_CAPACITY;
+use portsentry::helper::tripwire::Tripwire;
 use portsentry::netlink::Surroundings;
 use portsentry::netlink::sock_diag::SocketTables;
 use portsentry::networks::Networks;
-use portsentry::protocol::{Response, Responses};
+use portsentry::protocol::{Response, Responses, Terms};
 
 /// The protected host's and the scanner's namespace, joined by a veth pair. This thread is in the host's.
 struct Lab {
@@ -157,7 +158,8 @@ fn nft_reads_our_table_as_we_mean_it() {
     let _lab = Lab::new();
     let mut nftables =
         installed(&["192.0.2.0/25", "192.0.2.128/25", "192.0.2.7/32", "240.0.0.0/4", "fe80::/10"], &[]);
-    block(&mut nftables, &[seconds("198.51.100.1", 60), seconds("2001:db8:0:1::/64", 60)]);
+    let single = seconds("2001:db8::1", 60);
+    block(&mut nftables, &[seconds("198.51.100.1", 60), single, seconds("2001:db8:0:1::/64", 60)]);
     block(&mut nftables, &[seconds("198.51.100.0/24", 120)]);
     let text = ruleset();
     for line in [
@@ -181,6 +183,32 @@ fn nft_reads_our_table_as_we_mean_it() {
     }
     let json: serde_json::Value = serde_json::from_str(&run("nft -j list table inet portsentry")).unwrap();
     assert!(json["nftables"].as_array().unwrap().len() > 10);
+}
+
+#[test]
+fn where_nobody_is_blocked_no_packet_is_asked_for_it_and_the_next_block_holds() {
+    let lab = Lab::new();
+    let tripwire = Tripwire::new(Terms { interfaces: Vec::new(), per_minute: 120 });
+    for tripwire in [None, Some(tripwire)] {
+        let mut nftables = Nftables::open(tripwire, SET_CAPACITY).unwrap();
+        nftables.install(&Networks::default(), &[]).unwrap();
+        let base_chain = || run("nft list chain inet portsentry probe");
+        let at_peace = base_chain();
+        assert!(!at_peace.contains("blocked"), "{at_peace}");
+        for target in ["192.0.2.2", "192.0.2.0/24", "2001:db8::/64"] {
+            block(&mut nftables, &[seconds(target, 3600)]);
+            assert!(nftables.stands(&for_an_hour(&[net(target)])).unwrap());
+            let answers = ["192.0.2.2", "2001:db8::2"].map(|it| !net(target).contains(&net(it)));
+            assert_eq!(lab.answers(&["192.0.2.2", "2001:db8::2"]), answers, "{target}");
+            assert!(base_chain().contains("jump blocked"));
+            assert!(nftables.unblock(&net(target)).unwrap());
+            assert!(nftables.stands(&for_an_hour(&[])).unwrap());
+            assert_eq!(base_chain(), at_peace);
+        }
+        // Whatever others have put there.
+        run("nft add element inet portsentry blocked4 { 192.0.2.2 }");
+        assert!(nftables.unblock(&net("192.0.2.2")).unwrap());
+    }
 }
 
 #[test]

@@ -29,11 +29,12 @@ const LONGEST_BATCH: usize = 64 << 20;
 /// Commands in one batch where the system does not allow [`LONGEST_BATCH`]; well within the default of 208 KiB.
 const COMMANDS_PER_SHORT_BATCH: usize = 4;
 
-/// An open line to nf_tables, and which sets of blocks it has made.
+/// An open line to nf_tables, and which blocks its rules ask for.
 #[derive(Debug)]
 pub struct Nftables {
     socket: Socket,
-    sets: BTreeSet<BlockSet>,
+    /// The sets of blocks that a rule asks for: none before it is needed, as every packet pays for each.
+    asked: BTreeSet<BlockSet>,
     /// Of each set of blocks.
     capacity: u32,
     standing: Standing,
@@ -48,7 +49,7 @@ impl Nftables {
         let socket = Socket::open(libc::NETLINK_NETFILTER, 0).map_err(NftablesError::Socket)?;
         socket.widen_send_buffer(LONGEST_BATCH).map_err(NftablesError::Socket)?;
         let standing = Standing::default();
-        let mut nftables = Nftables { socket, sets: BTreeSet::new(), capacity, standing, tripwire };
+        let mut nftables = Nftables { socket, asked: BTreeSet::new(), capacity, standing, tripwire };
         nftables.ask_generation()?;
         Ok(nftables)
     }
@@ -64,14 +65,9 @@ impl Nftables {
     }
 
     fn install_anew(&mut self, never: &Networks, blocks: &[Timed]) -> Result<()> {
-        let sets = BlockSet::SINGLES.into_iter().chain(blocks.iter().map(|(target, _)| BlockSet::of(target)));
-        let sets: BTreeSet<BlockSet> = sets.collect();
+        let asked: BTreeSet<BlockSet> = blocks.iter().map(|(target, _)| BlockSet::of(target)).collect();
         let mut commands = ruleset::table(never, self.capacity);
-        commands.extend(
-            sets.iter()
-                .filter(|set| !BlockSet::SINGLES.contains(set))
-                .flat_map(|set| ruleset::new_set(*set, self.capacity)),
-        );
+        commands.extend(asked.iter().flat_map(|set| ruleset::ask_for(*set, self.capacity)));
         let without_tripwire = commands.len();
         commands.extend(self.tripwire.iter().flat_map(Tripwire::make));
         let mut elements = ruleset::add_blocks(blocks);
@@ -83,7 +79,7 @@ impl Nftables {
             done = self.install_together(&mut commands, &mut elements);
         }
         done?;
-        self.sets = sets;
+        self.asked = asked;
         self.end_install()
     }
 
@@ -117,9 +113,9 @@ impl Nftables {
 
     fn block_together(&mut self, blocks: &[Timed]) -> Result<()> {
         let needed: BTreeSet<BlockSet> = blocks.iter().map(|(target, _)| BlockSet::of(target)).collect();
-        let missing: Vec<BlockSet> = needed.difference(&self.sets).copied().collect();
+        let missing: Vec<BlockSet> = needed.difference(&self.asked).copied().collect();
         let mut commands: Vec<Command> =
-            missing.iter().flat_map(|set| ruleset::new_set(*set, self.capacity)).collect();
+            missing.iter().flat_map(|set| ruleset::ask_for(*set, self.capacity)).collect();
         // What we are about to add rules to must be our own table, for whatever it is then counts as that.
         if !missing.is_empty() && !self.is_installed()? {
             return Err(NftablesError::TableGone { step: "make a set" });
@@ -127,7 +123,7 @@ impl Nftables {
         commands.extend(ruleset::refresh_blocks(blocks));
         self.apply(&commands)?;
         if !missing.is_empty() {
-            self.sets.extend(missing);
+            self.asked.extend(missing);
             self.extended()?;
         }
         match self.rules_stand() {
@@ -139,7 +135,7 @@ impl Nftables {
 
     /// Lifts exactly this block. Returns whether there was one.
     pub fn unblock(&mut self, target: &IpNet) -> Result<bool> {
-        if !self.sets.contains(&BlockSet::of(target)) {
+        if !self.sets().contains(&BlockSet::of(target)) {
             return Ok(false);
         }
         if self.tripwire.is_some() && is_address(target) {
@@ -156,9 +152,26 @@ impl Nftables {
 
     /// Lifts every block.
     pub fn flush(&mut self) -> Result<()> {
-        let mut commands: Vec<Command> = self.sets.iter().map(|set| Command::EmptySet(set.name())).collect();
+        let mut commands: Vec<Command> =
+            self.sets().iter().map(|set| Command::EmptySet(set.name())).collect();
         commands.extend(self.tripwire.iter().flat_map(|_| tripwire::forget_all()));
         self.apply(&commands)
+    }
+
+    /// Where nobody is blocked no packet pays for asking who is.
+    fn ask_for_none(&mut self) -> Result<()> {
+        if self.asked.is_empty() {
+            return Ok(());
+        }
+        let others = self.tripwire.as_ref().map(Tripwire::base_rules);
+        self.apply(&ruleset::ask_for_none(others.unwrap_or_default()))?;
+        self.asked.clear();
+        self.extended()
+    }
+
+    /// The sets of blocks that there are.
+    fn sets(&self) -> BTreeSet<BlockSet> {
+        self.asked.iter().copied().chain(BlockSet::SINGLES).collect()
     }
 
     /// Puts `never` in the place of the never-block set, in one moment.
@@ -169,7 +182,7 @@ impl Nftables {
     /// Deletes our table, if it is there, and with it all we ever did.
     pub fn remove_table(&mut self) -> Result<()> {
         self.apply(&[Command::NewTable, Command::DeleteTable])?;
-        self.sets.clear();
+        self.asked.clear();
         Ok(())
     }
 }

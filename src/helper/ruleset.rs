@@ -5,7 +5,8 @@
 //! that lie within each other are listed, refreshed and lifted one by one, which a kernel interval set cannot do.
 //!
 //! What every packet of every stream goes through is the base chain, so it asks least: whether the source is among the
-//! blocked. Whoever is, is asked in the chain that would drop its packet whether it may be.
+//! blocked, and not even that before somebody is. Whoever is, is asked in the chain that would drop its packet whether it
+//! may be.
 #![forbid(unsafe_code)]
 
 mod never;
@@ -151,7 +152,8 @@ fn from_header(family: Family, offset: u32, length: u32) -> Vec<Expression> {
     ]
 }
 
-/// Makes the whole table anew: an old one goes in the same moment. Then come the elements, with [`add_blocks`].
+/// Makes the whole table anew: an old one goes in the same moment. Then comes what shuts out: rules with
+/// [`ask_for`], elements with [`add_blocks`].
 pub fn table(never: &Networks, capacity: u32) -> Vec<Command> {
     // A table must be there to be deleted, and "make" is content with one that is.
     let mut commands = vec![Command::NewTable, Command::DeleteTable, Command::NewTable];
@@ -161,7 +163,6 @@ pub fn table(never: &Networks, capacity: u32) -> Vec<Command> {
     commands.push(Command::NewChain(PROBE, Some((HOOK_PREROUTING, PRIORITY_RAW))));
     commands.extend(never_rules());
     commands.extend(blocked_rules());
-    commands.extend(BlockSet::SINGLES.map(BlockSet::rule));
     commands.extend(never_elements(never));
     commands
 }
@@ -187,9 +188,16 @@ pub(super) fn delete(set: String, elements: &[Element]) -> Vec<Command> {
     chunks.map(|chunk| Command::DeleteElements(set.clone(), chunk.to_vec())).collect()
 }
 
-/// Makes the set for a prefix length and its rule.
-pub fn new_set(set: BlockSet, capacity: u32) -> [Command; 2] {
+/// Has the base chain ask for those in `set`, which is made where it is not there.
+pub fn ask_for(set: BlockSet, capacity: u32) -> [Command; 2] {
     [set.make(capacity), set.rule()]
+}
+
+/// Has the base chain ask for nobody who is blocked any more, and for no more than `others` say.
+pub fn ask_for_none(others: Vec<Command>) -> Vec<Command> {
+    let mut commands = vec![Command::EmptyChain(PROBE)];
+    commands.extend(others);
+    commands
 }
 
 /// The elements of `blocks`, each set's together and each target once; of two times for one target the later counts.
@@ -274,7 +282,7 @@ mod tests {
     fn no_chain_drops_before_it_has_asked_whether_it_may() {
         let tripwire = Tripwire::new(Terms { interfaces: vec!["eth0".to_owned()], per_minute: 120 });
         let mut commands = table(&Networks::default(), SET_CAPACITY);
-        commands.extend(new_set(BlockSet::of(&"2001:db8::/64".parse().unwrap()), SET_CAPACITY));
+        commands.extend(ask_for(BlockSet::of(&"2001:db8::/64".parse().unwrap()), SET_CAPACITY));
         commands.extend(tripwire.make());
         let mut rules: BTreeMap<&str, Vec<Vec<Expression>>> = BTreeMap::new();
         for command in commands {

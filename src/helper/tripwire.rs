@@ -92,6 +92,11 @@ impl Tripwire {
         commands
     }
 
+    /// Its rules in the base chain alone.
+    pub fn base_rules(&self) -> Vec<Command> {
+        rules::base()
+    }
+
     fn traps(&self, datagrams: Datagrams) -> &Traps {
         match datagrams {
             Datagrams::No => &self.tcp,

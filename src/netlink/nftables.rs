@@ -35,6 +35,7 @@ pub enum Kind {
     NewChain = 3,
     NewRule = 6,
     GetRule = 7,
+    DeleteRule = 8,
     NewSet = 9,
     NewElements = 12,
     GetElements = 13,
@@ -54,7 +55,7 @@ impl Kind {
             Kind::NewTable | Kind::NewChain | Kind::NewRule | Kind::NewSet | Kind::NewElements => {
                 libc::NLM_F_CREATE as u16
             }
-            Kind::GetTable | Kind::DeleteTable | Kind::GetRule => 0,
+            Kind::GetTable | Kind::DeleteTable | Kind::GetRule | Kind::DeleteRule => 0,
             Kind::GetElements | Kind::DeleteElements | Kind::GetGeneration => 0,
         }
     }
@@ -107,6 +108,12 @@ pub fn rule(message: &mut Encoder, table: &str, chain: &str, expressions: &[Expr
     self::table(message, table);
     message.text(2, chain);
     message.nest(4, |list| expressions.iter().for_each(|expression| expression.encode(list)));
+}
+
+/// `NFT_MSG_DELRULE`: all rules of a chain.
+pub fn rules_of(message: &mut Encoder, table: &str, chain: &str) {
+    self::table(message, table);
+    message.text(2, chain);
 }
 
 /// The kernel's number for a received rule: another one has another, also if it says the same (NFTA_RULE_HANDLE).

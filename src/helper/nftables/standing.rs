@@ -110,6 +110,9 @@ impl Nftables {
                 return Ok(false);
             }
         }
+        if record(None).is_none() {
+            self.ask_for_none()?;
+        }
         Ok(true)
     }
 
@@ -128,7 +131,7 @@ impl Nftables {
         Ok(())
     }
 
-    /// A rule was added to a table that was ours a moment ago.
+    /// We have changed the rules of a table that was ours a moment ago.
     pub(super) fn extended(&mut self) -> Result<()> {
         self.standing.made = self.identity()?;
         Ok(())

@@ -24,12 +24,15 @@ const FIRST_CLIENT_PORT: u16 = 1024;
 /// Its chains, and all their rules in their order.
 pub(super) fn all(terms: &Terms) -> Vec<Command> {
     let mut commands = [TRIPPED, UNHEARD].map(|chain| Command::NewChain(chain, None)).to_vec();
-    commands.extend(of_connections());
-    commands.extend(Family::BOTH.map(of_tripped));
-    commands.extend(knocks());
+    commands.extend(base());
     commands.extend(tripped());
     commands.extend(unheard(terms));
     commands
+}
+
+/// The rules of the base chain, which every packet goes through.
+pub(super) fn base() -> Vec<Command> {
+    of_connections().into_iter().chain(Family::BOTH.map(of_tripped)).chain(knocks()).collect()
 }
 
 /// Every segment that may belong to a connection goes on, of this host or of one behind it, whoever is tripped: a forged

@@ -25,6 +25,8 @@ pub enum Command {
     NewRule(&'static str, Vec<Expression>),
     /// Put a rule before all others of a chain.
     InsertRule(&'static str, Vec<Expression>),
+    /// Delete all rules of a chain.
+    EmptyChain(&'static str),
     /// Add elements to a set. What is there already stays as it is on kernels before 6.12, and gets the new time since.
     AddElements(String, Vec<Element>),
     /// Delete elements of a set; if one is not there, the batch fails.
@@ -42,6 +44,7 @@ impl Command {
             Command::NewSet(_) => "make a set",
             Command::NewChain(..) => "make a chain",
             Command::NewRule(..) | Command::InsertRule(..) => MAKE_A_RULE,
+            Command::EmptyChain(_) => "empty a chain",
             Command::AddElements(..) => "add to a set",
             Command::DeleteElements(..) => "delete from a set",
             Command::EmptySet(_) => "empty a set",
@@ -52,7 +55,7 @@ impl Command {
     pub const fn is_a_change(&self) -> bool {
         match self {
             Command::NewTable | Command::NewSet(_) | Command::NewChain(..) => false,
-            Command::AddElements(..) | Command::EmptySet(_) => false,
+            Command::AddElements(..) | Command::EmptySet(_) | Command::EmptyChain(_) => false,
             Command::NewRule(..) | Command::InsertRule(..) => true,
             Command::DeleteTable | Command::DeleteElements(..) => true,
         }
@@ -65,6 +68,7 @@ impl Command {
             Command::NewSet(_) => Kind::NewSet,
             Command::NewChain(..) => Kind::NewChain,
             Command::NewRule(..) | Command::InsertRule(..) => Kind::NewRule,
+            Command::EmptyChain(_) => Kind::DeleteRule,
             Command::AddElements(..) => Kind::NewElements,
             Command::DeleteElements(..) | Command::EmptySet(_) => Kind::DeleteElements,
         }
@@ -84,6 +88,7 @@ impl Command {
             Command::NewRule(chain, rule) | Command::InsertRule(chain, rule) => {
                 super::rule(message, table, chain, rule);
             }
+            Command::EmptyChain(chain) => super::rules_of(message, table, chain),
             Command::AddElements(set, list) | Command::DeleteElements(set, list) => {
                 elements(message, table, set, list);
             }
