@@ -206,9 +206,35 @@ fn where_nobody_is_blocked_no_packet_is_asked_for_it_and_the_next_block_holds() 
             assert_eq!(base_chain(), at_peace);
         }
         // Whatever others have put there.
-        run("nft add element inet portsentry blocked4 { 192.0.2.2 }");
-        assert!(nftables.unblock(&net("192.0.2.2")).unwrap());
+        for (set, target) in [("blocked4", "192.0.2.2"), ("blocked4_24", "192.0.2.0/24")] {
+            let address = net(target).addr();
+            run(&format!("nft add element inet portsentry {set} {{ {address} timeout 1h }}"));
+            assert!(nftables.unblock(&net(target)).unwrap());
+        }
     }
+}
+
+#[test]
+fn what_others_do_to_the_table_while_nobody_is_blocked_costs_no_later_block_its_hold() {
+    let lab = Lab::new();
+    let mut nftables = installed(&[], &[]);
+    let gone = "nft delete chain inet portsentry probe";
+    let elsewhere = "nft add chain inet portsentry probe";
+    for changes in [&[gone][..], &[gone, elsewhere], &["nft flush ruleset"]] {
+        changes.iter().for_each(|change| drop(run(change)));
+        let results = nftables.block(&[seconds("192.0.2.2", 60)]);
+        assert!(matches!(results[..], [Err(NftablesError::TableGone { .. })]), "{changes:?}: {results:?}");
+        assert!(!nftables.stands(&for_an_hour(&[])).unwrap(), "{changes:?}");
+        nftables.install(&Networks::default(), &[]).unwrap();
+        block(&mut nftables, &[seconds("192.0.2.2", 60)]);
+        assert_eq!(lab.answers(&["192.0.2.2"]), [false]);
+        assert!(nftables.unblock(&net("192.0.2.2")).unwrap());
+        assert!(nftables.stands(&for_an_hour(&[])).unwrap());
+    }
+    run("nft delete set inet portsentry blocked4");
+    nftables.flush().unwrap();
+    block(&mut nftables, &[seconds("192.0.2.2", 60)]);
+    assert_eq!(lab.answers(&["192.0.2.2"]), [false]);
 }
 
 #[test]

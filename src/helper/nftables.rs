@@ -17,7 +17,7 @@ pub use error::{NftablesError, Result};
 
 use self::standing::Standing;
 use super::respond::Timed;
-use super::ruleset::{self, BlockSet};
+use super::ruleset::{self, BlockSet, PROBE};
 use super::tripwire::{self, Tripwire};
 use crate::netlink::Socket;
 use crate::netlink::nftables::Command;
@@ -29,12 +29,13 @@ const LONGEST_BATCH: usize = 64 << 20;
 /// Commands in one batch where the system does not allow [`LONGEST_BATCH`]; well within the default of 208 KiB.
 const COMMANDS_PER_SHORT_BATCH: usize = 4;
 
-/// An open line to nf_tables, and which blocks its rules ask for.
+/// An open line to nf_tables, and which sets it has made.
 #[derive(Debug)]
 pub struct Nftables {
     socket: Socket,
-    /// The sets of blocks that a rule asks for: none before it is needed, as every packet pays for each.
-    asked: BTreeSet<BlockSet>,
+    sets: BTreeSet<BlockSet>,
+    /// Those that the base chain heeds: none while nobody is in it, as every packet pays for each.
+    heeded: BTreeSet<BlockSet>,
     /// Of each set of blocks.
     capacity: u32,
     standing: Standing,
@@ -49,7 +50,8 @@ impl Nftables {
         let socket = Socket::open(libc::NETLINK_NETFILTER, 0).map_err(NftablesError::Socket)?;
         socket.widen_send_buffer(LONGEST_BATCH).map_err(NftablesError::Socket)?;
         let standing = Standing::default();
-        let mut nftables = Nftables { socket, asked: BTreeSet::new(), capacity, standing, tripwire };
+        let (sets, heeded) = (BTreeSet::new(), BTreeSet::new());
+        let mut nftables = Nftables { socket, sets, heeded, capacity, standing, tripwire };
         nftables.ask_generation()?;
         Ok(nftables)
     }
@@ -65,9 +67,9 @@ impl Nftables {
     }
 
     fn install_anew(&mut self, never: &Networks, blocks: &[Timed]) -> Result<()> {
-        let asked: BTreeSet<BlockSet> = blocks.iter().map(|(target, _)| BlockSet::of(target)).collect();
+        let heeded: BTreeSet<BlockSet> = blocks.iter().map(|(target, _)| BlockSet::of(target)).collect();
         let mut commands = ruleset::table(never, self.capacity);
-        commands.extend(asked.iter().flat_map(|set| ruleset::ask_for(*set, self.capacity)));
+        commands.extend(heeded.iter().flat_map(|set| ruleset::heed(*set, self.capacity)));
         let without_tripwire = commands.len();
         commands.extend(self.tripwire.iter().flat_map(Tripwire::make));
         let mut elements = ruleset::add_blocks(blocks);
@@ -79,7 +81,8 @@ impl Nftables {
             done = self.install_together(&mut commands, &mut elements);
         }
         done?;
-        self.asked = asked;
+        self.sets = heeded.iter().copied().chain(BlockSet::SINGLES).collect();
+        self.heeded = heeded;
         self.end_install()
     }
 
@@ -113,18 +116,20 @@ impl Nftables {
 
     fn block_together(&mut self, blocks: &[Timed]) -> Result<()> {
         let needed: BTreeSet<BlockSet> = blocks.iter().map(|(target, _)| BlockSet::of(target)).collect();
-        let missing: Vec<BlockSet> = needed.difference(&self.asked).copied().collect();
+        let missing: Vec<BlockSet> = needed.difference(&self.heeded).copied().collect();
         let mut commands: Vec<Command> =
-            missing.iter().flat_map(|set| ruleset::ask_for(*set, self.capacity)).collect();
+            missing.iter().flat_map(|set| ruleset::heed(*set, self.capacity)).collect();
         // What we are about to add rules to must be our own table, for whatever it is then counts as that.
-        if !missing.is_empty() && !self.is_installed()? {
-            return Err(NftablesError::TableGone { step: "make a set" });
+        let before = if missing.is_empty() { None } else { Some(self.ask_generation()?) };
+        if before.is_some() && !self.rules_stand()? {
+            return Err(NftablesError::TableGone { step: "heed a set" });
         }
         commands.extend(ruleset::refresh_blocks(blocks));
         self.apply(&commands)?;
-        if !missing.is_empty() {
-            self.asked.extend(missing);
-            self.extended()?;
+        if let Some(before) = before {
+            self.sets.extend(&missing);
+            self.heeded.extend(missing);
+            self.changed_since(before);
         }
         match self.rules_stand() {
             Ok(false) => Err(NftablesError::TableGone { step: "have a block hold" }),
@@ -135,9 +140,6 @@ impl Nftables {
 
     /// Lifts exactly this block. Returns whether there was one.
     pub fn unblock(&mut self, target: &IpNet) -> Result<bool> {
-        if !self.sets().contains(&BlockSet::of(target)) {
-            return Ok(false);
-        }
         if self.tripwire.is_some() && is_address(target) {
             self.apply(&tripwire::forget(target.addr()))?;
         }
@@ -152,26 +154,22 @@ impl Nftables {
 
     /// Lifts every block.
     pub fn flush(&mut self) -> Result<()> {
-        let mut commands: Vec<Command> =
-            self.sets().iter().map(|set| Command::EmptySet(set.name())).collect();
+        // One that somebody has taken away must not keep us from the others.
+        let empty = |set: &BlockSet| [set.make(self.capacity), Command::EmptySet(set.name())];
+        let mut commands: Vec<Command> = self.sets.iter().flat_map(empty).collect();
         commands.extend(self.tripwire.iter().flat_map(|_| tripwire::forget_all()));
         self.apply(&commands)
     }
 
-    /// Where nobody is blocked no packet pays for asking who is.
-    fn ask_for_none(&mut self) -> Result<()> {
-        if self.asked.is_empty() {
-            return Ok(());
+    /// Nobody is blocked, and rules are as we made them at generation `before`: no packet pays for asking who is. Where that
+    /// fails the next look tries again.
+    fn heed_nobody(&mut self, before: u32) {
+        let mut commands = vec![Command::EmptyChain(PROBE)];
+        commands.extend(self.tripwire.iter().flat_map(|_| tripwire::base_rules()));
+        if !self.heeded.is_empty() && self.apply(&commands).is_ok() {
+            self.heeded.clear();
+            self.changed_since(before);
         }
-        let others = self.tripwire.as_ref().map(Tripwire::base_rules);
-        self.apply(&ruleset::ask_for_none(others.unwrap_or_default()))?;
-        self.asked.clear();
-        self.extended()
-    }
-
-    /// The sets of blocks that there are.
-    fn sets(&self) -> BTreeSet<BlockSet> {
-        self.asked.iter().copied().chain(BlockSet::SINGLES).collect()
     }
 
     /// Puts `never` in the place of the never-block set, in one moment.
@@ -182,7 +180,8 @@ impl Nftables {
     /// Deletes our table, if it is there, and with it all we ever did.
     pub fn remove_table(&mut self) -> Result<()> {
         self.apply(&[Command::NewTable, Command::DeleteTable])?;
-        self.asked.clear();
+        self.sets.clear();
+        self.heeded.clear();
         Ok(())
     }
 }

@@ -86,7 +86,7 @@ pub trait Respond {
     /// not take, though it stands.
     fn install(&mut self, never: &Networks, blocks: &[Timed]) -> Result<Vec<Refused>, Refusal>;
     /// Whether what was installed is still there, by this record: somebody else may have changed the firewall. Of very
-    /// many blocks each call looks at some.
+    /// many blocks each call looks at some. Where nobody is on record no packet is asked for anybody any more.
     fn is_in_place(&mut self, record: &Walk<'_>) -> Result<bool, Refusal>;
     /// Whether our table and its rules stand, as far as the kernel tells; who is in it is not looked at.
     fn rules_stand(&mut self) -> bool;

@@ -86,8 +86,8 @@ impl BlockSet {
         }
     }
 
-    /// Makes the set.
-    fn make(self, capacity: u32) -> Command {
+    /// Makes the set where it is not there.
+    pub fn make(self, capacity: u32) -> Command {
         set(self.name(), Key::Address(self.family), Elements::Timed { capacity })
     }
 
@@ -153,7 +153,7 @@ fn from_header(family: Family, offset: u32, length: u32) -> Vec<Expression> {
 }
 
 /// Makes the whole table anew: an old one goes in the same moment. Then comes what shuts out: rules with
-/// [`ask_for`], elements with [`add_blocks`].
+/// [`heed`], elements with [`add_blocks`].
 pub fn table(never: &Networks, capacity: u32) -> Vec<Command> {
     // A table must be there to be deleted, and "make" is content with one that is.
     let mut commands = vec![Command::NewTable, Command::DeleteTable, Command::NewTable];
@@ -188,16 +188,9 @@ pub(super) fn delete(set: String, elements: &[Element]) -> Vec<Command> {
     chunks.map(|chunk| Command::DeleteElements(set.clone(), chunk.to_vec())).collect()
 }
 
-/// Has the base chain ask for those in `set`, which is made where it is not there.
-pub fn ask_for(set: BlockSet, capacity: u32) -> [Command; 2] {
+/// Has the base chain heed `set`, which is made where it is not there.
+pub fn heed(set: BlockSet, capacity: u32) -> [Command; 2] {
     [set.make(capacity), set.rule()]
-}
-
-/// Has the base chain ask for nobody who is blocked any more, and for no more than `others` say.
-pub fn ask_for_none(others: Vec<Command>) -> Vec<Command> {
-    let mut commands = vec![Command::EmptyChain(PROBE)];
-    commands.extend(others);
-    commands
 }
 
 /// The elements of `blocks`, each set's together and each target once; of two times for one target the later counts.
@@ -282,7 +275,7 @@ mod tests {
     fn no_chain_drops_before_it_has_asked_whether_it_may() {
         let tripwire = Tripwire::new(Terms { interfaces: vec!["eth0".to_owned()], per_minute: 120 });
         let mut commands = table(&Networks::default(), SET_CAPACITY);
-        commands.extend(ask_for(BlockSet::of(&"2001:db8::/64".parse().unwrap()), SET_CAPACITY));
+        commands.extend(heed(BlockSet::of(&"2001:db8::/64".parse().unwrap()), SET_CAPACITY));
         commands.extend(tripwire.make());
         let mut rules: BTreeMap<&str, Vec<Vec<Expression>>> = BTreeMap::new();
         for command in commands {

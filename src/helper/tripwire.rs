@@ -92,11 +92,6 @@ impl Tripwire {
         commands
     }
 
-    /// Its rules in the base chain alone.
-    pub fn base_rules(&self) -> Vec<Command> {
-        rules::base()
-    }
-
     fn traps(&self, datagrams: Datagrams) -> &Traps {
         match datagrams {
             Datagrams::No => &self.tcp,
@@ -123,6 +118,11 @@ impl Tripwire {
         commands.extend(add(WATCHED.to_owned(), &names.collect::<Vec<_>>()));
         commands
     }
+}
+
+/// Its rules in the base chain.
+pub fn base_rules() -> Vec<Command> {
+    rules::base()
 }
 
 /// Clears an address: what it sends is no longer dropped, and it is not tripped again so soon. Its time begins anew.

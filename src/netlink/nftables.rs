@@ -33,6 +33,7 @@ pub enum Kind {
     GetTable = 1,
     DeleteTable = 2,
     NewChain = 3,
+    GetChain = 4,
     NewRule = 6,
     GetRule = 7,
     DeleteRule = 8,
@@ -55,7 +56,7 @@ impl Kind {
             Kind::NewTable | Kind::NewChain | Kind::NewRule | Kind::NewSet | Kind::NewElements => {
                 libc::NLM_F_CREATE as u16
             }
-            Kind::GetTable | Kind::DeleteTable | Kind::GetRule | Kind::DeleteRule => 0,
+            Kind::GetTable | Kind::DeleteTable | Kind::GetChain | Kind::GetRule | Kind::DeleteRule => 0,
             Kind::GetElements | Kind::DeleteElements | Kind::GetGeneration => 0,
         }
     }
@@ -101,6 +102,17 @@ pub fn chain(message: &mut Encoder, table: &str, name: &str, hook: Option<(u32, 
         message.be32(5, libc::NF_ACCEPT as u32);
         message.text(7, "filter");
     }
+}
+
+/// `NFT_MSG_GETCHAIN`: this one.
+pub fn one_chain(message: &mut Encoder, table: &str, name: &str) {
+    self::table(message, table);
+    message.text(3, name);
+}
+
+/// The kernel's number for a received chain: another of the same name has another (NFTA_CHAIN_HANDLE).
+pub fn chain_handle(message: &Message<'_>) -> Option<u64> {
+    attributes(message)?.find(2)?.be64()
 }
 
 /// `NFT_MSG_NEWRULE`.

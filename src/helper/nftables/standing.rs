@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use super::round::Round;
 use super::{Nftables, NftablesError, Result};
 use crate::helper::respond::{InForce, Walk};
-use crate::helper::ruleset::{BlockSet, TABLE};
+use crate::helper::ruleset::{BlockSet, PROBE, TABLE};
 use crate::netlink::Message;
 use crate::netlink::nftables::{self, Command, Element, Kind, element};
 use crate::protocol::Response;
@@ -84,6 +84,7 @@ impl Nftables {
     }
 
     /// Likewise, and whether the blocks are there: all that could be looked at since somebody else changed the ruleset.
+    /// Where nobody is on record the rules heed nobody any more.
     pub fn stands(&mut self, record: &Walk<'_>) -> Result<bool> {
         let stands = self.look(record);
         // Whoever repairs it may fail.
@@ -98,6 +99,7 @@ impl Nftables {
         if !self.is_installed()? {
             return Ok(false);
         }
+        self.standing.rules_at = Some(generation);
         self.standing.compare(generation);
         let begun = Instant::now();
         while begun.elapsed() < BUDGET {
@@ -111,7 +113,7 @@ impl Nftables {
             }
         }
         if record(None).is_none() {
-            self.ask_for_none()?;
+            self.heed_nobody(generation);
         }
         Ok(true)
     }
@@ -119,6 +121,8 @@ impl Nftables {
     /// From now on changes that are not ours are noticed.
     pub(super) fn begin_install(&mut self) -> Result<()> {
         self.standing.generation = Some(self.ask_generation()?);
+        // What comes true of it, if not all does, are not the rules we have made.
+        self.standing.rules_at = None;
         Ok(())
     }
 
@@ -131,13 +135,19 @@ impl Nftables {
         Ok(())
     }
 
-    /// We have changed the rules of a table that was ours a moment ago.
-    pub(super) fn extended(&mut self) -> Result<()> {
-        self.standing.made = self.identity()?;
-        Ok(())
+    /// We have changed the rules of what was ours at generation `before`. Where others have changed something too since, or
+    /// the kernel does not tell, what there is now is not known as ours, and is made anew.
+    pub(super) fn changed_since(&mut self, before: u32) {
+        let (identity, generation) = (self.identity(), self.ask_generation());
+        if let (Ok(made), Ok(generation)) = (identity, generation)
+            && generation == nftables::next_generation(before)
+        {
+            (self.standing.made, self.standing.rules_at) = (made, Some(generation));
+        }
     }
 
-    /// The kernel's numbers for our table, with its flags, and for its rules; nothing where there is no rule.
+    /// The kernel's numbers for our table, with its flags, for its base chain, and for its rules; nothing where there is no
+    /// rule, or no such chain.
     fn identity(&mut self) -> Result<Vec<u64>> {
         let rules = self.dump(
             "look for the table",
@@ -150,11 +160,19 @@ impl Nftables {
         if rules.is_empty() {
             return Ok(rules);
         }
+        // It may be without rules, and then another in its place would not show.
+        let fill = |message: &mut _| nftables::one_chain(message, TABLE, PROBE);
+        let decode =
+            |message: &Message<'_>, list: &mut Vec<u64>| list.extend(nftables::chain_handle(message));
+        let chain = match self.socket.ask(Kind::GetChain.number(), fill, decode) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Vec::new()),
+            chain => chain.map_err(|error| NftablesError::new("look for the base chain", error))?,
+        };
         let tables =
             self.dump("look for the table", Kind::GetTable, nftables::family_header, |message, list| {
                 list.extend(nftables::table_identity(message, TABLE).into_iter().flatten());
             })?;
-        Ok([tables, rules].concat())
+        Ok([tables, chain, rules].concat())
     }
 
     /// Whether the kernel has these blocks, for about as long.
