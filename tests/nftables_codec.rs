@@ -190,8 +190,10 @@ fn where_nobody_is_blocked_no_packet_is_asked_for_it_and_the_next_block_holds() 
     let lab = Lab::new();
     let tripwire = Tripwire::new(Terms { interfaces: Vec::new(), per_minute: 120 });
     for tripwire in [None, Some(tripwire)] {
-        let mut nftables = Nftables::open(tripwire, SET_CAPACITY).unwrap();
+        let mut nftables = Nftables::open(tripwire.clone(), SET_CAPACITY).unwrap();
+        let has_tripwire = tripwire.is_some();
         nftables.install(&Networks::default(), &[]).unwrap();
+        assert_eq!(nftables.has_tripwire(), has_tripwire);
         let base_chain = || run("nft list chain inet portsentry probe");
         let at_peace = base_chain();
         assert!(!at_peace.contains("blocked"), "{at_peace}");
@@ -229,12 +231,33 @@ fn what_others_do_to_the_table_while_nobody_is_blocked_costs_no_later_block_its_
         block(&mut nftables, &[seconds("192.0.2.2", 60)]);
         assert_eq!(lab.answers(&["192.0.2.2"]), [false]);
         assert!(nftables.unblock(&net("192.0.2.2")).unwrap());
+        assert_eq!(lab.answers(&["192.0.2.2"]), [true]);
         assert!(nftables.stands(&for_an_hour(&[])).unwrap());
     }
     run("nft delete set inet portsentry blocked4");
     nftables.flush().unwrap();
     block(&mut nftables, &[seconds("192.0.2.2", 60)]);
     assert_eq!(lab.answers(&["192.0.2.2"]), [false]);
+}
+
+#[test]
+fn others_who_change_tables_of_theirs_all_the_time_keep_no_first_block_from_holding() {
+    let _lab = Lab::new();
+    let mut nftables = installed(&[], &[]);
+    let target = net("192.0.2.2");
+    std::thread::scope(|scope| {
+        let others = scope.spawn(|| {
+            for change in ["nft add table inet others", "nft delete table inet others"].repeat(100) {
+                run(change);
+            }
+        });
+        while !others.is_finished() {
+            block(&mut nftables, &[(target, Duration::from_secs(3600))]);
+            assert!(nftables.stands(&for_an_hour(&[target])).unwrap());
+            assert!(nftables.unblock(&target).unwrap());
+            assert!(nftables.stands(&for_an_hour(&[])).unwrap());
+        }
+    });
 }
 
 #[test]

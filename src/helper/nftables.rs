@@ -34,7 +34,7 @@ const COMMANDS_PER_SHORT_BATCH: usize = 4;
 pub struct Nftables {
     socket: Socket,
     sets: BTreeSet<BlockSet>,
-    /// Those that the base chain heeds: none while nobody is in it, as every packet pays for each.
+    /// Those that the base chain heeds, from the first block until a look finds nobody on record: every packet pays for each.
     heeded: BTreeSet<BlockSet>,
     /// Of each set of blocks.
     capacity: u32,
@@ -120,16 +120,16 @@ impl Nftables {
         let mut commands: Vec<Command> =
             missing.iter().flat_map(|set| ruleset::heed(*set, self.capacity)).collect();
         // What we are about to add rules to must be our own table, for whatever it is then counts as that.
-        let before = if missing.is_empty() { None } else { Some(self.ask_generation()?) };
-        if before.is_some() && !self.rules_stand()? {
+        if !missing.is_empty() && !self.rules_stand()? {
             return Err(NftablesError::TableGone { step: "heed a set" });
         }
         commands.extend(ruleset::refresh_blocks(blocks));
         self.apply(&commands)?;
-        if let Some(before) = before {
+        if !missing.is_empty() {
+            let new = missing.len();
             self.sets.extend(&missing);
             self.heeded.extend(missing);
-            self.changed_since(before);
+            self.replaced(0, new);
         }
         match self.rules_stand() {
             Ok(false) => Err(NftablesError::TableGone { step: "have a block hold" }),
@@ -161,14 +161,14 @@ impl Nftables {
         self.apply(&commands)
     }
 
-    /// Nobody is blocked, and rules are as we made them at generation `before`: no packet pays for asking who is. Where that
-    /// fails the next look tries again.
-    fn heed_nobody(&mut self, before: u32) {
-        let mut commands = vec![Command::EmptyChain(PROBE)];
-        commands.extend(self.tripwire.iter().flat_map(|_| tripwire::base_rules()));
+    /// Nobody is blocked: no packet pays for asking who is. Where that fails the next look tries again.
+    fn heed_nobody(&mut self) {
+        let rules: Vec<Command> = self.tripwire.iter().flat_map(|_| tripwire::base_rules()).collect();
+        let (gone, new) = (self.heeded.len().saturating_add(rules.len()), rules.len());
+        let commands = [vec![Command::EmptyChain(PROBE)], rules].concat();
         if !self.heeded.is_empty() && self.apply(&commands).is_ok() {
             self.heeded.clear();
-            self.changed_since(before);
+            self.replaced(gone, new);
         }
     }
 

@@ -30,6 +30,9 @@ const EARLY: Duration = Duration::from_secs(2);
 /// And this much after it: its time runs from when the kernel has taken it, of a million the last after seconds.
 const LATE: Duration = Duration::from_secs(60);
 
+/// Numbers of the table, its flags, and its base chain: the first of what we compare.
+const TABLE_AND_CHAIN: usize = 3;
+
 /// What we know of our table.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
@@ -113,7 +116,7 @@ impl Nftables {
             }
         }
         if record(None).is_none() {
-            self.heed_nobody(generation);
+            self.heed_nobody();
         }
         Ok(true)
     }
@@ -135,19 +138,18 @@ impl Nftables {
         Ok(())
     }
 
-    /// We have changed the rules of what was ours at generation `before`. Where others have changed something too since, or
-    /// the kernel does not tell, what there is now is not known as ours, and is made anew.
-    pub(super) fn changed_since(&mut self, before: u32) {
-        let (identity, generation) = (self.identity(), self.ask_generation());
-        if let (Ok(made), Ok(generation)) = (identity, generation)
-            && generation == nftables::next_generation(before)
+    /// We have put `new` rules into the base chain, in the place of so many that are `gone`. Where there is more to what
+    /// stands now, or the kernel does not tell, it is not known as ours, and is made anew.
+    pub(super) fn replaced(&mut self, gone: usize, new: usize) {
+        if let Ok(found) = self.identity()
+            && follows(&self.standing.made, &found, gone, new)
         {
-            (self.standing.made, self.standing.rules_at) = (made, Some(generation));
+            self.standing.made = found;
         }
     }
 
     /// The kernel's numbers for our table, with its flags, for its base chain, and for its rules; nothing where there is no
-    /// rule, or no such chain.
+    /// rule.
     fn identity(&mut self) -> Result<Vec<u64>> {
         let rules = self.dump(
             "look for the table",
@@ -165,7 +167,7 @@ impl Nftables {
         let decode =
             |message: &Message<'_>, list: &mut Vec<u64>| list.extend(nftables::chain_handle(message));
         let chain = match self.socket.ask(Kind::GetChain.number(), fill, decode) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Vec::new()),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Vec::new(),
             chain => chain.map_err(|error| NftablesError::new("look for the base chain", error))?,
         };
         let tables =
@@ -209,5 +211,49 @@ impl Nftables {
         let decode = |message: &Message<'_>, list: &mut Vec<_>| list.extend(element::decode(message));
         let fill = |message: &mut _| element::elements(message, TABLE, &set.name(), &elements);
         self.socket.ask(Kind::GetElements.number(), fill, decode)
+    }
+}
+
+/// Whether `found` is what we `made`, but for `new` rules, made since, in the one place of so many that are `gone`. The
+/// kernel numbers what is in a table as it comes (`nf_tables_alloc_handle`).
+fn follows(made: &[u64], found: &[u64], gone: usize, new: usize) -> bool {
+    let kept = made.len().saturating_sub(gone);
+    let same = made.iter().zip(found).take_while(|(made, found)| made == found).count().min(kept);
+    let rest = kept.saturating_sub(same);
+    let newest = made.iter().skip(TABLE_AND_CHAIN.min(same)).max();
+    let (before, after) = (made.len().saturating_sub(rest), found.len().saturating_sub(rest));
+    same >= TABLE_AND_CHAIN
+        && found.len() == kept.saturating_add(new)
+        && made.iter().skip(before).eq(found.iter().skip(after))
+        && found.iter().take(after).skip(same).all(|number| Some(number) > newest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_change_of_rules_is_taken_for_ours() {
+        // Table 90, no flags, chain 6; rules of other chains about those of the base chain.
+        let made = [90, 0, 6, 10, 11, 20, 21, 30];
+        assert!(follows(&made, &[90, 0, 6, 10, 11, 31, 32, 20, 21, 30], 0, 2));
+        assert!(follows(&made, &[90, 0, 6, 10, 11, 31, 30], 2, 1));
+        assert!(follows(&made, &[90, 0, 6, 10, 11, 30], 2, 0));
+        assert!(follows(&[90, 0, 6, 10], &[90, 0, 6], 1, 0));
+        for found in [
+            &[90, 0, 7, 10, 11, 31, 20, 21, 30][..],
+            &[90, 1, 6, 10, 11, 31, 20, 21, 30],
+            &[91, 0, 6, 10, 11, 31, 20, 21, 30],
+            &[90, 0, 6, 10, 11, 31, 32, 20, 21, 30],
+            &[90, 0, 6, 10, 31, 20, 21, 30],
+            &[90, 0, 6, 10, 11, 31, 20, 32, 30],
+            &[90, 0, 6, 10, 11, 15, 20, 21, 30],
+            &made,
+            &[90, 0],
+            &[],
+        ] {
+            assert!(!follows(&made, found, 0, 1), "{found:?}");
+        }
+        assert!(!follows(&made, &[90, 0, 6, 10, 11, 30], 1, 0) && !follows(&[], &[], 0, 0));
     }
 }
