@@ -526,7 +526,7 @@ fn settings_that_are_none_end_the_helper_with_65_and_leave_no_table() {
         let mut child = start(Stdio::piped(), Stdio::piped(), Stdio::inherit());
         child.stdin.take().unwrap().write_all(bytes).unwrap();
         assert_eq!(ended(&mut child, SOON).unwrap().code(), Some(65));
-        assert!(!Nftables::open(None, SET_CAPACITY).unwrap().is_installed().unwrap());
+        assert!(!Nftables::open(None, SET_CAPACITY).unwrap().is_there().unwrap());
     }
 }
 

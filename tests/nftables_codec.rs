@@ -260,6 +260,26 @@ fn others_who_change_tables_of_theirs_all_the_time_keep_no_first_block_from_hold
     });
 }
 
+/// Between our commit and our look at what came of it there is a moment.
+#[test]
+fn whatever_others_do_while_the_first_block_is_made_a_table_that_stands_drops() {
+    let _lab = Lab::new();
+    let target = net("192.0.2.2");
+    let mut nftables = installed(&[], &[]);
+    for round in 0..300 {
+        nftables.install(&Networks::default(), &[]).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| run("nft flush chain inet portsentry probe"));
+            let begun = Instant::now();
+            wait_until(|| begun.elapsed() > Duration::from_micros(20 * round));
+            nftables.block(&[(target, Duration::from_secs(3600))]);
+        });
+        let stands = nftables.stands(&for_an_hour(&[target])).unwrap();
+        let drops = run("nft list chain inet portsentry probe").contains("jump blocked");
+        assert!(drops || !stands, "round {round}");
+    }
+}
+
 #[test]
 fn a_never_block_source_is_answered_though_it_is_blocked() {
     let lab = Lab::new();

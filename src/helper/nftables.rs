@@ -119,7 +119,7 @@ impl Nftables {
         let missing: Vec<BlockSet> = needed.difference(&self.heeded).copied().collect();
         let mut commands: Vec<Command> =
             missing.iter().flat_map(|set| ruleset::heed(*set, self.capacity)).collect();
-        // What we are about to add rules to must be our own table, for whatever it is then counts as that.
+        // A table in the place of ours may lack the base chain, which looks like a kernel that lacks what a rule takes.
         if !missing.is_empty() && !self.rules_stand()? {
             return Err(NftablesError::TableGone { step: "heed a set" });
         }
@@ -131,9 +131,13 @@ impl Nftables {
             self.heeded.extend(missing);
             self.replaced(0, new);
         }
+        self.was_ours("have a block hold")
+    }
+
+    /// What a batch did it did to our table. Where the kernel cannot be asked, what it said of the batch stands.
+    fn was_ours(&mut self, step: &'static str) -> Result<()> {
         match self.rules_stand() {
-            Ok(false) => Err(NftablesError::TableGone { step: "have a block hold" }),
-            // Where the kernel cannot be asked, what it said of the batch stands.
+            Ok(false) => Err(NftablesError::TableGone { step }),
             Ok(true) | Err(_) => Ok(()),
         }
     }
@@ -158,7 +162,8 @@ impl Nftables {
         let empty = |set: &BlockSet| [set.make(self.capacity), Command::EmptySet(set.name())];
         let mut commands: Vec<Command> = self.sets.iter().flat_map(empty).collect();
         commands.extend(self.tripwire.iter().flat_map(|_| tripwire::forget_all()));
-        self.apply(&commands)
+        self.apply(&commands)?;
+        self.was_ours("lift every block")
     }
 
     /// Nobody is blocked: no packet pays for asking who is. Where that fails the next look tries again.

@@ -174,7 +174,7 @@ impl Respond for System {
 
     fn remove_others(&mut self) -> Vec<Refusal> {
         let (table, routes) = std::mem::take(&mut self.others);
-        let table = table.map(|mut table| match table.is_installed() {
+        let table = table.map(|mut table| match table.is_there() {
             Ok(true) => table.remove_table(),
             there => there.map(drop),
         });

@@ -40,7 +40,8 @@ pub(super) struct Standing {
     generation: Option<u32>,
     /// Likewise the number of the last change with which the rules were as we made them. `None`: not looked at since.
     rules_at: Option<u32>,
-    /// The numbers of the table and of its rules, as we made them. Empty before the first install.
+    /// The numbers of the table, of its base chain and of its rules, as we made them. Empty: nothing that may stand is known
+    /// as ours.
     made: Vec<u64>,
     /// Which blocks are still to be looked at.
     round: Round,
@@ -69,10 +70,14 @@ impl Standing {
 }
 
 impl Nftables {
+    /// Whether a table by our name is in the kernel, whoever made it.
+    pub fn is_there(&mut self) -> Result<bool> {
+        Ok(!self.table()?.is_empty())
+    }
+
     /// Whether our table is in the kernel as we made it: a set that no rule asks blocks nobody.
     pub fn is_installed(&mut self) -> Result<bool> {
-        let found = self.identity()?;
-        Ok(!found.is_empty() && (self.standing.made.is_empty() || found == self.standing.made))
+        Ok(!self.standing.made.is_empty() && self.identity()? == self.standing.made)
     }
 
     /// Likewise, where somebody else may have changed the ruleset since this was asked last: a number, mostly.
@@ -138,30 +143,25 @@ impl Nftables {
         Ok(())
     }
 
-    /// We have put `new` rules into the base chain, in the place of so many that are `gone`. Where there is more to what
-    /// stands now, or the kernel does not tell, it is not known as ours, and is made anew.
+    /// We have put `new` rules into the base chain, in the place of so many that are `gone`. Where something else stands
+    /// now, or the kernel does not tell, it is not known as ours, and is made anew.
     pub(super) fn replaced(&mut self, gone: usize, new: usize) {
-        if let Ok(found) = self.identity()
-            && follows(&self.standing.made, &found, gone, new)
-        {
+        let found = self.identity().unwrap_or_default();
+        if follows(&self.standing.made, &found, gone, new) {
             self.standing.made = found;
+        } else {
+            (self.standing.made, self.standing.rules_at) = (Vec::new(), None);
         }
     }
 
-    /// The kernel's numbers for our table, with its flags, for its base chain, and for its rules; nothing where there is no
-    /// rule.
+    /// The kernel's numbers for our table, with its flags, for its base chain, and for its rules.
     fn identity(&mut self) -> Result<Vec<u64>> {
         let rules = self.dump(
-            "look for the table",
+            "look for rules",
             Kind::GetRule,
             |message| nftables::table(message, TABLE),
-            |message, list| {
-                list.extend(nftables::rule_handle(message));
-            },
+            |message, list| list.extend(nftables::rule_handle(message)),
         )?;
-        if rules.is_empty() {
-            return Ok(rules);
-        }
         // It may be without rules, and then another in its place would not show.
         let fill = |message: &mut _| nftables::one_chain(message, TABLE, PROBE);
         let decode =
@@ -170,11 +170,15 @@ impl Nftables {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Vec::new(),
             chain => chain.map_err(|error| NftablesError::new("look for the base chain", error))?,
         };
-        let tables =
-            self.dump("look for the table", Kind::GetTable, nftables::family_header, |message, list| {
-                list.extend(nftables::table_identity(message, TABLE).into_iter().flatten());
-            })?;
-        Ok([tables, chain, rules].concat())
+        Ok([self.table()?, chain, rules].concat())
+    }
+
+    /// The kernel's number for our table, and its flags.
+    fn table(&mut self) -> Result<Vec<u64>> {
+        let decode = |message: &Message<'_>, list: &mut Vec<u64>| {
+            list.extend(nftables::table_identity(message, TABLE).into_iter().flatten());
+        };
+        self.dump("look for the table", Kind::GetTable, nftables::family_header, decode)
     }
 
     /// Whether the kernel has these blocks, for about as long.
