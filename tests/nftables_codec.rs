@@ -452,15 +452,24 @@ fn a_batch_of_ours_that_changes_nothing_hides_nobody_elses_change() {
 }
 
 #[test]
-fn one_block_that_the_kernel_refuses_does_not_keep_out_its_neighbours() {
+fn a_set_of_another_kind_by_a_name_of_ours_is_told_as_a_table_that_is_not_ours() {
     let _lab = Lab::new();
+    let wrong = |name: &str| run(&format!("nft add set inet portsentry {name} {{ type ipv6_addr; }}"));
+    let blocks = [seconds("192.0.2.2", 60), seconds("192.0.2.0/25", 60)];
     let mut nftables = installed(&[], &[]);
-    // A set of the wrong kind stands where the one for /25 should.
-    run("nft add set inet portsentry blocked4_25 { type ipv6_addr; }");
-    let results =
-        nftables.block(&[seconds("192.0.2.2", 60), seconds("192.0.2.0/25", 60), seconds("192.0.2.3", 60)]);
-    assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
-    assert_eq!(targets(), ["192.0.2.2/32", "192.0.2.3/32"]);
+    for name in ["blocked4", "blocked4_25"] {
+        if name == "blocked4" {
+            run("nft delete set inet portsentry blocked4");
+        }
+        wrong(name);
+        let results = nftables.block(&blocks);
+        assert!(results.iter().all(|it| matches!(it, Err(NftablesError::TableGone { .. }))), "{results:?}");
+        nftables.install(&Networks::default(), &[]).unwrap();
+    }
+    run("nft delete set inet portsentry blocked6; add set inet portsentry blocked6 { type ipv4_addr; }");
+    assert!(matches!(nftables.flush(), Err(NftablesError::TableGone { .. })));
+    nftables.install(&Networks::default(), &blocks).unwrap();
+    assert_eq!(targets().len(), 2);
 }
 
 #[test]

@@ -65,16 +65,17 @@ impl Nftables {
     }
 
     /// ENOENT has many reasons: no such element, no table, or a rule with an expression that the kernel does not know.
+    /// EEXIST has one: something of another kind stands by a name of ours.
     fn explain(&mut self, step: &'static str, source: io::Error) -> NftablesError {
-        if source.raw_os_error() != Some(libc::ENOENT) {
-            return NftablesError::new(step, source);
-        }
-        if step == MAKE_A_RULE {
-            return NftablesError::Unsupported { step, source, feature: "nf_tables' basic expressions" };
-        }
-        match self.is_installed() {
-            Ok(false) => NftablesError::TableGone { step },
-            Ok(true) | Err(_) => NftablesError::new(step, source),
+        match source.raw_os_error() {
+            Some(libc::EEXIST) => NftablesError::TableGone { step },
+            Some(libc::ENOENT) if step == MAKE_A_RULE => {
+                NftablesError::Unsupported { step, source, feature: "nf_tables' basic expressions" }
+            }
+            Some(libc::ENOENT) if matches!(self.is_installed(), Ok(false)) => {
+                NftablesError::TableGone { step }
+            }
+            _ => NftablesError::new(step, source),
         }
     }
 }
