@@ -83,7 +83,7 @@ impl Nftables {
         done?;
         self.sets = heeded.iter().copied().chain(BlockSet::SINGLES).collect();
         self.heeded = heeded;
-        self.end_install()
+        self.end_install(commands.iter().filter(|command| command.is_a_rule()).count())
     }
 
     /// In one batch; or, if the system takes no batch so long, in short ones, the table first.

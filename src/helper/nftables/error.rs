@@ -29,7 +29,8 @@ pub enum NftablesError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// Somebody deleted our table, as `nft flush ruleset` does, or put another in its place, or took rules out of it.
+    /// Somebody deleted our table, as `nft flush ruleset` does, or put another in its place, or took rules out of it, or put
+    /// a set of another kind into it; or it could not be known whether anybody had.
     #[error(
         "cannot {step} in nftables: the table inet portsentry is not as it was made; it must be installed again"
     )]

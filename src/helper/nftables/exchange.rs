@@ -7,7 +7,7 @@ use std::io;
 
 use super::{Nftables, NftablesError, Result};
 use crate::helper::ruleset::TABLE;
-use crate::netlink::nftables::batch::{self, MAKE_A_RULE};
+use crate::netlink::nftables::batch::{self, MAKE_A_RULE, MAKE_A_SET};
 use crate::netlink::nftables::{self, Command, Kind};
 use crate::netlink::socket::refused;
 use crate::netlink::{Encoder, Message};
@@ -65,10 +65,10 @@ impl Nftables {
     }
 
     /// ENOENT has many reasons: no such element, no table, or a rule with an expression that the kernel does not know.
-    /// EEXIST has one: something of another kind stands by a name of ours.
+    /// EEXIST of a set has one: one of another kind stands by its name.
     fn explain(&mut self, step: &'static str, source: io::Error) -> NftablesError {
         match source.raw_os_error() {
-            Some(libc::EEXIST) => NftablesError::TableGone { step },
+            Some(libc::EEXIST) if step == MAKE_A_SET => NftablesError::TableGone { step },
             Some(libc::ENOENT) if step == MAKE_A_RULE => {
                 NftablesError::Unsupported { step, source, feature: "nf_tables' basic expressions" }
             }

@@ -134,9 +134,12 @@ impl Nftables {
         Ok(())
     }
 
-    /// The table was made anew. If somebody else changed the ruleset meanwhile, the blocks are looked at.
-    pub(super) fn end_install(&mut self) -> Result<()> {
-        self.standing.made = self.identity()?;
+    /// The table was made anew, with so many `rules`: where there are more or fewer it is not known as ours already. If
+    /// somebody else changed the ruleset meanwhile, the blocks are looked at.
+    pub(super) fn end_install(&mut self, rules: usize) -> Result<()> {
+        let found = self.identity()?;
+        let is_whole = found.len() == TABLE_AND_CHAIN.saturating_add(rules);
+        self.standing.made = if is_whole { found } else { Vec::new() };
         self.standing.round = Round::default();
         let generation = self.ask_generation()?;
         self.standing.compare(generation);

@@ -9,6 +9,8 @@ use crate::netlink::message::Encoder;
 
 /// What [`Command::describe`] says of a rule, whose ENOENT means more than a missing table.
 pub const MAKE_A_RULE: &str = "make a rule";
+/// What it says of a set, whose EEXIST means that there is one of another kind.
+pub const MAKE_A_SET: &str = "make a set";
 
 /// One change of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +43,7 @@ impl Command {
         match self {
             Command::NewTable => "make the table",
             Command::DeleteTable => "delete the table",
-            Command::NewSet(_) => "make a set",
+            Command::NewSet(_) => MAKE_A_SET,
             Command::NewChain(..) => "make a chain",
             Command::NewRule(..) | Command::InsertRule(..) => MAKE_A_RULE,
             Command::EmptyChain(_) => "empty a chain",
@@ -49,6 +51,11 @@ impl Command {
             Command::DeleteElements(..) => "delete from a set",
             Command::EmptySet(_) => "empty a set",
         }
+    }
+
+    /// Whether it makes a rule.
+    pub const fn is_a_rule(&self) -> bool {
+        matches!(self, Command::NewRule(..) | Command::InsertRule(..))
     }
 
     /// Whether it changes something wherever it comes true. A batch in which nothing does gets no generation.
