@@ -13,20 +13,15 @@ use super::support::{Lab, eventually};
 const PORT: &str = ":5201";
 
 /// Adds the rows. Before and after each contender's stream there is one without a daemon, and the contender's is held
-/// against the mean of both; nobody's ratio is that of the later to the earlier, which shows what doing nothing varies by.
+/// against the mean of both; nobody's ratio shows what doing nothing varies by.
 pub fn measure(effort: Effort, figures: &mut Figures) {
     let (mut speeds, mut ratios): ([Vec<f64>; 4], [Vec<f64>; 4]) = Default::default();
     let mut before = stream(effort, Contender::Nobody);
     for _ in 0..effort.streams {
         for (column, contender) in Contender::ALL.into_iter().enumerate() {
             let with = stream(effort, contender);
-            speeds[column].push(with);
-            if contender == Contender::Nobody {
-                ratios[column].push(with / before);
-                before = with;
-                continue;
-            }
             let after = stream(effort, Contender::Nobody);
+            speeds[column].push(with);
             ratios[column].push(with / f64::midpoint(before, after));
             before = after;
         }
