@@ -190,8 +190,8 @@ fn where_nobody_is_blocked_no_packet_is_asked_for_it_and_the_next_block_holds() 
     let lab = Lab::new();
     let tripwire = Tripwire::new(Terms { interfaces: Vec::new(), per_minute: 120 });
     for tripwire in [None, Some(tripwire)] {
-        let mut nftables = Nftables::open(tripwire.clone(), SET_CAPACITY).unwrap();
         let has_tripwire = tripwire.is_some();
+        let mut nftables = Nftables::open(tripwire, SET_CAPACITY).unwrap();
         nftables.install(&Networks::default(), &[]).unwrap();
         assert_eq!(nftables.has_tripwire(), has_tripwire);
         let base_chain = || run("nft list chain inet portsentry probe");
@@ -464,14 +464,11 @@ fn a_batch_of_ours_that_changes_nothing_hides_nobody_elses_change() {
 #[test]
 fn a_set_of_another_kind_by_a_name_of_ours_is_told_as_a_table_that_is_not_ours() {
     let _lab = Lab::new();
-    let wrong = |name: &str| run(&format!("nft add set inet portsentry {name} {{ type ipv6_addr; }}"));
     let blocks = [seconds("192.0.2.2", 60), seconds("192.0.2.0/25", 60)];
     let mut nftables = installed(&[], &[]);
+    run("nft delete set inet portsentry blocked4");
     for name in ["blocked4", "blocked4_25"] {
-        if name == "blocked4" {
-            run("nft delete set inet portsentry blocked4");
-        }
-        wrong(name);
+        run(&format!("nft add set inet portsentry {name} {{ type ipv6_addr; }}"));
         let results = nftables.block(&blocks);
         assert!(results.iter().all(|it| matches!(it, Err(NftablesError::TableGone { .. }))), "{results:?}");
         nftables.install(&Networks::default(), &[]).unwrap();

@@ -134,7 +134,7 @@ impl Nftables {
         self.was_ours("have a block hold")
     }
 
-    /// What a batch did it did to our table. Where the kernel cannot be asked, what it said of the batch stands.
+    /// What a batch did it did to our table. Where the kernel cannot be asked, what it said of a batch without rules stands.
     fn was_ours(&mut self, step: &'static str) -> Result<()> {
         match self.rules_stand() {
             Ok(false) => Err(NftablesError::TableGone { step }),

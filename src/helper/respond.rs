@@ -26,7 +26,7 @@ use crate::protocol::{Datagrams, Fault, Page, Response, Responses, Settings};
 pub struct Refusal {
     /// As the sensor is told.
     pub errno: i32,
-    /// Our table was deleted by somebody: it must be installed again first.
+    /// Our table is not as it was made, or not known to be: it must be installed again first.
     pub table_gone: bool,
     /// As the log is told: what, where, what to do.
     pub text: String,
@@ -99,7 +99,8 @@ pub trait Respond {
     fn unblock(&mut self, target: &IpNet) -> Effects;
     /// Takes back what does not end by itself with a block's time.
     fn expire(&mut self, target: &IpNet) -> Result<(), Refusal>;
-    /// Lifts all blocks. Where it is refused the sets are as they were, and what is gone of routes a look puts back.
+    /// Lifts all blocks. Where it is refused the sets are as they were, unless our table is not as it was made; a look puts
+    /// back what is gone of them and of routes.
     fn flush(&mut self) -> Result<(), Refusal>;
     /// Replaces the never-block set.
     fn set_never(&mut self, never: &Networks) -> Result<(), Refusal>;

@@ -1,9 +1,9 @@
 //! Whether the kernel's table is still what we made of it, others changing the firewall too. Helper.
 //!
-//! Asks for no more than a look can afford: whose table and rules these are, which is exact, and one number. If by that
-//! somebody else has changed anything, of each block that it is still there, [`BUDGET`] of it at each look, once round the
-//! record: a list of all of a large set takes the kernel the square of its size (26 s for a million). What a look has
-//! found, or could not find out, is in doubt until a look finds all of it well.
+//! Asks for no more than a look can afford: whose table, base chain and rules these are, which is exact, and one number.
+//! If by that somebody else has changed anything, of each block that it is still there, [`BUDGET`] of it at each look, once
+//! round the record: a list of all of a large set takes the kernel the square of its size (26 s for a million). What a look
+//! has found, or could not find out, is in doubt until a look finds all of it well.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;

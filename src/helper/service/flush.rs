@@ -17,7 +17,7 @@ use crate::helper::respond::{Refusal, Respond};
 use crate::protocol::{Outcome, Response, Responses};
 
 impl<R: Respond> Service<R> {
-    /// Where the kernel refuses everything stays as it is.
+    /// Where the kernel refuses everybody stays on record, and a look puts back who is not in force any more.
     pub(super) fn do_flush(&mut self, id: u64) {
         let begun = Instant::now();
         if let Err(refusal) = self.flush_kernel() {
