@@ -27,8 +27,7 @@ const TRIPPED_CAPACITY: u32 = 8_192;
 /// Cleared addresses at once; past it the oldest must lapse first.
 const SPARED_CAPACITY: u32 = 16_384;
 
-/// Every port. The sets of traps may hold times, though none has one, for the kernel keeps others of so short a key in
-/// a bitmap with a list, which it walks to its end for each element that is added.
+/// Every port.
 const PORTS: u32 = 1 << 16;
 
 /// The set of the interfaces whose packets the sensor sees.
@@ -101,7 +100,7 @@ impl Tripwire {
 
     fn set_of_traps(&self, datagrams: Datagrams) -> Vec<Command> {
         let name = traps_name(datagrams).to_owned();
-        let mut commands = vec![set(name.clone(), Key::Port, Elements::Timed { capacity: PORTS })];
+        let mut commands = vec![set(name.clone(), Key::Port, Elements::Hashed { capacity: PORTS })];
         let pages = self.traps(datagrams).values();
         let traps = pages.flat_map(|page| page.ports().filter(|&port| page.contains(port)));
         commands.extend(add(name, &elements(traps)));

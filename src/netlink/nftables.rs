@@ -235,7 +235,12 @@ pub enum Elements {
         /// As above.
         capacity: u32,
     },
-    /// Single keys that stay.
+    /// Single keys that stay, at most `capacity` of them: a hash table, however short the key.
+    Hashed {
+        /// As above.
+        capacity: u32,
+    },
+    /// Single keys that stay, in what the kernel finds best.
     Fixed,
     /// Ranges that stay: a tree.
     Ranges,
@@ -247,14 +252,19 @@ const SET_EVAL: u32 = libc::NFT_SET_EVAL as u32;
 /// How often the kernel takes what has ended out of a set, milliseconds. It looks at every element for it (0.15 s of a
 /// processor for a million), and would each second; what has ended no longer counts in any case.
 const SWEEP_INTERVAL: u32 = 10_000;
+/// Likewise where nothing ever ends: a day.
+const NO_SWEEP: u32 = 86_400_000;
 
 /// `NFT_MSG_NEWSET`. `id` tells the new sets of one batch apart.
 pub fn set(message: &mut Encoder, table: &str, set: &Set, id: u32) {
     self::table(message, table);
     message.text(2, &set.name);
-    let (flags, capacity) = match set.elements {
-        Elements::Timed { capacity } => (SET_TIMEOUT, Some(capacity)),
-        Elements::Learnt { capacity } => (SET_TIMEOUT | SET_EVAL, Some(capacity)),
+    let (flags, hash) = match set.elements {
+        Elements::Timed { capacity } => (SET_TIMEOUT, Some((capacity, SWEEP_INTERVAL))),
+        Elements::Learnt { capacity } => (SET_TIMEOUT | SET_EVAL, Some((capacity, SWEEP_INTERVAL))),
+        // The kernel keeps short keys in a bitmap with a list, which it walks to its end for each element that is added,
+        // unless they may have times.
+        Elements::Hashed { capacity } => (SET_TIMEOUT, Some((capacity, NO_SWEEP))),
         Elements::Fixed => (0, None),
         Elements::Ranges => (SET_INTERVAL, None),
     };
@@ -262,11 +272,9 @@ pub fn set(message: &mut Encoder, table: &str, set: &Set, id: u32) {
     message.be32(4, set.key.datatype());
     message.be32(5, u32::from(set.key.length()));
     message.be32(10, id);
-    if let Some(capacity) = capacity {
+    if let Some((capacity, sweep_interval)) = hash {
         message.nest(9, |description| description.be32(1, capacity));
-    }
-    if let Elements::Timed { .. } = set.elements {
-        message.be32(12, SWEEP_INTERVAL);
+        message.be32(12, sweep_interval);
     }
     if set.key == Key::Interface {
         message.attribute(13, &user_data_of_names());
@@ -293,19 +301,28 @@ mod tests {
 
     #[test]
     fn a_set_is_encoded_as_the_kernel_reads_it() {
-        let blocked = Set {
-            name: "blocked6".to_owned(),
-            key: Key::Address(Family::Ipv6),
-            elements: Elements::Timed { capacity: 100 },
-        };
-        let bytes = encoded(Kind::NewSet, |message| set(message, "t", &blocked, 3));
-        let message = Messages(&bytes).next().unwrap().unwrap();
-        assert_eq!(message.kind, 0x0a09);
-        let attributes = attributes(&message).unwrap();
-        assert_eq!(attributes.find(2).unwrap().text(), "blocked6");
-        let number = |kind| attributes.find(kind).and_then(|attribute| attribute.be32());
-        assert_eq!([number(3), number(4), number(5), number(10)], [Some(0x10), Some(8), Some(16), Some(3)]);
-        assert_eq!(attributes.find(9).unwrap().nested().find(1).unwrap().be32(), Some(100));
-        assert_eq!(number(12), Some(SWEEP_INTERVAL));
+        let capacity = 100;
+        for (elements, flags, size, sweep) in [
+            (Elements::Timed { capacity }, 0x10, Some(capacity), Some(SWEEP_INTERVAL)),
+            (Elements::Learnt { capacity }, 0x30, Some(capacity), Some(SWEEP_INTERVAL)),
+            (Elements::Hashed { capacity }, 0x10, Some(capacity), Some(NO_SWEEP)),
+            (Elements::Fixed, 0, None, None),
+            (Elements::Ranges, 4, None, None),
+        ] {
+            let blocked = Set { name: "blocked6".to_owned(), key: Key::Address(Family::Ipv6), elements };
+            let bytes = encoded(Kind::NewSet, |message| set(message, "t", &blocked, 3));
+            let message = Messages(&bytes).next().unwrap().unwrap();
+            assert_eq!(message.kind, 0x0a09);
+            let attributes = attributes(&message).unwrap();
+            assert_eq!(attributes.find(2).unwrap().text(), "blocked6");
+            let number = |kind| attributes.find(kind).and_then(|attribute| attribute.be32());
+            assert_eq!(
+                [number(3), number(4), number(5), number(10)],
+                [Some(flags), Some(8), Some(16), Some(3)]
+            );
+            let description = attributes.find(9).map(|description| description.nested());
+            assert_eq!(description.and_then(|it| it.find(1)?.be32()), size);
+            assert_eq!(number(12), sweep);
+        }
     }
 }
