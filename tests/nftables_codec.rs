@@ -266,13 +266,15 @@ fn whatever_others_do_while_the_first_block_is_made_a_table_that_stands_drops() 
     let _lab = Lab::new();
     let blocks = [(net("192.0.2.2"), Duration::from_secs(3600))];
     let flush = "nft flush chain inet portsentry probe";
-    for in_install in [false, true] {
+    let exchange = "nft flush chain inet portsentry probe; add rule inet portsentry probe counter";
+    for (in_install, change) in [(false, flush), (true, flush), (true, exchange)] {
         let mut nftables = installed(&[], &[]);
         let mut delay = Duration::from_millis(1);
+        let (mut held, mut undone) = (0, 0);
         for round in 0..200 {
             nftables.install(&Networks::default(), &[]).unwrap();
             let late = std::thread::scope(|scope| {
-                let other = scope.spawn(|| run(flush));
+                let other = scope.spawn(|| run(change));
                 let begun = Instant::now();
                 wait_until(|| begun.elapsed() > delay);
                 if in_install {
@@ -286,7 +288,9 @@ fn whatever_others_do_while_the_first_block_is_made_a_table_that_stands_drops() 
             let stands = nftables.stands(&for_an_hour(&[blocks[0].0])).unwrap();
             let drops = run("nft list chain inet portsentry probe").contains("jump blocked");
             assert!(drops || !stands, "round {round}, {delay:?}");
+            *if drops { &mut held } else { &mut undone } += 1;
         }
+        assert!(held > 0 && undone > 0, "the moment was not met: before {held}, after {undone}");
     }
 }
 

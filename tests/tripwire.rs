@@ -166,6 +166,18 @@ fn nobody_in_the_never_set_is_tripped() {
     assert!(answers(&owner.netns, owner.target(false), SERVICE, SHORT));
 }
 
+/// Traps have no end; to look at 65,535 of them every few seconds would cost a host more than the rest of the daemon.
+#[test]
+fn the_kernel_looks_often_for_what_has_ended_only_where_something_ends() {
+    let lab = Lab::new(1);
+    let _daemon = armed(&lab, CONFIG);
+    for (set, interval) in [("traps_tcp", "1d"), ("traps_udp", "1d"), ("trip4", "10s"), ("lately6", "10s")] {
+        let listed = lab.on_target(&["nft", "list", "set", "inet", "portsentry", set]);
+        let text = String::from_utf8_lossy(&listed.stdout);
+        assert!(text.contains(&format!("gc-interval {interval}\n")), "{set}: {text}");
+    }
+}
+
 #[test]
 fn what_the_sensor_does_not_believe_lapses_within_seconds() {
     let lab = Lab::new(1);

@@ -68,8 +68,7 @@ impl Nftables {
 
     fn install_anew(&mut self, never: &Networks, blocks: &[Timed]) -> Result<()> {
         let heeded: BTreeSet<BlockSet> = blocks.iter().map(|(target, _)| BlockSet::of(target)).collect();
-        let mut commands = ruleset::table(never, self.capacity);
-        commands.extend(heeded.iter().flat_map(|set| ruleset::heed(*set, self.capacity)));
+        let mut commands = ruleset::table(never, &heeded, self.capacity);
         let without_tripwire = commands.len();
         commands.extend(self.tripwire.iter().flat_map(Tripwire::make));
         let mut elements = ruleset::add_blocks(blocks);
@@ -83,7 +82,7 @@ impl Nftables {
         done?;
         self.sets = heeded.iter().copied().chain(BlockSet::SINGLES).collect();
         self.heeded = heeded;
-        self.end_install(commands.iter().filter(|command| command.is_a_rule()).count())
+        self.end_install(&commands)
     }
 
     /// In one batch; or, if the system takes no batch so long, in short ones, the table first.
@@ -134,11 +133,13 @@ impl Nftables {
         self.was_ours("have a block hold")
     }
 
-    /// What a batch did it did to our table. Where the kernel cannot be asked, what it said of a batch without rules stands.
+    /// What a batch did it did to our table. Where the kernel cannot be asked, what it said of a batch stands if the rules
+    /// by which that holds are known as ours.
     fn was_ours(&mut self, step: &'static str) -> Result<()> {
         match self.rules_stand() {
-            Ok(false) => Err(NftablesError::TableGone { step }),
-            Ok(true) | Err(_) => Ok(()),
+            Ok(true) => Ok(()),
+            Err(_) if self.standing.is_known() => Ok(()),
+            Ok(false) | Err(_) => Err(NftablesError::TableGone { step }),
         }
     }
 

@@ -11,7 +11,7 @@
 
 mod never;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
@@ -152,18 +152,20 @@ fn from_header(family: Family, offset: u32, length: u32) -> Vec<Expression> {
     ]
 }
 
-/// Makes the whole table anew: an old one goes in the same moment. Then comes what shuts out: rules with
-/// [`heed`], elements with [`add_blocks`].
-pub fn table(never: &Networks, capacity: u32) -> Vec<Command> {
+/// Makes the whole table anew, whose base chain heeds these sets: an old one goes in the same moment. Then come the
+/// elements, with [`add_blocks`]. Nothing is made twice, so that the kernel's numbers tell what else is in it.
+pub fn table(never: &Networks, heeded: &BTreeSet<BlockSet>, capacity: u32) -> Vec<Command> {
     // A table must be there to be deleted, and "make" is content with one that is.
     let mut commands = vec![Command::NewTable, Command::DeleteTable, Command::NewTable];
     commands.extend(Family::BOTH.map(never_set));
-    commands.extend(BlockSet::SINGLES.map(|set| set.make(capacity)));
+    let always = BTreeSet::from(BlockSet::SINGLES);
+    commands.extend(always.union(heeded).map(|set| set.make(capacity)));
     commands.extend([NEVER, BLOCKED].map(|chain| Command::NewChain(chain, None)));
     commands.push(Command::NewChain(PROBE, Some((HOOK_PREROUTING, PRIORITY_RAW))));
     commands.extend(never_rules());
     commands.extend(blocked_rules());
     commands.extend(never_elements(never));
+    commands.extend(heeded.iter().map(|set| set.rule()));
     commands
 }
 
@@ -274,8 +276,8 @@ mod tests {
     #[test]
     fn no_chain_drops_before_it_has_asked_whether_it_may() {
         let tripwire = Tripwire::new(Terms { interfaces: vec!["eth0".to_owned()], per_minute: 120 });
-        let mut commands = table(&Networks::default(), SET_CAPACITY);
-        commands.extend(heed(BlockSet::of(&"2001:db8::/64".parse().unwrap()), SET_CAPACITY));
+        let heeded = BTreeSet::from([BlockSet::of(&"2001:db8::/64".parse().unwrap())]);
+        let mut commands = table(&Networks::default(), &heeded, SET_CAPACITY);
         commands.extend(tripwire.make());
         let mut rules: BTreeMap<&str, Vec<Vec<Expression>>> = BTreeMap::new();
         for command in commands {

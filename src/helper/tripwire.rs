@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use super::ruleset::{add, delete, of_family, refresh, set};
 use crate::detect::weights::FIRST_EPHEMERAL_PORT;
-use crate::netlink::nftables::{Command, Element, Elements, Family, Key};
-use crate::protocol::{Datagrams, Page, Terms};
+use crate::netlink::nftables::{Command, Element, Elements, Family, Key, SWEEP_INTERVAL};
+use crate::protocol::traps::{Datagrams, MOST_TRIPS, Page, Terms};
 
 /// How long the kernel waits for the sensor's word. Forged packets cost whom they name no more than this, once a
 /// [`SPARED`]; a sensor in a flood takes a tenth of it.
@@ -22,8 +22,13 @@ pub const PROVISIONAL: Duration = Duration::from_secs(5);
 /// How long the tripwire leaves alone whom the sensor has cleared: as long as the sensor does. And from trip to trip of
 /// one source, for of a broken packet, of a copy and of an answer the sensor says nothing.
 pub const SPARED: Duration = Duration::from_secs(60);
-/// More than [`Terms`] can fill within [`SPARED`].
+/// More than [`Terms`] can fill within [`SPARED`] and until the kernel has swept it: a full set trips nobody.
 const TRIPPED_CAPACITY: u32 = 8_192;
+/// At once, and then a minute.
+const _: () = {
+    let seconds = SPARED.as_secs() as u32 + SWEEP_INTERVAL.as_secs() as u32;
+    assert!(MOST_TRIPS + MOST_TRIPS * seconds / 60 < TRIPPED_CAPACITY / 2);
+};
 /// Cleared addresses at once; past it the oldest must lapse first.
 const SPARED_CAPACITY: u32 = 16_384;
 

@@ -8,6 +8,7 @@ pub mod element;
 pub mod expression;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::message::{Attributes, Encoder, Message};
 pub use batch::Command;
@@ -249,11 +250,11 @@ pub enum Elements {
 const SET_INTERVAL: u32 = libc::NFT_SET_INTERVAL as u32;
 const SET_TIMEOUT: u32 = libc::NFT_SET_TIMEOUT as u32;
 const SET_EVAL: u32 = libc::NFT_SET_EVAL as u32;
-/// How often the kernel takes what has ended out of a set, milliseconds. It looks at every element for it (0.15 s of a
-/// processor for a million), and would each second; what has ended no longer counts in any case.
-const SWEEP_INTERVAL: u32 = 10_000;
-/// Likewise where nothing ever ends: a day.
-const NO_SWEEP: u32 = 86_400_000;
+/// How often the kernel takes what has ended out of a set. It looks at every element for it (0.12 s of a processor for a
+/// million), and would each second. What has ended is found by nobody in any case, but keeps its room until then.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// Likewise where nothing ever ends.
+const NO_SWEEP: Duration = Duration::from_secs(24 * 3600);
 
 /// `NFT_MSG_NEWSET`. `id` tells the new sets of one batch apart.
 pub fn set(message: &mut Encoder, table: &str, set: &Set, id: u32) {
@@ -274,7 +275,7 @@ pub fn set(message: &mut Encoder, table: &str, set: &Set, id: u32) {
     message.be32(10, id);
     if let Some((capacity, sweep_interval)) = hash {
         message.nest(9, |description| description.be32(1, capacity));
-        message.be32(12, sweep_interval);
+        message.be32(12, u32::try_from(sweep_interval.as_millis()).unwrap_or(u32::MAX));
     }
     if set.key == Key::Interface {
         message.attribute(13, &user_data_of_names());
@@ -303,9 +304,9 @@ mod tests {
     fn a_set_is_encoded_as_the_kernel_reads_it() {
         let capacity = 100;
         for (elements, flags, size, sweep) in [
-            (Elements::Timed { capacity }, 0x10, Some(capacity), Some(SWEEP_INTERVAL)),
-            (Elements::Learnt { capacity }, 0x30, Some(capacity), Some(SWEEP_INTERVAL)),
-            (Elements::Hashed { capacity }, 0x10, Some(capacity), Some(NO_SWEEP)),
+            (Elements::Timed { capacity }, 0x10, Some(capacity), Some(10_000)),
+            (Elements::Learnt { capacity }, 0x30, Some(capacity), Some(10_000)),
+            (Elements::Hashed { capacity }, 0x10, Some(capacity), Some(86_400_000)),
             (Elements::Fixed, 0, None, None),
             (Elements::Ranges, 4, None, None),
         ] {

@@ -281,6 +281,7 @@ mod tests {
             Settings { block_time: 0, ..settings() },
             Settings { block_with: vec![], ..settings() },
             Settings { tripwire: Some(Terms { interfaces: vec![], per_minute: 0 }), ..settings() },
+            Settings { tripwire: Some(Terms { interfaces: vec![], per_minute: 1_201 }), ..settings() },
             Settings {
                 tripwire: Some(Terms { interfaces: vec!["x".repeat(16)], per_minute: 1 }),
                 ..settings()

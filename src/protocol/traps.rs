@@ -3,6 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::settings::BLOCKS_A_MINUTE;
+
+/// The most sources that may trip in a minute: what the highest BLOCK_LIMIT leaves to them.
+pub const MOST_TRIPS: u32 = BLOCKS_A_MINUTE / 2;
+
 /// Ports of one page.
 pub const PAGE: u16 = 256;
 
@@ -17,10 +22,11 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// Whether they have a meaning: names that an interface can have (IFNAMSIZ), and a limit.
+    /// Whether they have a meaning: names that an interface can have (IFNAMSIZ), and a limit that may be.
     pub fn are_sound(&self) -> bool {
         let is_name = |name: &String| matches!(name.len(), 1..=15) && !name.contains('\0');
-        self.per_minute > 0 && self.interfaces.len() <= 256 && self.interfaces.iter().all(is_name)
+        let is_limit = (1..=MOST_TRIPS).contains(&self.per_minute);
+        is_limit && self.interfaces.len() <= 256 && self.interfaces.iter().all(is_name)
     }
 }
 

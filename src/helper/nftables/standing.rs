@@ -30,8 +30,10 @@ const EARLY: Duration = Duration::from_secs(2);
 /// And this much after it: its time runs from when the kernel has taken it, of a million the last after seconds.
 const LATE: Duration = Duration::from_secs(60);
 
-/// Numbers of the table, its flags, and its base chain: the first of what we compare.
-const TABLE_AND_CHAIN: usize = 3;
+/// Numbers that say which table it is: its own, and its flags.
+const TABLE_AND_FLAGS: usize = 2;
+/// Likewise, and that of its base chain: the first of what we compare.
+const TABLE_AND_CHAIN: usize = TABLE_AND_FLAGS + 1;
 
 /// What we know of our table.
 #[derive(Debug, Default)]
@@ -56,6 +58,11 @@ impl Standing {
         (self.generation, self.rules_at) = (count(self.generation), count(self.rules_at));
     }
 
+    /// Whether there are rules that were ours when they were seen last.
+    pub(super) fn is_known(&self) -> bool {
+        !self.made.is_empty()
+    }
+
     /// The next look goes round the blocks.
     pub(super) fn doubt(&mut self) {
         self.generation = None;
@@ -77,7 +84,7 @@ impl Nftables {
 
     /// Whether our table is in the kernel as we made it: a set that no rule asks blocks nobody.
     pub fn is_installed(&mut self) -> Result<bool> {
-        Ok(!self.standing.made.is_empty() && self.identity()? == self.standing.made)
+        Ok(self.standing.is_known() && self.identity()? == self.standing.made)
     }
 
     /// Likewise, where somebody else may have changed the ruleset since this was asked last: a number, mostly.
@@ -134,12 +141,11 @@ impl Nftables {
         Ok(())
     }
 
-    /// The table was made anew, with so many `rules`: where there are more or fewer it is not known as ours already. If
-    /// somebody else changed the ruleset meanwhile, the blocks are looked at.
-    pub(super) fn end_install(&mut self, rules: usize) -> Result<()> {
+    /// The table was made anew by `commands`: where something else stands now it is not known as ours. If somebody else
+    /// changed the ruleset meanwhile, the blocks are looked at.
+    pub(super) fn end_install(&mut self, commands: &[Command]) -> Result<()> {
         let found = self.identity()?;
-        let is_whole = found.len() == TABLE_AND_CHAIN.saturating_add(rules);
-        self.standing.made = if is_whole { found } else { Vec::new() };
+        self.standing.made = if is_made_by(commands, &found) { found } else { Vec::new() };
         self.standing.round = Round::default();
         let generation = self.ask_generation()?;
         self.standing.compare(generation);
@@ -221,6 +227,18 @@ impl Nftables {
     }
 }
 
+/// Whether `found` is a new table as `commands` make it: all its rules, and none that came later, which would have
+/// a higher number.
+fn is_made_by(commands: &[Command], found: &[u64]) -> bool {
+    let rules = commands.iter().filter(|command| command.is_a_rule()).count();
+    let newest = commands.iter().filter(|command| command.is_numbered()).count();
+    found.len() == TABLE_AND_CHAIN.saturating_add(rules)
+        && found
+            .iter()
+            .skip(TABLE_AND_FLAGS)
+            .all(|&number| usize::try_from(number).is_ok_and(|it| it <= newest))
+}
+
 /// Whether `found` is what we `made`, but for `new` rules, made since, in the one place of so many that are `gone`. The
 /// kernel numbers what is in a table as it comes (`nf_tables_alloc_handle`).
 fn follows(made: &[u64], found: &[u64], gone: usize, new: usize) -> bool {
@@ -238,6 +256,17 @@ fn follows(made: &[u64], found: &[u64], gone: usize, new: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_new_table_only_what_we_put_into_it_is_taken_for_ours() {
+        let rule = |chain| Command::NewRule(chain, Vec::new());
+        let commands = [Command::NewTable, Command::NewChain(PROBE, None), rule(PROBE), rule(PROBE)];
+        // Of table 90, without flags, chain 1 and rules 2 and 3.
+        assert!(is_made_by(&commands, &[90, 0, 1, 2, 3]));
+        for found in [&[90, 0, 1, 2][..], &[90, 0, 1, 2, 3, 4], &[90, 0, 1, 3, 4], &[90, 0, 4, 2, 3], &[]] {
+            assert!(!is_made_by(&commands, found), "{found:?}");
+        }
+    }
 
     #[test]
     fn only_our_own_change_of_rules_is_taken_for_ours() {

@@ -58,6 +58,12 @@ impl Command {
         matches!(self, Command::NewRule(..) | Command::InsertRule(..))
     }
 
+    /// Whether it makes something that gets a number within the table: sets, chains and rules count together, from 1
+    /// (`nf_tables_alloc_handle`).
+    pub const fn is_numbered(&self) -> bool {
+        self.is_a_rule() || matches!(self, Command::NewSet(_) | Command::NewChain(..))
+    }
+
     /// Whether it changes something wherever it comes true. A batch in which nothing does gets no generation.
     pub const fn is_a_change(&self) -> bool {
         match self {
