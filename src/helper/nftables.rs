@@ -5,6 +5,7 @@
 
 mod error;
 mod exchange;
+mod identity;
 mod round;
 mod standing;
 mod trip;
@@ -82,7 +83,7 @@ impl Nftables {
         done?;
         self.sets = heeded.iter().copied().chain(BlockSet::SINGLES).collect();
         self.heeded = heeded;
-        self.end_install(&commands)
+        self.end_install()
     }
 
     /// In one batch; or, if the system takes no batch so long, in short ones, the table first.
@@ -125,10 +126,8 @@ impl Nftables {
         commands.extend(ruleset::refresh_blocks(blocks));
         self.apply(&commands)?;
         if !missing.is_empty() {
-            let new = missing.len();
             self.sets.extend(&missing);
             self.heeded.extend(missing);
-            self.replaced(0, new);
         }
         self.was_ours("have a block hold")
     }
@@ -169,12 +168,10 @@ impl Nftables {
 
     /// Nobody is blocked: no packet pays for asking who is. Where that fails the next look tries again.
     fn heed_nobody(&mut self) {
-        let rules: Vec<Command> = self.tripwire.iter().flat_map(|_| tripwire::base_rules()).collect();
-        let (gone, new) = (self.heeded.len().saturating_add(rules.len()), rules.len());
-        let commands = [vec![Command::EmptyChain(PROBE)], rules].concat();
+        let mut commands = vec![Command::EmptyChain(PROBE)];
+        commands.extend(self.tripwire.iter().flat_map(|_| tripwire::base_rules()));
         if !self.heeded.is_empty() && self.apply(&commands).is_ok() {
             self.heeded.clear();
-            self.replaced(gone, new);
         }
     }
 

@@ -153,7 +153,7 @@ fn from_header(family: Family, offset: u32, length: u32) -> Vec<Expression> {
 }
 
 /// Makes the whole table anew, whose base chain heeds these sets: an old one goes in the same moment. Then come the
-/// elements, with [`add_blocks`]. Nothing is made twice, so that the kernel's numbers tell what else is in it.
+/// elements, with [`add_blocks`].
 pub fn table(never: &Networks, heeded: &BTreeSet<BlockSet>, capacity: u32) -> Vec<Command> {
     // A table must be there to be deleted, and "make" is content with one that is.
     let mut commands = vec![Command::NewTable, Command::DeleteTable, Command::NewTable];

@@ -111,11 +111,6 @@ pub fn one_chain(message: &mut Encoder, table: &str, name: &str) {
     message.text(3, name);
 }
 
-/// The kernel's number for a received chain: another of the same name has another (NFTA_CHAIN_HANDLE).
-pub fn chain_handle(message: &Message<'_>) -> Option<u64> {
-    attributes(message)?.find(2)?.be64()
-}
-
 /// `NFT_MSG_NEWRULE`.
 pub fn rule(message: &mut Encoder, table: &str, chain: &str, expressions: &[Expression]) {
     self::table(message, table);
@@ -129,17 +124,38 @@ pub fn rules_of(message: &mut Encoder, table: &str, chain: &str) {
     message.text(2, chain);
 }
 
-/// The kernel's number for a received rule: another one has another, also if it says the same (NFTA_RULE_HANDLE).
-pub fn rule_handle(message: &Message<'_>) -> Option<u64> {
-    attributes(message)?.find(3)?.be64()
+/// What the kernel numbers: the table in its network namespace, all else within the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A table.
+    Table {
+        /// `NFTA_TABLE_FLAGS`.
+        flags: u32,
+    },
+    /// A chain, by its name.
+    Chain(String),
+    /// A rule.
+    Rule {
+        /// Of which chain.
+        chain: String,
+    },
 }
 
-/// The kernel's number for a received table and its flags, if it is the one of this name (NFTA_TABLE_*).
-pub fn table_identity(message: &Message<'_>, name: &str) -> Option<[u64; 2]> {
+/// The number of what a received message is about, if that is this table or in it (NFTA_*_HANDLE).
+pub fn listed(message: &Message<'_>, table: &str) -> Option<(u64, Item)> {
     let attributes = attributes(message)?;
-    (attributes.find(1)?.text() == name).then_some(())?;
-    let flags = attributes.find(2).and_then(|flags| flags.be32()).unwrap_or(0);
-    Some([attributes.find(4)?.be64()?, flags.into()])
+    let text = |kind| attributes.find(kind).map(|attribute| attribute.text());
+    (text(1)? == table).then_some(())?;
+    let (number, item) = match message.kind {
+        kind if kind == Kind::NewTable.number() => {
+            let flags = attributes.find(2).and_then(|flags| flags.be32()).unwrap_or(0);
+            (4, Item::Table { flags })
+        }
+        kind if kind == Kind::NewChain.number() => (2, Item::Chain(text(3)?)),
+        kind if kind == Kind::NewRule.number() => (3, Item::Rule { chain: text(2)? }),
+        _ => return None,
+    };
+    Some((attributes.find(number)?.be64()?, item))
 }
 
 /// The number of the last change, whoever made it and of whichever table (NFTA_GEN_ID).

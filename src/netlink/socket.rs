@@ -115,12 +115,12 @@ impl Socket {
 
     /// Asks for what is named in the request and returns what `decode` makes of the answers. All of them wait in the
     /// socket's receive buffer before the first is read: ask for no more than it takes.
-    pub fn ask<T>(
+    pub fn ask<C: Default>(
         &mut self,
         kind: u16,
         fill: impl FnOnce(&mut Encoder),
-        decode: impl Fn(&Message<'_>, &mut Vec<T>),
-    ) -> io::Result<Vec<T>> {
+        decode: impl Fn(&Message<'_>, &mut C),
+    ) -> io::Result<C> {
         self.exchange(kind, ACK, fill, decode).map(|(list, _)| list)
     }
 

@@ -5,6 +5,7 @@
 
 use std::io;
 
+use super::identity::Identity;
 use super::{Nftables, NftablesError, Result};
 use crate::helper::ruleset::TABLE;
 use crate::netlink::nftables::batch::{self, MAKE_A_RULE, MAKE_A_SET};
@@ -27,13 +28,13 @@ impl Nftables {
         }
     }
 
-    pub(super) fn dump<T>(
+    pub(super) fn dump<C: Default>(
         &mut self,
         step: &'static str,
         kind: Kind,
         fill: impl Fn(&mut Encoder),
-        decode: impl Fn(&Message<'_>, &mut Vec<T>),
-    ) -> Result<Vec<T>> {
+        decode: impl Fn(&Message<'_>, &mut C),
+    ) -> Result<C> {
         let list = self.socket.dump(kind.number(), fill, decode);
         list.map_err(|source| self.explain(step, source))
     }
@@ -43,25 +44,30 @@ impl Nftables {
         if commands.is_empty() {
             return Ok(());
         }
-        self.commit(commands).map_err(|(step, source)| self.explain(step, source))?;
-        self.standing.committed(commands);
+        let told = self.commit(commands).map_err(|(step, source)| self.explain(step, source))?;
+        self.standing.committed(commands, told);
         Ok(())
     }
 
-    fn commit(&mut self, commands: &[Command]) -> std::result::Result<(), (&'static str, io::Error)> {
+    /// What the kernel tells of it comes before the acknowledgement.
+    fn commit(&mut self, commands: &[Command]) -> std::result::Result<Identity, (&'static str, io::Error)> {
         let numbers = batch::sequence_numbers(commands);
         let first = self.socket.reserve(numbers);
         let last = first.wrapping_add(numbers).wrapping_sub(1);
         self.socket.send(batch::encode(commands, TABLE, first)).map_err(|error| ("send a batch", error))?;
-        let mut failed = "commit a batch";
+        let (mut told, mut failed) = (Identity::default(), "commit a batch");
         // An error ends it, whichever command it is about; without one, the last command's acknowledgement does.
         let settle = |message: &Message<'_>| {
             let number = message.sequence.wrapping_sub(first).checked_sub(1);
             let command = number.and_then(|number| commands.get(usize::try_from(number).ok()?));
             failed = command.map_or(failed, Command::describe);
+            told.learn(message);
             message.errno().map(refused)
         };
-        self.socket.answers(first, last, settle).map_err(|error| (failed, error))
+        match self.socket.answers(first, last, settle) {
+            Ok(()) => Ok(told),
+            Err(error) => Err((failed, error)),
+        }
     }
 
     /// ENOENT has many reasons: no such element, no table, or a rule with an expression that the kernel does not know.

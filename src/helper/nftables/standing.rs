@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use super::identity::Identity;
 use super::round::Round;
 use super::{Nftables, NftablesError, Result};
 use crate::helper::respond::{InForce, Walk};
@@ -30,11 +31,6 @@ const EARLY: Duration = Duration::from_secs(2);
 /// And this much after it: its time runs from when the kernel has taken it, of a million the last after seconds.
 const LATE: Duration = Duration::from_secs(60);
 
-/// Numbers that say which table it is: its own, and its flags.
-const TABLE_AND_FLAGS: usize = 2;
-/// Likewise, and that of its base chain: the first of what we compare.
-const TABLE_AND_CHAIN: usize = TABLE_AND_FLAGS + 1;
-
 /// What we know of our table.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
@@ -42,17 +38,17 @@ pub(super) struct Standing {
     generation: Option<u32>,
     /// Likewise the number of the last change with which the rules were as we made them. `None`: not looked at since.
     rules_at: Option<u32>,
-    /// The numbers of the table, of its base chain and of its rules, as we made them. Empty: nothing that may stand is known
-    /// as ours.
-    made: Vec<u64>,
+    /// The table, its base chain and its rules, as we made them. Without a table: nothing that may stand is known as ours.
+    made: Identity,
     /// Which blocks are still to be looked at.
     round: Round,
 }
 
 impl Standing {
-    /// A batch of ours came true. What may have changed nothing has no number then: to count it would hide the next
-    /// change, somebody else's.
-    pub(super) fn committed(&mut self, commands: &[Command]) {
+    /// A batch of ours came true, of which the kernel has `told` this. What may have changed nothing has no number then: to
+    /// count it would hide the next change, somebody else's.
+    pub(super) fn committed(&mut self, commands: &[Command], told: Identity) {
+        self.made = std::mem::take(&mut self.made).after(commands, told);
         let counted = commands.iter().any(Command::is_a_change);
         let count = |last: Option<u32>| last.filter(|_| counted).map(nftables::next_generation);
         (self.generation, self.rules_at) = (count(self.generation), count(self.rules_at));
@@ -60,7 +56,7 @@ impl Standing {
 
     /// Whether there are rules that were ours when they were seen last.
     pub(super) fn is_known(&self) -> bool {
-        !self.made.is_empty()
+        self.made.is_there()
     }
 
     /// The next look goes round the blocks.
@@ -79,7 +75,7 @@ impl Standing {
 impl Nftables {
     /// Whether a table by our name is in the kernel, whoever made it.
     pub fn is_there(&mut self) -> Result<bool> {
-        Ok(!self.table()?.is_empty())
+        Ok(self.table()?.is_there())
     }
 
     /// Whether our table is in the kernel as we made it: a set that no rule asks blocks nobody.
@@ -141,52 +137,30 @@ impl Nftables {
         Ok(())
     }
 
-    /// The table was made anew by `commands`: where something else stands now it is not known as ours. If somebody else
-    /// changed the ruleset meanwhile, the blocks are looked at.
-    pub(super) fn end_install(&mut self, commands: &[Command]) -> Result<()> {
-        let found = self.identity()?;
-        self.standing.made = if is_made_by(commands, &found) { found } else { Vec::new() };
+    /// The table was made anew. If somebody else changed the ruleset meanwhile, the blocks are looked at.
+    pub(super) fn end_install(&mut self) -> Result<()> {
         self.standing.round = Round::default();
         let generation = self.ask_generation()?;
         self.standing.compare(generation);
         Ok(())
     }
 
-    /// We have put `new` rules into the base chain, in the place of so many that are `gone`. Where something else stands
-    /// now, or the kernel does not tell, it is not known as ours, and is made anew.
-    pub(super) fn replaced(&mut self, gone: usize, new: usize) {
-        let found = self.identity().unwrap_or_default();
-        if follows(&self.standing.made, &found, gone, new) {
-            self.standing.made = found;
-        } else {
-            (self.standing.made, self.standing.rules_at) = (Vec::new(), None);
-        }
-    }
-
-    /// The kernel's numbers for our table, with its flags, for its base chain, and for its rules.
-    fn identity(&mut self) -> Result<Vec<u64>> {
-        let rules = self.dump(
-            "look for rules",
-            Kind::GetRule,
-            |message| nftables::table(message, TABLE),
-            |message, list| list.extend(nftables::rule_handle(message)),
-        )?;
-        // It may be without rules, and then another in its place would not show.
+    /// What stands by the names of ours, whoever made it.
+    fn identity(&mut self) -> Result<Identity> {
+        let decode = |message: &Message<'_>, it: &mut Identity| it.learn(message);
+        let fill = |message: &mut _| nftables::table(message, TABLE);
+        let rules = self.dump("look for rules", Kind::GetRule, fill, decode)?;
         let fill = |message: &mut _| nftables::one_chain(message, TABLE, PROBE);
-        let decode =
-            |message: &Message<'_>, list: &mut Vec<u64>| list.extend(nftables::chain_handle(message));
         let chain = match self.socket.ask(Kind::GetChain.number(), fill, decode) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Vec::new(),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Identity::default(),
             chain => chain.map_err(|error| NftablesError::new("look for the base chain", error))?,
         };
-        Ok([self.table()?, chain, rules].concat())
+        Ok(rules.with(chain).with(self.table()?))
     }
 
-    /// The kernel's number for our table, and its flags.
-    fn table(&mut self) -> Result<Vec<u64>> {
-        let decode = |message: &Message<'_>, list: &mut Vec<u64>| {
-            list.extend(nftables::table_identity(message, TABLE).into_iter().flatten());
-        };
+    /// Of that the table alone.
+    fn table(&mut self) -> Result<Identity> {
+        let decode = |message: &Message<'_>, it: &mut Identity| it.learn(message);
         self.dump("look for the table", Kind::GetTable, nftables::family_header, decode)
     }
 
@@ -224,72 +198,5 @@ impl Nftables {
         let decode = |message: &Message<'_>, list: &mut Vec<_>| list.extend(element::decode(message));
         let fill = |message: &mut _| element::elements(message, TABLE, &set.name(), &elements);
         self.socket.ask(Kind::GetElements.number(), fill, decode)
-    }
-}
-
-/// Whether `found` is a new table as `commands` make it: all its rules, and none that came later, which would have
-/// a higher number.
-fn is_made_by(commands: &[Command], found: &[u64]) -> bool {
-    let rules = commands.iter().filter(|command| command.is_a_rule()).count();
-    let newest = commands.iter().filter(|command| command.is_numbered()).count();
-    found.len() == TABLE_AND_CHAIN.saturating_add(rules)
-        && found
-            .iter()
-            .skip(TABLE_AND_FLAGS)
-            .all(|&number| usize::try_from(number).is_ok_and(|it| it <= newest))
-}
-
-/// Whether `found` is what we `made`, but for `new` rules, made since, in the one place of so many that are `gone`. The
-/// kernel numbers what is in a table as it comes (`nf_tables_alloc_handle`).
-fn follows(made: &[u64], found: &[u64], gone: usize, new: usize) -> bool {
-    let kept = made.len().saturating_sub(gone);
-    let same = made.iter().zip(found).take_while(|(made, found)| made == found).count().min(kept);
-    let rest = kept.saturating_sub(same);
-    let newest = made.iter().skip(TABLE_AND_CHAIN.min(same)).max();
-    let (before, after) = (made.len().saturating_sub(rest), found.len().saturating_sub(rest));
-    same >= TABLE_AND_CHAIN
-        && found.len() == kept.saturating_add(new)
-        && made.iter().skip(before).eq(found.iter().skip(after))
-        && found.iter().take(after).skip(same).all(|number| Some(number) > newest)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_a_new_table_only_what_we_put_into_it_is_taken_for_ours() {
-        let rule = |chain| Command::NewRule(chain, Vec::new());
-        let commands = [Command::NewTable, Command::NewChain(PROBE, None), rule(PROBE), rule(PROBE)];
-        // Of table 90, without flags, chain 1 and rules 2 and 3.
-        assert!(is_made_by(&commands, &[90, 0, 1, 2, 3]));
-        for found in [&[90, 0, 1, 2][..], &[90, 0, 1, 2, 3, 4], &[90, 0, 1, 3, 4], &[90, 0, 4, 2, 3], &[]] {
-            assert!(!is_made_by(&commands, found), "{found:?}");
-        }
-    }
-
-    #[test]
-    fn only_our_own_change_of_rules_is_taken_for_ours() {
-        // Table 90, no flags, chain 6; rules of other chains about those of the base chain.
-        let made = [90, 0, 6, 10, 11, 20, 21, 30];
-        assert!(follows(&made, &[90, 0, 6, 10, 11, 31, 32, 20, 21, 30], 0, 2));
-        assert!(follows(&made, &[90, 0, 6, 10, 11, 31, 30], 2, 1));
-        assert!(follows(&made, &[90, 0, 6, 10, 11, 30], 2, 0));
-        assert!(follows(&[90, 0, 6, 10], &[90, 0, 6], 1, 0));
-        for found in [
-            &[90, 0, 7, 10, 11, 31, 20, 21, 30][..],
-            &[90, 1, 6, 10, 11, 31, 20, 21, 30],
-            &[91, 0, 6, 10, 11, 31, 20, 21, 30],
-            &[90, 0, 6, 10, 11, 31, 32, 20, 21, 30],
-            &[90, 0, 6, 10, 31, 20, 21, 30],
-            &[90, 0, 6, 10, 11, 31, 20, 32, 30],
-            &[90, 0, 6, 10, 11, 15, 20, 21, 30],
-            &made,
-            &[90, 0],
-            &[],
-        ] {
-            assert!(!follows(&made, found, 0, 1), "{found:?}");
-        }
-        assert!(!follows(&made, &[90, 0, 6, 10, 11, 30], 1, 0) && !follows(&[], &[], 0, 0));
     }
 }

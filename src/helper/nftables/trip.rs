@@ -56,7 +56,7 @@ impl Nftables {
     fn tripped_of(&mut self, family: Family) -> Result<Vec<IpAddr>> {
         let name = tripwire::tripped_name(family);
         let fill = |message: &mut _| element::elements(message, TABLE, &name, &[]);
-        self.dump("list a set", Kind::GetElements, fill, |message, list| {
+        self.dump("list a set", Kind::GetElements, fill, |message, list: &mut Vec<_>| {
             list.extend(element::decode(message).map(|(key, _)| key));
         })
     }

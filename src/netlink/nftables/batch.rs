@@ -58,12 +58,6 @@ impl Command {
         matches!(self, Command::NewRule(..) | Command::InsertRule(..))
     }
 
-    /// Whether it makes something that gets a number within the table: sets, chains and rules count together, from 1
-    /// (`nf_tables_alloc_handle`).
-    pub const fn is_numbered(&self) -> bool {
-        self.is_a_rule() || matches!(self, Command::NewSet(_) | Command::NewChain(..))
-    }
-
     /// Whether it changes something wherever it comes true. A batch in which nothing does gets no generation.
     pub const fn is_a_change(&self) -> bool {
         match self {
@@ -87,10 +81,12 @@ impl Command {
         }
     }
 
-    /// `nlmsg_flags` besides NLM_F_REQUEST.
+    /// `nlmsg_flags` besides NLM_F_REQUEST. Of tables, chains and rules the kernel tells which numbers they got.
     const fn flags(&self) -> u16 {
         let place = if matches!(self, Command::NewRule(..)) { libc::NLM_F_APPEND } else { 0 };
-        self.kind().flags() | place as u16
+        let is_told = matches!(self.kind(), Kind::NewTable | Kind::NewChain | Kind::NewRule);
+        let told = if is_told { libc::NLM_F_ECHO } else { 0 };
+        self.kind().flags() | (place | told) as u16
     }
 
     fn fill(&self, message: &mut Encoder, table: &str, id: u32) {
